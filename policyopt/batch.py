@@ -1,0 +1,125 @@
+"""The batch: one row per response. Every part is a function of these columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tensordict import TensorClass
+from torch import Tensor
+
+
+if TYPE_CHECKING:  # which columns are there depends on the recipe, which types cannot say
+    Column = Any
+    _Columns = TensorClass
+else:
+    Column = Tensor | None
+    _Columns = TensorClass["nocast"]
+
+
+class Batch(_Columns):
+    """Responses of one step, right-padded to a common length T. N rows, P prompt positions.
+
+    A column that a recipe does not need is ``None``. Floating columns share one dtype (float32 in training,
+    float64 in gradient tests). Padding may hold anything, NaN too; parts cut it off by ``mask`` and never read it.
+    """
+
+    # What was drawn
+    mask: Tensor
+    """[N, T] 1 on tokens that the policy wrote, 0 on padding (and on text that others wrote)."""
+    tokens: Column = None
+    """[N, T] ids of the response, end token included."""
+    prompt: Column = None
+    """[N, P] ids of the prompt, right-padded."""
+    prompt_mask: Column = None
+    """[N, P] 1 on prompt tokens."""
+    group: Column = None
+    """[N] which prompt of the batch a row answers; rows of one prompt share the number."""
+    truncated: Column = None
+    """[N] 1 where the response hit the token budget before its end token."""
+    budget: Column = None
+    """[N] how many tokens the response was allowed."""
+    version: Column = None
+    """[N] number of the policy (updates so far) that wrote the row."""
+    true_length: Column = None
+    """[N] true length in tokens where it differs from ``mask.sum(-1)``; read it through :meth:`length`."""
+
+    sampled_entropy: Column = None
+    """[N, T] entropy in nats of the distribution that each token was drawn from, as the sampler saw it."""
+
+    # What it was worth
+    reward: Column = None
+    """[N] score of the response, after shaping."""
+    correct: Column = None
+    """[N] 1 where the judge called the answer right; shaping never changes it."""
+    baseline_reward: Column = None
+    """[N] reward of the greedy response to the same prompt, where the rollout draws one."""
+    token_reward: Column = None
+    """[N, T] reward that falls on single tokens (a KL penalty); ``reward`` comes on top, on the last token."""
+    step_reward: Column = None
+    """[N, K] rewards of the K steps of a response (process supervision)."""
+    step_end: Column = None
+    """[N, K] index of each step's last token, -1 where a response has fewer steps."""
+    advantage: Column = None
+    """[N, T] how much better than expected each token was."""
+    returns: Column = None
+    """[N, T] what the critic should have predicted."""
+
+    # What the models think of it
+    old_logp: Column = None
+    """[N, T] log-probability of each token under the policy that wrote it, at the temperature it was sampled with."""
+    ref_logp: Column = None
+    """[N, T] the same tokens under the frozen reference."""
+    old_value: Column = None
+    """[N, T] the critic's prediction when the batch was drawn."""
+
+    # Filled while the objective runs: the leaves that carry the gradient
+    logp: Column = None
+    """[N, T] log-probability of each token under the policy being trained."""
+    entropy: Column = None
+    """[N, T] entropy in nats of the policy's distribution at each token."""
+    value: Column = None
+    """[N, T] the critic's prediction now."""
+    share: Column = None
+    """[N, T] the weight of each token in the aggregation, made on the whole mini-batch before it is split."""
+
+    def length(self) -> Tensor:
+        """[N] number of response tokens, in the dtype of ``mask``."""
+        return self.mask.sum(-1) if self.true_length is None else self.true_length
+
+    def terminal(self) -> Tensor:
+        """[N, T] 1 on the last token of each row, 0 elsewhere (a row without tokens has none)."""
+        later = self.mask.flip(-1).cumsum(-1).flip(-1)
+        return self.mask * (later == 1)
+
+    def total_reward(self) -> Tensor:
+        """[N] ``reward`` plus the sum of the token rewards of the row."""
+        if self.token_reward is None:
+            return self.reward
+        return self.reward + masked(self.token_reward, self.mask).sum(-1)
+
+
+TOKEN_COLUMNS = (
+    "token_reward", "advantage", "returns", "old_logp", "ref_logp", "old_value", "logp", "entropy", "value", "share",
+)  # fmt: skip
+"""The floating columns of shape [N, T]."""
+
+
+def make_batch(**columns: Tensor) -> Batch:
+    """A :class:`Batch` from its columns, with the number of rows read off ``mask`` and zeros put on the padding."""
+    mask = columns["mask"]
+    clean = {name: masked(columns[name], mask) for name in TOKEN_COLUMNS if columns.get(name) is not None}
+    return Batch(**{**columns, **clean}, batch_size=[mask.shape[0]])
+
+
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """``x`` where ``mask`` is 1, else 0, whatever stood there (a product with the mask would keep NaN and infinity)."""
+    return torch.where(mask.bool(), x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Mean of ``x`` over the places where ``mask`` is 1; 0 where there is none."""
+    kept = masked(x, mask)
+    if dim is None:
+        return kept.sum() / mask.sum().clamp(min=1)
+    return kept.sum(dim, keepdim=keepdim) / mask.sum(dim, keepdim=keepdim).clamp(min=1)

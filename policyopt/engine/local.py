@@ -1,0 +1,250 @@
+"""The local engine: one process, CPU or GPU, that samples, scores and updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from policyopt.batch import Batch
+from policyopt.engine.sampler import LocalSampler
+from policyopt.models.critic import Critic
+from policyopt.models.load import Policy
+from policyopt.models.logprobs import response_columns, split_model
+from policyopt.objective import token_gradients
+from policyopt.recipe import Recipe
+
+_MICRO_TOKENS = 16_384
+
+
+@dataclass
+class UpdateReport:
+    """What one optimiser step did."""
+
+    loss: float
+    grad_norm: float
+    applied: bool
+    """False where the loss or the gradient was not finite: nothing was changed."""
+    weight: Tensor
+    """[N, T] token weights w = -dL/dlogp of the mini-batch."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums over tokens of what the log wants to know, and ``tokens``; ``mismatch/max`` is a maximum."""
+
+
+class LocalEngine:
+    """The models of a run and the three things that are done with them.
+
+    ``columns`` fills in what frozen models think of a batch, ``gradient`` puts the gradient of a mini-batch into ``.grad``,
+    ``update`` takes one optimiser step. The roles that a recipe does not need (reference, critic) are never made.
+    """
+
+    def __init__(
+        self, policy: Policy, recipe: Recipe, *, lr: float = 1e-6, critic_lr: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0, clip_norm: float = 1.0,
+        micro_batch: int | None = None,
+    ) -> None:  # fmt: skip
+        self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
+        self.device = next(policy.model.parameters()).device
+        self.dtype = torch.float64 if policy.model.dtype == torch.float64 else torch.float32
+        """Of all floating columns of a batch; 16-bit models give float32 columns."""
+        self.split = split_model(policy.model)
+        self.sampler = LocalSampler(self.split, policy.eos, self.device)
+        self.reference = policy.reference() if "ref_logp" in recipe.needs else None
+        self.critic = Critic(policy.backbone()) if recipe.critic is not None else None
+        self.version = 0
+        """Optimiser steps taken so far."""
+
+        def adamw(parameters: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
+            return torch.optim.AdamW(parameters, lr=rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+
+        self.optimizers = {"policy": adamw([p for _, p in policy.trainable()], lr)}
+        if self.critic is not None:
+            self.optimizers["critic"] = adamw(list(self.critic.parameters()), critic_lr or 10 * lr)
+        self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
+
+    def set_lr(self, factor: float) -> None:
+        """Put the learning rates at ``factor`` times their base."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = self._base_lr[name] * factor
+
+    # Scoring -------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def columns(self, batch: Batch, needs: frozenset[str], temperature: float) -> Batch:
+        """The batch with ``ref_logp`` and ``old_value`` where they are needed."""
+        if "ref_logp" in needs and self.reference is not None:
+            with self.reference as split:
+                batch = batch.replace(
+                    ref_logp=self._by_rows(batch, lambda b: response_columns(split, b, temperature=temperature)["logp"])
+                )
+        if "value" in needs and self.critic is not None:
+            batch = batch.replace(old_value=self._by_rows(batch, self.critic))
+        return batch
+
+    def _by_rows(self, batch: Batch, f: Any) -> Tensor:
+        out = torch.zeros_like(batch.mask)
+        for rows in self._pieces(batch):
+            piece = batch[rows]
+            values = f(piece)
+            out[rows] = values.to(out.dtype)
+        return out
+
+    def _pieces(self, batch: Batch) -> Iterator[Tensor]:
+        """Row numbers of the micro-batches: rows of like length together, so that little padding is computed."""
+        length = batch.mask.sum(1) + batch.prompt_mask.sum(1)
+        order = torch.argsort(length, descending=True, stable=True)
+        if self.micro_batch is not None:
+            yield from order.split(self.micro_batch)
+            return
+        start = 0
+        while start < len(order):
+            rows = max(1, _MICRO_TOKENS // max(1, int(length[order[start]])))
+            yield order[start : start + rows]
+            start += rows
+
+    # Updating ------------------------------------------------------------------------------------------------------
+
+    def _leaves(self, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+        """The columns that carry the gradient, as functions of the parameters."""
+        out = response_columns(
+            self.split, batch, temperature=recipe.rollout.temperature, entropy="entropy" in recipe.needs
+        )
+        if self.critic is not None:
+            out["value"] = self.critic(batch)
+        return out
+
+    def gradient(self, recipe: Recipe, batch: Batch) -> UpdateReport:
+        r"""Put the gradient of the objective on a mini-batch into ``.grad``, the same one for any split into micro-batches.
+
+        The objective is a function of the leaf ``logp`` [N, T] (and entropy, value), so its gradient is
+        :math:`\sum_{i,t} \frac{\partial L}{\partial logp_{i,t}} \nabla\log\pi(y_{i,t})`. Where every part can be computed row by
+        row, each micro-batch is passed once. Where rows are coupled and the batch does not fit at once, a first pass without gradient
+        finds the whole leaf, and a second one pushes the token weights of the whole batch through the model.
+        """
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        batch = batch.replace(share=recipe.aggregate(batch))
+        pieces = list(self._pieces(batch))
+        whole: dict[str, Tensor] | None = None
+        loss = 0.0
+        report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
+        if recipe.unit in ("group", "batch") and len(pieces) > 1:
+            with torch.no_grad():
+                leaves = {name: torch.zeros_like(batch.mask) for name in ("logp", "entropy", "value")}
+                seen: set[str] = set()
+                for rows in pieces:
+                    for name, x in self._leaves(batch[rows], recipe).items():
+                        leaves[name][rows] = x.to(batch.mask.dtype)
+                        seen.add(name)
+            total, whole = token_gradients(recipe, batch, {name: leaves[name] for name in sorted(seen)})
+            loss = float(total)
+        for rows in pieces:
+            piece = batch[rows]
+            leaves = self._leaves(piece, recipe)
+            if whole is None:
+                part, gradients = token_gradients(recipe, piece, leaves)
+                loss += float(part)
+            else:
+                gradients = {name: g[rows] for name, g in whole.items()}
+            self._observe(
+                report, recipe, piece.replace(**{n: x.detach() for n, x in leaves.items()}), gradients["logp"]
+            )
+            report.weight[rows] = -gradients["logp"].to(report.weight)
+            torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])
+        report.loss = loss
+        return report
+
+    @torch.no_grad()
+    def _observe(self, report: UpdateReport, recipe: Recipe, piece: Batch, gradient: Tensor) -> None:
+        """Add a micro-batch to the sums that the log is made of."""
+        mask, sums = piece.mask, report.sums
+        weight = -gradient
+        found = {"tokens": mask, "signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
+        log_ratio = recipe.ratio(piece)
+        for p in (recipe.surrogate, *recipe.weight):
+            found |= p.metrics(log_ratio, piece)
+        fresh = (piece.version == self.version).to(mask)[:, None] * mask
+        gap = (piece.logp - piece.old_logp).abs() * fresh
+        found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
+        for name, x in found.items():
+            sums[name] = sums.get(name, 0.0) + float((x * mask).sum())
+        sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), float(gap.max()) if gap.numel() else 0.0)
+
+    def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
+        """One optimiser step on a mini-batch. Nothing changes where the loss or a gradient is not finite."""
+        report = self.gradient(recipe, batch)
+        norms = {
+            name: float(nn.utils.clip_grad_norm_(o.param_groups[0]["params"], self.clip_norm))
+            for name, o in self.optimizers.items()
+        }
+        report.grad_norm = norms["policy"]
+        report.applied = all(map(math.isfinite, [report.loss, *norms.values()]))
+        if report.applied:
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            self.version += 1
+            self.sampler.version = self.version
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        return report
+
+    @torch.no_grad()
+    def update_size(self) -> float:
+        r"""Relative size of the last optimiser step, :math:`|\Delta\theta|/|\theta|`, from Adam's moments (without weight decay)."""
+        group = self.optimizers["policy"].param_groups[0]
+        beta1, beta2 = group["betas"]
+        moved = size = 0.0
+        for p in group["params"]:
+            state = self.optimizers["policy"].state.get(p)
+            if not state:
+                continue
+            step = float(state["step"])
+            direction = (
+                state["exp_avg"] / (1 - beta1**step) / ((state["exp_avg_sq"] / (1 - beta2**step)).sqrt() + group["eps"])
+            )
+            moved += float(direction.float().norm()) ** 2
+            size += float(p.float().norm()) ** 2
+        return group["lr"] * math.sqrt(moved / size) if size else 0.0
+
+    # State ---------------------------------------------------------------------------------------------------------
+
+    def _named(self) -> dict[str, dict[str, nn.Parameter]]:
+        roles = {"policy": dict(self.policy.trainable())}
+        if self.critic is not None:
+            roles["critic"] = dict(self.critic.named_parameters())
+        return roles
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name: parameters and the moments of the optimisers."""
+        out: dict[str, Tensor] = {}
+        for role, parameters in self._named().items():
+            for name, p in parameters.items():
+                out[f"{role}/{name}"] = p
+                for key, value in self.optimizers[role].state.get(p, {}).items():
+                    out[f"{role}.{key}/{name}"] = value
+        return out
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
+        """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a parameter that is missing or of another shape."""
+        for role, parameters in self._named().items():
+            optimizer = self.optimizers[role]
+            for name, p in parameters.items():
+                saved = tensors.get(f"{role}/{name}")
+                if saved is None or saved.shape != p.shape:
+                    raise KeyError(
+                        f"{role}/{name}: {'missing' if saved is None else f'shape {tuple(saved.shape)}, expected {tuple(p.shape)}'}"
+                    )
+                p.copy_(saved)
+                state = {
+                    key: tensors[f"{role}.{key}/{name}"]
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{role}.{key}/{name}" in tensors
+                }
+                if state:
+                    optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
+        self.version = self.sampler.version = version

@@ -1,0 +1,1 @@
+"""What can be seen of a recipe and of a run: numeric cases, pictures, the report."""

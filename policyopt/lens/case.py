@@ -1,0 +1,260 @@
+"""One numeric case, worked out by the library: what its expected keys are called here.
+
+A new key in case files is one line in ``KEYS``; :mod:`policyopt.lens.given` reads what a case gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policyopt.batch import Batch, make_batch
+from policyopt.lens.given import COLUMNS, SERIES, Malformed, Unsupported, build_batch, build_recipe, number
+from policyopt.objective import credit, kept, objective, shaped, token_gradients
+from policyopt.parts import Normalise, OverlongPenalty, SequenceRatio
+from policyopt.parts.regularize import kl_estimate
+from policyopt.parts.value import token_rewards
+from policyopt.recipe import Recipe
+from policyopt.registry import Method
+
+
+class Run:
+    """One case: every stage is worked out when an expected key asks for it."""
+
+    def __init__(self, method: Method, what: str, given: Mapping[str, Any]) -> None:
+        self.what, self.given = what, given
+        self.params: Mapping[str, Any] = given.get("params") or {}
+        unknown = [name for name in given if name not in {*COLUMNS, *SERIES, "group", "params"}]
+        if unknown:
+            raise Unsupported(f"given {', '.join(unknown)}: no column of this name")
+        for name in ("group", *SERIES):
+            if not isinstance(given.get(name, []), list):
+                raise Malformed(f"given.{name}: expected a list, got {type(given[name]).__name__}")
+        self.method, self.recipe = method, build_recipe(method, what, self.params, given)
+
+    def value(self, key: str, expected: Any) -> Any:
+        """What the library has for an expected key, as nested lists like ``expected``."""
+        if key not in KEYS:
+            raise Unsupported(f"expects {key}: nothing computes a key of this name")
+        try:
+            got = KEYS[key](self)
+        except (AttributeError, TypeError) as error:
+            if "NoneType" not in str(error):
+                raise
+            raise Unsupported(f"{key} takes a column that the case does not give ({error})") from error
+        if not isinstance(got, Tensor):
+            return got
+        if got.dim() == 2 and isinstance(expected, list) and not any(isinstance(row, list) for row in expected):
+            got = per_row(got, self.batch.mask)
+        return got.tolist()
+
+    # Stages, in the order of the training loop
+
+    @cached_property
+    def batch(self) -> Batch:
+        """All rows, as given."""
+        return build_batch(self.given, self.params)
+
+    @cached_property
+    def shaped(self) -> Batch:
+        """All rows, their rewards shaped."""
+        return shaped(self.recipe.replace(shape=self._fed(self.recipe.shape)), self.batch)
+
+    @cached_property
+    def keep(self) -> Tensor:
+        """Which rows the filters let through."""
+        return kept(self.recipe.replace(filter=self._fed(self.recipe.filter)), self.shaped)
+
+    @cached_property
+    def credited(self) -> Batch:
+        """The rows that are kept, with advantage and returns; a given column goes before a computed one."""
+        if self.batch.advantage is None:
+            batch = credit(self.loss_recipe, self.shaped[self.keep])
+        else:
+            batch = self.batch[self.keep]
+            if self.loss_recipe.critic is not None and batch.returns is None:
+                batch = batch.replace(returns=self.loss_recipe.critic.target(batch))
+        return batch if self.batch.returns is None else batch.replace(returns=self.batch.returns[self.keep])
+
+    @cached_property
+    def loss_recipe(self) -> Recipe:
+        """The recipe without the losses whose columns the case does not give."""
+        recipe = self.recipe.replace(
+            weight=self._fed(self.recipe.weight), regularizers=self._fed(self.recipe.regularizers)
+        )
+        return without_critic(recipe) if self.batch.value is None and self.batch.advantage is not None else recipe
+
+    @cached_property
+    def result(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its gradient with respect to each leaf that the case gives."""
+        names = [name for name in ("logp", "entropy", "value") if getattr(self.batch, name) is not None]
+        return token_gradients(self.loss_recipe, self.credited, {name: getattr(self.credited, name) for name in names})
+
+    @cached_property
+    def trajectory(self) -> list[float]:
+        """The field that the controller moves: before the first step, then after each."""
+        name = next((name for name in SERIES if name in self.given), None)
+        if name is None:
+            raise Unsupported(f"a schedule over none of {', '.join(SERIES)}")
+        recipe, controller = self.recipe, self.controller
+        values, state = [recipe.get(controller.field)], controller.start()
+        for x in self.given[name]:
+            metrics = {
+                controller.metric: SERIES[name](x),
+                "responses": number("params.n_steps", self.params.get("n_steps") or 1),
+            }
+            recipe, state = controller(recipe, metrics, state)
+            values.append(recipe.get(controller.field))
+        return values
+
+    @property
+    def controller(self) -> Any:
+        """The recipe's first controller; what it moves is the schedule."""
+        if not self.recipe.controllers:
+            raise Unsupported("a schedule, but the recipe has no controller")
+        return self.recipe.controllers[0]
+
+    def all_rows(self, x: Tensor) -> Tensor:
+        """A result on the rows that are kept as one on all rows, zero where a row was dropped."""
+        out = x.new_zeros((len(self.keep), *x.shape[1:]))
+        out[self.keep] = x
+        return out
+
+    def gradient(self, leaf: str) -> Tensor:
+        """dL/dleaf on all rows."""
+        if leaf not in self.result[1]:
+            raise Unsupported(f"a gradient with respect to {leaf}, which the case does not give")
+        return self.all_rows(self.result[1][leaf])
+
+    def _fed(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The parts whose columns the case gives: a case may begin after a stage, or leave out a loss."""
+        return tuple(p for p in parts if all(getattr(self.batch, need, None) is not None for need in p.needs))
+
+
+# Expected keys -------------------------------------------------------------------------------------------------------
+
+
+def without_critic(recipe: Recipe) -> Recipe:
+    """The policy's loss alone, for a batch with advantages: no value function, so no advantage that needs one."""
+    return recipe.replace(critic=None, advantage=Normalise(centre="none", scale="none"))
+
+
+def per_row(x: Tensor, mask: Tensor) -> Tensor:
+    """[N, T] as [N] where it is the same on all tokens of a row; NaN, which equals nothing, where it is not."""
+    low = torch.where(mask.bool(), x, math.inf).amin(-1)
+    high = torch.where(mask.bool(), x, -math.inf).amax(-1)
+    same = high - low <= 1e-12 * high.abs().clamp(min=1)
+    return torch.where(mask.sum(-1) == 0, 0.0, torch.where(same, high, math.nan))
+
+
+def _first(parts: Sequence[Any], field: str) -> Any:
+    """The first part that has a field."""
+    for p in parts:
+        if hasattr(p, field):
+            return p
+    raise Unsupported(f"no part of the recipe has a field {field}")
+
+
+def _kl(run: Run) -> Tensor:
+    """The recipe's estimate of the KL to the reference, summed over a response; of the old policy if it is a reward."""
+    usual = run.method()  # says how the KL is estimated where a coefficient of 0 has taken the part away
+    shapes, losses = (*run.recipe.shape, *usual.shape), (*run.recipe.regularizers, *usual.regularizers)
+    part = _first((*shapes, *losses), "estimator")
+    logp = run.batch.old_logp if part in shapes else run.batch.logp
+    return (kl_estimate(logp, run.batch.ref_logp, part.estimator) * run.batch.mask).sum(-1)
+
+
+def _overlong(run: Run) -> Tensor:
+    """The length penalty alone."""
+    penalty = next((p for p in run.recipe.shape if isinstance(p, OverlongPenalty)), None)
+    if penalty is None:
+        raise Unsupported("the recipe has no penalty on long responses")
+    return penalty(run.batch.replace(reward=torch.zeros_like(run.batch.reward))).reward
+
+
+def _ratio(run: Run) -> Tensor:
+    return run.recipe.ratio(run.batch).exp() * run.batch.mask
+
+
+def _sequence_ratio(run: Run) -> Tensor:
+    part = run.recipe.ratio if run.recipe.ratio.unit == "row" else SequenceRatio()
+    return part(run.batch).exp() * run.batch.mask
+
+
+def _weight(run: Run) -> Tensor:
+    """The product of the recipe's weights."""
+    log_ratio = run.recipe.ratio(run.credited)
+    found = torch.ones_like(log_ratio)
+    for weight in run.recipe.weight:
+        found = found * weight(log_ratio, run.credited)
+    return run.all_rows(found * run.credited.mask)
+
+
+def _advantage_raw(run: Run) -> Tensor:
+    """Before whitening."""
+    _first([run.recipe.advantage], "whiten")
+    return run.all_rows(run.recipe.set("advantage.whiten", False).advantage(run.shaped[run.keep]))
+
+
+def _policy_loss(run: Run) -> Tensor:
+    return objective(without_critic(run.loss_recipe).replace(regularizers=()), run.credited)
+
+
+def _value_loss(run: Run) -> Tensor:
+    """The critic's loss before its coefficient."""
+    critic = dataclasses.replace(_first([run.loss_recipe.critic], "coef"), coef=1.0)
+    return (run.loss_recipe.aggregate(run.credited) * critic(run.credited)).sum()
+
+
+def _step_rewards(run: Run) -> list[list[float]]:
+    normalised = run.recipe.advantage.normalised(run.batch)  # type: ignore[attr-defined]
+    return [row[there].tolist() for row, there in zip(normalised, run.batch.step_end >= 0, strict=True)]
+
+
+def _advantage_batches(run: Run) -> list[list[float]]:
+    """The advantage of each step's rewards, with the field as it stood at that step."""
+    out = []
+    for rewards, value in zip(run.given["reward_batches"], run.trajectory, strict=False):
+        reward = torch.tensor(rewards, dtype=torch.float64)
+        batch = make_batch(mask=torch.ones(len(rewards), 1, dtype=torch.float64), reward=reward)
+        out.append(run.recipe.set(run.controller.field, value).advantage(batch)[:, 0].tolist())
+    return out
+
+
+KEYS: dict[str, Callable[[Run], Any]] = {
+    # rewards
+    "reward": lambda run: run.shaped.reward,
+    "shaped_reward": lambda run: run.shaped.total_reward(),
+    "token_reward": lambda run: token_rewards(run.shaped),
+    "overlong": _overlong,
+    "kl": _kl,
+    "keep": lambda run: run.keep.double(),
+    # advantages
+    "advantage": lambda run: run.all_rows(run.credited.advantage),
+    "advantage_raw": _advantage_raw,
+    "return": lambda run: run.all_rows(run.credited.returns),
+    "step_reward_normalised": _step_rewards,
+    # ratios and weights
+    "ratio": _ratio,
+    "sequence_ratio": _sequence_ratio,
+    "weight": _weight,
+    # losses and gradients
+    "loss": lambda run: run.result[0],
+    "policy_loss": _policy_loss,
+    "value_loss": _value_loss,
+    "dloss_dlogp": lambda run: run.gradient("logp"),
+    "dloss_dvalue": lambda run: run.gradient("value"),
+    "dloss_dentropy": lambda run: run.gradient("entropy"),
+    # schedules
+    "kl_coef": lambda run: run.trajectory[1:],
+    "baseline_used": lambda run: run.trajectory[:-1],
+    "baseline_after": lambda run: run.trajectory[-1],
+    "advantage_batches": _advantage_batches,
+}
+"""What a case may expect: a function of the case that gives [N], [N, T], a number or nested lists."""

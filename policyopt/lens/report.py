@@ -1,0 +1,332 @@
+"""The report of a run: one HTML file that needs nothing else, made from the files in the run's folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from policyopt.lens.charts import MAX_POINTS, Chart, measured, number, other_charts, sections, written
+from policyopt.training.console import duration
+from policyopt.training.logging import RunRecord, disk_errors, read_run
+
+MAX_SAMPLES = 200
+MAX_TEXT = 20_000
+"""Characters of one text that the page holds; the rest stays in samples.jsonl."""
+MAX_TOKENS = 4_000
+"""Coloured tokens of one response; a longer one is shown as plain text."""
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of a run, finished or not, and return its path.
+
+    The page makes no network request: plotly.js, styles and data are inside. Whatever a model wrote is shown as
+    text and never as markup; a content security policy lets no script run but the two of the page.
+
+    Raises :class:`UserError` where the folder is no run, a file of it is damaged, or the disk is full.
+    """
+    run = read_run(folder)
+    path = run.folder / "report.html"
+    partial = path.with_suffix(".html.partial")
+    with disk_errors(path):
+        partial.write_bytes(render(run).encode("utf-8", "replace"))
+        os.replace(partial, path)
+    return path
+
+
+def render(run: RunRecord) -> str:
+    """The page as text."""
+    from plotly.offline import get_plotlyjs  # here, because a megabyte of JavaScript is read
+
+    charts, others = sections(run), other_charts(run)
+    samples = pick_samples(run.samples)
+    scripts = {"plotly": _script(get_plotlyjs()), "page": _script((_TEMPLATES / "report.js").read_text("utf-8"))}
+    env = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return env.get_template("report.html.j2").render(
+        title=_title(run),
+        verdict=_verdict(run),
+        facts=_facts(run),
+        warnings=_warnings(run),
+        cards=_cards(run),
+        ends_title="Before and after" if measured(run, "after") else "Latest evaluation",
+        sections=charts,
+        others=others,
+        thinned=len(run.metrics) > MAX_POINTS,
+        numbers=_numbers(run.metrics),
+        samples=samples,
+        sample_total=len(run.samples),
+        config=run.config_text,
+        css=(_TEMPLATES / "report.css").read_text("utf-8"),
+        scripts=scripts,
+        hashes=" ".join(f"'sha256-{_digest(s)}'" for s in scripts.values()),
+        data={
+            "charts": [_drawn(c) for c in [*(c for _, cs in charts for c in cs), *others]],
+            "samples": [_shown(s) for s in samples],
+        },
+    )
+
+
+def pick_samples(samples: Sequence[Mapping[str, Any]], most: int = MAX_SAMPLES) -> list[Mapping[str, Any]]:
+    """At most ``most`` samples, an equal share of each phase, evenly spaced within it, in their order."""
+    phases: dict[Any, list[int]] = {}
+    for i, s in enumerate(samples):
+        phases.setdefault(s.get("phase"), []).append(i)
+    kept: list[int] = []
+    # The smallest phase first: what it leaves of its share goes to the others.
+    for left, rows in zip(range(len(phases), 0, -1), sorted(phases.values(), key=len), strict=True):
+        n = min(len(rows), (most - len(kept)) // left)
+        kept += [rows[i * len(rows) // n] for i in range(n)]
+    return [samples[i] for i in sorted(kept)]
+
+
+def wilson(accuracy: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval for a share measured on ``n`` responses."""
+    from scipy.stats import binomtest  # here, because it takes most of a second to import
+
+    interval = binomtest(min(n, max(0, round(accuracy * n))), n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def difference(before: float, n: int, after: float, m: int) -> tuple[float, float]:
+    r"""Newcombe's hybrid 95 % interval for ``after - before``, built from the two Wilson intervals.
+
+    .. math:: d \mp \sqrt{(p_1 - l_1)^2 + (u_0 - p_0)^2}
+
+    It takes the two measurements as independent, which is cautious where both use the same prompts.
+    Source: R. G. Newcombe, Statistics in Medicine 17 (1998), method 10.
+    """
+    (low0, high0), (low1, high1) = wilson(before, n), wilson(after, m)
+    d = after - before
+    return d - math.hypot(after - low1, high0 - before), d + math.hypot(high1 - after, before - low0)
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A measure before and after: texts to show, and for a share the ends of its bars in percent."""
+
+    label: str
+    before: str
+    after: str
+    change: str
+    note: str
+    bars: tuple[tuple[str, str, float, float, float], ...] = ()
+    """(phase, its interval in words, low, middle, high)"""
+
+
+def _cards(run: RunRecord) -> list[_Card]:
+    before, after, last = _ends(run)
+    pass_at = sorted({k for k in (*before, *after) if k.startswith("pass@")})
+    labels = {"accuracy": "Accuracy", "length": "Mean length", "format": "Well formed"} | {k: k for k in pass_at}
+    notes = {
+        "accuracy": "right at the first answer",
+        "length": "tokens per response",
+        "format": "the judge can read it",
+    }
+    notes |= {k: f"at least one of {k.removeprefix('pass@')} is right" for k in pass_at}
+    cards = []
+    for key in ("accuracy", *pass_at, "length", "format"):
+        a, b = number(before.get(key)), number(after.get(key))
+        if a is None and b is None:
+            continue
+        show = (lambda x: "–" if x is None else f"{x:.1f}") if key == "length" else (lambda x: written(x, "percent"))
+        bars = _bars(("before", before), (last, after)) if key == "accuracy" else ()
+        cards.append(_Card(labels[key], "" if a is None else show(a), show(b), _change(key, a, b), notes[key], bars))
+    return cards
+
+
+def _change(key: str, a: float | None, b: float | None) -> str:
+    if a is None or b is None:
+        return ""
+    text = f"{b - a:+.1f}" if key == "length" else f"{100 * (b - a):+.1f} points"
+    return text.replace("-", "−")
+
+
+def _bars(*ends: tuple[str, Mapping[str, Any]]) -> tuple[tuple[str, str, float, float, float], ...]:
+    bars = []
+    for phase, found in ends:
+        p, n = number(found.get("accuracy")), _count(found)
+        if p is None or not n:
+            continue
+        low, high = wilson(p, n)
+        told = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %, {n} prompts"
+        bars.append((phase, told, 100 * low, 100 * p, 100 * high))
+    return tuple(bars)
+
+
+def _verdict(run: RunRecord) -> str:
+    before, after = measured(run, "before"), measured(run, "after")
+    a, b = number(before.get("accuracy")), number(after.get("accuracy"))
+    if a is None or b is None:
+        return ""
+    moved = f"from {written(a, 'percent')} to {written(b, 'percent')}"
+    n, m = _count(before), _count(after)
+    if not n or not m:
+        return f"Held-out accuracy went {moved}."
+    low, high = difference(a, n, b, m)
+    interval = f"{100 * (b - a):+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−")
+    if low <= 0 <= high:
+        return f"No difference seen: held-out accuracy went {moved} ({interval})."
+    return f"Held-out accuracy {'rose' if b > a else 'fell'} {moved} ({interval})."
+
+
+def _ends(run: RunRecord) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
+    """What was measured before and after, and the name of the latter: an unfinished run has its last evaluation."""
+    before, after = measured(run, "before"), measured(run, "after")
+    rows = [row for row in run.metrics if number(row.get("eval/accuracy")) is not None]
+    if after or not rows:
+        return before, after, "after"
+    last = {k.removeprefix("eval/"): v for k, v in rows[-1].items() if k.startswith("eval/")}
+    return before, {**last, "n": before.get("n")}, "latest"
+
+
+def _count(found: Mapping[str, Any]) -> int:
+    return int(number(found.get("n")) or 0)
+
+
+def _named(run: RunRecord, key: str) -> str:
+    value = run.summary.get(key, run.config.get(key))
+    return value if isinstance(value, str) else ""
+
+
+def _title(run: RunRecord) -> str:
+    method, task = _named(run, "method"), _named(run, "task")
+    return f"{method} on {task}" if method and task else method or f"Run {run.folder.resolve().name}"
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    s = run.summary
+    steps = number(s.get("steps")) or next(
+        (n for r in reversed(run.metrics) if (n := number(r.get("step"))) is not None), 0
+    )
+    seconds = number(s.get("seconds"))
+    if seconds is None:
+        seconds = sum(number(row.get("time/step")) or 0 for row in run.metrics)
+    seed = s.get("seed", run.config.get("seed"))
+    facts = [
+        ("Method", _named(run, "method")),
+        ("Model", _named(run, "model")),
+        ("Task", _named(run, "task")),
+        ("Seed", "" if seed is None else str(seed)),
+        ("Steps", f"{steps:,.0f}"),
+        ("Time", duration(seconds) if seconds else ""),
+        ("Responses", written(number(s.get("responses")), "integer") if "responses" in s else ""),
+        ("Tokens", written(number(s.get("tokens")), "integer") if "tokens" in s else ""),
+        ("Ended", str(s.get("stopped") or "") if s else "not finished"),
+        ("Version", str(s.get("version") or "")),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _warnings(run: RunRecord) -> list[str]:
+    """What a reader should know before believing the curves."""
+    rows, found = run.metrics, []
+    if not run.summary:
+        found.append("This run has no summary: it is still going, or was stopped before it could write one.")
+    elif run.summary.get("stopped") not in (None, "finished"):
+        found.append(f"The run did not reach its last step: {run.summary['stopped']}.")
+    if not rows:
+        found.append("No step has been logged yet.")
+    silent = sum(number(row.get("signal/groups")) == 0 for row in rows)
+    if silent:
+        found.append(
+            f"In {silent} of {len(rows)} steps all responses to each prompt got the same reward: nothing to learn from."
+        )
+    if skipped := sum((number(row.get("update/skipped")) or 0) > 0 for row in rows):
+        found.append(
+            f"In {skipped} of {len(rows)} steps an update was skipped because the loss or gradient was not finite."
+        )
+    if failed := sum((number(row.get("judge/failed")) or 0) > 0 for row in rows):
+        found.append(f"In {failed} of {len(rows)} steps the judge failed on some responses; they scored 0.")
+    mismatch = [m for row in rows if (m := number(row.get("mismatch/mean"))) is not None]
+    if mismatch and max(mismatch) > 1e-2:
+        found.append(
+            f"Sampler and trainer disagree by up to {max(mismatch):.2g} nats per token, on average over a step: "
+            "training is not on-policy."
+        )
+    return found
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str, str]]:
+    """(metric, first, last, lowest, highest) of every metric, as text."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and (v := number(value)) is not None:
+                columns.setdefault(name, []).append(v)
+    return [
+        (name, written(v[0]), written(v[-1]), written(min(v)), written(max(v))) for name, v in sorted(columns.items())
+    ]
+
+
+def _drawn(chart: Chart) -> dict[str, Any]:
+    return asdict(chart)
+
+
+def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample as the page needs it: known fields only, texts cut to what a page can hold."""
+    shown: dict[str, Any] = {
+        "step": number(sample.get("step")),
+        "phase": str(sample.get("phase") or ""),
+        "id": str(sample.get("id") or ""),
+        "prompt": _cut(_prompt(sample.get("prompt"))),
+        "response": _cut(_text(sample.get("response"))),
+        "answer": _cut(_text(sample.get("answer"))),
+        "reason": _cut(_text(sample.get("reason"))),
+        "reward": number(sample.get("reward")),
+        "correct": bool(sample.get("correct")),
+        "length": number(sample.get("length")),
+        "truncated": bool(sample.get("truncated")),
+    }
+    pieces, weights = sample.get("pieces"), sample.get("weights")
+    if isinstance(pieces, list) and isinstance(weights, list) and 0 < len(pieces) == len(weights) <= MAX_TOKENS:
+        values = [number(w) for w in weights]
+        shown["pieces"] = [_text(p) for p in pieces]
+        shown["weights"] = [None if w is None else float(f"{w:.3g}") for w in values]
+    return shown
+
+
+def _text(x: Any) -> str:
+    return "" if x is None else str(x)
+
+
+def _prompt(x: Any) -> str:
+    """A prompt as text; of chat messages, the roles are named where there is more than the user's one."""
+    if not isinstance(x, list):
+        return _text(x)
+    messages = [m if isinstance(m, dict) else {"content": m} for m in x]
+    if len(messages) == 1:
+        return _text(messages[0].get("content"))
+    return "\n\n".join(f"{_text(m.get('role'))}: {_text(m.get('content'))}" for m in messages)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]}\n[{len(text) - MAX_TEXT:,} more characters in samples.jsonl]"
+
+
+def _script(text: str) -> str:
+    # A browser hashes what its parser saw, which never holds a carriage return.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "</script" in text.lower() or "<!--" in text:
+        raise ValueError("a script of the report holds markup that would end it early")
+    return text
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,1 @@
+"""Methods that change how token losses are added up."""

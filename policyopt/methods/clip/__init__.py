@@ -1,0 +1,1 @@
+"""Methods that change what happens to ratios far from one."""

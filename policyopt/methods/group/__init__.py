@@ -1,0 +1,1 @@
+"""Methods that compare the responses to one prompt with each other."""

@@ -1,0 +1,1 @@
+"""Models: loading, the embedded one and its tokenizer, log-probabilities, critics."""

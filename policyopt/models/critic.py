@@ -1,0 +1,38 @@
+"""The critic: a value for each token of a response."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from policyopt.batch import Batch
+from policyopt.models.logprobs import pack
+
+
+class Critic(nn.Module):
+    """A copy of a model's backbone with a scalar head that starts at zero.
+
+    The value of token t is read off the hidden state that predicts it: it sees the prompt and the tokens before t, never t itself.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = copy.deepcopy(backbone).requires_grad_(True)
+        like = next(self.backbone.parameters())
+        with torch.no_grad():  # some families project their last hidden state to another width than the configuration says
+            probe = self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=like.device), use_cache=False)
+        self.head = nn.Linear(probe.last_hidden_state.shape[-1], 1, device=like.device, dtype=like.dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Values [N, T], 0 on padding; float32 for 16-bit models."""
+        ids, row, position = pack(batch)
+        hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state[row, position]
+        values = self.head(hidden)[:, 0]
+        values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+        mask = batch.mask.bool()
+        return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

@@ -1,0 +1,145 @@
+"""Supervised training on worked solutions: what a policy learns before reinforcement learning begins."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from policyopt.errors import UserError
+from policyopt.models.tokenizer import encode_prompt
+from policyopt.parts.base import Count, Fraction, NonNegative, Positive, part
+from policyopt.tasks.base import Example
+
+Progress = Callable[[int, int, float], None]
+"""Called after each step with the step, the number of steps, and the loss in nats per token."""
+
+IGNORED = -100
+"""The label of a position without loss, as ``cross_entropy`` knows it."""
+
+POOL = 16
+"""How many batches are drawn together and sorted by length, so that rows of a batch are about equally long."""
+
+
+@part
+class WarmStart:
+    """Settings of supervised training.
+
+    The number of steps is fixed, so that the result does not depend on the machine's speed.
+    """
+
+    steps: Count = 1400
+    """Optimiser steps."""
+    batch: Count = 16
+    """Solutions in a step."""
+    examples: Count = 8192
+    """How many different solutions are drawn from the task; they are passed over as often as the steps need."""
+    lr: Positive = 4e-3
+    """Peak learning rate of AdamW; it rises linearly during ``warmup`` and falls linearly to zero after it."""
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: NonNegative = 0.1
+    """Decoupled weight decay, on matrices only."""
+    beta2: Fraction = 0.95
+    """Decay of AdamW's second moment."""
+    clip: Positive = 1.0
+    """Largest norm of the gradient."""
+
+
+WARM_START = WarmStart()
+
+
+def warm_start(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    settings: WarmStart = WARM_START,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Train ``model`` in place to answer each prompt with its worked solution and the end token.
+
+    The loss is the mean cross-entropy over response tokens; prompts carry none. The result is a function of the
+    arguments and of the number of threads alone.
+
+    Raises :class:`~policyopt.errors.UserError` when there is no example, or one without a worked solution or longer
+    than the model's context.
+    """
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=settings.lr,
+        betas=(0.9, settings.beta2),
+        fused=True,
+    )
+    rising = max(1, round(settings.warmup * settings.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / rising, (settings.steps - step) / (settings.steps - rising + 1))
+    )
+    shuffle = random.Random(seed)
+    drawn = shuffle.sample(range(len(examples)), min(settings.examples, len(examples)))
+    rows = [_row(examples[i], tokenizer, model.config.max_position_embeddings) for i in drawn]
+    model.train()
+    for step, (tokens, labels) in enumerate(islice(_batches(rows, settings.batch, shuffle), settings.steps), 1):
+        loss = _loss(model, tokens, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+        schedule.step()
+        if progress:
+            progress(step, settings.steps, loss.item())
+    model.eval()
+
+
+def _loss(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> Tensor:
+    # Rows are padded on the right and attention is causal, so no real token ever looks at padding: no mask is needed.
+    hidden = model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+    counted = labels[:, 1:] != IGNORED
+    return F.cross_entropy(model.get_output_embeddings()(hidden[counted]), labels[:, 1:][counted])
+
+
+Row = tuple[list[int], int]
+"""Ids of prompt and response, and how many of them are the prompt's."""
+
+
+def _row(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int) -> Row:
+    if example.solution is None:
+        raise UserError(
+            f"example {example.id} has no worked solution, which a warm start trains on: give a model of your own"
+        )
+    prompt = encode_prompt(tokenizer, example.prompt)
+    response = [*tokenizer.encode(example.solution, add_special_tokens=False), tokenizer.eos_token_id]
+    if len(prompt) + len(response) > longest:
+        raise UserError(f"example {example.id} has {len(prompt) + len(response)} tokens, and the model reads {longest}")
+    return prompt + response, len(prompt)
+
+
+def _batches(rows: Sequence[Row], size: int, shuffle: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless: all rows in a random order, then all again in another, in batches of rows about equally long."""
+    drawn = (row for _ in itertools.count() for row in shuffle.sample(rows, len(rows)))
+    while True:
+        pool = sorted(islice(drawn, size * POOL), key=lambda row: len(row[0]))
+        for start in shuffle.sample(range(0, len(pool), size), POOL):
+            yield _pad(pool[start : start + size])
+
+
+def _pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Ids and labels, both [rows, longest]."""
+    longest = max(len(ids) for ids, _ in rows)
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    labels = torch.full((len(rows), longest), IGNORED)
+    for i, (ids, start) in enumerate(rows):
+        tokens[i, : len(ids)] = torch.tensor(ids)
+        labels[i, start : len(ids)] = tokens[i, start : len(ids)]
+    return tokens, labels

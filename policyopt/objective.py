@@ -1,0 +1,68 @@
+"""The objective of a recipe, and the token weights that are its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from policyopt.batch import Batch
+from policyopt.recipe import Recipe
+
+
+def credit(recipe: Recipe, batch: Batch) -> Batch:
+    """The batch with ``advantage`` and, for recipes with a critic, ``returns``: statistics of the whole batch, without gradient."""
+    with torch.no_grad():
+        batch = batch.replace(advantage=recipe.advantage(batch))
+        return batch.replace(returns=recipe.critic.target(batch)) if recipe.critic else batch
+
+
+def shaped(recipe: Recipe, batch: Batch) -> Batch:
+    """The batch with its reward shaped by the recipe."""
+    for shape in recipe.shape:
+        batch = shape(batch)
+    return batch
+
+
+def kept(recipe: Recipe, batch: Batch) -> Tensor:
+    """Which rows the recipe's filters let through, boolean [N]."""
+    keep = torch.ones(batch.mask.shape[0], dtype=torch.bool, device=batch.mask.device)
+    for rule in recipe.filter:
+        keep &= rule(batch)
+    return keep
+
+
+def objective(recipe: Recipe, batch: Batch) -> Tensor:
+    r"""The loss of a batch, a scalar: :math:`\sum_{i,t} share_{i,t}\,(\prod_k weight^k\cdot surrogate + \sum_j regularizer^j + critic)_{i,t}`.
+
+    Reads ``logp`` and whatever the recipe needs. Where ``share`` is set (made on the whole mini-batch) the result for a piece of the
+    batch is that piece's part of the sum; otherwise the batch is taken as the whole.
+    """
+    share = recipe.aggregate(batch) if batch.share is None else batch.share
+    log_ratio = recipe.ratio(batch)
+    loss = recipe.surrogate(log_ratio, batch)
+    for weight in recipe.weight:
+        loss = loss * weight(log_ratio, batch).detach()
+    for regularizer in recipe.regularizers:
+        loss = loss + regularizer(batch)
+    if recipe.critic is not None:
+        loss = loss + recipe.critic(batch)
+    return (share * torch.where(batch.mask.bool(), loss, 0.0)).sum()
+
+
+def token_gradients(recipe: Recipe, batch: Batch, leaves: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    r"""The loss, and its gradient with respect to each leaf column ([N, T]: ``logp``, ``entropy``, ``value``).
+
+    The gradient with respect to ``logp`` is minus the token weight: :math:`\nabla L = -\sum_{i,t} w_{i,t}\nabla\log\pi(y_{i,t})`.
+    """
+    mask = batch.mask.bool()
+    with torch.enable_grad():
+        free = {name: x.detach().requires_grad_() for name, x in leaves.items()}
+        # Padding may hold anything, infinities too: cut it off before it can turn a gradient into NaN.
+        loss = objective(recipe, batch.replace(**{name: torch.where(mask, x, 0.0) for name, x in free.items()}))
+        found = torch.autograd.grad(loss, list(free.values()), allow_unused=True)
+    gradients = {
+        name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(free.items(), found, strict=True)
+    }
+    return loss.detach(), gradients

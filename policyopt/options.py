@@ -1,0 +1,178 @@
+"""Pydantic dataclasses as options of a command: every field of every part is one, read and checked by its own type."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import re
+import shutil
+import textwrap
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import TypeAdapter, ValidationError
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
+
+from policyopt.errors import UserError, explain
+
+UNNAMED = {"unnamed": True}
+"""Metadata of a field that holds a dataclass: its name is no part of the names of the options in it."""
+
+
+def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
+    """A dataclass like ``default`` with what a line sets.
+
+    An option is called after the path of its field: ``--optim.lr``, ``--recipe.regularizers.0.coef``. Fields that could hold
+    parts and hold none are no options, nor are labels (fields that do not count when two dataclasses are compared).
+
+    Prints the help where it is asked for and ends the process with 0. Explains a line that cannot be read on standard error, with the
+    nearest options, and ends it with 2. Values that do not go together raise :class:`~policyopt.errors.UserError`.
+    """
+    width = min(shutil.get_terminal_size().columns, 120)
+    text = "\n".join(textwrap.fill(line, width) for line in plain(description).split("\n"))
+    return _tyro(default, args, prog=prog, description=text).make()
+
+
+def parse_known(default: Any, args: Sequence[str], *, prog: str) -> Any:
+    """As :func:`parse`, but options that ``default`` does not have are passed over, ``--help`` among them."""
+    read, _ = _tyro(default, args, prog=prog, return_unknown_args=True, add_help=False)
+    return read.make()
+
+
+def plain(text: str) -> str:
+    """A docstring as a terminal shows it: without markup, each paragraph one line that may be wrapped anywhere."""
+    text = re.sub(r"(?::\w+:)?(`+)~?([^`]+)\1", r"\2", inspect.cleandoc(text))
+    paragraphs = []
+    for paragraph in text.split("\n\n"):
+        space = "\n" if paragraph.startswith(".. math::") else " "
+        lines = paragraph.removeprefix(".. math::").split("\n")
+        paragraphs.append(space.join(line.strip() for line in lines))
+    return "\n\n".join(paragraphs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """A dataclass that is still to be made from what was read, so that an error can name the place of the field."""
+
+    cls: type
+    fields: dict[str, Any]
+
+    def make(self, place: str = "") -> Any:
+        inner = {name: _made(value, f"{place}.{name}" if place else name) for name, value in self.fields.items()}
+        try:
+            return self.cls(**inner)
+        except ValidationError as error:
+            raise UserError(explain(error, place)) from error
+
+
+def _made(value: Any, place: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_made(v, f"{place}.{i}") for i, v in enumerate(value))
+    return value.make(place) if isinstance(value, _Read) else value
+
+
+# What tyro is told -----------------------------------------------------------------------------------------------------
+
+
+def _tyro(default: Any, args: Sequence[str], **settings: Any) -> Any:
+    registry = ConstructorRegistry()
+    registry.struct_rule(_options)
+    return tyro.cli(type(default), default=default, args=list(args), registry=registry, **settings)
+
+
+def _options(info: Any) -> StructConstructorSpec | None:
+    """The options in a dataclass, or in a tuple of them."""
+    default = info.default
+    if isinstance(default, tuple) and any(map(dataclasses.is_dataclass, default)):
+        members = tuple(StructFieldSpec(str(i), type(p), p, helptext=_about(p)) for i, p in enumerate(default))
+        return StructConstructorSpec(lambda **read: tuple(read.values()), members)
+    if not hasattr(default, "__pydantic_fields__") or isinstance(default, type):
+        return None
+    cls, docs, fixed, options = type(default), _field_docs(type(default)), {}, []
+    for f in dataclasses.fields(default):
+        declared, value, doc = cls.__pydantic_fields__[f.name], getattr(default, f.name), docs.get(f.name, "")
+        if dataclasses.is_dataclass(value):
+            kind: Any = Annotated[type(value), tyro.conf.arg(name="")] if f.metadata == UNNAMED else type(value)
+            doc = doc if type(value) is declared.annotation else f"{doc} {_about(value)}"
+        elif value and isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+            kind = tuple
+        elif not f.compare or any(
+            isinstance(t, type) and dataclasses.is_dataclass(t) for t in _walk(declared.annotation)
+        ):
+            fixed[f.name] = value
+            continue
+        else:
+            kind = _leaf(declared)
+        options.append(StructFieldSpec(f.name, kind, value, helptext=doc))
+    return StructConstructorSpec(lambda **read: _Read(cls, fixed | read), tuple(options))
+
+
+_METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+def _leaf(declared: Any) -> Any:
+    """The type of an option that holds a value: it is read by pydantic, in the range that the field allows."""
+    kind = declared.annotation
+    if kind is bool:
+        return bool  # a switch
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[kind, *declared.metadata] if declared.metadata else kind)
+    inside = list(_walk(kind))
+    values = typing.get_args(next((t for t in inside if typing.get_origin(t) is Literal), None))
+    items = next((typing.get_args(t) for t in inside if typing.get_origin(t) is tuple), None)
+    metavar = next((name for cls, name in _METAVARS.items() if cls in inside), "VALUE")
+    # "none" takes a bound away; where text is asked for, it is text.
+    optional = type(None) in inside and str not in inside and Path not in inside
+
+    def read(words: list[str]) -> Any:
+        value: Any = words if items else words[0]
+        try:
+            return adapter.validate_python(None if optional and words[0].lower() == "none" else value)
+        except ValidationError as error:
+            said = explain(error)
+            raise ValueError(said.replace(", not ", " or none, not ", 1) if optional else said) from None
+
+    return Annotated[
+        Any,
+        PrimitiveConstructorSpec(
+            nargs=len(items) if items else 1,
+            metavar=f"{{{','.join(map(str, values))}}}" if values else " ".join([metavar] * len(items or "1")),
+            instance_from_str=read,
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: [str(v) for v in (value if items else [value])],
+            choices=None,
+        ),
+    ]
+
+
+def _walk(kind: Any) -> Iterator[Any]:
+    """A type and all types in it: of ``tuple[Shape, ...] | None`` the union, the tuple, ``Shape`` and ``None``."""
+    yield kind
+    if typing.get_origin(kind) is not Literal:
+        for inner in typing.get_args(kind):
+            yield from _walk(inner)
+
+
+def _about(p: Any) -> str:
+    """What a part in a slot is: its name and the first sentence of its docstring."""
+    doc = plain(inspect.getdoc(type(p)) or "").split("\n\n")[0]
+    name = type(p).__name__
+    return f"{name}." if doc.startswith(f"{name}(") else f"{name}: {doc}"
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    """The docstrings below the fields of a class, which Python itself does not keep."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):  # made while the program runs
+            continue
+        for field, text in itertools.pairwise(getattr(tree.body[0], "body", [])):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                docs[ast.unparse(field.target)] = plain(str(text.value.value))
+    return docs

@@ -1,0 +1,66 @@
+"""Value functions: temporal differences and the loss of the critic."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from policyopt.batch import Batch, masked
+from policyopt.parts.base import Critic, Fraction, NonNegative, part
+
+
+def token_rewards(batch: Batch) -> Tensor:
+    """The reward that falls on each token, [N, T]: token rewards, and the response's reward on its last token."""
+    final = batch.reward[:, None] * batch.terminal()
+    return final if batch.token_reward is None else final + masked(batch.token_reward, batch.mask)
+
+
+def gae(batch: Batch, gamma: float, lam: float) -> Tensor:
+    r"""Generalised advantage estimates [N, T] before any whitening (arXiv:1506.02438, eq. 16).
+
+    The recursion runs over the policy's own tokens: where text of others stands in between, the next *policy* token's value counts.
+    """
+    reward, value, mask = token_rewards(batch), batch.old_value, batch.mask
+    advantage = torch.zeros_like(reward)
+    next_value = next_advantage = torch.zeros_like(reward[:, 0])
+    for t in range(reward.shape[1] - 1, -1, -1):
+        here = mask[:, t].bool()
+        estimate = reward[:, t] + gamma * next_value - value[:, t] + gamma * lam * next_advantage
+        advantage[:, t] = torch.where(here, estimate, torch.zeros_like(estimate))
+        next_advantage = torch.where(here, estimate, next_advantage)
+        next_value = torch.where(here, value[:, t], next_value)
+    return advantage
+
+
+@part
+class ClippedValueLoss(Critic):
+    r"""The pessimistic clipped squared error of the critic.
+
+    .. math:: \frac{c}{2}\max\big((v - G)^2,\; (\mathrm{clip}(v, V - \epsilon, V + \epsilon) - G)^2\big)
+
+    v is the prediction now, V the one when the batch was drawn, :math:`G = \hat A + V` the return, made from advantages before
+    whitening. Source: openai/lm-human-preferences, ``train_policy.py``.
+    """
+
+    coef: NonNegative = 0.1
+    """Weight of the critic's loss beside the policy's."""
+    clip: NonNegative | None = 0.2
+    """How far the prediction may usefully move in one batch; None for no bound."""
+    gamma: Fraction = 1.0
+    """Discount per token of the return."""
+    lam: Fraction = 0.95
+    """Lambda of the return."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"value"})
+
+    def target(self, batch: Batch) -> Tensor:
+        return gae(batch, self.gamma, self.lam) + masked(batch.old_value, batch.mask)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        error = (batch.value - batch.returns) ** 2
+        if self.clip is not None:
+            clipped = torch.clamp(batch.value, batch.old_value - self.clip, batch.old_value + self.clip)
+            error = torch.maximum(error, (clipped - batch.returns) ** 2)
+        return 0.5 * self.coef * error

@@ -1,0 +1,236 @@
+"""A recipe: the parts that make up a method."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from policyopt.errors import explain, nearest
+from policyopt.parts.base import (
+    UNITS,
+    Advantage,
+    Aggregate,
+    Controller,
+    Count,
+    Critic,
+    Filter,
+    Part,
+    Ratio,
+    Regularizer,
+    Shape,
+    Surrogate,
+    Unit,
+    Weight,
+    part,
+)
+from policyopt.rollout.base import Rollout
+
+R = TypeVar("R")
+
+
+@part
+class Update:
+    """How often one batch of responses is used.
+
+    The batch is split by prompts into ``minibatches`` equal pieces, each of which makes one optimiser step, and
+    passed over ``epochs`` times in a fresh order.
+    """
+
+    epochs: Count = 1
+    """Passes over the batch."""
+    minibatches: Count = 1
+    """Optimiser steps in one pass."""
+
+
+@part
+class Recipe:
+    r"""Everything that defines a method, in the order in which it acts.
+
+    .. math:: L = \sum_{i,t} share_{i,t}\,\Big(\prod_k weight^k_{i,t}\; surrogate(ratio, advantage)_{i,t}
+              + \sum_j regularizer^j_{i,t} + critic_{i,t}\Big)
+
+    Raises ``ValueError`` when the parts contradict each other.
+    """
+
+    rollout: Rollout
+    """How responses are drawn."""
+    advantage: Advantage
+    """What is credited to each token."""
+    surrogate: Surrogate
+    """The loss of a token, given its ratio and its advantage."""
+    aggregate: Aggregate
+    """How the losses of all tokens become one number."""
+    ratio: Ratio
+    """New policy over the policy that sampled."""
+    shape: tuple[Shape, ...] = ()
+    """Changes to the judge's reward, one after the other."""
+    filter: tuple[Filter, ...] = ()
+    """Which rows are trained on; what is dropped is drawn anew while ``rollout.rounds`` allows."""
+    weight: tuple[Weight, ...] = ()
+    """Detached factors on the surrogate."""
+    regularizers: tuple[Regularizer, ...] = ()
+    """Losses beside the surrogate."""
+    critic: Critic | None = None
+    """The loss of the value function, where the method learns one."""
+    update: Update = Update()
+    """How often a batch is used."""
+    controllers: tuple[Controller, ...] = ()
+    """What changes the recipe between steps."""
+    name: str = dataclasses.field(default="custom", compare=False)
+    """The method that it was made from; two recipes with the same parts are equal whatever they are called."""
+
+    def __post_init__(self) -> None:
+        for path, p in parts_of(self):
+            if p.min_group > self.rollout.size:
+                raise ValueError(
+                    f"rollout.size is {self.rollout.size}, but {path} ({type(p).__name__}) compares the responses to one "
+                    f"prompt and needs at least {p.min_group}: raise rollout.size or take an advantage without a group baseline"
+                )
+        missing = {"value": self.critic is not None, "baseline_reward": "baseline_reward" in self.rollout.provides}
+        advice = {
+            "value": "set critic, for example ClippedValueLoss()",
+            "baseline_reward": "take the rollout GroupWithGreedy()",
+        }
+        for path, p in parts_of(self):
+            for column in p.needs:
+                if not missing.get(column, True):
+                    raise ValueError(
+                        f"{path} ({type(p).__name__}) needs {column!r}, which nothing provides: {advice[column]}"
+                    )
+        for i, controller in enumerate(self.controllers):
+            moved = getattr(controller, "field", None)
+            try:
+                self.get(moved) if moved is not None else None
+            except KeyError as error:
+                raise ValueError(
+                    f"controllers.{i} ({type(controller).__name__}) moves a field that is not there: {error.args[0]}; "
+                    "point its field at another one or take the controller out"
+                ) from None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The union of what the parts read beyond ``logp``: exactly what the engine computes."""
+        return frozenset().union(*(p.needs for _, p in parts_of(self)))
+
+    @property
+    def unit(self) -> Unit:
+        """The smallest piece of a mini-batch that the objective may be computed on alone."""
+        inside = (self.ratio, self.surrogate, *self.weight, *self.regularizers, *filter(None, [self.critic]))
+        return max((p.unit for p in inside), key=UNITS.index)
+
+    def replace(self, **parts: Any) -> Recipe:
+        """The same recipe with some parts exchanged."""
+        return dataclasses.replace(self, **parts)
+
+    def get(self, path: str) -> Any:
+        """The value at a dotted path such as ``"surrogate.high"`` or ``"regularizers.0.coef"``."""
+        node: Any = self
+        for name in path.split("."):
+            node = _child(node, name, path)
+        return node
+
+    def set(self, path: str, value: Any) -> Recipe:
+        """The same recipe with the field at a dotted path changed. Raises ``KeyError`` for a path that does not exist."""
+        return _set(self, path.split("."), value, path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML and JSON; :func:`recipe_from_dict` reads it back."""
+        return _plain(self)
+
+
+def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
+    """Every part of a recipe with its path: ``("surrogate", PPOClip(...))``, ``("regularizers.0", KL(...))``."""
+    for f in dataclasses.fields(recipe):  # type: ignore[arg-type]
+        value = getattr(recipe, f.name)
+        members = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+        for i, p in members:
+            if isinstance(p, Part):
+                yield (f.name if i is None else f"{f.name}.{i}"), p
+
+
+def _child(node: Any, name: str, path: str) -> Any:
+    if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
+        return node[int(name)]
+    names: list[str] = []
+    if dataclasses.is_dataclass(node):
+        names = [f.name for f in dataclasses.fields(node)]
+    elif isinstance(node, tuple):
+        names = [str(i) for i in range(len(node))]
+    if name in names:
+        return getattr(node, name)
+    advice = f"; {nearest(name, names)}" if names else ""
+    raise KeyError(f"{path!r}: {type(node).__name__} has no field {name!r}{advice}")
+
+
+def _set(node: Any, names: list[str], value: Any, path: str) -> Any:
+    if not names:
+        return value
+    child = _set(_child(node, names[0], path), names[1:], value, path)
+    if isinstance(node, tuple):
+        i = int(names[0])
+        return (*node[:i], child, *node[i + 1 :])
+    return dataclasses.replace(node, **{names[0]: child})
+
+
+def _plain(x: Any) -> Any:
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        head = {"part": type(x).__name__} if isinstance(x, Part) else {}
+        return head | {f.name: _plain(getattr(x, f.name)) for f in dataclasses.fields(x)}
+    return [_plain(v) for v in x] if isinstance(x, tuple) else x
+
+
+def part_classes() -> dict[str, type[Part]]:
+    """Every part that can stand in a recipe, by class name (those of a user's own files too, once imported)."""
+    for package in ("policyopt.parts", "policyopt.rollout"):
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            importlib.import_module(f"{package}.{module.name}")
+    found: dict[str, type[Part]] = {}
+    stack: list[type[Part]] = [Part]
+    while stack:
+        cls = stack.pop()
+        stack += cls.__subclasses__()
+        abstract = cls.__module__ in ("policyopt.parts.base", "policyopt.rollout.base")
+        if "__dataclass_fields__" in cls.__dict__ and not abstract:
+            found[cls.__name__] = cls
+    return found
+
+
+def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
+    """Read back what :meth:`Recipe.to_dict` wrote. Raises ``ValueError`` naming the part or field that is unknown."""
+    return _build(Recipe, data, "recipe")
+
+
+def _build(cls: type[R], data: Mapping[str, Any], path: str) -> R:
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {}
+    for name, value in data.items():
+        if name == "part":
+            continue
+        if name not in known:
+            raise ValueError(f"{path}: {cls.__name__} has no field {name!r}; {nearest(name, sorted(known))}")
+        fields[name] = _value(value, f"{path}.{name}")
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        raise ValueError(explain(error, path)) from error
+
+
+def _value(value: Any, path: str) -> Any:
+    if isinstance(value, list):
+        return tuple(_value(v, f"{path}.{i}") for i, v in enumerate(value))
+    if not isinstance(value, Mapping):
+        return value
+    if path == "recipe.update":
+        return _build(Update, value, path)
+    if "part" not in value:
+        raise ValueError(f"{path}: expected a part, written as a mapping with `part: NAME` and the part's fields")
+    classes = part_classes()
+    name = str(value["part"])
+    if name not in classes:
+        raise ValueError(f"{path}: no part is called {name!r}; {nearest(name, sorted(classes))}")
+    return _build(classes[name], value, path)

@@ -1,0 +1,80 @@
+"""Questions and judges. Nothing here imports torch: a judge's worker process starts fast."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policyopt.errors import UserError
+from policyopt.tasks.base import Example, JudgeSpec, Message, Task, Verdict
+
+if TYPE_CHECKING:
+    from policyopt.tasks.judging import JudgePool
+
+__all__ = ["Example", "JudgePool", "JudgeSpec", "Message", "Task", "Verdict", "builtin_tasks", "load_task"]
+
+_PREFIX = "reasoning-gym:"
+_FORMS = (
+    "a task is a built-in name ({builtin}), reasoning-gym:NAME, a .jsonl or .parquet file, "
+    "or the id of a dataset on the hub (owner/name)"
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "JudgePool":
+        return importlib.import_module("policyopt.tasks.judging").JudgePool
+    raise AttributeError(f"module 'policyopt.tasks' has no attribute {name!r}")
+
+
+def builtin_tasks() -> dict[str, str]:
+    """The built-in tasks: name and one line of description."""
+    from policyopt.tasks.builtin import BUILTIN
+
+    return {name: task.summary for name, task in BUILTIN.items()}
+
+
+def load_task(
+    spec: str,
+    *,
+    judge: str | None = None,
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    heldout: int = 256,
+) -> Task:
+    """The task that ``spec`` names.
+
+    Args:
+        spec: A built-in task (``"chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), a file
+            (``"data.jsonl"``, ``"data.parquet"``, or training and held-out file joined by a comma:
+            ``"train.jsonl,heldout.jsonl"``), or the id of a dataset on the hub (``"owner/name"``, or
+            ``"owner/name:config"``; its split ``train`` is taken).
+        judge: Who judges the responses to a dataset: ``math``, ``exact``, ``number``, ``regex``, ``choice``,
+            ``package.module:function`` or ``file.py:function``. Without one, the answers decide (see
+            :func:`policyopt.tasks.dataset.load_dataset_task`). Tasks of reasoning-gym bring their own.
+        options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``.
+        seed: Which training questions a generated task draws. Held-out questions do not depend on it.
+        heldout: How many held-out questions (of a dataset: at most a quarter of its rows).
+
+    Raises:
+        UserError: An unknown task or judge, a dataset row that cannot be used (with file and line), an empty dataset.
+    """
+    from policyopt.tasks.builtin import BUILTIN
+
+    if heldout < 1:
+        raise UserError(f"heldout must be at least 1, not {heldout}")
+    known = list(BUILTIN)
+    if spec in BUILTIN or spec.startswith(_PREFIX):
+        from policyopt.tasks.reasoning import load_reasoning
+
+        if judge is not None or options:
+            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
+        return load_reasoning(spec.removeprefix(_PREFIX), builtin=spec in BUILTIN, seed=seed, heldout=heldout)
+    if spec.endswith((".jsonl", ".parquet")) or "/" in spec or Path(spec).is_file():
+        from policyopt.tasks.dataset import load_dataset_task
+
+        return load_dataset_task(spec, judge=judge, options=options, heldout=heldout)
+    close = difflib.get_close_matches(spec, known, n=3, cutoff=0.5)
+    nearest = f"; nearest: {', '.join(close)}" if close else ""
+    raise UserError(f"no task is called {spec!r}{nearest}; " + _FORMS.format(builtin=", ".join(known)))

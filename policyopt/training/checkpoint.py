@@ -1,0 +1,120 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from policyopt.errors import UserError
+
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_FILES = (_TENSORS, _STATE)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after ``step`` steps."""
+
+    step: int
+    state: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def save_checkpoint(
+    folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor], keep: int
+) -> Path:
+    """Write ``folder/step-000012`` and delete all but the newest ``keep``.
+
+    The files are written and synced under another name, then renamed: whoever looks sees a whole checkpoint or none.
+    Raises :class:`~policyopt.errors.UserError` when the disk is full; nothing is left behind and older checkpoints stay.
+    """
+    final = folder / f"step-{step:06d}"
+    scratch = folder / f"tmp-{final.name}"
+    try:
+        for leftover in folder.glob("tmp-*"):  # of a run that was killed while it wrote
+            shutil.rmtree(leftover)
+        scratch.mkdir(parents=True)
+        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, scratch / _TENSORS)
+        (scratch / _STATE).write_text(json.dumps({"step": step} | dict(state)))
+        manifest = {name: {"bytes": (scratch / name).stat().st_size, "sha256": _digest(scratch / name)} for name in _FILES}
+        (scratch / _MANIFEST).write_text(json.dumps(manifest))
+        for path in (*scratch.iterdir(), scratch):
+            _sync(path)
+        if final.exists():  # moved away whole, because half of it must never stand under its name
+            final.rename(folder / f"tmp-old-{final.name}")
+        scratch.rename(final)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise UserError(
+                f"{folder}: the disk is full, checkpoint {final.name} was not written; free space and resume the run"
+            ) from error
+        raise
+    for old in _checkpoints(folder)[:-keep]:
+        gone = old.rename(folder / f"tmp-old-{old.name}")
+        shutil.rmtree(gone, ignore_errors=True)
+    return final
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint under ``folder``, or None where there is none.
+
+    Raises :class:`~policyopt.errors.UserError` naming the file when one is cut short or changed.
+    """
+    found = _checkpoints(folder)
+    if not found:
+        return None
+    newest = found[-1]
+    advice = (
+        f"delete {newest} to resume from the checkpoint before it"
+        if len(found) > 1
+        else f"delete {newest} to start again"
+    )
+    try:
+        manifest = json.loads((newest / _MANIFEST).read_text())
+        for name in _FILES:
+            path, entry = newest / name, manifest[name]
+            if not path.exists():
+                raise UserError(f"{path} is missing: the checkpoint is incomplete; {advice}")
+            if path.stat().st_size != entry["bytes"]:
+                raise UserError(
+                    f"{path} has {path.stat().st_size} bytes instead of {entry['bytes']}: the checkpoint was cut short; {advice}"
+                )
+            if _digest(path) != entry["sha256"]:
+                raise UserError(f"{path} is not what was written: the checkpoint is damaged; {advice}")
+        state = json.loads((newest / _STATE).read_text())
+        return Checkpoint(state["step"], state, load_file(newest / _TENSORS))
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:  # only the manifest is not covered by a hash
+        raise UserError(f"{newest / _MANIFEST} cannot be read ({error!r}): the checkpoint is damaged; {advice}") from error
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.glob("step-[0-9]*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,249 @@
+"""What one run is: a recipe, a model, a task, and how long and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError
+
+from policyopt.errors import UserError, explain, nearest
+from policyopt.models.load import LoRA
+from policyopt.parts.base import Count, Fraction, NonNegative, Positive, part
+from policyopt.recipe import Recipe, recipe_from_dict
+
+Whole = Annotated[int, Field(ge=0)]
+Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
+"""Text; a path does as well."""
+
+
+@part
+class Optim:
+    """AdamW, one for the policy and one for the critic where there is one."""
+
+    lr: Positive | None = None
+    """Learning rate; unset: 1e-4 for the embedded model, 1e-5 with LoRA, else 1e-6."""
+    critic_lr: Positive | None = None
+    """Learning rate of the critic; unset: ten times that of the policy."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    """Decay of the first and second moments."""
+    eps: Positive = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    clip_norm: Positive = 1.0
+    """Gradients longer than this are scaled down to it."""
+    warmup: Whole = 0
+    """Steps over which the learning rate rises from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls to 0 by the last step, after the warm-up."""
+
+
+@part
+class Evaluation:
+    """How held-out accuracy is measured."""
+
+    every: Whole = 20
+    """Evaluate every so many steps; 0 for before and after only."""
+    prompts: Count = 256
+    """How many held-out prompts, greedy."""
+    samples: Whole = 4
+    """Sampled responses per prompt for pass@k, before and after training; 0 for none."""
+    k: Count = 4
+    """The k of pass@k; at most ``samples``."""
+
+
+@part
+class Checkpoints:
+    """When the state of the run is saved."""
+
+    every: Count = 20
+    """Save every so many steps, and at the end."""
+    keep: Count = 2
+    """How many are kept."""
+
+
+@part
+class Judging:
+    """Limits on the judge."""
+
+    timeout: Positive = 10.0
+    """Seconds that one response may take; it scores 0 when it takes longer."""
+    memory_mb: Count = 2048
+    """Memory of the judging process."""
+    max_failed: Fraction = 0.2
+    """The run stops when the judge fails on a larger share of a step's responses."""
+
+
+@part
+class TrainConfig:
+    """Everything that defines a run; written to ``config.yaml`` as resolved."""
+
+    recipe: Recipe
+    """The method, part by part."""
+    model: Name = "embedded"
+    """``embedded``, a local folder, or a hub id."""
+    task: Name = "chain_sum"
+    """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
+    judge: Name | None = None
+    """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``;
+    unset: the task's own."""
+    steps: Count = 100
+    """Batches to train on."""
+    batch: Count = 128
+    """Responses per step; a multiple of the recipe's group size."""
+    max_tokens: Count | None = None
+    """Budget of a response in tokens; unset: what the task suggests."""
+    long_prompts: Literal["refuse", "skip"] = "refuse"
+    """What happens to prompts that leave no room for a response in the model's context; they are never cut."""
+    seed: Whole = 0
+    """All randomness of the run follows from it."""
+    out: Path | None = None
+    """Folder of the run; unset: ``runs/METHOD-TASK-seedSEED``, numbered when it exists."""
+    staleness: Whole = 0
+    """Train each batch so many steps after it was drawn."""
+    micro_batch: Count | None = None
+    """Rows per forward and backward; unset: as many as fit in 16,384 tokens. It never changes the update."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``; auto takes a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Precision of the weights."""
+    log_samples: Whole = 8
+    """How many responses of each step are written to ``samples.jsonl``."""
+    lora: bool = False
+    """Train low-rank adapters; the reference is then the model without them."""
+    adapters: LoRA = LoRA()
+    """Size and place of the adapters."""
+    optim: Optim = Optim()
+    """The optimiser."""
+    eval: Evaluation = Evaluation()
+    """Held-out evaluation."""
+    checkpoints: Checkpoints = Checkpoints()
+    """Saving and keeping."""
+    judging: Judging = Judging()
+    """Limits on the judge."""
+
+    def __post_init__(self) -> None:
+        if self.batch % self.recipe.rollout.size:
+            raise ValueError(
+                f"batch is {self.batch} responses, which is not a multiple of recipe.rollout.size ({self.recipe.rollout.size})"
+            )
+        if self.prompts % self.recipe.update.minibatches:
+            raise ValueError(
+                f"a step has {self.prompts} prompts (batch over recipe.rollout.size), which recipe.update.minibatches "
+                f"({self.recipe.update.minibatches}) does not divide"
+            )
+        if self.eval.samples and self.eval.k > self.eval.samples:
+            raise ValueError(
+                f"eval.k is {self.eval.k}, but pass@k needs at least k samples: eval.samples is {self.eval.samples}"
+            )
+
+    @property
+    def prompts(self) -> int:
+        """Prompts per step."""
+        return self.batch // self.recipe.rollout.size
+
+    def learning_rate(self) -> float:
+        """The learning rate, with the default for the kind of model where none is set."""
+        if self.optim.lr is not None:
+            return self.optim.lr
+        return 1e-4 if self.model == "embedded" else 1e-5 if self.lora else 1e-6
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain data."""
+        return _plain(self)
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML; :func:`config_from_yaml` reads it back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, Recipe):
+        return x.to_dict()
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        return {f.name: _plain(getattr(x, f.name)) for f in dataclasses.fields(x)}
+    if isinstance(x, Path):
+        return str(x)
+    return [_plain(v) for v in x] if isinstance(x, tuple) else x
+
+
+def config_from_yaml(path: Path, base: TrainConfig | None = None) -> TrainConfig:
+    """A configuration from a YAML file; what the file leaves out is taken from ``base``.
+
+    Raises :class:`~policyopt.errors.UserError` naming the file, the line or the field.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of fields such as `steps: 100`")
+    try:
+        return _merge(base, data, TrainConfig, "")
+    except ValueError as error:
+        raise UserError(f"{path}: {error.args[0]}") from error
+
+
+def check_names(cls: type, given: Iterable[object], path: str = "") -> None:
+    """Raises :class:`~policyopt.errors.UserError` for a name that is no field of a dataclass, with the nearest ones."""
+    names = [f.name for f in dataclasses.fields(cls)]
+    for name in given:
+        if name not in names:
+            raise UserError(f"no field is called {f'{path}{name}'!r}; {nearest(name, names)}")
+
+
+def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
+    check_names(cls, data, path)
+    kinds = {"optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "judging": Judging, "adapters": LoRA}
+    fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
+    for name, value in data.items():
+        if name == "recipe":
+            if not isinstance(value, Mapping):
+                raise ValueError(f"recipe: expected a mapping of parts, not {value!r}")
+            fields[name] = recipe_from_dict(value if base is None else deep_update(base.recipe.to_dict(), value))
+        elif name in kinds and isinstance(value, Mapping):
+            fields[name] = _merge(fields.get(name) or kinds[name](), value, kinds[name], f"{path}{name}.")
+        else:
+            fields[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        raise ValueError(explain(error, path.rstrip("."))) from error
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """The dotted paths at which two trees of plain data differ."""
+    if isinstance(a, list) and isinstance(b, list):
+        a, b = dict(enumerate(a)), dict(enumerate(b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping) and a.keys() == b.keys():
+        return [p for k in a for p in differences(a[k], b[k], f"{path}.{k}" if path else str(k))]
+    return [] if a == b else [path]
+
+
+def at(tree: Any, path: str) -> Any:
+    """What stands at a dotted path of a tree of plain data."""
+    for name in path.split("."):
+        tree = tree[int(name) if isinstance(tree, list) else name]
+    return tree
+
+
+def deep_update(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """``old`` with the fields of ``new`` put over it; a mapping that names another part replaces the old part whole."""
+    out = dict(old)
+    for name, value in new.items():
+        mine = out.get(name)
+        same = (
+            isinstance(mine, dict)
+            and isinstance(value, Mapping)
+            and value.get("part", mine.get("part")) == mine.get("part")
+        )
+        out[name] = deep_update(mine, value) if same and mine is not None else value
+    return out

@@ -1,0 +1,126 @@
+"""Held-out evaluation: greedy accuracy, pass@k, length, format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from policyopt.engine.sampler import LocalSampler
+from policyopt.errors import UserError
+from policyopt.models.load import Policy, encode_prompt
+from policyopt.rollout.base import Response
+from policyopt.tasks.base import Example
+from policyopt.tasks.judging import JudgePool
+from policyopt.training.collect import record
+
+_BLOCK = 64
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    r"""Probability that at least one of k responses is right, unbiased from n samples of which ``correct`` are.
+
+    .. math:: 1 - \binom{n-c}{k} \Big/ \binom{n}{k}
+
+    Source: Chen et al., arXiv:2107.03374, eq. 1. Raises ``ValueError`` where k is larger than n.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs at least {k} samples, there are {n}")
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found."""
+
+    summary: dict[str, Any]
+    """accuracy, format, length (mean), pass@k where asked for, n, and the lengths of all greedy responses."""
+    records: list[dict[str, Any]]
+    """One record per greedy response."""
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers for ``metrics.jsonl``."""
+        return {f"eval/{name}": x for name, x in self.summary.items() if isinstance(x, float)}
+
+
+@dataclass
+class Evaluator:
+    """Measures a policy on held-out questions, always the same ones with the same random numbers."""
+
+    policy: Policy
+    sampler: LocalSampler
+    judge: JudgePool
+    examples: Sequence[Example]
+    budget: int
+    longest: int
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises :class:`~policyopt.errors.UserError` when no question fits into the context."""
+        if not any(self._fits(self._encode(e)) for e in self.examples):
+            raise UserError(
+                f"all held-out prompts are longer than the {self.longest} tokens that the model's context leaves beside the "
+                "response: lower --max-tokens, or take a model with a longer context"
+            )
+
+    def __call__(self, samples: int = 0, k: int = 1, progress: Callable[[int, int], None] | None = None) -> Scores:
+        """Greedy responses to all questions; with ``samples``, also that many sampled ones each for pass@k.
+
+        A question that does not fit into the context counts as wrong: it gets an empty response.
+        """
+        records: list[dict[str, Any]] = []
+        passed: list[float] = []
+        for start in range(0, len(self.examples), _BLOCK):
+            block = self.examples[start : start + _BLOCK]
+            greedy = self._draw(block, start, 1, 0.0)
+            verdicts = self.judge([(e, text) for e, [(text, _)] in zip(block, greedy, strict=True)])
+            for example, [(text, response)], verdict in zip(block, greedy, verdicts, strict=True):
+                records.append(
+                    record(example, text, verdict)
+                    | {"length": len(response.tokens), "truncated": not response.finished}
+                )
+            if samples:
+                drawn = self._draw(block, start, samples, 1.0)
+                right = [
+                    v.correct
+                    for v in self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group])
+                ]
+                passed += [pass_at_k(samples, sum(right[i : i + samples]), k) for i in range(0, len(right), samples)]
+            if progress:
+                progress(min(start + _BLOCK, len(self.examples)), len(self.examples))
+        n = len(records)
+        summary: dict[str, Any] = {
+            "accuracy": sum(r["correct"] for r in records) / n,
+            "format": sum(r["formatted"] for r in records) / n,
+            "length": sum(r["length"] for r in records) / n,
+        }
+        if samples:
+            summary[f"pass@{k}"] = sum(passed) / n
+        return Scores(summary | {"n": n, "lengths": [r["length"] for r in records]}, records)
+
+    def _draw(
+        self, block: Sequence[Example], start: int, n: int, temperature: float
+    ) -> list[list[tuple[str, Response]]]:
+        """``n`` responses with their texts to each question; an empty one to a question that is too long."""
+        tokens = [self._encode(e) for e in block]
+        fitting = [i for i, t in enumerate(tokens) if self._fits(t)]
+        drawn = self.sampler.run(
+            [
+                self.sampler.generate(
+                    tokens[i], n=n, max_tokens=self.budget, temperature=temperature, key=(self.seed, -1, start + i)
+                )
+                for i in fitting
+            ]
+        )
+        responses: list[list[Response]] = [[Response([], [], [], False) for _ in range(n)] for _ in block]
+        for i, group in zip(fitting, drawn, strict=True):
+            responses[i] = group
+        texts = iter(self.policy.decode([r.tokens for group in responses for r in group]))
+        return [[(next(texts), r) for r in group] for group in responses]
+
+    def _encode(self, example: Example) -> tuple[int, ...]:
+        return tuple(encode_prompt(self.policy.tokenizer, example.prompt))
+
+    def _fits(self, tokens: tuple[int, ...]) -> bool:
+        return len(tokens) <= self.longest

@@ -1,0 +1,309 @@
+"""The loop: draw, credit, update, log, save; the same for every recipe."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from policyopt.batch import Batch, make_batch
+from policyopt.engine.local import LocalEngine, UpdateReport
+from policyopt.errors import UserError
+from policyopt.objective import credit
+from policyopt.recipe import Recipe, recipe_from_dict
+from policyopt.training.checkpoint import load_checkpoint, save_checkpoint
+from policyopt.training.collect import Collector, Drawn
+from policyopt.training.config import TrainConfig
+from policyopt.training.console import Console
+from policyopt.training.evaluate import Evaluator, Scores
+from policyopt.training.logging import RunLog
+from policyopt.training.metrics import batch_metrics, update_metrics
+
+SKIPS_IN_A_ROW = 3
+
+
+@dataclass
+class State:
+    """What a run remembers between steps, beside the tensors of the engine; all of it is in the checkpoint."""
+
+    recipe: Recipe
+    step: int = 0
+    control: list[dict[str, float]] = field(default_factory=list)
+    last: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last step, which controllers read."""
+    queue: deque[Drawn] = field(default_factory=deque)
+    """Batches that were drawn and wait to be trained on (staleness)."""
+    before: dict[str, Any] | None = None
+    seconds: float = 0.0
+    responses: float = 0.0
+    tokens: float = 0.0
+    skips: int = 0
+    """Updates skipped in a row because the loss or the gradient was not finite."""
+
+
+@dataclass
+class Trainer:
+    """A run on its way. :func:`~policyopt.training.run.train` sets one up."""
+
+    config: TrainConfig
+    engine: LocalEngine
+    collector: Collector
+    evaluator: Evaluator
+    log: RunLog
+    console: Console
+    out: Path
+    state: State
+
+    def fit(self) -> str:
+        """Train to the last step, or to Ctrl-C. Returns "finished" or "interrupted"."""
+        state, config = self.state, self.config
+        if state.before is None:
+            state.before = self.evaluate("before").summary
+            self.log.metrics(0, {f"eval/{k}": v for k, v in state.before.items() if isinstance(v, float)})
+            self.save()
+        with Interrupt(self.console) as interrupt:
+            while state.step < config.steps and not interrupt.asked:
+                metrics = self.step()
+                due = config.eval.every and state.step % config.eval.every == 0 and state.step < config.steps
+                if due:
+                    start = time.perf_counter()
+                    metrics |= self.evaluate("eval").metrics()
+                    metrics["time/eval"] = time.perf_counter() - start
+                self.log.metrics(state.step, metrics)
+                self.console.step(state.step, metrics)
+                if state.step % config.checkpoints.every == 0 or state.step == config.steps or interrupt.asked:
+                    self.save()
+        return "finished" if state.step == config.steps else "interrupted"
+
+    def step(self) -> dict[str, float]:
+        """One batch: draw, credit, update. Returns its metrics."""
+        start = time.perf_counter()
+        state, config = self.state, self.config
+        state.recipe, state.control = control(state.recipe, state.last, state.control)
+        drawn = self.next_batch()
+        metrics = dict(drawn.stats)
+        begun = time.perf_counter()
+        self.engine.set_lr(lr_factor(config, state.step))
+        if drawn.batch is None:
+            self.console.note(f"step {state.step + 1}: the filters left no prompt to train on; no update")
+        else:
+            batch = credit(
+                state.recipe,
+                self.engine.columns(drawn.batch, state.recipe.needs & {"value"}, state.recipe.rollout.temperature),
+            )
+            metrics |= batch_metrics(batch, drawn.records)
+            reports, weight = self.update(batch)
+            metrics |= update_metrics(reports)
+            if any(r.applied for r in reports):
+                metrics["update/size"] = self.engine.update_size()
+            self.sample(batch, drawn.records, weight)
+        state.step += 1
+        state.responses += drawn.stats["responses"]
+        state.tokens += drawn.stats["tokens"]
+        state.last = {name: x for name, x in metrics.items() if not name.startswith("time/")}
+        metrics["time/update"] = time.perf_counter() - begun
+        metrics["time/step"] = time.perf_counter() - start
+        metrics["tokens_per_s"] = metrics["tokens"] / metrics["time/step"]
+        metrics["lr"] = self.engine.optimizers["policy"].param_groups[0]["lr"]
+        state.seconds += metrics["time/step"]
+        return metrics
+
+    def next_batch(self) -> Drawn:
+        """The batch of this step: drawn now, or ``staleness`` steps ago."""
+        state, config = self.state, self.config
+        newest = state.step + len(state.queue)
+        for step in range(newest, min(state.step + config.staleness + 1, config.steps)):
+            state.queue.append(self.collector.draw(state.recipe, step, config.prompts))
+        return state.queue.popleft()
+
+    def update(self, batch: Batch) -> tuple[list[UpdateReport], torch.Tensor]:
+        """All passes over a batch. Returns what each optimiser step did and the token weights [N, T] of the first pass."""
+        recipe, reports, weight = self.state.recipe, [], torch.zeros_like(batch.mask)
+        for epoch in range(recipe.update.epochs):
+            for rows in minibatches(batch, recipe.update.minibatches, (self.config.seed, self.state.step, epoch)):
+                report = self.engine.update(recipe, batch[rows])
+                reports.append(report)
+                if epoch == 0:
+                    weight[rows] = report.weight
+                self.state.skips = 0 if report.applied else self.state.skips + 1
+                if not report.applied:
+                    self.skipped(batch[rows], report)
+        return reports, weight
+
+    def skipped(self, batch: Batch, report: UpdateReport) -> None:
+        """Keep a batch whose loss or gradient was not finite, and stop the run when it keeps happening."""
+        folder = self.out / "skipped"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"step-{self.state.step + 1:06d}-{self.state.skips}.safetensors"
+        save_file(
+            {name: x.cpu().contiguous() for name, x in batch.to_dict().items() if isinstance(x, torch.Tensor)}, path
+        )
+        what = "loss" if not math.isfinite(report.loss) else "gradient"
+        self.console.note(f"step {self.state.step + 1}: the {what} is not finite, no update; the batch is in {path}")
+        if self.state.skips >= SKIPS_IN_A_ROW:
+            raise UserError(
+                f"the loss or gradient was not finite {SKIPS_IN_A_ROW} times in a row; the batches are in {folder}: "
+                "start another run with a lower --optim.lr or another --dtype"
+            )
+
+    def sample(self, batch: Batch, records: list[dict[str, Any]], weight: torch.Tensor) -> None:
+        """Log the first responses of a batch with their token weights."""
+        for i, record in enumerate(records[: self.config.log_samples]):
+            n = int(batch.mask[i].sum())
+            pieces = self.engine.policy.pieces(batch.tokens[i, :n].tolist())
+            self.log.sample(
+                {"step": self.state.step + 1, "phase": "train"}
+                | record
+                | {
+                    "reward": float(batch.reward[i]),
+                    "length": n,
+                    "truncated": bool(batch.truncated[i]),
+                    "pieces": pieces,
+                }
+                | {"weights": [float(f"{w:.4g}") for w in weight[i, :n].tolist()]}
+            )
+
+    def evaluate(self, phase: str) -> Scores:
+        """Held-out scores; their responses go to the samples, up to 32 of them."""
+        deep = phase != "eval"
+        scores = self.evaluator(
+            self.config.eval.samples if deep else 0,
+            self.config.eval.k,
+            lambda done, total: self.console.task(f"evaluation ({phase})", done, total),
+        )
+        for record in scores.records[: 32 if deep else self.config.log_samples]:
+            self.log.sample({"step": self.state.step, "phase": phase} | record | {"reward": record["score"]})
+        return scores
+
+    # Checkpoints ---------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        state, tensors = self.state, self.engine.tensors()
+        queue = []
+        for i, drawn in enumerate(state.queue):
+            queue.append({"records": drawn.records, "stats": drawn.stats, "empty": drawn.batch is None})
+            if drawn.batch is not None:
+                tensors |= {
+                    f"queue.{i}/{name}": x for name, x in drawn.batch.to_dict().items() if isinstance(x, torch.Tensor)
+                }
+        plain = {
+            "recipe": state.recipe.to_dict(),
+            "control": state.control,
+            "last": state.last,
+            "before": state.before,
+            "counts": {
+                "seconds": state.seconds,
+                "responses": state.responses,
+                "tokens": state.tokens,
+                "skips": state.skips,
+            },
+            "cursor": self.collector.stream.cursor,
+            "skipped_prompts": self.collector.stream.skipped,
+            "version": self.engine.version,
+            "queue": queue,
+            "log": self.log.position(),
+        }
+        save_checkpoint(self.out / "checkpoints", state.step, plain, tensors, self.config.checkpoints.keep)
+
+    def load(self) -> bool:
+        """Go back to the newest checkpoint of the run's folder, if there is one. The log is cut back to it, or emptied."""
+        found = load_checkpoint(self.out / "checkpoints")
+        if found is None:
+            self.log.rewind({})
+            return False
+        saved, state = found.state, self.state
+        try:
+            state.recipe = recipe_from_dict(saved["recipe"])
+            self.engine.load_tensors(found.tensors, saved["version"])
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{self.out}/checkpoints: the checkpoint is of another recipe or model ({error.args[0]})"
+            ) from error
+        state.step, state.control, state.last, state.before = (
+            found.step,
+            saved["control"],
+            saved["last"],
+            saved["before"],
+        )
+        state.queue = deque(self._drawn(i, q, found.tensors) for i, q in enumerate(saved["queue"]))
+        for name, value in saved["counts"].items():
+            setattr(state, name, value)
+        self.collector.stream.cursor, self.collector.stream.skipped = saved["cursor"], saved["skipped_prompts"]
+        self.log.rewind(saved["log"])
+        return True
+
+    def _drawn(self, i: int, saved: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawn:
+        prefix = f"queue.{i}/"
+        columns = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+        batch = None if saved["empty"] else make_batch(**columns).to(self.engine.device)
+        return Drawn(batch, saved["records"], saved["stats"])
+
+
+class Interrupt:
+    """Turns the first Ctrl-C into a request to stop after the step; a second one stops at once."""
+
+    def __init__(self, console: Console) -> None:
+        self.asked = False
+        self._console = console
+
+    def __enter__(self) -> Interrupt:
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._old = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._old)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._console.note("stopping after this step, with a checkpoint (Ctrl-C again stops at once)")
+
+
+def control(
+    recipe: Recipe, metrics: dict[str, float], states: list[dict[str, float]]
+) -> tuple[Recipe, list[dict[str, float]]]:
+    """Let every controller of the recipe act, in order."""
+    states = states or [c.start() for c in recipe.controllers]
+    after = []
+    for controller, state in zip(recipe.controllers, states, strict=True):
+        recipe, new = controller(recipe, metrics, state)
+        after.append(new)
+    return recipe, after
+
+
+def lr_factor(config: TrainConfig, step: int) -> float:
+    """The learning rate at a step (from 0) over its base: a linear warm-up, then the schedule."""
+    optim = config.optim
+    if step < optim.warmup:
+        return (step + 1) / optim.warmup
+    done = (step - optim.warmup) / max(1, config.steps - optim.warmup)
+    if optim.schedule == "constant":
+        return 1.0
+    return 1.0 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+
+def minibatches(batch: Batch, count: int, key: tuple[int, int, int]) -> Iterator[torch.Tensor]:
+    """Row numbers of ``count`` pieces of a batch, whole groups each, in an order that follows from the key."""
+    if count == 1:
+        yield torch.arange(batch.mask.shape[0], device=batch.mask.device)
+        return
+    groups = np.unique(batch.group.cpu().numpy())
+    order = np.random.default_rng(tuple(k & 0xFFFFFFFF for k in key)).permutation(groups)
+    for piece in np.array_split(order, min(count, len(order))):
+        yield torch.isin(batch.group, torch.from_numpy(piece).to(batch.group.device)).nonzero()[:, 0]

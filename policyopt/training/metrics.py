@@ -1,0 +1,68 @@
+"""What the log says of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from policyopt.batch import Batch, masked_mean
+from policyopt.engine.local import UpdateReport
+from policyopt.parts.advantage import group_sum
+from policyopt.parts.regularize import kl_estimate
+
+
+def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Of the responses that are trained on: reward, accuracy, length, entropy, signal, distance from the reference."""
+    length = batch.length()
+    advantage = batch.advantage
+    signal = group_sum((advantage.abs() * batch.mask).sum(1), batch.group) > 0
+    first = first_of_group(batch)
+    out = {
+        "reward/mean": float(batch.total_reward().mean()),
+        "reward/std": float(batch.total_reward().std(unbiased=False)),
+        "accuracy": float(batch.correct.mean()),
+        "format": sum(bool(r["formatted"]) for r in records) / max(1, len(records)),
+        "advantage/std": float(masked_mean((advantage - masked_mean(advantage, batch.mask)) ** 2, batch.mask).sqrt()),
+        "signal/groups": float(signal[first].float().mean()),
+        "length/mean": float(length.mean()),
+        "length/max": float(length.max()),
+        "length/truncated": float(batch.truncated.mean()),
+        "entropy": float(masked_mean(batch.sampled_entropy, batch.mask)),
+    }
+    if batch.ref_logp is not None:
+        out["kl/ref"] = float(masked_mean(kl_estimate(batch.old_logp, batch.ref_logp, "k3"), batch.mask))
+        out["kl/ref_response"] = float((kl_estimate(batch.old_logp, batch.ref_logp, "k1") * batch.mask).sum(1).mean())
+    return out
+
+
+def first_of_group(batch: Batch) -> torch.Tensor:
+    """Boolean [N]: the first row of each group."""
+    seen: set[int] = set()
+    flags = []
+    for g in batch.group.tolist():
+        flags.append(g not in seen)
+        seen.add(g)
+    return torch.tensor(flags, device=batch.mask.device)
+
+
+def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
+    """Of the optimiser steps on one batch: means over them, weighted by tokens where tokens are counted."""
+    applied = [r for r in reports if r.applied]
+    tokens = sum(r.sums["tokens"] for r in applied)
+    out: dict[str, float] = {"update/skipped": float(len(reports) - len(applied)), "update/count": float(len(applied))}
+    if not applied:
+        return out
+    for name in applied[0].sums:
+        if name.startswith("clip/"):
+            out[name] = sum(r.sums[name] for r in applied) / max(1.0, tokens)
+        if name.startswith("signal/"):
+            out[name] = sum(r.sums[name] for r in applied) / len(applied)
+    fresh = sum(r.sums["mismatch/tokens"] for r in applied)
+    if fresh:  # nothing to compare where every response is older than the policy
+        out["mismatch/mean"] = sum(r.sums["mismatch/sum"] for r in applied) / fresh
+        out["mismatch/max"] = max(r.sums["mismatch/max"] for r in applied)
+    out["loss"] = sum(r.loss for r in applied) / len(applied)
+    out["grad_norm"] = sum(r.grad_norm for r in applied) / len(applied)
+    return out

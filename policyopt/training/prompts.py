@@ -1,0 +1,75 @@
+"""The order in which a run sees its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from policyopt.errors import UserError
+from policyopt.models.load import encode_prompt
+from policyopt.tasks.base import Example
+
+
+class PromptStream:
+    """Every training prompt once per pass, in an order that follows from the seed and the pass alone.
+
+    The whole state is ``cursor``, the number of prompts taken so far: a resumed run goes on where it stopped. Prompts of more than
+    ``longest`` tokens are refused, or skipped and counted; they are never cut.
+    """
+
+    def __init__(self, examples: Sequence[Example], tokenizer: Any, *, seed: int, longest: int, skip: bool) -> None:
+        self.examples, self.tokenizer, self.seed, self.longest, self.skip = examples, tokenizer, seed, longest, skip
+        self.cursor = 0
+        self.skipped = 0
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def check(self) -> int:
+        """Read the prompts before the first step: all of a list, the first 256 of questions that are made when asked for.
+
+        Returns how many are too long. Raises :class:`~policyopt.errors.UserError` for a prompt that is too long where
+        such prompts are refused, and where all are.
+        """
+        tried = len(self.examples) if isinstance(self.examples, list | tuple) else min(len(self.examples), 256)
+        too_long = sum(len(self.encode(self.examples[i])) > self.longest for i in range(tried))
+        if too_long == tried:
+            raise UserError(
+                f"all of the first {tried} prompts are longer than the {self.longest} tokens that the model's context "
+                "leaves beside the response: lower --max-tokens, or take a model with a longer context"
+            )
+        return too_long
+
+    def take(self, n: int) -> list[tuple[Example, tuple[int, ...]]]:
+        """The next ``n`` prompts that fit, with their tokens."""
+        out: list[tuple[Example, tuple[int, ...]]] = []
+        give_up = self.cursor + n + 2 * len(self.examples)
+        while len(out) < n:
+            if self.cursor >= give_up:
+                raise UserError(
+                    f"no prompt fits into the {self.longest} tokens that the model's context leaves: lower --max-tokens"
+                )
+            example = self.examples[self._index(self.cursor)]
+            self.cursor += 1
+            tokens = self.encode(example)
+            if len(tokens) <= self.longest:
+                out.append((example, tokens))
+            else:
+                self.skipped += 1
+        return out
+
+    def encode(self, example: Example) -> tuple[int, ...]:
+        """The tokens of a prompt. Raises :class:`~policyopt.errors.UserError` for one that is too long, unless it is skipped."""
+        tokens = tuple(encode_prompt(self.tokenizer, example.prompt))
+        if len(tokens) > self.longest and not self.skip:
+            raise UserError(
+                f"prompt {example.id} has {len(tokens)} tokens, and the model's context leaves {self.longest} beside the response: "
+                "shorten it, lower --max-tokens, or leave such prompts out with --long-prompts skip"
+            )
+        return tokens
+
+    def _index(self, cursor: int) -> int:
+        epoch, place = divmod(cursor, len(self.examples))
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.examples)))
+        return int(self._order[1][place])

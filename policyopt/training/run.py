@@ -1,0 +1,340 @@
+"""Set up a run, let it train, and finish it: model, summary, report."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from rich.console import Console as RichConsole
+
+from policyopt import __version__
+from policyopt.engine.local import LocalEngine
+from policyopt.engine.sampler import LocalSampler
+from policyopt.errors import UserError, explain
+from policyopt.lens.report import write_report
+from policyopt.models.embedded import build_embedded
+from policyopt.models.load import DTypeName, Policy, load_policy
+from policyopt.recipe import Recipe
+from policyopt.tasks import load_task
+from policyopt.tasks.base import Example, Task, Verdict, user
+from policyopt.tasks.judging import JudgePool
+from policyopt.training.collect import Collector
+from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
+from policyopt.training.console import Console
+from policyopt.training.evaluate import Evaluator, Scores
+from policyopt.training.logging import RunLog
+from policyopt.training.loop import State, Trainer
+from policyopt.training.prompts import PromptStream
+
+Progress = Callable[[str, float, float], None]
+"""Called with a label, how much is done, and out of how much."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind."""
+
+    out: Path
+    """Folder of the run: ``model/``, ``report.html``, ``metrics.jsonl``, ``samples.jsonl``, ``summary.json``, ``checkpoints/``."""
+    summary: dict[str, Any]
+    """What ``summary.json`` holds: accuracy, length, format and pass@k before and after, steps, seconds."""
+    policy: Policy
+    """The trained policy."""
+
+
+def train(recipe: Recipe, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
+    """Train with a recipe: ``train(policyopt.methods.grpo(), model="embedded", task="chain_sum", steps=50)``.
+
+    ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. Raises
+    :class:`~policyopt.errors.UserError` before any step when something is wrong with them.
+    """
+    try:
+        check_names(TrainConfig, settings)
+        config = TrainConfig(recipe=recipe, **settings)
+    except ValidationError as error:
+        raise UserError(explain(error)) from error
+    return run(config, resume=None if resume is None else Path(resume), quiet=quiet)
+
+
+def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False) -> Result:
+    """Carry out a configuration, or go on with the run in the folder ``resume``.
+
+    Everything that can be wrong with the input is found before the first step, and the run's folder is then left as it was.
+    """
+    with claimed(config, resume) as out:
+        task = load_task(config.task, judge=config.judge, seed=config.seed, heldout=config.eval.prompts)
+        header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
+        timeout, memory, most = config.judging.timeout, config.judging.memory_mb, config.judging.max_failed
+        with (
+            Console(header, config.steps, quiet=quiet) as console,
+            JudgePool(task.judge, timeout=timeout, memory_mb=memory) as judge,
+        ):
+            policy = load_model(
+                config.model,
+                task,
+                console.task,
+                dtype=config.dtype,
+                device=config.device,
+                lora=config.adapters if config.lora else None,
+            )
+            budget, longest = room(policy, config.max_tokens, task)
+            stream = PromptStream(
+                task.train, policy.tokenizer, seed=config.seed, longest=longest, skip=config.long_prompts == "skip"
+            )
+            if too_long := stream.check():
+                console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
+            optim = config.optim
+            engine = LocalEngine(
+                policy, config.recipe, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
+                eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
+            )  # fmt: skip
+            collector = Collector(engine, stream, judge, budget, config.seed, most)
+            evaluator = Evaluator(policy, engine.sampler, judge, task.heldout, budget, longest, config.seed)
+            evaluator.check()
+            judge.ready()
+            need_space(out, engine, config.checkpoints.keep)
+            write_config(out, config, new=resume is None)
+            with RunLog(out) as log:
+                trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
+                if resume is not None and trainer.load():
+                    console.note(f"resumed after step {trainer.state.step}")
+                elif resume is not None:
+                    console.note("no checkpoint yet: starting again")
+                stopped = trainer.fit()
+                after = trainer.evaluate("after").summary
+            summary = summarise(config, trainer, task, stopped, after)
+            policy.save(out / "model")
+            (out / "summary.json").write_text(json.dumps(summary, indent=1))
+            write_report(out)
+    return Result(out, summary, policy)
+
+
+def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, after: dict[str, Any]) -> dict[str, Any]:
+    """What ``summary.json`` holds."""
+    state = trainer.state
+    return {
+        "method": config.recipe.name,
+        "model": config.model,
+        "task": task.name,
+        "seed": config.seed,
+        "steps": state.step,
+        "seconds": round(state.seconds, 2),
+        "responses": int(state.responses),
+        "tokens": int(state.tokens),
+        "prompts_skipped": trainer.collector.stream.skipped,
+        "before": state.before,
+        "after": after,
+        "stopped": stopped,
+        "version": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def load_model(model: str, task: Task, progress: Progress | None = None, **options: Any) -> Policy:
+    """A policy from ``embedded`` (built and warm-started for the task at first use), a folder, or a hub id."""
+    if model == "embedded":
+        tell = (
+            None
+            if progress is None
+            else lambda step, total, loss: progress("warm start (once, then cached)", step, total)
+        )
+        model = str(build_embedded(task, progress=tell))
+    return load_policy(model, **options)
+
+
+def room(policy: Policy, max_tokens: int | None, task: Task) -> tuple[int, int]:
+    """How many tokens a response may have, and how many the model's context then leaves for a prompt."""
+    budget = max_tokens or task.max_tokens
+    longest = policy.context - budget
+    if longest < 1:
+        asked = f"--max-tokens {budget}" if max_tokens else f"the budget of {budget} tokens that {task.name} suggests"
+        raise UserError(
+            f"{asked} leaves no room for a prompt in the model's context of {policy.context} tokens: set a lower --max-tokens"
+        )
+    return budget, longest
+
+
+# The run's folder ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def claimed(config: TrainConfig, resume: Path | None) -> Iterator[Path]:
+    """The folder of a run. A new one is made at once, so that no other run takes it, and goes away if nothing is written.
+
+    Raises :class:`~policyopt.errors.UserError` where the folder holds another run, or no run to go on with.
+    """
+    if resume is not None:
+        same_run(config, resume)
+        yield resume
+        return
+    made: list[Path] = []
+    try:
+        out = make_folder(config, made)
+        yield out
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # it holds something by now
+                folder.rmdir()
+
+
+def make_folder(config: TrainConfig, made: list[Path]) -> Path:
+    """Make the folder of a new run; all that had to be made for it is added to ``made``."""
+    out = config.out
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        advice = f", or go on with its run by --resume {out}" if (out / "config.yaml").is_file() else ""
+        raise UserError(f"--out {out} is {'not empty' if out.is_dir() else 'a file'}: choose another folder{advice}")
+    task = Path(config.task.split(",")[0]).stem.replace(":", "-")
+    base = Path("runs") / f"{config.recipe.name}-{task}-seed{config.seed}"
+    numbered = (base.with_name(f"{base.name}-{i}") for i in itertools.count(2))
+    try:
+        for folder in [out] if out is not None else itertools.chain([base], numbered):
+            for parent in reversed(folder.parents):
+                if not parent.exists():
+                    parent.mkdir(exist_ok=True)
+                    made.append(parent)
+            try:
+                folder.mkdir()
+                made.append(folder)
+                return folder
+            except FileExistsError:
+                if out is not None:
+                    return folder
+    except OSError as error:
+        name = config.out or base
+        raise UserError(f"--out {name}: the run's folder cannot be made there ({error.strerror})") from error
+    raise AssertionError("there is always a next number")
+
+
+def need_run(folder: Path) -> None:
+    """Raises :class:`~policyopt.errors.UserError` where no run lies."""
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"--resume {folder}: no run lies there (config.yaml is missing)")
+
+
+def same_run(config: TrainConfig, folder: Path) -> None:
+    """Check that a configuration may go on with the run in a folder: only what does not change the past may differ."""
+    need_run(folder)
+    old = config_from_yaml(folder / "config.yaml")
+    if config.out not in (None, old.out, folder):
+        raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
+    free = {"steps", "out", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
+    mine, theirs = ({k: v for k, v in c.to_dict().items() if k not in free} for c in (config, old))
+    for path in differences(mine, theirs):
+        raise UserError(
+            f"--resume {folder}: that run has {path} = {at(theirs, path)}, not {at(mine, path)}; "
+            "resume it as it was, or start another run"
+        )
+
+
+def write_config(out: Path, config: TrainConfig, *, new: bool) -> None:
+    """Write the resolved configuration of a run, whole or not at all."""
+    path = out / "config.yaml"
+    scratch = out / "tmp-config.yaml"
+    try:
+        scratch.write_text(config.to_yaml())
+        if new:
+            path.hardlink_to(scratch)  # fails where another run was faster
+        else:
+            scratch.replace(path)
+    except FileExistsError:
+        raise UserError(f"--out {out}: another run has just started there; choose another folder") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: the configuration cannot be written ({error.strerror}); choose another folder with --out"
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def need_space(out: Path, engine: LocalEngine, keep: int) -> None:
+    """Refuse to start where the checkpoints and the final model would not fit on the disk."""
+    parameters = sum(
+        p.numel() * p.element_size() for o in engine.optimizers.values() for p in o.param_groups[0]["params"]
+    )
+    model = sum(p.numel() * p.element_size() for p in engine.policy.model.parameters())
+    needed = 3 * parameters * (keep + 1) + model + (32 << 20)
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"{out}: the run needs about {needed >> 20} MiB for checkpoints and model, the disk has {free >> 20} MiB free"
+        )
+
+
+# Without training ----------------------------------------------------------------------------------------------------
+
+
+def evaluate_model(
+    *, model: str, task: str, judge: str | None = None, prompts: int = 256, samples: int = 4, k: int = 4,
+    max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+) -> Scores:  # fmt: skip
+    """Held-out scores of a model; progress goes to standard error.
+
+    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used.
+    """
+    if samples and not 1 <= k <= samples:
+        raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
+    questions = load_task(task, judge=judge, seed=seed, heldout=prompts)
+    with _progress(model, questions) as console, JudgePool(questions.judge) as pool:
+        policy = load_model(model, questions, console.task, dtype=dtype, device=device)
+        budget, longest = room(policy, max_tokens, questions)
+        evaluator = Evaluator(policy, LocalSampler.of(policy), pool, questions.heldout, budget, longest, seed)
+        return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
+
+
+def sample_model(
+    *, model: str, task: str, judge: str | None = None, prompt: str | None = None, questions: int = 4, n: int = 1,
+    temperature: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
+    dtype: DTypeName = "float32",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
+
+    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, and for a prompt that does not fit.
+    """
+    if n < 1 or questions < 1 or temperature < 0:
+        raise UserError(
+            f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
+        )
+    source = load_task(task, judge=judge, seed=seed, heldout=questions)
+    examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
+    with _progress(model, source) as console, JudgePool(source.judge) as pool:
+        policy = load_model(model, source, console.task, dtype=dtype, device=device)
+        budget, longest = room(policy, max_tokens, source)
+        stream = PromptStream(examples, policy.tokenizer, seed=0, longest=longest, skip=False)
+        sampler = LocalSampler.of(policy)
+        drawn = sampler.run(
+            [
+                sampler.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
+                for i, e in enumerate(examples)
+            ]
+        )
+        texts = [policy.decode([r.tokens for r in responses]) for responses in drawn]
+        verdicts: list[Verdict | None] = [None] * n
+        if prompt is None:
+            verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))
+    judged = iter(verdicts)
+    return [
+        {
+            "prompt": "\n".join(m["content"] for m in example.prompt),
+            "responses": [
+                {"response": text, "score": v.score if v else None, "reason": v.reason if v else None}
+                for text, v in zip(group, itertools.islice(judged, n), strict=True)
+            ],
+        }
+        for example, group in zip(examples, texts, strict=True)
+    ]
+
+
+def _progress(model: str, task: Task) -> Console:
+    """A view of what goes on that leaves standard output to the result."""
+    return Console({"model": model, "task": task.name}, 0, out=RichConsole(stderr=True, highlight=False))

@@ -1,0 +1,115 @@
+"""Whole runs of the tiny model, in processes of their own that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from policyopt.methods.group.grpo import grpo
+from policyopt.recipe import Recipe
+from policyopt.training.checkpoint import load_checkpoint
+from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
+from policyopt.training.run import run
+
+# A server that has imported everything, from which each run is forked: a process starts in milliseconds.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.runs"])
+
+Sabotage = Callable[[], None]
+"""Called in the process of a run before it starts: puts a trap somewhere."""
+
+
+def tiny_run(out: Path, model: Path, task: dict[str, str], recipe: Recipe | None = None, **changes: Any) -> TrainConfig:
+    """Ten steps of four prompts with four responses, a checkpoint every second step, an evaluation every fourth."""
+    settings: dict[str, Any] = {
+        "recipe": recipe or grpo(group_size=4), "model": str(model), "steps": 10, "batch": 16, "max_tokens": 12, "seed": 1,
+        "optim": Optim(lr=3e-3, schedule="cosine", warmup=2), "eval": Evaluation(every=4, prompts=6, samples=2, k=2),
+        "checkpoints": Checkpoints(every=2, keep=2), "log_samples": 1000, "device": "cpu",
+    }  # fmt: skip
+    return TrainConfig(**(settings | task | {"out": out} | changes))
+
+
+def _child(config: TrainConfig, resume: bool, sabotage: Sabotage | None, console: Path) -> None:
+    with console.open("a") as text, contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        torch.set_num_threads(1)
+        if sabotage is not None:
+            sabotage()
+        try:
+            run(config, resume=config.out if resume else None)
+        except BaseException:
+            traceback.print_exc(file=text)
+            raise
+
+
+def start(config: TrainConfig, resume: bool = False, sabotage: Sabotage | None = None) -> Any:
+    """A run in a process of its own. What it prints goes to a file beside its folder."""
+    assert config.out is not None
+    process = PROCESSES.Process(target=_child, args=(config, resume, sabotage, config.out.with_suffix(".txt")))
+    process.start()
+    return process
+
+
+def finish(process: Any, config: TrainConfig, seconds: float = 120.0) -> None:
+    """Wait for a run to end well."""
+    process.join(seconds)
+    code = process.exitcode
+    if code is None:
+        process.kill()
+    assert config.out is not None
+    assert code == 0, f"exit code {code}: {config.out.with_suffix('.txt').read_text()[-3000:]}"
+
+
+def die() -> None:
+    """What a SIGKILL from outside does at this moment."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics without those that measure time."""
+    return [{k: v for k, v in row.items() if not k.startswith("time/") and k != "tokens_per_s"} for row in metrics]
+
+
+def left_behind(out: Path) -> dict[str, Any]:
+    """All that a finished run has left and that does not tell how long it took."""
+    checkpoint = load_checkpoint(out / "checkpoints")
+    assert checkpoint is not None
+    state = checkpoint.state | {"log": None, "counts": checkpoint.state["counts"] | {"seconds": None}}
+    summary = json.loads((out / "summary.json").read_text()) | {"seconds": None}
+    return {
+        "weights": load_file(out / "model" / "model.safetensors"),
+        "tensors": checkpoint.tensors,
+        "state": state,
+        "summary": summary,
+        "metrics": timeless(lines(out / "metrics.jsonl")),
+        "samples": lines(out / "samples.jsonl"),
+        "checkpoints": sorted(p.name for p in (out / "checkpoints").iterdir()),
+    }
+
+
+def assert_same_end(out: Path, reference: dict[str, Any]) -> None:
+    """Bit for bit."""
+    mine = left_behind(out)
+    for name in ("weights", "tensors"):
+        a: dict[str, Tensor] = mine.pop(name)
+        b: dict[str, Tensor] = reference[name]
+        assert a.keys() == b.keys()
+        assert [k for k in a if not torch.equal(a[k], b[k])] == []
+    for name, value in mine.items():
+        assert value == reference[name], name

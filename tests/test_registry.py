@@ -1,0 +1,144 @@
+"""The registry: what a method must say of itself, and that nothing else in the library knows its name."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import policyopt
+import policyopt.methods
+from policyopt.recipe import Recipe
+from policyopt.registry import Method, get_method, method, methods
+from tests.batches import EVERY_METHOD
+
+PACKAGE = Path(policyopt.__file__).parent
+FIRST = {"cispo", "dapo", "dr-grpo", "grpo", "gspo", "luspo", "ppo", "reinforce", "remax", "rloo"}
+
+
+def test_the_methods_are_there_in_order() -> None:
+    assert set(methods()) >= FIRST
+    assert list(methods()) == sorted(methods())
+    assert all(m.name == name for name, m in methods().items())
+
+
+def test_a_name_is_given_once() -> None:
+    def grpo() -> Recipe: ...
+
+    grpo.__module__ = "policyopt.methods.group.another"
+    with pytest.raises(ValueError, match=r"a method called 'grpo' exists already, in policyopt\.methods\.group\.grpo"):
+        method()(grpo)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("gppo", "grpo"), ("dr_grpo", "dr-grpo"), ("reinforce++", "reinforce")])
+def test_an_unknown_name_is_answered_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(KeyError) as caught:
+        get_method(name)
+    assert f"no method is called {name!r}; nearest: " in caught.value.args[0]
+    assert nearest in caught.value.args[0].split("nearest: ")[1].split(" (")[0].split(", ")
+
+
+def test_methods_are_attributes_of_their_package() -> None:
+    assert policyopt.methods.dr_grpo is get_method("dr-grpo")
+    assert "dr_grpo" in dir(policyopt.methods)
+    with pytest.raises(AttributeError, match="no method is called 'gppo'"):
+        _ = policyopt.methods.gppo
+
+
+@EVERY_METHOD
+def test_a_method_says_what_it_is(method: Method) -> None:
+    text = inspect.getdoc(method.make) or ""
+    assert ".. math::" in text, "no formula"
+    assert 20 < len(method.summary) < 160
+    assert method.summary.endswith(".")
+    assert method.arxiv or method.code or "Source" in text, "no source"
+    assert re.search(r"Source|[Dd]efault|paper|authors|arXiv", text), "where the defaults come from is not said"
+    assert method.__doc__ == method.make.__doc__
+    assert all(p.default is not p.empty for p in method.hyperparameters.values()), "a default is missing"
+
+
+@EVERY_METHOD
+def test_a_parent_is_a_method_and_the_line_ends(method: Method) -> None:
+    line = [method]
+    while line[-1].parent is not None:
+        line.append(get_method(line[-1].parent))
+        assert line[-1] not in line[:-1]
+
+
+@EVERY_METHOD
+def test_a_method_differs_from_its_parent(method: Method) -> None:
+    assert method() != (get_method(method.parent)() if method.parent else None)
+
+
+@EVERY_METHOD
+def test_a_recipe_carries_the_name_of_its_method(method: Method) -> None:
+    assert method().name == method.name
+
+
+def test_every_file_holds_one_method_in_the_folder_of_its_family() -> None:
+    files = {f for f in (PACKAGE / "methods").rglob("*.py") if f.name != "__init__.py"}
+    for m in methods().values():
+        if not m.make.__module__.startswith("policyopt."):
+            continue
+        path = PACKAGE / "methods" / m.family.replace("-", "_") / f"{m.name.replace('-', '_')}.py"
+        assert Path(inspect.getfile(m.make)) == path
+        files.remove(path)
+    assert not files, "files without a method"
+
+
+def test_every_family_says_what_its_methods_have_in_common() -> None:
+    for folder in {m.family.replace("-", "_") for m in methods().values()}:
+        text = (PACKAGE / "methods" / folder / "__init__.py").read_text()
+        assert ast.get_docstring(ast.parse(text)), folder
+
+
+def names_decided_on(tree: ast.AST, names: set[str]) -> Iterator[ast.AST]:
+    """Where code decides by the name of a method: comparisons, patterns, prefixes, and tables by name."""
+
+    def constants(*nodes: ast.AST | None) -> set[object]:
+        return {c.value for node in nodes if node for c in ast.walk(node) if isinstance(c, ast.Constant)}
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            said = constants(node.left, *node.comparators)
+        elif isinstance(node, ast.MatchValue):
+            said = constants(node.value)
+        elif isinstance(node, ast.Dict):
+            said = constants(*node.keys)
+        elif isinstance(node, ast.Subscript):
+            said = constants(node.slice)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("startswith", "endswith", "get"):
+            said = constants(*node.args)
+        else:
+            continue
+        if said & names:
+            yield node
+
+
+def test_nothing_branches_on_the_name_of_a_method() -> None:
+    names = {*methods(), *(n.replace("-", "_") for n in methods())}
+    found = [
+        f"{file.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)}"  # type: ignore[attr-defined]
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for node in names_decided_on(ast.parse(file.read_text(encoding="utf-8")), names)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if name == 'grpo': pass",
+        "x = method.name in ('ppo', 'rloo')",
+        "match m:\n case 'dapo': pass",
+        "f = {'grpo': 1}[m]",
+        "name.startswith('dr_grpo')",
+        "table.get('gspo')",
+    ],
+)
+def test_a_branch_on_a_name_would_be_found(code: str) -> None:
+    assert list(names_decided_on(ast.parse(code), {*methods(), "dr_grpo"}))

@@ -1,0 +1,361 @@
+"""The local sampler: what it says it drew is what the model gives, and a request's tokens are its own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from policyopt.engine.local import LocalEngine
+from policyopt.engine.sampler import LocalSampler, stream_key, uniforms
+from policyopt.errors import UserError
+from policyopt.methods.group.grpo import grpo
+from policyopt.models.embedded import cache_folder
+from policyopt.models.load import Policy, load_policy
+from policyopt.models.logprobs import response_columns, split_model
+from policyopt.rollout.base import Prompt, Response
+from policyopt.rollout.group import GroupWithGreedy
+from policyopt.tasks.base import Verdict
+from policyopt.training.collect import to_batch
+from tests.tiny import ENDS, FAMILIES, family_model, load_tiny, token_batch
+
+Request = tuple[tuple[int, ...], int, int, float, tuple[int, ...]]
+"""Prompt, number of responses, budget, temperature, key."""
+
+NOTHING = Verdict(0.0, False, False, "")
+
+
+def prompts(lengths: tuple[int, ...], vocab: int = 102, seed: int = 0) -> list[tuple[int, ...]]:
+    g = torch.Generator().manual_seed(seed)
+    return [tuple(torch.randint(6, vocab, (n,), generator=g).tolist()) for n in lengths]
+
+
+def ask(sampler: LocalSampler, requests: list[Request]) -> list[list[Response]]:
+    return sampler.run(
+        [
+            sampler.generate(tokens, n=n, max_tokens=budget, temperature=temperature, key=key)
+            for tokens, n, budget, temperature, key in requests
+        ]
+    )
+
+
+def differences(sampler: LocalSampler, requests: list[Request], groups: list[list[Response]]) -> tuple[float, float]:
+    """Largest difference in log-probability and entropy between the sampler and the trainer, over all tokens."""
+    worst = [0.0, 0.0]
+    for (tokens, _, budget, temperature, _), group in zip(requests, groups, strict=True):
+        heat = temperature or 1.0
+        dtype = torch.float64 if next(sampler.split.hidden.parameters()).dtype == torch.float64 else torch.float32
+        batch = to_batch([tokens] * len(group), group, [NOTHING] * len(group), [0] * len(group), budget, dtype)
+        with torch.no_grad():
+            found = response_columns(sampler.split, batch, temperature=heat, entropy=True)
+        mask = batch.mask.bool()
+        worst[0] = max(worst[0], *(found["logp"] - batch.old_logp)[mask].abs().tolist())
+        worst[1] = max(worst[1], *(found["entropy"] - batch.sampled_entropy)[mask].abs().tolist())
+    return worst[0], worst[1]
+
+
+def within(seconds: float, f: Callable[[], Any]) -> Any:
+    """The result of ``f``, or a failure where it hangs."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(f()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert found, "it hangs or has raised"
+    return found[0]
+
+
+# Sampler and trainer agree ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-12)])
+def test_sampler_and_trainer_agree_on_prompts_of_unlike_length(dtype: str, bound: float, tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model, dtype))
+    requests = [
+        (p, 4, 24, temperature, (i,))
+        for i, (p, temperature) in enumerate(zip(prompts((1, 9, 30, 4)), (1.0, 0.7, 1.3, 0.0), strict=True))
+    ]
+    groups = ask(sampler, requests)
+    assert len({len(r.tokens) for group in groups for r in group}) > 4, "unequal lengths"
+    assert max(differences(sampler, requests, groups)) < bound
+
+
+def test_the_embedded_model_agrees_too() -> None:
+    cached = sorted(cache_folder().rglob("config.json"))
+    if not cached:
+        pytest.skip("no embedded model in the cache")
+    policy = load_policy(str(cached[0].parent), device="cpu")
+    sampler = LocalSampler.of(policy)
+    questions = [tuple(policy.tokenizer.encode(q)) for q in ("1+1=?", "12+70-16=?", "make 7 from 3 5 9")]
+    requests = [(q, 8, 40, 1.0, (i,)) for i, q in enumerate(questions)]
+    assert max(differences(sampler, requests, ask(sampler, requests))) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_families_agree(family: str) -> None:
+    """Unequal prompts, some longer than the attention window; positions by index, by rotation, by bias."""
+    sampler = LocalSampler(split_model(family_model(family)), eos=(2, 3, 4, 5))
+    requests = [(p, 3, 20, 0.7, (i,)) for i, p in enumerate(prompts((1, 4, 11, 7), vocab=41))]
+    assert max(differences(sampler, requests, ask(sampler, requests))) < 1e-5
+
+
+def test_it_agrees_after_an_update_and_stamps_the_version(tiny_model: Path) -> None:
+    recipe = grpo(kl_coef=0.0)
+    engine = LocalEngine(load_tiny(tiny_model), recipe, lr=1e-2)
+    requests = [(p, 2, 12, 1.0, (i,)) for i, p in enumerate(prompts((3, 8)))]
+    before = ask(engine.sampler, requests)
+    batch = token_batch().replace(advantage=token_batch().mask)
+    engine.update(recipe, batch.replace(old_logp=torch.zeros_like(batch.mask)))
+    after = ask(engine.sampler, requests)
+    assert {r.version for group in before for r in group} == {0}
+    assert {r.version for group in after for r in group} == {1}
+    assert max(differences(engine.sampler, requests, after)) < 1e-12
+    assert max(differences(engine.sampler, requests, before)) > 1e-3, "the policy has moved"
+
+
+# A request's tokens are its own ----------------------------------------------------------------------------------------
+
+
+def test_the_same_request_gives_the_same_tokens_whatever_else_is_in_flight(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    sampler = LocalSampler.of(policy)
+    a, b, c, d = prompts((5, 2, 17, 5))
+    mine: Request = (a, 3, 20, 0.9, (7, 1))
+    [alone] = ask(sampler, [mine])
+    others: list[Request] = [(b, 2, 40, 1.0, (7, 2)), (c, 5, 3, 0.0, (7, 3)), (a, 2, 9, 1.5, (8, 1)), (d, 1, 20, 0.9, (7, 1))]
+    surrounded = ask(sampler, [*others[:2], mine, *others[2:]])
+    by_fives = ask(LocalSampler(sampler.split, policy.eos, max_rows=5), [*others, mine])
+    more = ask(sampler, [(a, 6, 20, 0.9, (7, 1))])[0][:3]
+    for again in (surrounded[2], by_fives[4], more):
+        assert [r.tokens for r in again] == [r.tokens for r in alone]
+        for x, y in zip(again, alone, strict=True):
+            assert x.logp == pytest.approx(y.logp, abs=1e-12)
+            assert x.finished == y.finished
+    assert [r.tokens for r in ask(sampler, [(a, 3, 20, 0.9, (7, 2))])[0]] != [r.tokens for r in alone], "another key"
+    assert len({tuple(r.tokens) for r in alone}) == 3, "responses of one request differ"
+    shorter = ask(sampler, [(a, 3, 4, 0.9, (7, 1))])[0]
+    assert [r.tokens for r in shorter] == [r.tokens[:4] for r in alone], "a budget only cuts"
+
+
+def test_random_numbers_are_uniform_and_unrelated() -> None:
+    keys = np.array([stream_key((0, step, prompt, i)) for step in range(5) for prompt in range(20) for i in range(20)], np.uint64)
+    assert len(set(keys.tolist())) == len(keys)
+    table = np.stack([uniforms(keys, position) for position in range(8)])
+    assert table.min() >= 0 and table.max() < 1
+    assert scipy.stats.kstest(table.ravel(), "uniform").pvalue > 1e-3
+    correlation = np.corrcoef(table) - np.eye(8)
+    assert np.abs(correlation).max() < 5 / math.sqrt(len(keys))
+    lagged = np.corrcoef(table[:, :-1].ravel(), table[:, 1:].ravel())[0, 1]
+    assert abs(lagged) < 5 / math.sqrt(8 * len(keys))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_what_is_drawn_follows_the_models_distribution(temperature: float) -> None:
+    """Chi-square over all pairs of a first and a second token."""
+    model = family_model("llama", vocab_size=6, scale=8.0)
+    [prompt] = prompts((4,), vocab=6 + 1)
+    prompt = tuple(t % 6 for t in prompt)
+    sampler = LocalSampler(split_model(model), eos=())
+    n = 6000
+    [responses] = ask(sampler, [(prompt, n, 2, temperature, (0,))])
+    with torch.no_grad():
+        ids = torch.tensor([[*prompt, first] for first in range(6)])
+        p = torch.softmax(model(input_ids=ids).logits.double() / temperature, -1)
+    joint = (p[0, -2][:, None] * p[:, -1]).flatten().numpy()
+    assert joint.max() > 3 / 36, "uneven enough to tell one distribution from another"
+    seen = Counter(tuple(r.tokens) for r in responses)
+    counts = np.array([seen[(i, j)] for i in range(6) for j in range(6)])
+    likely = joint * n > 5
+    observed = np.append(counts[likely], counts[~likely].sum())
+    expected = np.append(joint[likely], joint[~likely].sum()) * n
+    if expected[-1] < 5:
+        observed, expected = observed[:-1], expected[:-1] * observed[:-1].sum() / expected[:-1].sum()
+    assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
+    flat = np.full(36, n / 36)
+    assert scipy.stats.chisquare(counts, flat).pvalue < 1e-6
+
+
+def test_temperature_zero_takes_the_likeliest_token_of_the_whole_model(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    sampler = LocalSampler.of(policy)
+    requests: list[Request] = [(p, 1, 15, 0.0, (i,)) for i, p in enumerate(prompts((2, 13, 6)))]
+    requests.insert(1, (prompts((4,))[0], 3, 15, 1.0, (9,)))  # sampled rows in the same batch
+    groups = ask(sampler, requests)
+    for (prompt, _, _, temperature, _), group in zip(requests, groups, strict=True):
+        if temperature:
+            continue
+        ids = torch.tensor([[*prompt, *group[0].tokens]])
+        with torch.no_grad():
+            logits = policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        assert logits.argmax(-1).tolist() == group[0].tokens
+        assert group[0].logp == pytest.approx(logits.log_softmax(-1).max(-1).values.tolist(), abs=1e-12)
+    assert [r.tokens for r in groups[1]] == [r.tokens for r in ask(sampler, [requests[1]])[0]]
+
+
+# Work, budgets, ends ---------------------------------------------------------------------------------------------------
+
+
+def test_a_shared_prompt_is_computed_once_and_finished_rows_cost_nothing(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    a, b = prompts((40, 11))
+    groups = ask(sampler, [(a, 5, 20, 1.0, (0,)), (b, 3, 20, 1.0, (1,)), (a, 1, 20, 0.0, (0,))])
+    lengths = [len(r.tokens) for group in groups for r in group]
+    assert min(lengths) < max(lengths)
+    assert sampler.computed == 40 + 11 + sum(n - 1 for n in lengths)
+
+
+def test_responses_end_at_an_end_token_or_at_their_budget(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    requests: list[Request] = [(p, 40, budget, 1.0, (budget,)) for p, budget in zip(prompts((3, 8, 5)), (1, 4, 30), strict=True)]
+    groups = ask(sampler, requests)
+    kinds = set()
+    for (_, _, budget, _, _), group in zip(requests, groups, strict=True):
+        for r in group:
+            assert 1 <= len(r.tokens) <= budget
+            assert len(r.logp) == len(r.entropy) == len(r.tokens)
+            assert not set(r.tokens[:-1]) & set(ENDS)
+            assert r.finished == (r.tokens[-1] in ENDS)
+            assert r.finished or len(r.tokens) == budget
+            kinds.add((r.finished, len(r.tokens) == budget))
+    assert kinds == {(True, False), (True, True), (False, True)}, "an end token may be the last that the budget allows"
+
+
+def test_a_budget_of_nothing_gives_an_empty_response(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    a, b = prompts((3, 5))
+    [[empty], [other]] = ask(sampler, [(a, 1, 0, 1.0, (0,)), (b, 1, 5, 1.0, (1,))])
+    assert (empty.tokens, empty.logp, empty.finished) == ([], [], False)
+    assert other.tokens
+    assert ask(sampler, []) == []
+
+
+# Programs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_may_have_several_phases_and_those_of_all_programs_run_together(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+
+    async def phases(prompt: tuple[int, ...], count: int, key: int) -> list[Response]:
+        found = []
+        for phase in range(count):
+            [r] = await sampler.generate(prompt, n=1, max_tokens=6, temperature=1.0, key=(key, phase))
+            found.append(r)
+            prompt = (*prompt, *r.tokens)
+        return found
+
+    asked = prompts((3, 9, 5))
+    with mock.patch.object(sampler, "_decode", wraps=sampler._decode) as decode:
+        together = sampler.run([phases(p, count, i) for i, (p, count) in enumerate(zip(asked, (2, 1, 3), strict=True))])
+    assert [len(call.args[0]) for call in decode.call_args_list] == [3, 2, 1]
+    assert [len(found) for found in together] == [2, 1, 3]
+    for i, p in enumerate(asked):
+        [alone] = sampler.run([phases(p, len(together[i]), i)])
+        assert [r.tokens for r in alone] == [r.tokens for r in together[i]]
+    [continued] = ask(sampler, [((*asked[0], *together[0][0].tokens), 1, 6, 1.0, (0, 1))])
+    assert continued[0].tokens == together[0][1].tokens, "the second phase has read the first"
+
+
+def test_a_greedy_baseline_is_drawn_in_the_same_batch_as_its_group(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    [prompt] = prompts((6,))
+    with mock.patch.object(sampler, "_decode", wraps=sampler._decode) as decode:
+        [group] = sampler.run([GroupWithGreedy(size=3).draw(Prompt(prompt, 8, (0,)), sampler)])
+    assert decode.call_count == 1
+    assert [r.role for r in group] == ["train"] * 3 + ["baseline"]
+    assert group[3].tokens == ask(sampler, [(prompt, 1, 8, 0.0, (5,))])[0][0].tokens
+
+
+def test_it_runs_inside_an_event_loop_as_in_a_notebook(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    requests: list[Request] = [(p, 2, 8, 1.0, (i,)) for i, p in enumerate(prompts((3, 6)))]
+    outside = [[r.tokens for r in group] for group in ask(sampler, requests)]
+
+    async def cell() -> tuple[Any, Any]:
+        blocking = ask(sampler, requests)
+        p, n, budget, temperature, key = requests[0]
+        return blocking, await sampler.generate(p, n=n, max_tokens=budget, temperature=temperature, key=key)
+
+    blocking, awaited = asyncio.run(cell())
+    assert [[r.tokens for r in group] for group in blocking] == outside
+    assert [r.tokens for r in awaited] == outside[0]
+
+
+@pytest.mark.parametrize("pauses", range(6))
+def test_an_error_in_a_program_comes_out_and_leaves_the_sampler_usable(pauses: int, tiny_model: Path) -> None:
+    """Whatever turn of the event loop it falls into, also while requests of other programs wait."""
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    a, b = prompts((3, 6))
+
+    async def breaks() -> list[Response]:
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        raise ZeroDivisionError("a program of mine")
+
+    async def slow(turns: int) -> list[Response]:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        first = await sampler.generate(b, n=1, max_tokens=4, temperature=1.0, key=(turns,))
+        return first + await sampler.generate(a, n=1, max_tokens=4, temperature=1.0, key=(turns,))
+
+    complaints: list[Any] = []
+    with mock.patch("asyncio.base_events.BaseEventLoop.call_exception_handler", lambda _, c: complaints.append(c)):
+        with pytest.raises(ZeroDivisionError, match="a program of mine"):
+            sampler.run([slow(0), breaks(), *(slow(turns) for turns in range(1, 8))])
+    assert not complaints, "nothing is left behind for the event loop to complain of"
+    [again] = within(60, lambda: ask(sampler, [(a, 2, 5, 1.0, (0,))]))
+    [fresh] = ask(LocalSampler.of(load_tiny(tiny_model)), [(a, 2, 5, 1.0, (0,))])
+    assert [r.tokens for r in again] == [r.tokens for r in fresh]
+
+
+def test_an_error_in_the_model_reaches_every_program_and_leaves_the_sampler_usable(tiny_model: Path) -> None:
+    policy: Policy = load_tiny(tiny_model)
+    sampler = LocalSampler.of(policy)
+    [a] = prompts((3,))
+    caught: list[str] = []
+
+    async def careful(key: int) -> list[Response]:
+        try:
+            return await sampler.generate(a, n=1, max_tokens=4, temperature=1.0, key=(key,))
+        except RuntimeError as error:
+            caught.append(str(error))
+            raise
+
+    with mock.patch.object(sampler, "_pick", side_effect=RuntimeError("out of memory")):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            sampler.run([careful(0), careful(1)])
+    assert caught == ["out of memory"] * 2
+    assert within(60, lambda: sampler.run([careful(0)]))[0][0].tokens
+
+
+# What it cannot do -----------------------------------------------------------------------------------------------------
+
+
+def test_a_recurrent_model_is_refused_at_once() -> None:
+    config = AutoConfig.for_model("mamba", vocab_size=41, hidden_size=32, num_hidden_layers=2, state_size=4)
+    split = split_model(AutoModelForCausalLM.from_config(config).eval())
+    with pytest.raises(UserError, match="MambaModel cannot be sampled from with a key-value cache"):
+        LocalSampler(split, eos=(2,))
+
+
+def test_a_model_whose_cache_lies_is_refused_at_once() -> None:
+    model = family_model("llama")
+    split = split_model(model)
+    forward = model.model.forward
+
+    def forgetful(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **{k: v for k, v in kwargs.items() if k != "attention_mask"})
+
+    with mock.patch.object(model.model, "forward", forgetful):
+        with pytest.raises(UserError, match="LlamaModel in torch.float32 gives other probabilities step by step"):
+            LocalSampler(split, eos=(2,))
+    assert LocalSampler(split, eos=(2,)).computed == 0

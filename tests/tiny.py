@@ -1,0 +1,131 @@
+"""A tiny model with a real architecture, batches of its tokens, and short runs that train it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from policyopt.batch import Batch, make_batch
+from policyopt.models.embedded import random_tiny
+from policyopt.models.load import Policy, load_policy
+
+ENDS = (2, *range(90, 102))
+"""Thirteen ids end a response, so that an untrained model writes responses of unequal length."""
+
+
+def save_tiny_model(folder: Path, seed: int = 0, scale: float = 3.0) -> Path:
+    """A Qwen3 of 22 thousand parameters; scaled weights make its distributions uneven, as those of a trained model are."""
+    model, tokenizer = random_tiny(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(scale)
+    model.generation_config.eos_token_id = list(ENDS)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def load_tiny(folder: Path, dtype: Any = "float64", **options: Any) -> Policy:
+    return load_policy(str(folder), dtype=dtype, device="cpu", **options)
+
+
+def token_batch(groups: tuple[int, ...] = (4, 3), width: int = 9, seed: int = 0) -> Batch:
+    """Random prompts and responses of unequal lengths in float64, with what the judge and the sampler would have said."""
+    g = torch.Generator().manual_seed(seed)
+    n = sum(groups)
+    group = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(groups))
+    length = torch.randint(1, width + 1, (n,), generator=g)
+    length[:2] = torch.tensor([1, width])
+    asked = torch.randint(2, 7, (len(groups),), generator=g)[group]
+    mask = (torch.arange(width) < length[:, None]).double()
+    correct = torch.cat([torch.arange(k) % 2 for k in groups]).double()
+    return make_batch(
+        mask=mask,
+        tokens=torch.randint(6, 102, (n, width), generator=g) * mask.long(),
+        prompt=torch.randint(6, 102, (len(groups), 7), generator=g)[group],
+        prompt_mask=(torch.arange(7) < asked[:, None]).double(),
+        group=group,
+        truncated=(length == width).double(),
+        budget=torch.full((n,), width),
+        version=torch.zeros(n, dtype=torch.long),
+        reward=correct + 0.3 * torch.randn(n, generator=g, dtype=torch.float64),
+        correct=correct,
+        baseline_reward=torch.randn(n, generator=g, dtype=torch.float64),
+    )
+
+
+def rows_of(batch: Batch) -> Iterator[tuple[Tensor, int, int]]:
+    """Each row as ids [L], with the lengths of its prompt and of its response."""
+    for i in range(len(batch.mask)):
+        p, t = int(batch.prompt_mask[i].sum()), int(batch.mask[i].sum())
+        yield torch.cat([batch.prompt[i, :p], batch.tokens[i, :t]]), p, t
+
+
+def plain_columns(model: Any, batch: Batch, temperature: float = 1.0) -> dict[str, Tensor]:
+    """Log-probabilities and entropies [N, T] the plain way: every row by itself through the whole model."""
+    logp, entropy = [], []
+    for ids, p, t in rows_of(batch):
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, p - 1 : -1] / temperature
+        drawn_from = torch.distributions.Categorical(logits=logits)
+        padding = (0, batch.mask.shape[1] - t)
+        logp.append(torch.nn.functional.pad(drawn_from.log_prob(ids[p:]), padding))
+        entropy.append(torch.nn.functional.pad(drawn_from.entropy(), padding))
+    return {"logp": torch.stack(logp), "entropy": torch.stack(entropy)}
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 41, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+_GROUPED = SIZES | {"num_key_value_heads": 1, "head_dim": 16}
+_GEMMA = _GROUPED | {"sliding_window": 6, "query_pre_attn_scalar": 16}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen3": _GROUPED,
+    "llama": SIZES,
+    "gpt2": SIZES,
+    "gemma2": _GEMMA | {"final_logit_softcapping": 0.5, "attn_logit_softcapping": 2.0},
+    "gemma3_text": _GEMMA | {"layer_types": ["sliding_attention", "full_attention"]},
+    "opt": SIZES | {"ffn_dim": 64, "word_embed_proj_dim": 16, "dropout": 0.0},
+    "mistral": _GROUPED | {"sliding_window": 6},
+    "bloom": SIZES | {"n_head": 2},
+    "gpt_neox": SIZES,
+    "cohere": SIZES | {"logit_scale": 0.25},
+    "granite": SIZES | {"logits_scaling": 4.0},
+}
+"""Architectures that differ in positions, masks, windows, and in what they do to their logits."""
+
+
+def family_model(name: str, dtype: torch.dtype = torch.float32, scale: float = 8.0, **changes: Any) -> Any:
+    """An untrained model of a family of transformers, with weights scaled to make its distributions uneven."""
+    config = AutoConfig.for_model(name, **FAMILIES[name] | changes)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(scale)
+    return model
+
+
+JUDGE = '''
+def score(prompt, response, answer):
+    """Lower-case letters are worth something; an even number of characters is right."""
+    letters = sum(c.islower() for c in response)
+    return {"score": letters / max(1, len(response)), "correct": len(response) % 2 == 0, "reason": f"{letters} letters"}
+'''
+
+
+def write_task(folder: Path, rows: int = 24) -> dict[str, str]:
+    """A dataset of short prompts of unlike length, of which a quarter is held out, and its judge: settings of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "judge.py").write_text(JUDGE)
+    lines = [{"prompt": f"{'ab' * (i % 4)} {i}", "answer": str(i)} for i in range(rows)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {"task": str(folder / "data.jsonl"), "judge": f"{folder / 'judge.py'}:score"}
