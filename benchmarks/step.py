@@ -45,7 +45,9 @@ from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
 
 GROUP = 8
-PROMPTS = [f"{10 + i % 80}+{20 + 3 * (i % 20)}-{15 + i % 50}=?" for i in range(64)]  # all of one length, so the floor needs no padding
+PROMPTS = [
+    f"{10 + i % 80}+{20 + 3 * (i % 20)}-{15 + i % 50}=?" for i in range(64)
+]  # all of one length, so the floor needs no padding
 
 
 class PeakMemory:

@@ -8,7 +8,6 @@ import torch
 from tensordict import TensorClass
 from torch import Tensor
 
-
 if TYPE_CHECKING:  # which columns are there depends on the recipe, which types cannot say
     Column = Any
     _Columns = TensorClass
@@ -100,7 +99,8 @@ class Batch(_Columns):
 
 
 TOKEN_COLUMNS = (
-    "token_reward", "advantage", "returns", "old_logp", "ref_logp", "old_value", "logp", "entropy", "value", "share",
+    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "ref_logp", "old_value",
+    "logp", "entropy", "value", "share",
 )  # fmt: skip
 """The floating columns of shape [N, T]."""
 
@@ -109,7 +109,8 @@ def make_batch(**columns: Tensor) -> Batch:
     """A :class:`Batch` from its columns, with the number of rows read off ``mask`` and zeros put on the padding."""
     mask = columns["mask"]
     clean = {name: masked(columns[name], mask) for name in TOKEN_COLUMNS if columns.get(name) is not None}
-    return Batch(**{**columns, **clean}, batch_size=[mask.shape[0]])
+    fields: dict[str, Any] = {**columns, **clean, "batch_size": [mask.shape[0]]}
+    return Batch(**fields)
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:

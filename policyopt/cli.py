@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 
+INTERRUPTED = 128 + signal.SIGINT
+"""What a shell takes for a command that Ctrl-C ended."""
+
 USAGE = """\
 usage: policyopt COMMAND ...
 
@@ -74,9 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return commands[args[0]](args[1:])
     except _Refused as error:
         return _complain(str(error))
+    except SystemExit as end:  # tyro has printed the help, or what is wrong with the line
+        return int(end.code or 0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -114,7 +119,7 @@ class Files:
     config: Path | None = None
     """Take options from a YAML file; every run writes one as config.yaml. The line goes before the file."""
     resume: Path | None = None
-    """Go on with the run in this folder from its newest checkpoint; give only what shall be different, such as --steps."""
+    """Go on with the run in this folder from its newest checkpoint. Give only what shall differ, such as --steps."""
 
 
 def _train(args: list[str]) -> int:
@@ -138,17 +143,17 @@ def _train(args: list[str]) -> int:
     if result.summary["stopped"] == "finished":
         return 0
     print(f"go on with: policyopt train {method.name} --resume {result.out}")
-    return 128 + signal.SIGINT
+    return INTERRUPTED
 
 
 def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Path | None]:
     """The configuration that a line asks for, and the folder of the run to resume, if any.
 
-    The method's own hyper-parameters make the recipe; a file, or the run that is resumed, goes over it; the fields on the
-    line go over both. Raises :class:`~policyopt.errors.UserError` for values that cannot be, and for hyper-parameters that
-    file or run would undo; ends the process for a line that cannot be read, as :func:`policyopt.options.parse` does.
+    The method's own hyper-parameters make the recipe; a file, or the run that is resumed, goes over it; the fields on
+    the line go over both. Raises :class:`~policyopt.errors.UserError` for values that cannot be, and for
+    hyper-parameters that the file or the run would undo; ``SystemExit`` as :func:`policyopt.options.parse` does.
     """
-    from policyopt.options import UNNAMED, parse, parse_known
+    from policyopt.options import UNNAMED, options, parse, parse_known
     from policyopt.training.config import TrainConfig, config_from_yaml
 
     prog = f"policyopt train {method.name}"
@@ -159,23 +164,27 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Path
         from policyopt.training.run import need_run
 
         need_run(asked.resume)
-    for file in (asked.resume and asked.resume / "config.yaml", asked.config):
-        if file is not None:
-            config = config_from_yaml(file, config)
-            _same_method(method, recipe, config.recipe, file)
-    run = dataclasses.field(default=config, metadata=UNNAMED)
-    own = dataclasses.field(default=asked, metadata=UNNAMED)
-    line = dataclasses.make_dataclass("Line", [("own", type(asked), own), ("run", TrainConfig, run)], frozen=True)
-    return parse(dataclass(line)(), args, prog=prog, description=method.make.__doc__ or "").run, asked.resume
+        config = config_from_yaml(asked.resume / "config.yaml", config)
+        _same_method(method, recipe, config.recipe, asked.resume, "leave it out, or start another run")
+    if asked.config is not None:
+        config = config_from_yaml(asked.config, config)
+        _same_method(method, recipe, config.recipe, asked.config, "leave it out, or set the field itself on the line")
+    line = options(
+        own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
+        run=(TrainConfig, dataclasses.field(default=config, metadata=UNNAMED)),
+    )
+    return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked.resume
 
 
 def _own_options(method: Method) -> Any:
     """The options that come before the configuration: the method's hyper-parameters, and the files."""
     import typing
 
+    from policyopt.options import options
+
     hints = typing.get_type_hints(method.make, include_extras=True)
-    fields = [(n, hints[n], dataclasses.field(default=p.default)) for n, p in method.hyperparameters.items()]
-    return dataclass(dataclasses.make_dataclass("Own", fields, bases=(Files,), frozen=True))()
+    fields = {name: (hints[name], p.default) for name, p in method.hyperparameters.items()}
+    return options(Files, docs=f"Hyper-parameter of {method.name}, see above.", **fields)
 
 
 def _recipe(method: Method, asked: Any) -> Recipe:
@@ -184,20 +193,23 @@ def _recipe(method: Method, asked: Any) -> Recipe:
     try:
         return method(**{name: getattr(asked, name) for name in method.hyperparameters})
     except ValidationError as error:
-        raise UserError(explain(error, method.name)) from error
+        part = "" if error.title == "Recipe" else f": {error.title}"
+        raise UserError(explain(error, method.name + part)) from error
 
 
-def _same_method(method: Method, wanted: Recipe, found: Recipe, file: Path) -> None:
+def _same_method(method: Method, wanted: Recipe, found: Recipe, where: Path, advice: str) -> None:
     """Refuse a file of another method, and one that undoes what the hyper-parameters on the line ask for."""
-    from policyopt.training.config import differences
+    from policyopt.training.config import at, differences
 
     if found.name != method.name:
-        raise UserError(f"{file} is of {found.name}, not of {method.name}")
-    for path in differences(wanted.to_dict(), method().to_dict()):
-        if path in differences(wanted.to_dict(), found.to_dict()):
+        raise UserError(f"{where} is of {found.name}, not of {method.name}")
+    mine, theirs = wanted.to_dict(), found.to_dict()
+    undone = set(differences(mine, theirs))
+    for path in differences(mine, method().to_dict()):
+        if path in undone:
             raise UserError(
-                f"{file} sets recipe.{path} too, and not as the line does; "
-                f"leave the hyper-parameter out, or set --recipe.{path.replace('_', '-')}, which goes before the file"
+                f"{where} has recipe.{path} = {at(theirs, path)}, and a hyper-parameter on the line "
+                f"makes it {at(mine, path)}: {advice}"
             )
 
 
@@ -251,12 +263,13 @@ def _eval(args: list[str]) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{options.model} on {options.task}, {scores['n']} held-out questions")
-    table = Table("measure", "value", title=title, title_justify="left")
+    table = Table("measure", "value")
     for name, value in scores.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.1f} tokens" if name == "length" else f"{value:.1%}")
-    Console().print(table)
+    console = Console(highlight=False)
+    console.print(Text(f"{options.model} on {options.task}, {scores['n']} held-out questions"), soft_wrap=True)
+    console.print(table)
     return 0
 
 
@@ -346,21 +359,24 @@ def _tasks(args: list[str]) -> int:
 
     from policyopt.tasks import builtin_tasks
 
-    table = Table("task", "what it asks", title="built-in tasks", title_justify="left")
-    for name, summary in builtin_tasks().items():
-        table.add_row(name, summary)
     console = Console(highlight=False)
-    console.print(table)
-    console.print(OTHER_TASKS)
+    for title, rows in (("built-in tasks", builtin_tasks()), ("your own", OWN_TASKS)):
+        table = Table("--task", "what it asks", title=title, title_justify="left")
+        for name, summary in rows.items():
+            table.add_row(name, summary)
+        console.print(table)
+    console.print(ON_JUDGES)
     return 0
 
 
-OTHER_TASKS = """\
-[bold]--task reasoning-gym:NAME[/bold]   any dataset of reasoning-gym
-[bold]--task data.jsonl[/bold]           one JSON object on each line, with prompt (text or chat messages) and answer
-[bold]--task data.parquet[/bold]         the same columns
-[bold]--task owner/name[/bold]           a dataset on the hub with these columns
-[bold]--task train.jsonl,test.jsonl[/bold]   held-out questions of your own; otherwise up to a quarter is held out
-
-[bold]--judge[/bold] math, exact, number, regex, choice, package.module:function or file.py:function judges the responses
-to a dataset; a function takes (prompt, response, answer) and returns a score. Left out, the answers decide."""
+OWN_TASKS = {
+    "reasoning-gym:NAME": "any dataset of reasoning-gym",
+    "data.jsonl": "one JSON object per line with prompt (text or chat messages) and answer",
+    "data.parquet": "the same columns",
+    "owner/name": "a dataset on the hub with the same columns",
+    "train.jsonl,test.jsonl": "with held-out questions of your own; otherwise up to a quarter is held out",
+}
+ON_JUDGES = (
+    "Responses to a dataset are judged by --judge math, exact, number, regex, choice, package.module:function or "
+    "file.py:function; a function takes (prompt, response, answer) and returns a score. Without it, the answers decide."
+)

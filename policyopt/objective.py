@@ -12,7 +12,8 @@ from policyopt.recipe import Recipe
 
 
 def credit(recipe: Recipe, batch: Batch) -> Batch:
-    """The batch with ``advantage`` and, for recipes with a critic, ``returns``: statistics of the whole batch, without gradient."""
+    """The batch with ``advantage`` and, for recipes with a critic, ``returns``: statistics of the whole batch,
+    without gradient."""
     with torch.no_grad():
         batch = batch.replace(advantage=recipe.advantage(batch))
         return batch.replace(returns=recipe.critic.target(batch)) if recipe.critic else batch
@@ -36,8 +37,8 @@ def kept(recipe: Recipe, batch: Batch) -> Tensor:
 def objective(recipe: Recipe, batch: Batch) -> Tensor:
     r"""The loss of a batch, a scalar: :math:`\sum_{i,t} share_{i,t}\,(\prod_k weight^k\cdot surrogate + \sum_j regularizer^j + critic)_{i,t}`.
 
-    Reads ``logp`` and whatever the recipe needs. Where ``share`` is set (made on the whole mini-batch) the result for a piece of the
-    batch is that piece's part of the sum; otherwise the batch is taken as the whole.
+    Reads ``logp`` and whatever the recipe needs. Where ``share`` is set (made on the whole mini-batch) the result for
+    a piece of the batch is that piece's part of the sum; otherwise the batch is taken as the whole.
     """
     share = recipe.aggregate(batch) if batch.share is None else batch.share
     log_ratio = recipe.ratio(batch)

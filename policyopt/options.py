@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
 from policyopt.errors import UserError, explain
@@ -27,21 +28,33 @@ UNNAMED = {"unnamed": True}
 def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
     """A dataclass like ``default`` with what a line sets.
 
-    An option is called after the path of its field: ``--optim.lr``, ``--recipe.regularizers.0.coef``. Fields that could hold
-    parts and hold none are no options, nor are labels (fields that do not count when two dataclasses are compared).
+    An option is called after the path of its field: ``--optim.lr``, ``--recipe.regularizers.0.coef``. Fields that could
+    hold parts and hold none are no options, nor are labels (fields that do not count when dataclasses are compared).
 
-    Prints the help where it is asked for and ends the process with 0. Explains a line that cannot be read on standard error, with the
-    nearest options, and ends it with 2. Values that do not go together raise :class:`~policyopt.errors.UserError`.
+    Prints the help where it is asked for and raises ``SystemExit(0)``. Explains a line that cannot be read on standard
+    error, with the nearest options, and raises ``SystemExit(2)``. Values that do not go together raise
+    :class:`~policyopt.errors.UserError`.
     """
-    width = min(shutil.get_terminal_size().columns, 120)
-    text = "\n".join(textwrap.fill(line, width) for line in plain(description).split("\n"))
-    return _tyro(default, args, prog=prog, description=text).make()
+    if "-h" in args or "--help" in args:  # tyro would put it all on one line
+        width = min(shutil.get_terminal_size().columns, 120)
+        print("\n".join(textwrap.fill(line, width) for line in plain(description).split("\n")), end="\n\n")
+    return _tyro(default, args, prog=prog, description="").make()
 
 
 def parse_known(default: Any, args: Sequence[str], *, prog: str) -> Any:
     """As :func:`parse`, but options that ``default`` does not have are passed over, ``--help`` among them."""
     read, _ = _tyro(default, args, prog=prog, return_unknown_args=True, add_help=False)
     return read.make()
+
+
+def options(*bases: type, docs: str = "", **fields: tuple[Any, Any]) -> Any:
+    """A dataclass of options that is put together while the program runs, each ``name=(type, default)``.
+
+    ``docs`` stands for the docstring of each.
+    """
+    body = {name: default for name, (_, default) in fields.items()} | {"__docs__": dict.fromkeys(fields, docs)}
+    kinds = {name: kind for name, (kind, _) in fields.items()}
+    return dataclass(frozen=True)(type("Options", bases, body | {"__annotations__": kinds}))()
 
 
 def plain(text: str) -> str:
@@ -63,7 +76,11 @@ class _Read:
     fields: dict[str, Any]
 
     def make(self, place: str = "") -> Any:
-        inner = {name: _made(value, f"{place}.{name}" if place else name) for name, value in self.fields.items()}
+        unnamed = {f.name for f in dataclasses.fields(self.cls) if f.metadata == UNNAMED}
+        inner = {
+            name: _made(value, ".".join(filter(None, [place, "" if name in unnamed else name])))
+            for name, value in self.fields.items()
+        }
         try:
             return self.cls(**inner)
         except ValidationError as error:
@@ -76,7 +93,7 @@ def _made(value: Any, place: str) -> Any:
     return value.make(place) if isinstance(value, _Read) else value
 
 
-# What tyro is told -----------------------------------------------------------------------------------------------------
+# What tyro is told ---------------------------------------------------------------------------------------------------
 
 
 def _tyro(default: Any, args: Sequence[str], **settings: Any) -> Any:
@@ -127,6 +144,7 @@ def _leaf(declared: Any) -> Any:
     metavar = next((name for cls, name in _METAVARS.items() if cls in inside), "VALUE")
     # "none" takes a bound away; where text is asked for, it is text.
     optional = type(None) in inside and str not in inside and Path not in inside
+    none = "none" if optional else "unset"
 
     def read(words: list[str]) -> Any:
         value: Any = words if items else words[0]
@@ -143,7 +161,9 @@ def _leaf(declared: Any) -> Any:
             metavar=f"{{{','.join(map(str, values))}}}" if values else " ".join([metavar] * len(items or "1")),
             instance_from_str=read,
             is_instance=lambda value: True,
-            str_from_instance=lambda value: [str(v) for v in (value if items else [value])],
+            str_from_instance=lambda value: (
+                [none] if value is None else [str(v) for v in (value if items else [value])]
+            ),
             choices=None,
         ),
     ]
@@ -168,6 +188,7 @@ def _field_docs(cls: type) -> dict[str, str]:
     """The docstrings below the fields of a class, which Python itself does not keep."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
+        docs |= base.__dict__.get("__docs__", {})
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except (OSError, TypeError, SyntaxError):  # made while the program runs

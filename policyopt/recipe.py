@@ -135,7 +135,8 @@ class Recipe:
         return node
 
     def set(self, path: str, value: Any) -> Recipe:
-        """The same recipe with the field at a dotted path changed. Raises ``KeyError`` for a path that does not exist."""
+        """The same recipe with the field at a dotted path changed. Raises ``KeyError`` for a path that does not
+        exist."""
         return _set(self, path.split("."), value, path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class Recipe:
 
 def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
     """Every part of a recipe with its path: ``("surrogate", PPOClip(...))``, ``("regularizers.0", KL(...))``."""
-    for f in dataclasses.fields(recipe):  # type: ignore[arg-type]
+    for f in dataclasses.fields(recipe):
         value = getattr(recipe, f.name)
         members = enumerate(value) if isinstance(value, tuple) else [(None, value)]
         for i, p in members:

@@ -58,7 +58,8 @@ def method(
     code: str | None = None,
     confidence: Confidence = "paper",
 ) -> Callable[[Callable[..., Recipe]], Method]:
-    """Register a function as a method under its own name, with hyphens for underscores; its family is the folder it lies in."""
+    """Register a function as a method under its own name, with hyphens for underscores; its family is the folder it
+    lies in."""
 
     def register(make: Callable[..., Recipe]) -> Method:
         name = make.__name__.replace("_", "-")
@@ -88,4 +89,6 @@ def get_method(name: str) -> Method:
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-    raise KeyError(f"no method is called {name!r}; nearest: {', '.join(close) or 'none'} (`policyopt list` shows all {len(known)})")
+    raise KeyError(
+        f"no method is called {name!r}; nearest: {', '.join(close) or 'none'} (`policyopt list` shows all {len(known)})"
+    )

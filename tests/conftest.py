@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.commands import Said, caller
 from tests.tiny import save_tiny_model
 
 torch.set_num_threads(1)
@@ -16,3 +18,11 @@ torch.set_num_threads(1)
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained Qwen3 of 22 thousand parameters with the character-level tokenizer."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs a command line in this process, in an empty folder, as on a terminal of 100 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return caller(capsys)

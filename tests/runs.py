@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
+import pkgutil
 import signal
 import time
 import traceback
@@ -41,7 +43,8 @@ def tiny_run(out: Path, model: Path, task: dict[str, str], recipe: Recipe | None
     return TrainConfig(**(settings | task | {"out": out} | changes))
 
 
-def _child(config: TrainConfig, resume: bool, sabotage: Sabotage | None, console: Path) -> None:
+def _child(config: TrainConfig, resume: bool, sabotage: Sabotage | None, console: Path, begun: Any) -> None:
+    begun.send("begun")
     with console.open("a") as text, contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         torch.set_num_threads(1)
         if sabotage is not None:
@@ -54,10 +57,12 @@ def _child(config: TrainConfig, resume: bool, sabotage: Sabotage | None, console
 
 
 def start(config: TrainConfig, resume: bool = False, sabotage: Sabotage | None = None) -> Any:
-    """A run in a process of its own. What it prints goes to a file beside its folder."""
+    """A run in a process of its own, which has begun. What it prints goes to a file beside its folder."""
     assert config.out is not None
-    process = PROCESSES.Process(target=_child, args=(config, resume, sabotage, config.out.with_suffix(".txt")))
+    heard, said = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_child, args=(config, resume, sabotage, config.out.with_suffix(".txt"), said))
     process.start()
+    assert heard.poll(120), "no process could be started"
     return process
 
 
@@ -69,6 +74,20 @@ def finish(process: Any, config: TrainConfig, seconds: float = 120.0) -> None:
         process.kill()
     assert config.out is not None
     assert code == 0, f"exit code {code}: {config.out.with_suffix('.txt').read_text()[-3000:]}"
+
+
+def nth(where: str, name: str, n: int, act: Callable[..., Any]) -> None:
+    """Replace a function of a module or class so that its ``n``-th call (from 0) becomes ``act(original, *args)``."""
+    target = pkgutil.resolve_name(where)
+    original, count = getattr(target, name), iter(range(10**9))
+
+    @functools.wraps(original)
+    def trapped(*args: Any, **kwargs: Any) -> Any:
+        if next(count) == n:
+            return act(original, *args, **kwargs)
+        return original(*args, **kwargs)
+
+    setattr(target, name, trapped)
 
 
 def die() -> None:

@@ -26,7 +26,7 @@ from policyopt.tasks.base import Example, JudgeSpec, Task, user
 
 TOKENIZER = build_tokenizer()
 SHAPE = Architecture(hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, inner=64, positions=128)
-QUICK = WarmStart(steps=6, batch=4, examples=32)
+QUICK = WarmStart(steps=6, tokens=100, examples=32)
 fork = multiprocessing.get_context("fork")
 
 
@@ -138,7 +138,7 @@ def test_training_is_reproducible_and_learns() -> None:
     for _ in range(2):
         model, tokenizer = random_tiny()
         curve = Curve()
-        warm_start(model, tokenizer, additions(8).train, WarmStart(steps=60, batch=8, examples=8), progress=curve)
+        warm_start(model, tokenizer, additions(8).train, WarmStart(steps=60, tokens=200, examples=8, terse=0.0), progress=curve)
         weights.append(model.model.layers[0].mlp.up_proj.weight)
         losses.append(curve.losses)
     assert torch.equal(*weights)

@@ -131,7 +131,7 @@ def assert_same_for_any_partition(engine: LocalEngine, recipe: Recipe, batch: Ba
             assert report.sums == pytest.approx(first[0].sums, rel=1e-9, abs=1e-12)
 
 
-# Partition invariance --------------------------------------------------------------------------------------------------
+# Partition invariance
 
 
 @EVERY_METHOD
@@ -186,7 +186,7 @@ def test_temperature_is_part_of_the_gradient(tiny_model: Path) -> None:
     assert difference(hot, naive(engine, recipe, batch)) > 1e-2
 
 
-# What a gradient is ----------------------------------------------------------------------------------------------------
+# What a gradient is
 
 
 def test_on_policy_grpo_without_clipping_is_reinforce_with_the_same_advantages(tiny_model: Path) -> None:
@@ -234,7 +234,7 @@ def test_mismatch_is_measured_on_rows_of_the_present_policy_only(tiny_model: Pat
     assert engine.gradient(recipe, batch).sums["mismatch/max"] == pytest.approx(0.75)
 
 
-# An update -------------------------------------------------------------------------------------------------------------
+# An update
 
 
 def state_of(engine: LocalEngine) -> Gradient:
@@ -336,7 +336,7 @@ def test_a_fresh_critic_says_zero_and_moves_at_its_own_rate(tiny_model: Path) ->
     assert mine.isdisjoint({p.data_ptr() for p in engine.policy.model.parameters()})
 
 
-# Roles -----------------------------------------------------------------------------------------------------------------
+# Roles
 
 
 def test_only_what_a_recipe_needs_is_made_and_computed(tiny_model: Path) -> None:
@@ -402,7 +402,7 @@ def test_adapters_alone_are_trained_and_the_reference_is_the_model_without_them(
         torch.testing.assert_close(plain_columns(engine.policy.model, token_batch())["logp"], now, rtol=0, atol=0)
 
 
-# State -----------------------------------------------------------------------------------------------------------------
+# State
 
 
 def test_tensors_put_back_continue_to_the_same_bits(tiny_model: Path) -> None:

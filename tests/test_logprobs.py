@@ -58,19 +58,26 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
         return original(s, hidden, *rest)
 
     original = logprobs._stats
-    with mock.patch.object(logprobs, "_CHUNK_BYTES", tokens * 4 * split.vocab), mock.patch.object(logprobs, "_stats", stats):
+    with (
+        mock.patch.object(logprobs, "_CHUNK_BYTES", tokens * 4 * split.vocab),
+        mock.patch.object(logprobs, "_stats", stats),
+    ):
         chunked = response_columns(split, batch, temperature=1.3, entropy=entropy)
         count = int(batch.mask.sum())
         assert seen == [tokens] * (count // tokens) + [count % tokens] * (count % tokens > 0)
         mine = gradient(model, chunked)
-        assert len(seen) == 2 * -(-count // tokens), "backward makes each chunk's logits again, rather than keeping them"
+        assert len(seen) == 2 * -(-count // tokens), (
+            "backward makes each chunk's logits again, rather than keeping them"
+        )
     assert chunked.keys() == whole.keys() == ({"logp", "entropy"} if entropy else {"logp"})
     for name in whole:
         torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-13)
     for a, b in zip(mine, gradient(model, whole), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     with torch.no_grad(), mock.patch.object(logprobs, "_CHUNK_BYTES", 4 * split.vocab):
-        torch.testing.assert_close(response_columns(split, batch, temperature=1.3)["logp"], whole["logp"], rtol=0, atol=1e-13)
+        torch.testing.assert_close(
+            response_columns(split, batch, temperature=1.3)["logp"], whole["logp"], rtol=0, atol=1e-13
+        )
 
 
 def test_padding_may_hold_anything(tiny_model: Path) -> None:
@@ -111,11 +118,18 @@ def test_16_bit_models_give_float32_columns() -> None:
     batch = small_vocabulary(token_batch(), 41).replace(mask=token_batch().mask.float())
     found = response_columns(split_model(model), batch, entropy=True)
     assert {x.dtype for x in found.values()} == {torch.float32}
-    torch.testing.assert_close(found["logp"].double(), plain_columns(model.double(), token_batch().replace(**{n: getattr(batch, n) for n in ("tokens", "prompt")}))["logp"], rtol=0.1, atol=0.3)
+    torch.testing.assert_close(
+        found["logp"].double(),
+        plain_columns(model.double(), token_batch().replace(**{n: getattr(batch, n) for n in ("tokens", "prompt")}))[
+            "logp"
+        ],
+        rtol=0.1,
+        atol=0.3,
+    )
     assert Critic(family_model("qwen3", torch.bfloat16).base_model)(batch).dtype == torch.float32
 
 
-# Splitting -------------------------------------------------------------------------------------------------------------
+# Splitting
 
 
 class Doubled(LlamaForCausalLM):
@@ -135,14 +149,20 @@ def test_a_model_that_does_more_than_head_and_backbone_is_refused() -> None:
 
 
 def test_a_model_without_a_head_is_refused() -> None:
-    bert = BertModel(BertConfig(vocab_size=41, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
+    bert = BertModel(
+        BertConfig(vocab_size=41, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    )
     with pytest.raises(UserError, match="BertModel has no output head apart from its backbone"):
         split_model(bert.eval())
 
 
 @pytest.mark.parametrize(
     ("family", "plain"),
-    [("gemma2", {"final_logit_softcapping": None}), ("cohere", {"logit_scale": 1.0}), ("granite", {"logits_scaling": 1.0})],
+    [
+        ("gemma2", {"final_logit_softcapping": None}),
+        ("cohere", {"logit_scale": 1.0}),
+        ("granite", {"logits_scaling": 1.0}),
+    ],
 )
 def test_transforms_behind_the_head_are_seen(family: str, plain: dict[str, Any]) -> None:
     hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
@@ -152,7 +172,7 @@ def test_transforms_behind_the_head_are_seen(family: str, plain: dict[str, Any])
     assert (transformed - bare).abs().max() > 0.1
 
 
-# The critic ------------------------------------------------------------------------------------------------------------
+# The critic
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "opt", "gemma2"])

@@ -75,7 +75,7 @@ def within(seconds: float, f: Callable[[], Any]) -> Any:
     return found[0]
 
 
-# Sampler and trainer agree ---------------------------------------------------------------------------------------------
+# Sampler and trainer agree
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-12)])
@@ -123,7 +123,7 @@ def test_it_agrees_after_an_update_and_stamps_the_version(tiny_model: Path) -> N
     assert max(differences(engine.sampler, requests, before)) > 1e-3, "the policy has moved"
 
 
-# A request's tokens are its own ----------------------------------------------------------------------------------------
+# A request's tokens are its own
 
 
 def test_the_same_request_gives_the_same_tokens_whatever_else_is_in_flight(tiny_model: Path) -> None:
@@ -132,7 +132,12 @@ def test_the_same_request_gives_the_same_tokens_whatever_else_is_in_flight(tiny_
     a, b, c, d = prompts((5, 2, 17, 5))
     mine: Request = (a, 3, 20, 0.9, (7, 1))
     [alone] = ask(sampler, [mine])
-    others: list[Request] = [(b, 2, 40, 1.0, (7, 2)), (c, 5, 3, 0.0, (7, 3)), (a, 2, 9, 1.5, (8, 1)), (d, 1, 20, 0.9, (7, 1))]
+    others: list[Request] = [
+        (b, 2, 40, 1.0, (7, 2)),
+        (c, 5, 3, 0.0, (7, 3)),
+        (a, 2, 9, 1.5, (8, 1)),
+        (d, 1, 20, 0.9, (7, 1)),
+    ]
     surrounded = ask(sampler, [*others[:2], mine, *others[2:]])
     by_fives = ask(LocalSampler(sampler.split, policy.eos, max_rows=5), [*others, mine])
     more = ask(sampler, [(a, 6, 20, 0.9, (7, 1))])[0][:3]
@@ -148,7 +153,9 @@ def test_the_same_request_gives_the_same_tokens_whatever_else_is_in_flight(tiny_
 
 
 def test_random_numbers_are_uniform_and_unrelated() -> None:
-    keys = np.array([stream_key((0, step, prompt, i)) for step in range(5) for prompt in range(20) for i in range(20)], np.uint64)
+    keys = np.array(
+        [stream_key((0, step, prompt, i)) for step in range(5) for prompt in range(20) for i in range(20)], np.uint64
+    )
     assert len(set(keys.tolist())) == len(keys)
     table = np.stack([uniforms(keys, position) for position in range(8)])
     assert table.min() >= 0 and table.max() < 1
@@ -202,7 +209,7 @@ def test_temperature_zero_takes_the_likeliest_token_of_the_whole_model(tiny_mode
     assert [r.tokens for r in groups[1]] == [r.tokens for r in ask(sampler, [requests[1]])[0]]
 
 
-# Work, budgets, ends ---------------------------------------------------------------------------------------------------
+# Work, budgets, ends
 
 
 def test_a_shared_prompt_is_computed_once_and_finished_rows_cost_nothing(tiny_model: Path) -> None:
@@ -216,7 +223,9 @@ def test_a_shared_prompt_is_computed_once_and_finished_rows_cost_nothing(tiny_mo
 
 def test_responses_end_at_an_end_token_or_at_their_budget(tiny_model: Path) -> None:
     sampler = LocalSampler.of(load_tiny(tiny_model))
-    requests: list[Request] = [(p, 40, budget, 1.0, (budget,)) for p, budget in zip(prompts((3, 8, 5)), (1, 4, 30), strict=True)]
+    requests: list[Request] = [
+        (p, 40, budget, 1.0, (budget,)) for p, budget in zip(prompts((3, 8, 5)), (1, 4, 30), strict=True)
+    ]
     groups = ask(sampler, requests)
     kinds = set()
     for (_, _, budget, _, _), group in zip(requests, groups, strict=True):
@@ -239,7 +248,7 @@ def test_a_budget_of_nothing_gives_an_empty_response(tiny_model: Path) -> None:
     assert ask(sampler, []) == []
 
 
-# Programs --------------------------------------------------------------------------------------------------------------
+# Programs
 
 
 def test_a_program_may_have_several_phases_and_those_of_all_programs_run_together(tiny_model: Path) -> None:
@@ -337,7 +346,7 @@ def test_an_error_in_the_model_reaches_every_program_and_leaves_the_sampler_usab
     assert within(60, lambda: sampler.run([careful(0)]))[0][0].tokens
 
 
-# What it cannot do -----------------------------------------------------------------------------------------------------
+# What it cannot do
 
 
 def test_a_recurrent_model_is_refused_at_once() -> None:
@@ -356,6 +365,6 @@ def test_a_model_whose_cache_lies_is_refused_at_once() -> None:
         return forward(*args, **{k: v for k, v in kwargs.items() if k != "attention_mask"})
 
     with mock.patch.object(model.model, "forward", forgetful):
-        with pytest.raises(UserError, match="LlamaModel in torch.float32 gives other probabilities step by step"):
+        with pytest.raises(UserError, match=r"LlamaModel in torch\.float32 gives other probabilities step by step"):
             LocalSampler(split, eos=(2,))
     assert LocalSampler(split, eos=(2,)).computed == 0

@@ -38,8 +38,9 @@ class UpdateReport:
 class LocalEngine:
     """The models of a run and the three things that are done with them.
 
-    ``columns`` fills in what frozen models think of a batch, ``gradient`` puts the gradient of a mini-batch into ``.grad``,
-    ``update`` takes one optimiser step. The roles that a recipe does not need (reference, critic) are never made.
+    ``columns`` fills in what frozen models think of a batch, ``gradient`` puts the gradient of a mini-batch into
+    ``.grad``, ``update`` takes one optimiser step. The roles that a recipe does not need (reference, critic) are
+    never made.
     """
 
     def __init__(
@@ -118,12 +119,14 @@ class LocalEngine:
         return out
 
     def gradient(self, recipe: Recipe, batch: Batch) -> UpdateReport:
-        r"""Put the gradient of the objective on a mini-batch into ``.grad``, the same one for any split into micro-batches.
+        r"""Put the gradient of the objective on a mini-batch into ``.grad``, the same one for any split into
+        micro-batches.
 
         The objective is a function of the leaf ``logp`` [N, T] (and entropy, value), so its gradient is
         :math:`\sum_{i,t} \frac{\partial L}{\partial logp_{i,t}} \nabla\log\pi(y_{i,t})`. Where every part can be computed row by
-        row, each micro-batch is passed once. Where rows are coupled and the batch does not fit at once, a first pass without gradient
-        finds the whole leaf, and a second one pushes the token weights of the whole batch through the model.
+        row, each micro-batch is passed once. Where rows are coupled and the batch does not fit at once, a first pass
+        without gradient finds the whole leaf, and a second one pushes the token weights of the whole batch through
+        the model.
         """
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -165,8 +168,9 @@ class LocalEngine:
         weight = -gradient
         found = {"tokens": mask, "signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
         log_ratio = recipe.ratio(piece)
-        for p in (recipe.surrogate, *recipe.weight):
-            found |= p.metrics(log_ratio, piece)
+        found |= recipe.surrogate.metrics(log_ratio, piece)
+        for weight_part in recipe.weight:
+            found |= weight_part.metrics(log_ratio, piece)
         fresh = (piece.version == self.version).to(mask)[:, None] * mask
         gap = (piece.logp - piece.old_logp).abs() * fresh
         found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
@@ -230,7 +234,8 @@ class LocalEngine:
 
     @torch.no_grad()
     def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
-        """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a parameter that is missing or of another shape."""
+        """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a parameter that is missing or of another
+        shape."""
         for role, parameters in self._named().items():
             optimizer = self.optimizers[role]
             for name, p in parameters.items():

@@ -15,7 +15,8 @@ from policyopt.models.logprobs import pack
 class Critic(nn.Module):
     """A copy of a model's backbone with a scalar head that starts at zero.
 
-    The value of token t is read off the hidden state that predicts it: it sees the prompt and the tokens before t, never t itself.
+    The value of token t is read off the hidden state that predicts it: it sees the prompt and the tokens before t,
+    never t itself.
     """
 
     def __init__(self, backbone: nn.Module) -> None:

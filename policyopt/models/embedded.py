@@ -31,14 +31,14 @@ KEY_EXAMPLES = 64
 
 @part
 class Architecture:
-    """Sizes of the model; the default has 0.67 million parameters."""
+    """Sizes of the model; the default has 0.87 million parameters."""
 
     hidden: Count = 128
     layers: Count = 4
     heads: Count = 4
     kv_heads: Count = 4
     head_dim: Count = 32
-    inner: Count = 256
+    inner: Count = 384
     """Width of the gated feed-forward layer."""
     positions: Count = 1024
     """Tokens that the model reads at most, prompt and response together."""

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
 from policyopt.models.logprobs import SplitModel, split_model
+from policyopt.models.quiet import quiet
 from policyopt.models.tokenizer import encode_prompt
 from policyopt.parts.base import Count, Positive, part
 
@@ -91,6 +92,7 @@ class Policy:
         """The text of each token by itself, special tokens included."""
         return [self.tokenizer.decode([t]) for t in tokens]
 
+    @quiet()
     def save(self, folder: Path) -> None:
         """Write a folder that plain ``AutoModelForCausalLM.from_pretrained`` loads; adapters are merged in.
 
@@ -109,6 +111,7 @@ class Policy:
             whole.rename(folder)
 
 
+@quiet()
 def load_policy(model: str, *, dtype: DTypeName = "float32", device: str = "auto", lora: LoRA | None = None) -> Policy:
     """Load a policy from a local folder or the hub.
 

@@ -30,10 +30,11 @@ class SplitModel:
 def split_model(model: nn.Module) -> SplitModel:
     """Separate the output head from the backbone, and prove on a probe that together they are the model.
 
-    Output transforms that some families put behind the head (soft-capping, scaling) are recognised by their configuration.
-    Raises :class:`~policyopt.errors.UserError` for a model whose logits cannot be rebuilt this way.
+    Output transforms that some families put behind the head (soft-capping, scaling) are recognised by their
+    configuration. Raises :class:`~policyopt.errors.UserError` for a model whose logits cannot be rebuilt this way.
     """
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    outer: Any = model
+    inner: Any = outer.get_base_model() if hasattr(outer, "get_base_model") else outer
     head, backbone, config = inner.get_output_embeddings(), inner.base_model, inner.config.get_text_config()
     if head is None or backbone is inner:
         raise UserError(
@@ -63,8 +64,9 @@ def split_model(model: nn.Module) -> SplitModel:
 def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Prompt and response of each row, joined and right-padded.
 
-    Returns ids [N, L], and for every response token (in the order of ``batch.mask.nonzero()``) its row and the position of the
-    hidden state that predicts it. With right padding a causal model needs no attention mask: real tokens never look at padding.
+    Returns ids [N, L], and for every response token (in the order of ``batch.mask.nonzero()``) its row and the
+    position of the hidden state that predicts it. With right padding a causal model needs no attention mask: real
+    tokens never look at padding.
     """
     prompt_mask, mask = batch.prompt_mask.bool(), batch.mask.bool()
     ids = torch.cat([batch.prompt, batch.tokens], 1)
@@ -92,10 +94,11 @@ def _stats(
 def response_columns(
     split: SplitModel, batch: Batch, *, temperature: float = 1.0, entropy: bool = False
 ) -> dict[str, Tensor]:
-    """``logp`` [N, T], and ``entropy`` [N, T] in nats where asked for, of the response tokens under a model; 0 on padding.
+    """``logp`` [N, T], and ``entropy`` [N, T] in nats where asked for, of the response tokens under a model; 0 on
+    padding.
 
-    The head is applied to the hidden states of response tokens alone, in chunks whose float32 logits stay below 256 MiB; where there is
-    more than one chunk, backward recomputes each. 16-bit models give float32 columns.
+    The head is applied to the hidden states of response tokens alone, in chunks whose float32 logits stay below 256
+    MiB; where there is more than one chunk, backward recomputes each. 16-bit models give float32 columns.
     """
     ids, row, position = pack(batch)
     hidden = split.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position]

@@ -36,13 +36,13 @@ class WarmStart:
     The number of steps is fixed, so that the result does not depend on the machine's speed.
     """
 
-    steps: Count = 1400
+    steps: Count = 1000
     """Optimiser steps."""
-    batch: Count = 16
-    """Solutions in a step."""
-    examples: Count = 8192
+    tokens: Count = 1100
+    """About how many tokens of prompts and solutions are in a step, so that a step costs the same for every task."""
+    examples: Count = 12_288
     """How many different solutions are drawn from the task; they are passed over as often as the steps need."""
-    lr: Positive = 4e-3
+    lr: Positive = 3e-3
     """Peak learning rate of AdamW; it rises linearly during ``warmup`` and falls linearly to zero after it."""
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the steps in which the learning rate rises."""
@@ -52,6 +52,9 @@ class WarmStart:
     """Decay of AdamW's second moment."""
     clip: Positive = 1.0
     """Largest norm of the gradient."""
+    terse: Fraction = 0.3
+    """Share of the solutions that are cut down to their last line, the answer: what people write is not always worked
+    out. The model then knows both ways; that working a question out pays is left to be learned from rewards."""
 
 
 WARM_START = WarmStart()
@@ -88,9 +91,11 @@ def warm_start(
     )
     shuffle = random.Random(seed)
     drawn = shuffle.sample(range(len(examples)), min(settings.examples, len(examples)))
-    rows = [_row(examples[i], tokenizer, model.config.max_position_embeddings) for i in drawn]
+    longest = model.config.max_position_embeddings
+    rows = [_row(examples[i], tokenizer, longest, terse=shuffle.random() < settings.terse) for i in drawn]
+    size = max(1, round(settings.tokens * len(rows) / sum(len(ids) for ids, _ in rows)))
     model.train()
-    for step, (tokens, labels) in enumerate(islice(_batches(rows, settings.batch, shuffle), settings.steps), 1):
+    for step, (tokens, labels) in enumerate(islice(_batches(rows, size, shuffle), settings.steps), 1):
         loss = _loss(model, tokens, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -113,13 +118,14 @@ Row = tuple[list[int], int]
 """Ids of prompt and response, and how many of them are the prompt's."""
 
 
-def _row(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int) -> Row:
+def _row(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int, *, terse: bool = False) -> Row:
     if example.solution is None:
         raise UserError(
             f"example {example.id} has no worked solution, which a warm start trains on: give a model of your own"
         )
     prompt = encode_prompt(tokenizer, example.prompt)
-    response = [*tokenizer.encode(example.solution, add_special_tokens=False), tokenizer.eos_token_id]
+    written = example.solution.splitlines()[-1] if terse else example.solution
+    response = [*tokenizer.encode(written, add_special_tokens=False), tokenizer.eos_token_id]
     if len(prompt) + len(response) > longest:
         raise UserError(f"example {example.id} has {len(prompt) + len(response)} tokens, and the model reads {longest}")
     return prompt + response, len(prompt)

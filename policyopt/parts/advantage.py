@@ -19,14 +19,16 @@ def group_sum(x: Tensor, group: Tensor) -> Tensor:
 
 
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
-    """Mean of ``x`` [N] over the rows of the same group, given back to every row, [N]; exactly x where all are equal."""
+    """Mean of ``x`` [N] over the rows of the same group, given back to every row, [N]; exactly x where all are
+    equal."""
     _, index = torch.unique(group, return_inverse=True)
     low = torch.full_like(x, torch.inf).scatter_reduce(0, index, x, "amin")[index]
     return low + group_sum(x - low, group) / group_sum(torch.ones_like(x), group)
 
 
 def group_std(x: Tensor, group: Tensor, ddof: int) -> Tensor:
-    """Standard deviation of ``x`` [N] over the rows of the same group, given back to every row, [N]; 0 for a row alone."""
+    """Standard deviation of ``x`` [N] over the rows of the same group, given back to every row, [N]; 0 for a row
+    alone."""
     square = group_sum((x - group_mean(x, group)) ** 2, group)
     return (square / (group_sum(torch.ones_like(x), group) - ddof).clamp(min=1)).sqrt()
 
@@ -37,12 +39,12 @@ class Normalise(Advantage):
 
     .. math:: A_{i,t} = \frac{R_i - c_i}{s_i + \epsilon}
 
-    R is ``reward`` plus the sum of the row's token rewards. Centre: ``none`` (0), ``constant`` (the field ``baseline``),
-    ``batch`` or ``group`` mean, or the mean of the other rows of the group (``leave-one-out``). Scale: ``none`` (1, no eps),
-    or the standard deviation of the ``batch`` or the ``group``. A group of one has no baseline but itself: its advantage is 0.
-    Sources: GRPO, arXiv:2402.03300, section 4.1.2 (group, group); Dr. GRPO, arXiv:2503.20783 (group, none);
-    RLOO, arXiv:2402.14740, eq. 4 (leave-one-out, none).
-    Our reading of what papers leave open: ddof 1 and eps 1e-6 (verl).
+    R is ``reward`` plus the sum of the row's token rewards. Centre: ``none`` (0), ``constant`` (the field
+    ``baseline``), ``batch`` or ``group`` mean, or the mean of the other rows of the group (``leave-one-out``). Scale:
+    ``none`` (1, no eps), or the standard deviation of the ``batch`` or the ``group``. A group of one has no baseline
+    but itself: its advantage is 0. Sources: GRPO, arXiv:2402.03300, section 4.1.2 (group, group); Dr. GRPO,
+    arXiv:2503.20783 (group, none); RLOO, arXiv:2402.14740, eq. 4 (leave-one-out, none). Our reading of what papers
+    leave open: ddof 1 and eps 1e-6 (verl).
     """
 
     centre: Literal["none", "constant", "batch", "group", "leave-one-out"] = "group"
@@ -85,7 +87,8 @@ def _scope(batch: Batch, over: str) -> Tensor:
 
 @part
 class StepNormalise(Advantage):
-    r"""Process supervision: rewards of single steps, normalised over all steps of the group, then summed from the token on.
+    r"""Process supervision: rewards of single steps, normalised over all steps of the group, then summed from the
+    token on.
 
     .. math:: \tilde r_{ij} = \frac{r_{ij} - \mathrm{mean}}{\mathrm{std} + \epsilon},\qquad A_{i,t} = \sum_{j:\, e_{ij} \ge t} \tilde r_{ij}
 
@@ -120,8 +123,9 @@ class GreedyBaseline(Advantage):
 
     .. math:: A_{i,t} = \gamma^{|y_i|-t}\,\mathrm{clip}(R_i - B_i, \pm c) + \rho_{i,t}
 
-    t counts from 0, so even the last token is discounted once; rho is the token reward of that token alone (a KL penalty is
-    not accumulated). Source: ReMax, arXiv:2310.10505, and the authors' trainer (liziniu/ReMax); the paper has gamma = 1.
+    t counts from 0, so even the last token is discounted once; rho is the token reward of that token alone (a KL
+    penalty is not accumulated). Source: ReMax, arXiv:2310.10505, and the authors' trainer (liziniu/ReMax); the paper
+    has gamma = 1.
     """
 
     gamma: Fraction = 1.0
@@ -150,8 +154,9 @@ class GAE(Advantage):
     .. math:: \delta_t = \rho_t + \gamma V_{t+1} - V_t,\qquad \hat A_t = \sum_l (\gamma\lambda)^l \delta_{t+l},\qquad
               A = (\hat A - \mu) / \sqrt{\sigma^2 + \epsilon}
 
-    rho holds the token rewards and, on the last token, the response's reward. Source: arXiv:1506.02438, eq. 16; whitening as in
-    openai/lm-human-preferences. Our reading: ddof 1, statistics over all tokens of the batch that was drawn.
+    rho holds the token rewards and, on the last token, the response's reward. Source: arXiv:1506.02438, eq. 16;
+    whitening as in openai/lm-human-preferences. Our reading: ddof 1, statistics over all tokens of the batch that was
+    drawn.
     """
 
     gamma: Fraction = 1.0

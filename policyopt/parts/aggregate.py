@@ -1,4 +1,5 @@
-"""Aggregations: the share of each token in the loss, [N, T]. N counts the rows of the mini-batch, |y_i| the tokens of row i."""
+"""Aggregations: the share of each token in the loss, [N, T]. N counts the rows of the mini-batch, |y_i| the tokens of
+row i."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from policyopt.parts.base import Aggregate, Positive, part
 class TokenMean(Aggregate):
     r"""``token-mean``: every token weighs the same, :math:`1/\sum_j|y_j|`. Source: DAPO, arXiv:2503.14476, eq. 8.
 
-    Our reading: the sum runs over the whole mini-batch, as in the released trainer; eq. 8 normalises inside each prompt's group.
+    Our reading: the sum runs over the whole mini-batch, as in the released trainer; eq. 8 normalises inside each
+    prompt's group.
     """
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -21,7 +23,8 @@ class TokenMean(Aggregate):
 
 @part
 class SeqMeanTokenMean(Aggregate):
-    r"""``seq-mean-token-mean``: every response weighs the same, :math:`1/(N|y_i|)`. Source: GRPO, arXiv:2402.03300, eq. 3."""
+    r"""``seq-mean-token-mean``: every response weighs the same, :math:`1/(N|y_i|)`. Source: GRPO, arXiv:2402.03300,
+    eq. 3."""
 
     def __call__(self, batch: Batch) -> Tensor:
         return batch.mask / batch.mask.sum(-1, keepdim=True).clamp(min=1) / batch.mask.shape[0]
@@ -31,8 +34,8 @@ class SeqMeanTokenMean(Aggregate):
 class SeqMeanTokenSum(Aggregate):
     r"""``seq-mean-token-sum``: token losses are summed in a response, then averaged over responses, :math:`1/N`.
 
-    The unbiased form of the policy gradient (REINFORCE). With a sequence ratio on every token it is LUSPO's length-weighted
-    sequence loss (arXiv:2602.05261).
+    The unbiased form of the policy gradient (REINFORCE). With a sequence ratio on every token it is LUSPO's
+    length-weighted sequence loss (arXiv:2602.05261).
     """
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -45,6 +45,7 @@ class Part:
     min_group: ClassVar[int] = 1
     """How many responses to one prompt the part needs for its statistic to exist."""
 
+
 class Shape(Part):
     """Reward shaping: returns the batch with ``reward`` [N] or ``token_reward`` [N, T] changed."""
 
@@ -96,7 +97,8 @@ class Weight(Part):
 
 
 class Aggregate(Part):
-    """How token losses become one number: returns the share [N, T] of each token, so that ``loss = (share * token_loss).sum()``.
+    """How token losses become one number: returns the share [N, T] of each token, so that ``loss = (share *
+    token_loss).sum()``.
 
     Shares depend on masks and lengths alone. They are made once on the whole mini-batch, which is why splitting
     it into micro-batches changes nothing.

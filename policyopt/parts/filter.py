@@ -14,9 +14,11 @@ from policyopt.parts.base import Filter, Unit, part
 
 @part
 class MixedOutcomes(Filter):
-    """Keep prompts that were answered both right and wrong: the others have no gradient (DAPO, arXiv:2503.14476, eq. 11).
+    """Keep prompts that were answered both right and wrong: the others have no gradient (DAPO, arXiv:2503.14476, eq.
+    11).
 
-    It looks at correctness, not at the shaped reward: a prompt whose answers are all right is dropped even where length penalties differ.
+    It looks at correctness, not at the shaped reward: a prompt whose answers are all right is dropped even where
+    length penalties differ.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"correct"})

@@ -16,8 +16,9 @@ def kl_estimate(logp: Tensor, ref_logp: Tensor, kind: Estimator) -> Tensor:
     r"""Estimate of KL(pi || ref) from each sampled token, [N, T], in nats.
 
     With :math:`k_1 = \log\pi - \log\pi_{ref}`: :math:`k_2 = k_1^2/2` and :math:`k_3 = e^{-k_1} - 1 + k_1`. k1 and k3 are unbiased
-    in value, k1 can be negative. As a loss their gradients differ: that of k2 is the gradient of the KL on-policy, that of
-    k1 is zero in expectation, that of k3 is the gradient of KL(ref || pi). Source: J. Schulman, "Approximating KL divergence", 2020.
+    in value, k1 can be negative. As a loss their gradients differ: that of k2 is the gradient of the KL on-policy,
+    that of k1 is zero in expectation, that of k3 is the gradient of KL(ref || pi). Source: J. Schulman,
+    "Approximating KL divergence", 2020.
     """
     k1 = logp - ref_logp
     if kind == "k1":

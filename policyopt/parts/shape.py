@@ -29,7 +29,8 @@ class Correctness(Shape):
 
 @part
 class OverlongPenalty(Shape):
-    r"""Soft overlong punishment: a penalty that grows linearly from 0 to -1 over the last ``share`` of the token budget.
+    r"""Soft overlong punishment: a penalty that grows linearly from 0 to -1 over the last ``share`` of the token
+    budget.
 
     .. math:: \mathrm{clip}\Big(\frac{(L_{max} - L_c) - |y|}{L_c}, -1, 0\Big),\qquad L_c = share \cdot L_{max}
 
@@ -52,7 +53,8 @@ class OverlongPenalty(Shape):
 
 @part
 class TruncatedReward(Shape):
-    """A fixed reward for responses cut off at the budget, in the place of the judge's score (TRL: ``missing_eos_penalty``)."""
+    """A fixed reward for responses cut off at the budget, in the place of the judge's score (TRL:
+    ``missing_eos_penalty``)."""
 
     reward: Finite = 0.0
     """What a truncated response is worth."""

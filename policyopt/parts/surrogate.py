@@ -51,7 +51,8 @@ class PPOClip(Surrogate):
 
 @part
 class RatioTimesAdvantage(Surrogate):
-    r"""The unclipped importance-weighted surrogate :math:`-r A` (conservative policy iteration; arXiv:1707.06347, eq. 6)."""
+    r"""The unclipped importance-weighted surrogate :math:`-r A` (conservative policy iteration; arXiv:1707.06347, eq.
+    6)."""
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return -log_ratio.exp() * batch.advantage

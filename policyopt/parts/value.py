@@ -20,7 +20,8 @@ def token_rewards(batch: Batch) -> Tensor:
 def gae(batch: Batch, gamma: float, lam: float) -> Tensor:
     r"""Generalised advantage estimates [N, T] before any whitening (arXiv:1506.02438, eq. 16).
 
-    The recursion runs over the policy's own tokens: where text of others stands in between, the next *policy* token's value counts.
+    The recursion runs over the policy's own tokens: where text of others stands in between, the next *policy* token's
+    value counts.
     """
     reward, value, mask = token_rewards(batch), batch.old_value, batch.mask
     advantage = torch.zeros_like(reward)

@@ -1,0 +1,1 @@
+"""Rollouts: programs that draw responses."""

@@ -41,7 +41,7 @@ class Builtin:
 
 
 def _chain_sum(entry: Entry) -> tuple[list[str], str]:
-    """``12+7-16``: a running total."""
+    """``9+6-1+4``: a running total."""
     first, *rest = entry["metadata"]["expression"].split()
     total, lines = int(first), []
     for sign, term in zip(rest[::2], rest[1::2], strict=True):
@@ -117,8 +117,8 @@ def _simple_equations(entry: Entry) -> tuple[list[str], str]:
 
 BUILTIN: dict[str, Builtin] = {
     "chain_sum": Builtin(
-        summary="sums of three numbers: 12+70-16=?",
-        config={"min_terms": 3, "max_terms": 3, "min_digits": 2, "max_digits": 2},
+        summary="sums of four numbers: 9+6-1+4=?",
+        config={"min_terms": 4, "max_terms": 4, "min_digits": 1, "max_digits": 1},
         prompt=lambda e: e["metadata"]["expression"].replace(" ", "") + "=?",
         steps=_chain_sum,
         max_tokens=48,

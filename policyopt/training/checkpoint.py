@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policyopt.errors import UserError
+from policyopt.training.logging import disk_errors
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _FILES = (_TENSORS, _STATE)
@@ -37,35 +36,47 @@ def save_checkpoint(
     """Write ``folder/step-000012`` and delete all but the newest ``keep``.
 
     The files are written and synced under another name, then renamed: whoever looks sees a whole checkpoint or none.
-    Raises :class:`~policyopt.errors.UserError` when the disk is full; nothing is left behind and older checkpoints stay.
+    Raises :class:`~policyopt.errors.UserError` when the disk is full or may not be written; nothing is left behind and older
+    checkpoints stay.
     """
     final = folder / f"step-{step:06d}"
     scratch = folder / f"tmp-{final.name}"
-    try:
-        for leftover in folder.glob("tmp-*"):  # of a run that was killed while it wrote
-            shutil.rmtree(leftover)
-        scratch.mkdir(parents=True)
-        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, scratch / _TENSORS)
-        (scratch / _STATE).write_text(json.dumps({"step": step} | dict(state)))
-        manifest = {name: {"bytes": (scratch / name).stat().st_size, "sha256": _digest(scratch / name)} for name in _FILES}
-        (scratch / _MANIFEST).write_text(json.dumps(manifest))
-        for path in (*scratch.iterdir(), scratch):
-            _sync(path)
-        if final.exists():  # moved away whole, because half of it must never stand under its name
-            final.rename(folder / f"tmp-old-{final.name}")
-        scratch.rename(final)
-        _sync(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise UserError(
-                f"{folder}: the disk is full, checkpoint {final.name} was not written; free space and resume the run"
-            ) from error
-        raise
-    for old in _checkpoints(folder)[:-keep]:
-        gone = old.rename(folder / f"tmp-old-{old.name}")
-        shutil.rmtree(gone, ignore_errors=True)
+    with disk_errors(final):
+        try:
+            _write(scratch, {"step": step} | dict(state), tensors)
+            if final.exists():
+                final.rename(folder / f"tmp-old-{final.name}")
+            scratch.rename(final)
+            _sync(folder)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        prune(folder, keep)
     return final
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints, and what a run left that was killed while it wrote."""
+    for old in _checkpoints(folder)[:-keep]:
+        old.rename(folder / f"tmp-old-{old.name}")  # half of one must never stand under its name
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    for scrap in folder.glob("tmp-*"):
+        shutil.rmtree(scrap)
+
+
+def _write(scratch: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """The files of a checkpoint, on the disk for good."""
+    _sweep(scratch.parent)
+    scratch.mkdir(parents=True)
+    save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, scratch / _TENSORS)
+    (scratch / _STATE).write_text(json.dumps(state))
+    manifest = {name: {"bytes": (scratch / name).stat().st_size, "sha256": _digest(scratch / name)} for name in _FILES}
+    (scratch / _MANIFEST).write_text(json.dumps(manifest))
+    for path in (*scratch.iterdir(), scratch):
+        _sync(path)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

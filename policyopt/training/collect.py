@@ -71,7 +71,8 @@ class Collector:
     max_failed: float = 1.0
 
     def draw(self, recipe: Recipe, step: int, prompts: int) -> Drawn:
-        """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``rollout.rounds`` rounds of drawing find them.
+        """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``rollout.rounds`` rounds of
+        drawing find them.
 
         Raises :class:`~policyopt.errors.UserError` when the judge fails on more than ``max_failed`` of the responses.
         """
@@ -86,7 +87,7 @@ class Collector:
             "time/judge": 0.0,
             "time/score": 0.0,
         }
-        groups = 0
+        groups, skipped = 0, self.stream.skipped
         for _ in range(recipe.rollout.rounds):
             if groups >= prompts:
                 break
@@ -95,6 +96,7 @@ class Collector:
             records += found
             groups += len(set(piece.group.tolist()))
         stats["filtered"] = 1 - groups / stats["prompts"]
+        stats["prompts/skipped"] = float(self.stream.skipped - skipped)
         if groups == 0:
             return Drawn(None, [], stats)
         return Drawn(join(pieces).to(self.engine.device), records, stats)

@@ -46,7 +46,7 @@ class Optim:
 class Evaluation:
     """How held-out accuracy is measured."""
 
-    every: Whole = 20
+    every: Whole = 10
     """Evaluate every so many steps; 0 for before and after only."""
     prompts: Count = 256
     """How many held-out prompts, greedy."""
@@ -91,7 +91,7 @@ class TrainConfig:
     judge: Name | None = None
     """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``;
     unset: the task's own."""
-    steps: Count = 100
+    steps: Count = 60
     """Batches to train on."""
     batch: Count = 128
     """Responses per step; a multiple of the recipe's group size."""
@@ -129,7 +129,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch % self.recipe.rollout.size:
             raise ValueError(
-                f"batch is {self.batch} responses, which is not a multiple of recipe.rollout.size ({self.recipe.rollout.size})"
+                f"batch is {self.batch} responses, which is not a multiple of recipe.rollout.size "
+                f"({self.recipe.rollout.size})"
             )
         if self.prompts % self.recipe.update.minibatches:
             raise ValueError(
@@ -177,13 +178,14 @@ def config_from_yaml(path: Path, base: TrainConfig | None = None) -> TrainConfig
     Raises :class:`~policyopt.errors.UserError` naming the file, the line or the field.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{where}: not valid YAML ({reason})") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of fields such as `steps: 100`")
     try:

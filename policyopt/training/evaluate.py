@@ -60,8 +60,8 @@ class Evaluator:
         """Raises :class:`~policyopt.errors.UserError` when no question fits into the context."""
         if not any(self._fits(self._encode(e)) for e in self.examples):
             raise UserError(
-                f"all held-out prompts are longer than the {self.longest} tokens that the model's context leaves beside the "
-                "response: lower --max-tokens, or take a model with a longer context"
+                f"all held-out prompts are longer than the {self.longest} tokens that the model's context leaves "
+                "beside the response: lower --max-tokens, or take a model with a longer context"
             )
 
     def __call__(self, samples: int = 0, k: int = 1, progress: Callable[[int, int], None] | None = None) -> Scores:

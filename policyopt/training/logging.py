@@ -28,15 +28,16 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a forbidden place into a :class:`UserError` that names ``path``."""
     try:
         yield
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as e:
+        number = getattr(e, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(e):  # safetensors says it in words
             raise UserError(
                 f"{path}: the disk is full, so this file could not be written. Free some space, then go on with "
                 "--resume and the folder of the run"
             ) from e
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if isinstance(e, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(
-                f"{path}: may not be written ({os.strerror(e.errno)}). Choose another folder with --out"
+                f"{path}: may not be written ({os.strerror(number)}). Choose another folder with --out"
             ) from e
         raise
 

@@ -22,7 +22,7 @@ from policyopt.engine.local import LocalEngine, UpdateReport
 from policyopt.errors import UserError
 from policyopt.objective import credit
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.training.checkpoint import load_checkpoint, save_checkpoint
+from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
@@ -128,7 +128,8 @@ class Trainer:
         return state.queue.popleft()
 
     def update(self, batch: Batch) -> tuple[list[UpdateReport], torch.Tensor]:
-        """All passes over a batch. Returns what each optimiser step did and the token weights [N, T] of the first pass."""
+        """All passes over a batch. Returns what each optimiser step did and the token weights [N, T] of the first
+        pass."""
         recipe, reports, weight = self.state.recipe, [], torch.zeros_like(batch.mask)
         for epoch in range(recipe.update.epochs):
             for rows in minibatches(batch, recipe.update.minibatches, (self.config.seed, self.state.step, epoch)):
@@ -218,7 +219,8 @@ class Trainer:
         save_checkpoint(self.out / "checkpoints", state.step, plain, tensors, self.config.checkpoints.keep)
 
     def load(self) -> bool:
-        """Go back to the newest checkpoint of the run's folder, if there is one. The log is cut back to it, or emptied."""
+        """Go back to the newest checkpoint of the run's folder, if there is one. The log is cut back to it, or
+        emptied."""
         found = load_checkpoint(self.out / "checkpoints")
         if found is None:
             self.log.rewind({})
@@ -242,6 +244,7 @@ class Trainer:
             setattr(state, name, value)
         self.collector.stream.cursor, self.collector.stream.skipped = saved["cursor"], saved["skipped_prompts"]
         self.log.rewind(saved["log"])
+        prune(self.out / "checkpoints", self.config.checkpoints.keep)
         return True
 
     def _drawn(self, i: int, saved: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawn:

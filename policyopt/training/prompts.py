@@ -15,8 +15,8 @@ from policyopt.tasks.base import Example
 class PromptStream:
     """Every training prompt once per pass, in an order that follows from the seed and the pass alone.
 
-    The whole state is ``cursor``, the number of prompts taken so far: a resumed run goes on where it stopped. Prompts of more than
-    ``longest`` tokens are refused, or skipped and counted; they are never cut.
+    The whole state is ``cursor``, the number of prompts taken so far: a resumed run goes on where it stopped. Prompts
+    of more than ``longest`` tokens are refused, or skipped and counted; they are never cut.
     """
 
     def __init__(self, examples: Sequence[Example], tokenizer: Any, *, seed: int, longest: int, skip: bool) -> None:
@@ -26,7 +26,7 @@ class PromptStream:
         self._order: tuple[int, np.ndarray] | None = None
 
     def check(self) -> int:
-        """Read the prompts before the first step: all of a list, the first 256 of questions that are made when asked for.
+        """Read the prompts before the first step: all of a list, the first 256 of questions that are made on demand.
 
         Returns how many are too long. Raises :class:`~policyopt.errors.UserError` for a prompt that is too long where
         such prompts are refused, and where all are.
@@ -59,12 +59,15 @@ class PromptStream:
         return out
 
     def encode(self, example: Example) -> tuple[int, ...]:
-        """The tokens of a prompt. Raises :class:`~policyopt.errors.UserError` for one that is too long, unless it is skipped."""
+        """The tokens of a prompt.
+
+        Raises :class:`~policyopt.errors.UserError` for one that is too long, unless such prompts are skipped.
+        """
         tokens = tuple(encode_prompt(self.tokenizer, example.prompt))
         if len(tokens) > self.longest and not self.skip:
             raise UserError(
-                f"prompt {example.id} has {len(tokens)} tokens, and the model's context leaves {self.longest} beside the response: "
-                "shorten it, lower --max-tokens, or leave such prompts out with --long-prompts skip"
+                f"prompt {example.id} has {len(tokens)} tokens, and the model's context leaves {self.longest} beside "
+                "the response: shorten it, lower --max-tokens, or leave such prompts out with --long-prompts skip"
             )
         return tokens
 

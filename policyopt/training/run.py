@@ -23,14 +23,14 @@ from policyopt.lens.report import write_report
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import DTypeName, Policy, load_policy
 from policyopt.recipe import Recipe
-from policyopt.tasks import load_task
+from policyopt.tasks import builtin_tasks, load_task
 from policyopt.tasks.base import Example, Task, Verdict, user
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
-from policyopt.training.logging import RunLog
+from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
 
@@ -43,7 +43,8 @@ class Result:
     """What a run left behind."""
 
     out: Path
-    """Folder of the run: ``model/``, ``report.html``, ``metrics.jsonl``, ``samples.jsonl``, ``summary.json``, ``checkpoints/``."""
+    """Folder of the run: ``model/``, ``report.html``, ``metrics.jsonl``, ``samples.jsonl``, ``summary.json``,
+    ``checkpoints/``."""
     summary: dict[str, Any]
     """What ``summary.json`` holds: accuracy, length, format and pass@k before and after, steps, seconds."""
     policy: Policy
@@ -67,7 +68,7 @@ def train(recipe: Recipe, *, resume: str | Path | None = None, quiet: bool = Fal
 def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False) -> Result:
     """Carry out a configuration, or go on with the run in the folder ``resume``.
 
-    Everything that can be wrong with the input is found before the first step, and the run's folder is then left as it was.
+    What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
     with claimed(config, resume) as out:
         task = load_task(config.task, judge=config.judge, seed=config.seed, heldout=config.eval.prompts)
@@ -94,26 +95,31 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             optim = config.optim
             engine = LocalEngine(
                 policy, config.recipe, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
-                eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
+                eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm,
+                micro_batch=config.micro_batch,
             )  # fmt: skip
             collector = Collector(engine, stream, judge, budget, config.seed, most)
             evaluator = Evaluator(policy, engine.sampler, judge, task.heldout, budget, longest, config.seed)
             evaluator.check()
             judge.ready()
             need_space(out, engine, config.checkpoints.keep)
-            write_config(out, config, new=resume is None)
+            if resume is None:
+                write_config(out, config, new=True)
             with RunLog(out) as log:
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
-                if resume is not None and trainer.load():
-                    console.note(f"resumed after step {trainer.state.step}")
-                elif resume is not None:
-                    console.note("no checkpoint yet: starting again")
+                if resume is not None:
+                    found = trainer.load()
+                    console.note(f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again")
+                    write_config(out, config, new=False)
                 stopped = trainer.fit()
                 after = trainer.evaluate("after").summary
             summary = summarise(config, trainer, task, stopped, after)
-            policy.save(out / "model")
-            (out / "summary.json").write_text(json.dumps(summary, indent=1))
-            write_report(out)
+            with disk_errors(out):
+                policy.save(out / "model")
+                scratch = out / "tmp-summary.json"
+                scratch.write_text(json.dumps(summary, indent=1))
+                scratch.replace(out / "summary.json")
+                write_report(out)
     return Result(out, summary, policy)
 
 
@@ -146,7 +152,9 @@ def load_model(model: str, task: Task, progress: Progress | None = None, **optio
             if progress is None
             else lambda step, total, loss: progress("warm start (once, then cached)", step, total)
         )
-        model = str(build_embedded(task, progress=tell))
+        # The same model for every seed of a run: what a seed changes is the training that follows.
+        start = load_task(task.name, heldout=1) if task.name in builtin_tasks() else task
+        model = str(build_embedded(start, progress=tell))
     return load_policy(model, **options)
 
 
@@ -157,7 +165,8 @@ def room(policy: Policy, max_tokens: int | None, task: Task) -> tuple[int, int]:
     if longest < 1:
         asked = f"--max-tokens {budget}" if max_tokens else f"the budget of {budget} tokens that {task.name} suggests"
         raise UserError(
-            f"{asked} leaves no room for a prompt in the model's context of {policy.context} tokens: set a lower --max-tokens"
+            f"{asked} leaves no room for a prompt in the model's context of {policy.context} tokens: "
+            "set a lower --max-tokens"
         )
     return budget, longest
 
@@ -167,7 +176,7 @@ def room(policy: Policy, max_tokens: int | None, task: Task) -> tuple[int, int]:
 
 @contextmanager
 def claimed(config: TrainConfig, resume: Path | None) -> Iterator[Path]:
-    """The folder of a run. A new one is made at once, so that no other run takes it, and goes away if nothing is written.
+    """The folder of a run. A new one is made at once, so that no other run takes it; it goes if nothing is written.
 
     Raises :class:`~policyopt.errors.UserError` where the folder holds another run, or no run to go on with.
     """
@@ -226,7 +235,11 @@ def same_run(config: TrainConfig, folder: Path) -> None:
     if config.out not in (None, old.out, folder):
         raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
     free = {"steps", "out", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
-    mine, theirs = ({k: v for k, v in c.to_dict().items() if k not in free} for c in (config, old))
+    # A dataset without held-out rows of its own trains on what is not held out, so that their number stays.
+    mine, theirs = (
+        {k: v for k, v in c.to_dict().items() if k not in free} | {"eval": {"prompts": c.eval.prompts}}
+        for c in (config, old)
+    )
     for path in differences(mine, theirs):
         raise UserError(
             f"--resume {folder}: that run has {path} = {at(theirs, path)}, not {at(mine, path)}; "
@@ -239,14 +252,15 @@ def write_config(out: Path, config: TrainConfig, *, new: bool) -> None:
     path = out / "config.yaml"
     scratch = out / "tmp-config.yaml"
     try:
-        scratch.write_text(config.to_yaml())
         if new:
-            path.hardlink_to(scratch)  # fails where another run was faster
-        else:
-            scratch.replace(path)
+            path.touch(exist_ok=False)
+        scratch.write_text(config.to_yaml())
+        scratch.replace(path)
     except FileExistsError:
         raise UserError(f"--out {out}: another run has just started there; choose another folder") from None
     except OSError as error:
+        if new:
+            path.unlink(missing_ok=True)
         raise UserError(
             f"{path}: the configuration cannot be written ({error.strerror}); choose another folder with --out"
         ) from error
@@ -267,7 +281,8 @@ def need_space(out: Path, engine: LocalEngine, keep: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            f"{out}: the run needs about {needed >> 20} MiB for checkpoints and model, the disk has {free >> 20} MiB free"
+            f"{out}: the run needs about {needed >> 20} MiB for checkpoints and model, "
+            f"the disk has {free >> 20} MiB free; make room, keep fewer (--checkpoints.keep), or choose another --out"
         )
 
 
@@ -299,7 +314,7 @@ def sample_model(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
 
-    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, and for a prompt that does not fit.
+    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, or a prompt does not fit.
     """
     if n < 1 or questions < 1 or temperature < 0:
         raise UserError(

@@ -16,8 +16,9 @@ def dr_grpo(
 
     .. math:: A_i = R_i - \mathrm{mean},\qquad L = \frac{1}{N L_{max}}\sum_i\sum_t \max(-r_{i,t}A_i, -\mathrm{clip}(r_{i,t})A_i)
 
-    L_max = ``loss_norm``, a constant in tokens; None takes the run's budget, as in the authors' code. Dividing by the length
-    favours long wrong answers, dividing by the std favours prompts that are nearly always or nearly never solved.
+    L_max = ``loss_norm``, a constant in tokens; None takes the run's budget, as in the authors' code. Dividing by the
+    length favours long wrong answers, dividing by the std favours prompts that are nearly always or nearly never
+    solved.
     """
     return grpo(low, high, kl_coef=0.0, group_size=group_size).replace(
         advantage=Normalise(centre="group", scale="none"),

@@ -14,7 +14,8 @@ def luspo(low: float | None = 2e-3, high: float | None = 2.5e-3, group_size: int
 
     .. math:: L = \frac1N\sum_i |y_i|\max(-s_i A_i, -\mathrm{clip}(s_i, 1-\epsilon_l, 1+\epsilon_h)A_i)
 
-    In GSPO the gradient of a token shrinks with the length of its response, because the ratio is a mean; the factor cancels that:
-    an unclipped token has the gradient :math:`-s_i A_i / N` whatever the length. Defaults from TRL's recipe (section 5.1 of the paper).
+    In GSPO the gradient of a token shrinks with the length of its response, because the ratio is a mean; the factor
+    cancels that: an unclipped token has the gradient :math:`-s_i A_i / N` whatever the length. Defaults from TRL's
+    recipe (section 5.1 of the paper).
     """
     return gspo(low, high, group_size=group_size).replace(aggregate=SeqMeanTokenSum())

@@ -27,12 +27,12 @@ def reinforce(
 
     .. math:: L = -\frac1N \sum_i (R_i - b_i) \sum_t \log\pi_\theta(y_{i,t})
 
-    R_i [N] reward, b_i a number that does not depend on the response: nothing, a ``constant``, the moving average of the rewards
-    of earlier steps with ``momentum`` (which starts at ``constant``, or at 0), or the mean over the batch or over the responses to
-    the prompt. Raises ``ValueError`` where ``baseline="constant"`` comes without one.
+    R_i [N] reward, b_i a number that does not depend on the response: nothing, a ``constant``, the moving average of
+    the rewards of earlier steps with ``momentum`` (which starts at ``constant``, or at 0), or the mean over the batch
+    or over the responses to the prompt. Raises ``ValueError`` where ``baseline="constant"`` comes without one.
 
-    Source: Williams 1992; for language models Ahmadian et al., arXiv:2402.14740, whose vanilla form has the moving average.
-    Our reading: token sums (the unbiased form); frameworks that average over tokens reweight the rows.
+    Source: Williams 1992; for language models Ahmadian et al., arXiv:2402.14740, whose vanilla form has the moving
+    average. Our reading: token sums (the unbiased form); frameworks that average over tokens reweight the rows.
     """
     if baseline == "constant" and constant is None:
         raise ValueError(

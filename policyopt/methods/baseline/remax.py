@@ -16,9 +16,9 @@ def remax(gamma: float = 1.0, kl_coef: float = 0.05, reward_clip: float | None =
     .. math:: A_{i,t} = \gamma^{|y_i|-t}\,\mathrm{clip}(R_i - B_i, \pm c) - \beta\,\log\frac{\pi_{old}}{\pi_{ref}}(y_{i,t}),\qquad
               L = -\frac{1}{\sum_i |y_i|}\sum_{i,t} A_{i,t}\log\pi_\theta(y_{i,t})
 
-    R_i reward of the sampled response, B_i of the greedy one, c = ``reward_clip``, beta = ``kl_coef``. A prompt costs one more
-    decoding and no value model. Defaults from the authors' scripts, except gamma: 1 is the paper's, 0.99 the scripts'.
-    Our reading: the KL of a token counts on that token only, as in the code.
+    R_i reward of the sampled response, B_i of the greedy one, c = ``reward_clip``, beta = ``kl_coef``. A prompt costs
+    one more decoding and no value model. Defaults from the authors' scripts, except gamma: 1 is the paper's, 0.99 the
+    scripts'. Our reading: the KL of a token counts on that token only, as in the code.
     """
     return reinforce(baseline="none").replace(
         rollout=GroupWithGreedy(size=group_size),

@@ -16,8 +16,9 @@ def rloo(kl_coef: float = 0.03, group_size: int = 4) -> Recipe:
     .. math:: R_i = r_i - \beta\sum_t \log\frac{\pi_{old}}{\pi_{ref}},\qquad A_i = R_i - \frac{1}{k-1}\sum_{j\ne i} R_j,\qquad
               L = -\frac1N \sum_i A_i \sum_t \log\pi_\theta(y_{i,t})
 
-    k = ``group_size``, beta = ``kl_coef``. The advantages of a group sum to zero; with k = 2 they are plus and minus the difference.
-    Defaults: section 4 of the paper (k 2 or 4, beta 0.03). The baseline leaves out the row itself, which keeps the gradient unbiased.
+    k = ``group_size``, beta = ``kl_coef``. The advantages of a group sum to zero; with k = 2 they are plus and minus
+    the difference. Defaults: section 4 of the paper (k 2 or 4, beta 0.03). The baseline leaves out the row itself,
+    which keeps the gradient unbiased.
     """
     return reinforce(baseline="none").replace(
         rollout=Group(size=group_size),

@@ -20,14 +20,16 @@ def dapo(
     minibatches: int = 1,
     group_size: int = 8,
 ) -> Recipe:
-    r"""Four repairs of GRPO for long reasoning: a higher upper bound, dynamic sampling, a token-mean loss, a soft length penalty.
+    r"""Four repairs of GRPO for long reasoning: a higher upper bound, dynamic sampling, a token-mean loss, a soft
+    length penalty.
 
     .. math:: L = \frac{1}{\sum_i|y_i|}\sum_i\sum_t\max(-r_{i,t}A_i, -\mathrm{clip}(r_{i,t}, 1-\epsilon_{low}, 1+\epsilon_{high})A_i)
 
-    Only prompts with both right and wrong answers are kept; prompts are drawn until the batch is full, at most ``rounds`` times.
-    The reward is +1 or -1, minus a penalty that grows to 1 over the last ``overlong_share`` of the budget. No KL.
-    Source: arXiv:2503.14476, eq. 8 to 13. Defaults from section 4.1, where 20 % of the budget is the soft margin; the paper has
-    groups of 16 and 16 updates per rollout (``minibatches``). Our reading: the divisor counts the tokens of the mini-batch.
+    Only prompts with both right and wrong answers are kept; prompts are drawn until the batch is full, at most
+    ``rounds`` times. The reward is +1 or -1, minus a penalty that grows to 1 over the last ``overlong_share`` of the
+    budget. No KL. Source: arXiv:2503.14476, eq. 8 to 13. Defaults from section 4.1, where 20 % of the budget is the
+    soft margin; the paper has groups of 16 and 16 updates per rollout (``minibatches``). Our reading: the divisor
+    counts the tokens of the mini-batch.
     """
     return grpo(low, high, kl_coef=0.0).replace(
         rollout=Group(size=group_size, rounds=rounds),

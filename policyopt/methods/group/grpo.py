@@ -23,9 +23,10 @@ def grpo(
     .. math:: A_i = \frac{R_i - \mathrm{mean}}{\mathrm{std} + \epsilon},\qquad
               L = \frac1N\sum_i\frac1{|y_i|}\sum_t \max(-r_{i,t}A_i, -\mathrm{clip}(r_{i,t}, 1-\epsilon_l, 1+\epsilon_h)A_i) + \beta\,k3_{i,t}
 
-    Mean and std run over the responses to one prompt; beta = ``kl_coef`` weighs a KL to the reference in the loss, unclipped.
-    Source: DeepSeekMath, arXiv:2402.03300, eq. 3 and 4, beta 0.04 from section 4.2. The clip of 0.2 is what frameworks take.
-    Our reading: std with ddof 1 and eps 1e-6 (the paper leaves both open); ``group_size`` 8 where the paper has 64.
+    Mean and std run over the responses to one prompt; beta = ``kl_coef`` weighs a KL to the reference in the loss,
+    unclipped. Source: DeepSeekMath, arXiv:2402.03300, eq. 3 and 4, beta 0.04 from section 4.2. The clip of 0.2 is
+    what frameworks take. Our reading: std with ddof 1 and eps 1e-6 (the paper leaves both open); ``group_size`` 8
+    where the paper has 64.
     """
     return ppo(low, high, kl_coef=0.0, epochs=epochs, group_size=group_size).replace(
         advantage=Normalise(centre="group", scale="group"),

@@ -23,9 +23,10 @@ def gspo(
     .. math:: s_i = \exp\Big(\frac1{|y_i|}\sum_t\log\frac{\pi_\theta}{\pi_{old}}(y_{i,t})\Big),\qquad
               L = \frac1N\sum_i\max(-s_iA_i, -\mathrm{clip}(s_i, 1-\epsilon_l, 1+\epsilon_h)A_i)
 
-    The reward belongs to the response, so the correction should too; the bounds are small because a mean of log-ratios is.
-    ``level="token"`` is GSPO-token: the value of s_i with the gradient of each token, for advantages that differ in a response.
-    Source: arXiv:2507.18071, eq. 5 to 7 and 14; bounds and four mini-batches from section 5.1. No KL.
+    The reward belongs to the response, so the correction should too; the bounds are small because a mean of
+    log-ratios is. ``level="token"`` is GSPO-token: the value of s_i with the gradient of each token, for advantages
+    that differ in a response. Source: arXiv:2507.18071, eq. 5 to 7 and 14; bounds and four mini-batches from section
+    5.1. No KL.
     """
     return grpo(low, high, kl_coef=0.0, group_size=group_size).replace(
         ratio=SequenceRatio() if level == "sequence" else SequenceRatioPerToken(),

@@ -1,0 +1,39 @@
+"""Silence for a while what transformers shows of its own accord."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and warnings of transformers, but with those of downloads; afterwards as it was before.
+
+    Also a decorator: ``@quiet()``.
+    """
+    level, bars, downloads = (
+        logging.get_verbosity(),
+        logging.is_progress_bar_enabled(),
+        not are_progress_bars_disabled(),
+    )
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # of downloads as well
+    _show(logging.is_progress_bar_enabled(), downloads)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        _show(bars, downloads)
+
+
+def _show(bars: bool, downloads: bool) -> None:
+    if bars:
+        logging.enable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    else:
+        disable_progress_bars()

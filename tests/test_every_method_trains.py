@@ -1,0 +1,68 @@
+"""Every method of the registry trains: whole steps, from the prompt to the changed weights and the log."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from policyopt.registry import Method
+from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
+from policyopt.training.run import run
+from tests.batches import EVERY_METHOD
+from tests.commands import lines, write_rows
+
+JUDGE = '''
+def vowels(prompt, response, answer):
+    """Right about every second time, whatever an untrained model writes."""
+    return {"score": len(response) / 10, "correct": sum(map(ord, response)) % 2 == 0}
+'''
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    place = tmp_path_factory.mktemp("task")
+    (place / "judge.py").write_text(JUDGE)
+    data = write_rows(place / "data.jsonl", ({"prompt": f"{i}?", "answer": "?"} for i in range(32)))
+    return {"task": str(data), "judge": f"{place / 'judge.py'}:vowels"}
+
+
+@EVERY_METHOD
+def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str], tmp_path: Path) -> None:
+    recipe = method()
+    prompts = max(4, recipe.update.minibatches)
+    config = TrainConfig(
+        recipe=recipe, model=str(tiny_model), steps=2, batch=prompts * recipe.rollout.size, max_tokens=12, device="cpu",
+        out=tmp_path / "run", optim=Optim(lr=1e-3), eval=Evaluation(prompts=4, samples=2, k=2), log_samples=100,
+        checkpoints=Checkpoints(keep=1), **task,
+    )  # fmt: skip
+    result = run(config, quiet=True)
+
+    before, after = load_file(tiny_model / "model.safetensors"), load_file(result.out / "model" / "model.safetensors")
+    metrics = lines(result.out / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == [0, 1, 2]
+    missing = [(row["step"], name) for row in metrics for name, value in row.items() if value is None]
+    assert not missing, "null stands for what is not finite"
+    for row in metrics[1:]:
+        assert row["update/skipped"] == 0
+        assert row["update/count"] == recipe.update.epochs * recipe.update.minibatches
+        assert row["prompts"] >= prompts
+        assert 0 < row["signal/groups"] <= 1
+        assert row["grad_norm"] > 0
+        assert row["mismatch/max"] < 1e-4
+        assert 0 < row["entropy"] < math.log(102)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(x.isfinite().all() for x in after.values())
+
+    trained = [row for row in lines(result.out / "samples.jsonl") if row["phase"] == "train"]
+    assert len(trained) == 2 * min(config.batch, 100)
+    assert any(w != 0 for row in trained for w in row["weights"])
+    assert all(len(row["weights"]) == len(row["pieces"]) == row["length"] for row in trained)
+    summary = json.loads((result.out / "summary.json").read_text())
+    assert (summary["method"], summary["steps"], summary["stopped"]) == (method.name, 2, "finished")
+    assert {"accuracy", "format", "length", "pass@2"} <= summary["before"].keys() & summary["after"].keys()
+    assert (result.out / "report.html").stat().st_size > 10_000
