@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Refused as error:
         return _complain(str(error))
     except SystemExit as end:  # tyro has printed the help, or what is wrong with the line
-        return int(end.code or 0)
+        return _complain(end.code) if isinstance(end.code, str) else end.code or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -195,6 +195,8 @@ def _recipe(method: Method, asked: Any) -> Recipe:
     except ValidationError as error:
         part = "" if error.title == "Recipe" else f": {error.title}"
         raise UserError(explain(error, method.name + part)) from error
+    except ValueError as error:
+        raise UserError(f"{method.name}: {error}") from error
 
 
 def _same_method(method: Method, wanted: Recipe, found: Recipe, where: Path, advice: str) -> None:
@@ -327,23 +329,34 @@ class ListOptions:
 
 def _list(args: list[str]) -> int:
     options = _options(ListOptions(), args, "list")
+    from itertools import groupby
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from policyopt.registry import methods
 
     names = ("family", "parent", "source", "confidence", "summary")
     ordered = sorted(methods().values(), key=lambda m: (m.family, m.name))
     rows = [{"method": m.name} | {name: getattr(m, name) for name in names} for m in ordered]
+    console = Console(highlight=False)
     if options.json:
         print(json.dumps(rows, indent=1))
-        return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    heads = ("method", "family", "parent", "source", "facts from", "what it does")
-    table = Table(*heads, title=f"{len(rows)} methods", title_justify="left")
-    for row in rows:
-        table.add_row(*(row[name] or "" for name in ("method", *names)))
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=200).print(table)
+    elif not console.is_terminal:  # a line for each, in columns
+        cells = [[row[name] or "-" for name in ("method", *names)] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    else:
+        for family, members in groupby(rows, key=lambda row: row["family"]):
+            table = Table(title=family, title_justify="left", title_style="bold", box=None, show_header=False)
+            table.add_column(style="cyan", no_wrap=True, min_width=max(len(row["method"]) for row in rows))
+            for row in members:
+                origin = f"child of {row['parent']}, " if row["parent"] else ""
+                table.add_row(row["method"], Text(row["summary"]))
+                table.add_row("", Text(f"{origin}{row['source']}; facts from: {row['confidence']}", style="dim"))
+            console.print(table)
     return 0
 
 

@@ -15,13 +15,18 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled as hub_bars_disabled
+from huggingface_hub.utils.tqdm import disable_progress_bars as disable_hub_bars
+from huggingface_hub.utils.tqdm import enable_progress_bars as enable_hub_bars
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 import policyopt
 from policyopt.cli import main, parse_config
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.quiet import quiet
 from policyopt.options import plain
 from policyopt.registry import Method, get_method, methods
 from policyopt.tasks import builtin_tasks
@@ -134,13 +139,26 @@ def test_help_of_the_other_commands(name: str, flags: list[str], command: Comman
 # What there is -------------------------------------------------------------------------------------------------------
 
 
-def test_list(command: Command) -> None:
-    said = command("list")
-    assert said.code == 0
+def test_list_in_a_pipe_is_a_line_for_each(command: Command) -> None:
+    rows = {line.split()[0]: re.split(" {2,}", line) for line in command("list").out.splitlines()}
+    assert list(rows) == [m.name for m in sorted(methods().values(), key=lambda m: (m.family, m.name))]
     for method in methods().values():
-        row = next(line for line in said.out.splitlines() if line.startswith(f"│ {method.name} "))
-        cells = [cell.strip() for cell in row.strip("│").split("│")]
-        assert cells[:5] == [method.name, method.family, method.parent or "", method.source, method.confidence]
+        told = [method.name, method.family, method.parent or "-", method.source, method.confidence, method.summary]
+        assert rows[method.name] == told
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_list_on_a_terminal(width: int, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", command("list").out)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    words = " ".join(text.split())
+    for method in methods().values():
+        assert f"{method.name} {method.summary}" in words
+        origin = f"child of {method.parent}, " if method.parent else ""
+        assert f"{origin}{method.source}; facts from: {method.confidence}" in words
 
 
 def test_list_as_json(command: Command) -> None:
@@ -316,13 +334,34 @@ def test_resume_goes_on_where_the_run_stopped(train: Command, command: Command) 
     assert configured("--config", "run/config.yaml").steps == 4
 
 
-def test_adapters_precision_and_staleness(train: Command, tiny_model: Path) -> None:
+def test_adapters_precision_and_staleness(train: Command, tiny_model: Path, recwarn: pytest.WarningsRecorder) -> None:
     train("--lora", "--adapters.rank", 2, "--dtype", "bfloat16", "--staleness", 2, "--steps", 3, "--optim.lr", 0.1)
     before, after = load_file(tiny_model / "model.safetensors"), load_file("run/model/model.safetensors")
     assert before.keys() == after.keys(), "the adapters are merged in"
     assert {str(x.dtype) for x in after.values()} == {"torch.bfloat16"}
     assert (before["model.embed_tokens.weight"].bfloat16() == after["model.embed_tokens.weight"]).all()
     assert len(lines(Path("run/metrics.jsonl"))) == 4
+    assert not [w for w in recwarn if "transformers" in w.filename]
+
+
+@pytest.mark.parametrize("bars", [True, False])
+@pytest.mark.parametrize("downloads", [True, False])
+def test_what_transformers_shows_is_as_it_was_after_a_command(bars: bool, downloads: bool) -> None:
+    before = (logging.is_progress_bar_enabled(), hub_bars_disabled(), logging.get_verbosity())
+    (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+    (enable_hub_bars if downloads else disable_hub_bars)()
+    logging.set_verbosity_info()
+    try:
+        with quiet():
+            assert not logging.is_progress_bar_enabled()
+            assert hub_bars_disabled() is not downloads, "a download shows how far it is"
+            assert logging.get_verbosity() == logging.ERROR
+        assert (logging.is_progress_bar_enabled(), hub_bars_disabled()) == (bars, not downloads)
+        assert logging.get_verbosity() == logging.INFO
+    finally:
+        (logging.enable_progress_bar if before[0] else logging.disable_progress_bar)()
+        (disable_hub_bars if before[1] else enable_hub_bars)()
+        logging.set_verbosity(before[2])
 
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]

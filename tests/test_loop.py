@@ -94,54 +94,49 @@ def wait_for(text: str, config: TrainConfig, process: Any, seconds: float = 60.0
         time.sleep(0.005)
 
 
-def test_ctrl_c_stops_after_the_step_with_a_checkpoint_and_the_run_can_go_on(make: Run) -> None:
-    rarely: dict[str, Any] = {"checkpoints": Checkpoints(every=100), "steps": 12}
-    whole, config = make(name="whole", **rarely), make(name="stopped", **rarely)
-    assert whole.out is not None and config.out is not None
-    finish(start(whole), whole)
-    process = start(config)
-    wait_for("step 3/12", config, process)
-    os.kill(process.pid, signal.SIGINT)
-    finish(process, config)  # exit code 0
-    text = config.out.with_suffix(".txt").read_text()
-    assert text.count("stopping after this step, with a checkpoint") == 1
-    summary = json.loads((config.out / "summary.json").read_text())
-    found = load_checkpoint(config.out / "checkpoints")
-    assert found is not None
-    assert summary["stopped"] == "interrupted"
-    assert 3 <= summary["steps"] == found.step == rows_of(config)[-1]["step"] < 12
-    assert (config.out / "report.html").exists()
-    assert (config.out / "model" / "model.safetensors").exists()
-    finish(start(config, resume=True), config)
-    reference = left_behind(whole.out)
-    assert reference["checkpoints"] == ["step-000000", "step-000012"]
-    assert_same_end(config.out, reference | {"checkpoints": [f"step-{found.step:06d}", "step-000012"]})
-
-
 def slow(original: Any, *args: Any) -> Any:
     time.sleep(60)
     return original(*args)
 
 
-def slow_third_step() -> None:
-    nth("policyopt.training.loop:Trainer", "next_batch", 2, slow)
+def slow_second_step() -> None:
+    nth("policyopt.training.loop:Trainer", "next_batch", 1, slow)
 
 
-def test_a_second_ctrl_c_stops_at_once(make: Run) -> None:
-    whole, config = make(name="whole"), make(name="stopped")
-    assert whole.out is not None and config.out is not None
+def test_ctrl_c_stops_after_the_step_and_twice_at_once_and_the_run_can_go_on(make: Run) -> None:
+    rarely: dict[str, Any] = {"checkpoints": Checkpoints(every=100), "steps": 10}
+    whole, config = make(name="whole", **rarely), make(name="stopped", **rarely)
+    assert whole.out is not None
+    assert config.out is not None
     finish(start(whole), whole)
-    process = start(config, sabotage=slow_third_step)
-    wait_for("step 2/6", config, process)
+    # once
+    process = start(config)
+    wait_for("step 3/10", config, process)
+    os.kill(process.pid, signal.SIGINT)
+    finish(process, config)  # exit code 0
+    assert config.out.with_suffix(".txt").read_text().count("stopping after this step, with a checkpoint") == 1
+    summary = json.loads((config.out / "summary.json").read_text())
+    found = load_checkpoint(config.out / "checkpoints")
+    assert found is not None
+    assert summary["stopped"] == "interrupted"
+    assert 3 <= summary["steps"] == found.step == rows_of(config)[-1]["step"] < 9
+    assert (config.out / "report.html").exists()
+    assert (config.out / "model" / "model.safetensors").exists()
+    # twice
+    config.out.with_suffix(".txt").unlink()
+    process = start(config, resume=True, sabotage=slow_second_step)
+    wait_for(f"step {found.step + 1}/10", config, process)
     os.kill(process.pid, signal.SIGINT)
     wait_for("stopping after this step", config, process)
     os.kill(process.pid, signal.SIGINT)
-    process.join(20)
+    process.join(30)
     assert process.exitcode == 1
     assert "KeyboardInterrupt" in config.out.with_suffix(".txt").read_text()
-    assert not (config.out / "summary.json").exists()
+    # on
     finish(start(config, resume=True), config)
-    assert_same_end(config.out, left_behind(whole.out))
+    reference = left_behind(whole.out)
+    assert reference["checkpoints"] == ["step-000000", "step-000010"]
+    assert_same_end(config.out, reference | {"checkpoints": [f"step-{found.step:06d}", "step-000010"]})
 
 
 # What is trained on when

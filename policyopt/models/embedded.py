@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from policyopt.errors import UserError
+from policyopt.models.quiet import quiet
 from policyopt.models.tokenizer import build_tokenizer
 from policyopt.models.warmstart import WARM_START, Progress, WarmStart, warm_start
 from policyopt.parts.base import Count, Positive, part
@@ -129,6 +130,7 @@ def build_embedded(
     return folder
 
 
+@quiet()
 def _build(
     folder: Path, task: Task, seed: int, architecture: Architecture, settings: WarmStart, progress: Progress | None
 ) -> None:

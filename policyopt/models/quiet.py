@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,9 @@ def quiet() -> Iterator[None]:
     logging.disable_progress_bar()  # of downloads as well
     _show(logging.is_progress_bar_enabled(), downloads)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+            yield
     finally:
         logging.set_verbosity(level)
         _show(bars, downloads)

@@ -140,7 +140,7 @@ BUILTIN: dict[str, Builtin] = {
     ),
     "number_sorting": Builtin(
         summary="sort whole numbers up or down: sort up: 52 7 33 19",
-        config={"min_numbers": 3, "max_numbers": 5, "max_decimals": 0, "min_value": 0.0, "max_value": 99.0},
+        config={"min_numbers": 3, "max_numbers": 4, "max_decimals": 0, "min_value": 0.0, "max_value": 99.0},
         prompt=lambda e: (
             f"sort {'up' if e['metadata']['direction'] == 'ascending' else 'down'}: {' '.join(map(str, _numbers(e)))}"
         ),

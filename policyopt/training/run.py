@@ -109,7 +109,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
                 if resume is not None:
                     found = trainer.load()
-                    console.note(f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again")
+                    console.note(
+                        f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again"
+                    )
                     write_config(out, config, new=False)
                 stopped = trainer.fit()
                 after = trainer.evaluate("after").summary
@@ -234,7 +236,7 @@ def same_run(config: TrainConfig, folder: Path) -> None:
     old = config_from_yaml(folder / "config.yaml")
     if config.out not in (None, old.out, folder):
         raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
-    free = {"steps", "out", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
+    free = {"steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
     # A dataset without held-out rows of its own trains on what is not held out, so that their number stays.
     mine, theirs = (
         {k: v for k, v in c.to_dict().items() if k not in free} | {"eval": {"prompts": c.eval.prompts}}
