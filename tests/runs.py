@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tqdm
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.recipe import Recipe
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
+from policyopt.training.loop import Trainer
 from policyopt.training.run import run
 
 # A server that has imported everything, from which each run is forked: a process starts in milliseconds.
@@ -43,8 +46,17 @@ def tiny_run(out: Path, model: Path, task: dict[str, str], recipe: Recipe | None
     return TrainConfig(**(settings | task | {"out": out} | changes))
 
 
-def _child(config: TrainConfig, resume: bool, sabotage: Sabotage | None, console: Path, begun: Any) -> None:
-    begun.send("begun")
+def _child(config: TrainConfig, resume: bool, sabotage: Sabotage | None, console: Path, said: Any) -> None:
+    said.send("started")
+    fit = Trainer.fit
+
+    def told(trainer: Trainer) -> str:
+        said.send("fitting")
+        return fit(trainer)
+
+    Trainer.fit = told  # type: ignore[method-assign]
+    # By default progress bars share a semaphore of the system, which a killed process would leave behind.
+    tqdm.tqdm.set_lock(threading.RLock())
     with console.open("a") as text, contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         torch.set_num_threads(1)
         if sabotage is not None:
@@ -57,13 +69,24 @@ def _child(config: TrainConfig, resume: bool, sabotage: Sabotage | None, console
 
 
 def start(config: TrainConfig, resume: bool = False, sabotage: Sabotage | None = None) -> Any:
-    """A run in a process of its own, which has begun. What it prints goes to a file beside its folder."""
+    """A run in a process of its own, which has started. What it prints goes to a file beside its folder."""
     assert config.out is not None
     heard, said = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_child, args=(config, resume, sabotage, config.out.with_suffix(".txt"), said))
     process.start()
-    assert heard.poll(120), "no process could be started"
+    said.close()
+    process.heard = heard
+    assert hear(process) == "started"
     return process
+
+
+def hear(process: Any) -> str | None:
+    """What a run says next: that it has "started", that it is "fitting"; None where it has ended instead."""
+    assert process.heard.poll(120), "it hangs"
+    try:
+        return process.heard.recv()
+    except EOFError:
+        return None
 
 
 def finish(process: Any, config: TrainConfig, seconds: float = 120.0) -> None:

@@ -138,7 +138,9 @@ def test_training_is_reproducible_and_learns() -> None:
     for _ in range(2):
         model, tokenizer = random_tiny()
         curve = Curve()
-        warm_start(model, tokenizer, additions(8).train, WarmStart(steps=60, tokens=200, examples=8, terse=0.0), progress=curve)
+        warm_start(
+            model, tokenizer, additions(8).train, WarmStart(steps=60, tokens=200, examples=8, terse=0.0), progress=curve
+        )
         weights.append(model.model.layers[0].mlp.up_proj.weight)
         losses.append(curve.losses)
     assert torch.equal(*weights)

@@ -83,7 +83,7 @@ def grads(engine: LocalEngine) -> Gradient:
     """The gradient that lies in ``.grad``, by role and name."""
     return {
         f"{role}/{name}": torch.zeros_like(p) if p.grad is None else p.grad.clone()
-        for role, parameters in engine._named().items()
+        for role, parameters in engine._parameters.items()
         for name, p in parameters.items()
     }
 
@@ -413,6 +413,7 @@ def test_tensors_put_back_continue_to_the_same_bits(tiny_model: Path) -> None:
     saved, version = state_of(one), one.version
     two = LocalEngine(load_tiny(tiny_model, "float32"), recipe, lr=1e-3)
     two.load_tensors(saved, version)
+    assert two.version == two.sampler.version == 1
     for engine in (one, two):
         engine.update(recipe, batch)
         engine.update(recipe, batch)
@@ -420,6 +421,36 @@ def test_tensors_put_back_continue_to_the_same_bits(tiny_model: Path) -> None:
     assert two.version == two.sampler.version == 3
     one.load_tensors(saved, version)
     assert_equal_state(state_of(one), saved)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_small_steps_add_up_in_16_bits_too(dtype: str, tiny_model: Path) -> None:
+    """At a learning rate of 1e-6 no single step changes a 16-bit weight; many must, and a checkpoint must not lose them."""
+    recipe = ppo(kl_coef=0.0)
+    low = LocalEngine(load_tiny(tiny_model, dtype), recipe, lr=1e-5, critic_lr=1e-5)
+    high = LocalEngine(load_tiny(tiny_model, "float32"), recipe, lr=1e-5, critic_lr=1e-5)
+    high.load_tensors(state_of(low), 0)
+    before = state_of(low)
+    assert {x.dtype for x in before.values()} == {torch.float32}
+    batch = drawn(low, recipe, drift=0.0)
+    for _ in range(30):
+        for engine in (low, high):
+            assert engine.update(recipe, batch).applied
+    name = "policy/model.layers.0.mlp.up_proj.weight"
+    moved, wanted = (state_of(engine)[name] - before[name] for engine in (low, high))
+    assert torch.nn.functional.cosine_similarity(moved.flatten(), wanted.flatten(), dim=0) > 0.9
+    assert float(moved.norm() / wanted.norm()) == pytest.approx(1.0, abs=0.1)
+    weight = low.policy.model.get_parameter(name.removeprefix("policy/"))
+    assert weight.dtype == getattr(torch, dtype)
+    assert torch.equal(weight, state_of(low)[name].to(weight.dtype))
+    again = LocalEngine(load_tiny(tiny_model, dtype), recipe, lr=1e-5, critic_lr=1e-5)
+    again.load_tensors(state_of(low), 30)
+    for engine in (low, again):
+        engine.update(recipe, batch)
+    assert_equal_state(state_of(low), state_of(again))
+    assert all(
+        torch.equal(a, b) for a, b in zip(low.policy.model.parameters(), again.policy.model.parameters(), strict=True)
+    )
 
 
 def test_tensors_of_another_model_are_refused_by_name(tiny_model: Path) -> None:

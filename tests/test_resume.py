@@ -28,7 +28,7 @@ from policyopt.recipe import Update
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.config import Checkpoints, Optim, TrainConfig, config_from_yaml
 from policyopt.training.run import run
-from tests.runs import assert_same_end, die, finish, left_behind, nth, start, tiny_run
+from tests.runs import assert_same_end, die, finish, hear, left_behind, nth, start, tiny_run
 from tests.tiny import write_task
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -57,13 +57,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Path, tiny_model: Path) -> Callable[[str], tuple[TrainConfig, dict[str, Any], float]]:
-    """The configuration of a kind of run, what it leaves behind when nobody disturbs it, and how long it takes."""
+    """The configuration of a kind of run, what it leaves behind when nobody disturbs it, and the seconds of its loop."""
     task = write_task(place / "task")
 
     @functools.cache
     def of(kind: str) -> tuple[TrainConfig, dict[str, Any], float]:
         config = tiny_run(place / f"{kind}-undisturbed", tiny_model, task, **(KINDS | MORE)[kind])
-        process, begun = start(config), time.perf_counter()
+        process = start(config)
+        hear(process)
+        begun = time.perf_counter()
         finish(process, config)
         assert config.out is not None
         return config, left_behind(config.out), time.perf_counter() - begun
@@ -91,7 +93,7 @@ def scraps(out: Path) -> list[str]:
 
 
 def kill_and_resume(config: TrainConfig, seconds: float, kills: int, seed: int) -> list[int]:
-    """Kill a run and its resumptions at random moments, then let it end.
+    """Kill a run and its resumptions at random moments of their loops (some before), then let it end.
 
     Returns the newest checkpoint at each kill, -1 for none. There are fewer kills where a run ends before its own.
     """
@@ -100,17 +102,19 @@ def kill_and_resume(config: TrainConfig, seconds: float, kills: int, seed: int) 
     at: list[int] = []
     while len(at) < kills:
         process = start(config, resume=started(out))
+        if rng.random() > 0.2:
+            hear(process)
         process.join(rng.uniform(0.0, seconds if not at else seconds / 2))
-        if process.exitcode is not None:
-            finish(process, config)
-            if at:
-                return at
-            shutil.rmtree(out)  # the machine was faster than when the run was timed: from the start, and sooner
-            seconds /= 2
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            at.append(max((int(p.name[5:]) for p in (out / "checkpoints").glob("step-*")), default=-1))
             continue
-        process.kill()
-        process.join()
-        at.append(max((int(p.name[5:]) for p in (out / "checkpoints").glob("step-*")), default=-1))
+        finish(process, config)
+        if at:
+            return at
+        shutil.rmtree(out)  # it was faster than the one that was timed
+        seconds /= 2
     finish(start(config, resume=started(out)), config)
     return at
 

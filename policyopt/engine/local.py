@@ -62,9 +62,13 @@ class LocalEngine:
         def adamw(parameters: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
             return torch.optim.AdamW(parameters, lr=rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
-        self.optimizers = {"policy": adamw([p for _, p in policy.trainable()], lr)}
+        self._parameters = {"policy": dict(policy.trainable())}
         if self.critic is not None:
-            self.optimizers["critic"] = adamw(list(self.critic.parameters()), critic_lr or 10 * lr)
+            self._parameters["critic"] = dict(self.critic.named_parameters())
+        # 16 bits are too few to add a small step to a weight: such weights have a float32 copy that the optimiser moves.
+        self._masters = {role: {n: _master(p) for n, p in named.items()} for role, named in self._parameters.items()}
+        rates = {"policy": lr, "critic": critic_lr or 10 * lr}
+        self.optimizers = {role: adamw(list(named.values()), rates[role]) for role, named in self._masters.items()}
         self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
 
     def set_lr(self, factor: float) -> None:
@@ -128,8 +132,7 @@ class LocalEngine:
         without gradient finds the whole leaf, and a second one pushes the token weights of the whole batch through
         the model.
         """
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        self._zero_grad()
         batch = batch.replace(share=recipe.aggregate(batch))
         pieces = list(self._pieces(batch))
         whole: dict[str, Tensor] | None = None
@@ -181,6 +184,9 @@ class LocalEngine:
     def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
         """One optimiser step on a mini-batch. Nothing changes where the loss or a gradient is not finite."""
         report = self.gradient(recipe, batch)
+        for p, master in self._pairs():
+            if master is not p and p.grad is not None:
+                master.grad = p.grad.float()
         norms = {
             name: float(nn.utils.clip_grad_norm_(o.param_groups[0]["params"], self.clip_norm))
             for name, o in self.optimizers.items()
@@ -190,11 +196,29 @@ class LocalEngine:
         if report.applied:
             for optimizer in self.optimizers.values():
                 optimizer.step()
+            self._publish()
             self.version += 1
             self.sampler.version = self.version
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        self._zero_grad()
         return report
+
+    def _pairs(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        """Every trained parameter with the one that the optimiser moves; mostly they are the same."""
+        for role, named in self._parameters.items():
+            for name, p in named.items():
+                yield p, self._masters[role][name]
+
+    def _zero_grad(self) -> None:
+        for pair in self._pairs():
+            for p in pair:
+                p.grad = None
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        """Round the float32 copies to the weights that the model computes with."""
+        for p, master in self._pairs():
+            if master is not p:
+                p.copy_(master)
 
     @torch.no_grad()
     def update_size(self) -> float:
@@ -216,16 +240,10 @@ class LocalEngine:
 
     # State ---------------------------------------------------------------------------------------------------------
 
-    def _named(self) -> dict[str, dict[str, nn.Parameter]]:
-        roles = {"policy": dict(self.policy.trainable())}
-        if self.critic is not None:
-            roles["critic"] = dict(self.critic.named_parameters())
-        return roles
-
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name: parameters and the moments of the optimisers."""
         out: dict[str, Tensor] = {}
-        for role, parameters in self._named().items():
+        for role, parameters in self._masters.items():
             for name, p in parameters.items():
                 out[f"{role}/{name}"] = p
                 for key, value in self.optimizers[role].state.get(p, {}).items():
@@ -236,7 +254,7 @@ class LocalEngine:
     def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
         """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a parameter that is missing or of another
         shape."""
-        for role, parameters in self._named().items():
+        for role, parameters in self._masters.items():
             optimizer = self.optimizers[role]
             for name, p in parameters.items():
                 saved = tensors.get(f"{role}/{name}")
@@ -252,4 +270,9 @@ class LocalEngine:
                 }
                 if state:
                     optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
+        self._publish()
         self.version = self.sampler.version = version
+
+
+def _master(p: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(p.detach().float()) if p.dtype in (torch.bfloat16, torch.float16) else p

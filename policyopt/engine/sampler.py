@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from policyopt.engine.cache import growing_cache
 from policyopt.errors import UserError
 from policyopt.models.load import Policy
 from policyopt.models.logprobs import SplitModel, split_model
@@ -85,7 +85,9 @@ class LocalSampler:
         try:
             self._decode(rows)
         except Exception as error:  # whatever a model raises that takes no such cache
-            raise UserError(f"{name} cannot be sampled from with a key-value cache ({error}); it is not supported") from error
+            raise UserError(
+                f"{name} cannot be sampled from with a key-value cache ({error}); it is not supported"
+            ) from error
         self.computed = 0
         for row in rows:
             ids = torch.tensor([[*row.prompt, *row.response.tokens]], device=self.device)
@@ -127,7 +129,9 @@ class LocalSampler:
             return pool.submit(asyncio.run, together()).result()
 
     def _run_waiting(self) -> None:
-        waiting = [(group, done) for group, done in self._waiting if not done.done()]  # without those that were cancelled
+        waiting = [
+            (group, done) for group, done in self._waiting if not done.done()
+        ]  # without those that were cancelled
         self._waiting = []
         try:
             rows = [row for group, _ in waiting for row in group]
@@ -194,7 +198,7 @@ class LocalSampler:
             mask[i, longest - len(prompt) :] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
         config = getattr(self.split.hidden, "config", None)
-        cache: Any = DynamicCache(config=config)
+        cache: Any = growing_cache(config)
         keywords: dict[str, Any] = {} if bool(mask.all()) else {"attention_mask": mask}
         if self._positions and keywords:
             # Left padding without explicit positions would shift every shorter prompt.

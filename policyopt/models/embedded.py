@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -140,12 +142,25 @@ def _build(
     try:
         tokenizer = build_tokenizer(architecture.positions)
         model = architecture.build(tokenizer, seed)
-        warm_start(model, tokenizer, task.train, settings, seed=seed, progress=progress)
+        with one_thread():
+            warm_start(model, tokenizer, task.train, settings, seed=seed, progress=progress)
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one core: so small a model gains little from a second one and loses much where it must share it, and
+    the result is then the same on any number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _key(task: Task, seed: int, architecture: Architecture, settings: WarmStart) -> str:

@@ -110,7 +110,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:  # only the manifest is not covered by a hash
-        raise UserError(f"{newest / _MANIFEST} cannot be read ({error!r}): the checkpoint is damaged; {advice}") from error
+        raise UserError(
+            f"{newest / _MANIFEST} cannot be read ({error!r}): the checkpoint is damaged; {advice}"
+        ) from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -30,7 +30,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except Exception as e:
         number = getattr(e, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(e):  # safetensors says it in words
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(
+            e
+        ):  # safetensors says it in words
             raise UserError(
                 f"{path}: the disk is full, so this file could not be written. Free some space, then go on with "
                 "--resume and the folder of the run"
