@@ -129,9 +129,8 @@ class LocalSampler:
             return pool.submit(asyncio.run, together()).result()
 
     def _run_waiting(self) -> None:
-        waiting = [
-            (group, done) for group, done in self._waiting if not done.done()
-        ]  # without those that were cancelled
+        # A request whose program was cancelled meanwhile is done already.
+        waiting = [(group, done) for group, done in self._waiting if not done.done()]
         self._waiting = []
         try:
             rows = [row for group, _ in waiting for row in group]

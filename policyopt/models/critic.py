@@ -23,9 +23,7 @@ class Critic(nn.Module):
         super().__init__()
         self.backbone: Any = copy.deepcopy(backbone).requires_grad_(True)
         like = next(self.backbone.parameters())
-        with (
-            torch.no_grad()
-        ):  # some families project their last hidden state to another width than the configuration says
+        with torch.no_grad():  # the width is not always that of the configuration: some families project it at the end
             probe = self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=like.device), use_cache=False)
         self.head = nn.Linear(probe.last_hidden_state.shape[-1], 1, device=like.device, dtype=like.dtype)
         nn.init.zeros_(self.head.weight)

@@ -110,7 +110,7 @@ class TrainConfig:
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``; auto takes a GPU where there is one."""
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Precision of the weights."""
+    """Precision that the models compute in; 16-bit weights have a float32 copy that the optimiser moves."""
     log_samples: Whole = 8
     """How many responses of each step are written to ``samples.jsonl``."""
     lora: bool = False

@@ -30,9 +30,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except Exception as e:
         number = getattr(e, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(
-            e
-        ):  # safetensors says it in words
+        # safetensors raises an error of its own, without a number
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(e):
             raise UserError(
                 f"{path}: the disk is full, so this file could not be written. Free some space, then go on with "
                 "--resume and the folder of the run"

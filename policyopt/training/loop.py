@@ -84,7 +84,7 @@ class Trainer:
                 self.console.step(state.step, metrics)
                 if state.step % config.checkpoints.every == 0 or state.step == config.steps or interrupt.asked:
                     self.save()
-        return "finished" if state.step == config.steps else "interrupted"
+        return "finished" if state.step >= config.steps else "interrupted"
 
     def step(self) -> dict[str, float]:
         """One batch: draw, credit, update. Returns its metrics."""
