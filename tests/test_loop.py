@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import rich.console
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -32,6 +34,7 @@ from policyopt.recipe import Recipe, Update
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.collect import Collector, join
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
+from policyopt.training.console import Console
 from policyopt.training.loop import lr_factor, minibatches
 from policyopt.training.run import Result, run
 from tests.runs import assert_same_end, finish, left_behind, lines, nth, start, tiny_run
@@ -137,6 +140,38 @@ def test_ctrl_c_stops_after_the_step_and_twice_at_once_and_the_run_can_go_on(mak
     reference = left_behind(whole.out)
     assert reference["checkpoints"] == ["step-000000", "step-000010"]
     assert_same_end(config.out, reference | {"checkpoints": [f"step-{found.step:06d}", "step-000010"]})
+
+
+class Interrupting(io.RawIOBase):
+    """A terminal on which Ctrl-C is pressed while something is written to it."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.text:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.text += bytes(data)
+        return len(data)
+
+
+def test_ctrl_c_while_a_line_is_printed() -> None:
+    raw = Interrupting()
+    out = rich.console.Console(file=io.TextIOWrapper(io.BufferedWriter(raw)), width=200)
+    console = Console({}, 1, out=out)
+    with loop.Interrupt(console) as interrupt:
+        console.note("a line")
+        end = time.monotonic() + 30
+        while b"stopping after this step" not in raw.text and time.monotonic() < end:
+            time.sleep(0.01)
+        assert interrupt.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert raw.text.index(b"a line") < raw.text.index(b"stopping after this step, with a checkpoint")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # What is trained on when

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import math
 import signal
 import threading
@@ -275,7 +276,9 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        self._console.note("stopping after this step, with a checkpoint (Ctrl-C again stops at once)")
+        # Said by another thread: this one may be in the middle of printing, where it must not print again.
+        text = "stopping after this step, with a checkpoint (Ctrl-C again stops at once)"
+        _thread.start_new_thread(self._console.note, (text,))
 
 
 def control(
