@@ -98,7 +98,7 @@ def test_help_of_a_method(width: int, command: Command, monkeypatch: pytest.Monk
         ("--recipe.surrogate.high", "NUMBER", "How far above 1 a ratio may rise"),
         ("--recipe.regularizers.0.coef", "NUMBER", "beta. (default: 0.04)"),
         ("--optim.lr", "NUMBER", "Learning rate;"),
-        ("--dtype", "{float32,bfloat16,float16,float64}", "Precision of the weights. (default: float32)"),
+        ("--dtype", "{float32,bfloat16,float16,float64}", "Precision that the models compute in"),
         ("--judge", "TEXT", "Judge of a dataset"),
     ]:
         assert f"{flag} {kind} {doc}" in words
