@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tensordict import TensorClass
+from tensordict import TensorClass, TensorDict
 from torch import Tensor
 
 if TYPE_CHECKING:  # which columns are there depends on the recipe, which types cannot say
@@ -42,6 +43,10 @@ class Batch(_Columns):
     """[N] number of the policy (updates so far) that wrote the row."""
     true_length: Column = None
     """[N] true length in tokens where it differs from ``mask.sum(-1)``; read it through :meth:`length`."""
+    source: Column = None
+    """[N] which of the rollout's programs drew the row: 0 the main one, 1 and up auxiliary ones."""
+    temperature: Column = None
+    """[N] sampling temperature of the row; all its log-probabilities are taken at it."""
 
     sampled_entropy: Column = None
     """[N, T] entropy in nats of the distribution that each token was drawn from, as the sampler saw it."""
@@ -51,6 +56,10 @@ class Batch(_Columns):
     """[N] score of the response, after shaping."""
     correct: Column = None
     """[N] 1 where the judge called the answer right; shaping never changes it."""
+    formatted: Column = None
+    """[N] 1 where the judge found the answer in the form that the task asks for."""
+    history: Column = None
+    """[N, S] what the recipe's memory holds of the row's prompt from earlier steps; NaN where it is new."""
     baseline_reward: Column = None
     """[N] reward of the greedy response to the same prompt, where the rollout draws one."""
     token_reward: Column = None
@@ -67,8 +76,13 @@ class Batch(_Columns):
     # What the models think of it
     old_logp: Column = None
     """[N, T] log-probability of each token under the policy that wrote it, at the temperature it was sampled with."""
+    rollout_logp: Column = None
+    """[N, T] what the sampler said, where ``old_logp`` is the trainer's own number for the policy before its first
+    update on the batch; ``None`` where the two are one."""
     ref_logp: Column = None
-    """[N, T] the same tokens under the frozen reference."""
+    """[N, T] the same tokens under the reference."""
+    teacher_logp: Column = None
+    """[N, T] the same tokens under the teacher."""
     old_value: Column = None
     """[N, T] the critic's prediction when the batch was drawn."""
 
@@ -81,6 +95,30 @@ class Batch(_Columns):
     """[N, T] the critic's prediction now."""
     share: Column = None
     """[N, T] the weight of each token in the aggregation, made on the whole mini-batch before it is split."""
+    statistics: Column = None
+    """Numbers per token from whole next-token distributions, a TensorDict of [N, T] by key; read them with
+    :meth:`stat` and :meth:`scored`."""
+
+    def stat(self, statistic: Any) -> Tensor:
+        """[N, T] a statistic of the policy being trained, with its gradient."""
+        return self.statistics[statistic.key]
+
+    def scored(self, statistic: Any) -> Tensor:
+        """[N, T] a statistic as it was when the batch was scored, without gradient."""
+        return self.statistics[SCORED + statistic.key]
+
+    def with_statistics(self, found: Mapping[str, Tensor]) -> Batch:
+        """The batch with further statistics by key."""
+        if not found:
+            return self
+        old = {} if self.statistics is None else dict(self.statistics.items())
+        return self.replace(statistics=TensorDict({**old, **found}, batch_size=self.batch_size))
+
+    def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
+        """The batch with leaves in their place: those with the name of a column there, the others as statistics."""
+        columns = {name: x for name, x in leaves.items() if name in TOKEN_COLUMNS}
+        rest = {name: x for name, x in leaves.items() if name not in TOKEN_COLUMNS}
+        return self.replace(**columns).with_statistics(rest)
 
     def length(self) -> Tensor:
         """[N] number of response tokens, in the dtype of ``mask``."""
@@ -98,9 +136,12 @@ class Batch(_Columns):
         return self.reward + masked(self.token_reward, self.mask).sum(-1)
 
 
+SCORED = "scored:"
+"""Prefix of the keys of statistics that were taken when the batch was scored."""
+
 TOKEN_COLUMNS = (
-    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "ref_logp", "old_value",
-    "logp", "entropy", "value", "share",
+    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "ref_logp", "teacher_logp",
+    "old_value", "logp", "entropy", "value", "share",
 )  # fmt: skip
 """The floating columns of shape [N, T]."""
 

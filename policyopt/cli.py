@@ -36,6 +36,7 @@ usage: policyopt COMMAND ...
   sample         read what a model answers           policyopt sample --task countdown --questions 2
   list           the methods, with parent and source
   tasks          the tasks that come with the package, and how to bring your own
+  verify FILE... numeric cases against the library    policyopt verify tests/cases
 
 `policyopt COMMAND --help` says more; `policyopt train METHOD --help` shows every field of the method's parts."""
 
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sample": _sample,
         "list": _list,
         "tasks": _tasks,
+        "verify": _verify,
     }
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -314,6 +316,43 @@ def _options(default: Any, args: list[str], command: str) -> Any:
     from policyopt.options import parse
 
     return parse(default, args, prog=f"policyopt {command}", description=type(default).__doc__ or "")
+
+
+# verify --------------------------------------------------------------------------------------------------------------
+
+VERIFY = """\
+usage: policyopt verify FILE_OR_FOLDER... [--json]
+
+Runs numeric cases against the library, in float64 with a relative tolerance of 1e-6, and prints a line for each: pass,
+fail with both numbers, or unsupported with the reason. Exit code 0 only when nothing failed, 1 when something did.
+
+  --json   print the outcomes as a JSON list"""
+
+
+def _verify(args: list[str]) -> int:
+    if not args or "-h" in args or "--help" in args:
+        print(VERIFY)
+        return 0 if args else 2
+    paths = [a for a in args if a != "--json"]
+    if unknown := [a for a in paths if a.startswith("-")]:
+        raise _Refused(f"verify has no option {unknown[0]}; it takes files, folders and --json")
+    from policyopt.lens.verify import case_files, read_cases, verify_file
+
+    files = case_files(paths)
+    for file in files:  # a file that breaks the schema stops the command before its first line
+        read_cases(file)
+    outcomes = []
+    for file in files:
+        for outcome in verify_file(file):
+            outcomes.append(outcome)
+            if "--json" not in args:
+                print(outcome, flush=True)
+    counts = {status: sum(o.status == status for o in outcomes) for status in ("pass", "fail", "unsupported")}
+    if "--json" in args:
+        print(json.dumps([dataclasses.asdict(o) for o in outcomes], indent=1))
+    else:
+        print(f"{len(outcomes)} cases: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+    return 1 if counts["fail"] else 0
 
 
 # list, tasks ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch
+from policyopt.parts.base import Critic, Regularizer
 from policyopt.recipe import Recipe
 
 
@@ -45,15 +46,20 @@ def objective(recipe: Recipe, batch: Batch) -> Tensor:
     loss = recipe.surrogate(log_ratio, batch)
     for weight in recipe.weight:
         loss = loss * weight(log_ratio, batch).detach()
-    for regularizer in recipe.regularizers:
-        loss = loss + regularizer(batch)
-    if recipe.critic is not None:
-        loss = loss + recipe.critic(batch)
-    return (share * torch.where(batch.mask.bool(), loss, 0.0)).sum()
+    whole = torch.zeros((), dtype=loss.dtype, device=loss.device)
+    terms: list[Regularizer | Critic] = [*recipe.regularizers, *filter(None, [recipe.critic])]
+    for term in terms:
+        found = term(batch)
+        if found.dim() == 0:
+            whole = whole + found
+        else:
+            loss = loss + found
+    return (share * torch.where(batch.mask.bool(), loss, 0.0)).sum() + whole
 
 
 def token_gradients(recipe: Recipe, batch: Batch, leaves: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    r"""The loss, and its gradient with respect to each leaf column ([N, T]: ``logp``, ``entropy``, ``value``).
+    r"""The loss, and its gradient with respect to each leaf ([N, T]: ``logp``, ``entropy``, ``value``, live statistics
+    by key).
 
     The gradient with respect to ``logp`` is minus the token weight: :math:`\nabla L = -\sum_{i,t} w_{i,t}\nabla\log\pi(y_{i,t})`.
     """
@@ -61,7 +67,9 @@ def token_gradients(recipe: Recipe, batch: Batch, leaves: Mapping[str, Tensor]) 
     with torch.enable_grad():
         free = {name: x.detach().requires_grad_() for name, x in leaves.items()}
         # Padding may hold anything, infinities too: cut it off before it can turn a gradient into NaN.
-        loss = objective(recipe, batch.replace(**{name: torch.where(mask, x, 0.0) for name, x in free.items()}))
+        loss = objective(recipe, batch.with_leaves({name: torch.where(mask, x, 0.0) for name, x in free.items()}))
+        if loss.grad_fn is None:  # nothing that the batch holds depends on the policy: no gradient
+            return loss, {name: torch.zeros_like(x) for name, x in free.items()}
         found = torch.autograd.grad(loss, list(free.values()), allow_unused=True)
     gradients = {
         name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(free.items(), found, strict=True)

@@ -19,15 +19,21 @@ from policyopt.parts.base import (
     Count,
     Critic,
     Filter,
+    Memory,
     Part,
+    Probe,
     Ratio,
+    Reference,
     Regularizer,
     Shape,
+    Statistic,
     Surrogate,
     Unit,
     Weight,
+    Whole,
     part,
 )
+from policyopt.parts.reference import Frozen
 from policyopt.rollout.base import Rollout
 
 R = TypeVar("R")
@@ -45,6 +51,8 @@ class Update:
     """Passes over the batch."""
     minibatches: Count = 1
     """Optimiser steps in one pass."""
+    replay: Whole = 0
+    """How many of the batches before are trained on again, joined to the new one."""
 
 
 @part
@@ -81,6 +89,12 @@ class Recipe:
     """How often a batch is used."""
     controllers: tuple[Controller, ...] = ()
     """What changes the recipe between steps."""
+    reference: Reference = Frozen()
+    """How the reference model follows the policy, where a part needs one."""
+    memory: Memory | None = None
+    """What is remembered of each prompt."""
+    probes: tuple[Probe, ...] = ()
+    """Measurements for the log."""
     name: str = dataclasses.field(default="custom", compare=False)
     """The method that it was made from; two recipes with the same parts are equal whatever they are called."""
 
@@ -91,10 +105,15 @@ class Recipe:
                     f"rollout.size is {self.rollout.size}, but {path} ({type(p).__name__}) compares the responses to one "
                     f"prompt and needs at least {p.min_group}: raise rollout.size or take an advantage without a group baseline"
                 )
-        missing = {"value": self.critic is not None, "baseline_reward": "baseline_reward" in self.rollout.provides}
+        missing = {
+            "value": self.critic is not None,
+            "baseline_reward": "baseline_reward" in self.rollout.provides,
+            "history": self.memory is not None,
+        }
         advice = {
             "value": "set critic, for example ClippedValueLoss()",
             "baseline_reward": "take the rollout GroupWithGreedy()",
+            "history": "set memory to the part that keeps it",
         }
         for path, p in parts_of(self):
             for column in p.needs:
@@ -102,6 +121,12 @@ class Recipe:
                     raise ValueError(
                         f"{path} ({type(p).__name__}) needs {column!r}, which nothing provides: {advice[column]}"
                     )
+        for path, p in parts_of(self):
+            if isinstance(p, Surrogate | Weight) and self.ratio.level not in p.levels:
+                raise ValueError(
+                    f"{path} ({type(p).__name__}) works token by token, but ratio ({type(self.ratio).__name__}) is one "
+                    f"number for a whole response: take ratio=TokenRatio(), or another {path.split('.')[0]}"
+                )
         for i, controller in enumerate(self.controllers):
             moved = getattr(controller, "field", None)
             try:
@@ -116,6 +141,23 @@ class Recipe:
     def needs(self) -> frozenset[str]:
         """The union of what the parts read beyond ``logp``: exactly what the engine computes."""
         return frozenset().union(*(p.needs for _, p in parts_of(self)))
+
+    @property
+    def live(self) -> tuple[Statistic, ...]:
+        """The statistics of the policy being trained that the parts read, each once."""
+        return tuple({s.key: s for _, p in parts_of(self) for s in p.live}.values())
+
+    @property
+    def scored(self) -> tuple[Statistic, ...]:
+        """The statistics that are taken when a batch is scored, each once."""
+        return tuple({s.key: s for _, p in parts_of(self) for s in p.scored}.values())
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The models beside the policy and the critic that the recipe reads: "reference", "teacher"."""
+        columns = {"ref_logp": "reference", "teacher_logp": "teacher"}
+        named = frozenset(role for column, role in columns.items() if column in self.needs)
+        return named.union(*(s.roles for s in (*self.live, *self.scored)))
 
     @property
     def unit(self) -> Unit:

@@ -14,10 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
-from policyopt.lens.given import COLUMNS, SERIES, Malformed, Unsupported, build_batch, build_recipe, number
+from policyopt.batch import SCORED, Batch, make_batch
+from policyopt.lens.given import (
+    COLUMNS,
+    SERIES,
+    Malformed,
+    Unsupported,
+    build_batch,
+    build_logits,
+    build_recipe,
+    number,
+)
+from policyopt.lens.vocabulary import vocabulary
 from policyopt.objective import credit, kept, objective, shaped, token_gradients
 from policyopt.parts import Normalise, OverlongPenalty, SequenceRatio
+from policyopt.parts.base import Part, Statistic
 from policyopt.parts.regularize import kl_estimate
 from policyopt.parts.value import token_rewards
 from policyopt.recipe import Recipe
@@ -30,20 +41,36 @@ class Run:
     def __init__(self, method: Method, what: str, given: Mapping[str, Any]) -> None:
         self.what, self.given = what, given
         self.params: Mapping[str, Any] = given.get("params") or {}
-        unknown = [name for name in given if name not in {*COLUMNS, *SERIES, "group", "params"}]
+        self.words = vocabulary(method.name)
+        self.columns = {**COLUMNS, **self.words.columns}
+        self.whole: Mapping[str, Any] | None = None
+        """Every expected key at once, where the case is no batch with a loss."""
+        if what in self.words.cases:
+            try:
+                self.whole = self.words.cases[what](given)
+            except KeyError as error:
+                raise Unsupported(f"the case gives no {error.args[0]!r}") from error
+            return
+        unknown = [name for name in given if name not in {*self.columns, *SERIES, "group", "params"}]
         if unknown:
             raise Unsupported(f"given {', '.join(unknown)}: no column of this name")
         for name in ("group", *SERIES):
             if not isinstance(given.get(name, []), list):
                 raise Malformed(f"given.{name}: expected a list, got {type(given[name]).__name__}")
-        self.method, self.recipe = method, build_recipe(method, what, self.params, given)
+        self.method, self.recipe = method, build_recipe(method, what, self.params, given, self.words.params)
 
     def value(self, key: str, expected: Any) -> Any:
         """What the library has for an expected key, as nested lists like ``expected``."""
-        if key not in KEYS:
+        if self.whole is not None:
+            if key not in self.whole:
+                raise Unsupported(f"expects {key}: nothing computes a key of this name")
+            got = self.whole[key]
+            return got.tolist() if isinstance(got, Tensor) else got
+        compute = self.words.keys.get(key) or KEYS.get(key)
+        if compute is None:
             raise Unsupported(f"expects {key}: nothing computes a key of this name")
         try:
-            got = KEYS[key](self)
+            got = compute(self)
         except (AttributeError, TypeError) as error:
             if "NoneType" not in str(error):
                 raise
@@ -59,7 +86,50 @@ class Run:
     @cached_property
     def batch(self) -> Batch:
         """All rows, as given."""
-        return build_batch(self.given, self.params)
+        batch = build_batch(self.given, self.params, self.columns)
+        if not self.logits:
+            return batch
+        target = batch.tokens
+        if target is not None and batch.logp is None and "policy" in self.logits:
+            batch = batch.replace(logp=token_logp(self.logits["policy"], target) * batch.mask)
+        if target is not None and batch.old_logp is None:
+            old = self.logits.get("old", self.logits.get("policy"))
+            batch = batch.replace(old_logp=None if old is None else token_logp(old, target) * batch.mask)
+        target = torch.zeros_like(batch.mask, dtype=torch.long) if target is None else target
+        found = {SCORED + s.key: self._statistic(s, "old", target) for s in self.recipe.scored}
+        return batch.with_statistics(found | {s.key: self._statistic(s, "policy", target) for s in self.recipe.live})
+
+    @cached_property
+    def logits(self) -> dict[str, Tensor]:
+        """The next-token logits that the case gives, [N, T, V] by role: "policy", "old", "reference", "teacher"."""
+        found = {place: name for name, (place, kind) in self.columns.items() if kind == "logits" and name in self.given}
+        if not found:
+            return {}
+        mask = build_batch(self.given, self.params, self.columns).mask
+        return {role: build_logits(name, self.given[name], mask) for role, name in found.items()}
+
+    def _statistic(self, statistic: Statistic, role: str, target: Tensor) -> Tensor:
+        """A statistic of the distributions of a role (the old policy's are the policy's where they are not given)."""
+        own = self.logits.get(role, self.logits.get("policy", self.logits.get("old")))
+        if own is None or statistic.roles - self.logits.keys():
+            raise Unsupported(f"{type(statistic).__name__} takes distributions that the case does not give")
+        others = {name: self.logits[name].flatten(0, 1) for name in statistic.roles}
+        return statistic(own.flatten(0, 1), target.flatten(), others).reshape(target.shape)
+
+    def logits_gradient(self) -> Tensor:
+        """dL/dlogits of the policy, [N, T, V], through ``logp``, ``entropy`` and the live statistics."""
+        with torch.enable_grad():
+            logits = self.logits["policy"].requires_grad_()
+            target = (
+                torch.zeros_like(self.batch.mask, dtype=torch.long) if self.batch.tokens is None else self.batch.tokens
+            )
+            leaves = {s.key: self._statistic(s, "policy", target) for s in self.recipe.live}
+            if self.batch.tokens is not None:
+                leaves["logp"] = token_logp(logits, target)
+            found = torch.autograd.grad(
+                [leaves[name] for name in leaves], logits, [self.gradient(name) for name in leaves], allow_unused=True
+            )[0]
+        return torch.zeros_like(logits) if found is None else found
 
     @cached_property
     def shaped(self) -> Batch:
@@ -94,7 +164,18 @@ class Run:
     def result(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and its gradient with respect to each leaf that the case gives."""
         names = [name for name in ("logp", "entropy", "value") if getattr(self.batch, name) is not None]
-        return token_gradients(self.loss_recipe, self.credited, {name: getattr(self.credited, name) for name in names})
+        leaves = {name: getattr(self.credited, name) for name in names}
+        leaves |= {s.key: self.credited.stat(s) for s in self.recipe.live if self.credited.statistics is not None}
+        return token_gradients(self.loss_recipe, self.credited, leaves)
+
+    @cached_property
+    def log_ratio(self) -> Tensor:
+        """The recipe's log-ratio on the rows that are kept."""
+        return self.loss_recipe.ratio(self.credited)
+
+    def part(self, slot: str) -> Any:
+        """What stands at a path of the recipe, such as ``"weight.0"``."""
+        return self.recipe.get(slot)
 
     @cached_property
     def trajectory(self) -> list[float]:
@@ -134,7 +215,18 @@ class Run:
 
     def _fed(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         """The parts whose columns the case gives: a case may begin after a stage, or leave out a loss."""
-        return tuple(p for p in parts if all(getattr(self.batch, need, None) is not None for need in p.needs))
+
+        def has(p: Part) -> bool:
+            there = {} if self.batch.statistics is None else self.batch.statistics
+            found = (*(s.key in there for s in p.live), *(SCORED + s.key in there for s in p.scored))
+            return all(found) and all(getattr(self.batch, need, None) is not None for need in p.needs)
+
+        return tuple(p for p in parts if has(p))
+
+
+def token_logp(logits: Tensor, target: Tensor) -> Tensor:
+    """Log-probability of each token, [N, T], from logits [N, T, V]."""
+    return logits.log_softmax(-1).gather(-1, target[..., None])[..., 0]
 
 
 # Expected keys -------------------------------------------------------------------------------------------------------
@@ -251,6 +343,7 @@ KEYS: dict[str, Callable[[Run], Any]] = {
     "dloss_dlogp": lambda run: run.gradient("logp"),
     "dloss_dvalue": lambda run: run.gradient("value"),
     "dloss_dentropy": lambda run: run.gradient("entropy"),
+    "dloss_dlogits": lambda run: run.logits_gradient(),
     # schedules
     "kl_coef": lambda run: run.trajectory[1:],
     "baseline_used": lambda run: run.trajectory[:-1],

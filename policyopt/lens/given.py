@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from pydantic import ValidationError
@@ -29,12 +29,13 @@ from policyopt.parts import (
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
 
-Kind = Literal["row", "token", "step"]
-
-COLUMNS: dict[str, tuple[str, Kind]] = {
+COLUMNS: dict[str, tuple[str, str]] = {
     "mask": ("mask", "token"),
     "logp": ("logp", "token"),
     "old_logp": ("old_logp", "token"),
+    "rollout_logp": ("rollout_logp", "token"),
+    "teacher_logp": ("teacher_logp", "token"),
+    "action": ("tokens", "token"),
     "ref_logp": ("ref_logp", "token"),
     "entropy": ("entropy", "token"),
     "value": ("value", "token"),
@@ -44,6 +45,7 @@ COLUMNS: dict[str, tuple[str, Kind]] = {
     "token_reward": ("token_reward", "token"),
     "reward": ("reward", "row"),
     "correct": ("correct", "row"),
+    "format_ok": ("formatted", "row"),
     "truncated": ("truncated", "row"),
     "length": ("true_length", "row"),
     "greedy_reward": ("baseline_reward", "row"),
@@ -107,12 +109,16 @@ class Malformed(Exception):
 # Hyper-parameters -> recipe ------------------------------------------------------------------------------------------
 
 
-def build_recipe(method: Method, what: str, params: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe:
+def build_recipe(
+    method: Method, what: str, params: Mapping[str, Any], given: Mapping[str, Any], words: Mapping[str, Any]
+) -> Recipe:
     """The method's recipe with every hyper-parameter of the case in its place.
 
     A hyper-parameter is an argument of the method, or picks a part, or is a field of parts; null leaves its default
-    where it may not be None. Raises :class:`Unsupported` for one that has no place, or where the recipe is refused.
+    where it may not be None. ``words`` are the method's own names for them. Raises :class:`Unsupported` for one that
+    has no place, or where the recipe is refused.
     """
+    params = {k: v for name, value in params.items() for k, v in _own(words, name, value).items()}
     asked = {k: v for name, value in params.items() for k, v in _derived(name, value, params).items()}
     hyper, hints = method.hyperparameters, get_type_hints(method.make)
     sizes = Counter(map(str, given.get("group", ())))
@@ -132,18 +138,31 @@ def build_recipe(method: Method, what: str, params: Mapping[str, Any], given: Ma
             recipe = _choose(recipe, name, left.pop(name))
         # What a schedule says of its controller may be called like an argument of the method that is something else.
         for name, value in [*(asked if what == "schedule" else left).items()]:
-            paths = _paths(recipe, name, controllers=what == "schedule", aliases=name in left)
+            paths = (
+                [name] if "." in name else _paths(recipe, name, controllers=what == "schedule", aliases=name in left)
+            )
             for path in paths if value is not None else ():
                 recipe = recipe.set(path, value)
             if paths:
                 left.pop(name, None)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         found = error.errors() if isinstance(error, ValidationError) else []
         said = [": ".join([*map(str, e["loc"]), f"{e['msg']}, got {e['input']!r}"]) for e in found] or [str(error)]
         raise Unsupported(f"the recipe is refused: {'; '.join(said)}") from error
     if left:
         raise Unsupported(f"params {', '.join(left)}: neither the method nor its parts have a field of this name")
     return recipe
+
+
+def _own(words: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """A hyper-parameter by the names that the method's vocabulary gives it."""
+    if name not in words:
+        return {name: value}
+    place = words[name]
+    if callable(place):
+        found: dict[str, Any] = place(value)
+        return found
+    return dict.fromkeys([place] if isinstance(place, str) else place or (), value)
 
 
 def _derived(name: str, value: Any, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,9 +206,13 @@ def _paths(recipe: Recipe, name: str, *, controllers: bool, aliases: bool) -> li
 # Columns -> batch ----------------------------------------------------------------------------------------------------
 
 
-def build_batch(given: Mapping[str, Any], params: Mapping[str, Any]) -> Batch:
+def build_batch(
+    given: Mapping[str, Any], params: Mapping[str, Any], columns: Mapping[str, tuple[str, str]] = COLUMNS
+) -> Batch:
     """The columns of a case in float64. Raises :class:`Malformed` where shapes disagree or a number is missing."""
-    found = {name: (COLUMNS[name], _numbers(name, given[name])) for name in given if name in COLUMNS}
+    kinds = ("row", "token", "step")
+    known = {name: place for name, place in columns.items() if place[1] in kinds}
+    found = {name: (known[name], _numbers(name, given[name])) for name in given if name in known}
     sizes = {name: len(x) for name, (_, x) in found.items()} | (
         {"group": len(given["group"])} if "group" in given else {}
     )
@@ -205,7 +228,7 @@ def build_batch(given: Mapping[str, Any], params: Mapping[str, Any]) -> Batch:
     mask = torch.where(shown.isnan(), 0.0, shown) if "mask" in tokens else (~shown.isnan()).double()
     if not ((mask == 0) | (mask == 1)).all():
         raise Malformed("given.mask: expected 0 and 1 only")
-    columns = {}
+    out: dict[str, Any] = {}
     for name, ((column, kind), x) in found.items():
         if x.dim() != (1 if kind == "row" else 2) and (kind != "token" or name == "mask"):
             raise Unsupported(f"given {name} has {x.dim()} dimensions")
@@ -213,21 +236,37 @@ def build_batch(given: Mapping[str, Any], params: Mapping[str, Any]) -> Batch:
             x = _tokens(name, x, mask)
         elif kind == "row" and x.isnan().any():
             raise Malformed(f"given.{name}[{int(x.isnan().nonzero()[0])}]: expected a number, got null")
-        columns[column] = torch.where(x.isnan(), -1.0 if name == "step_end" else 0.0, x)
+        out[column] = torch.where(x.isnan(), -1.0 if name == "step_end" else 0.0, x)
     steps = [found[name][1].isnan() for name in ("step_reward", "step_end") if name in found]
     if steps and not (len(steps) == 2 and torch.equal(*steps)):
         raise Malformed("given.step_end: expected one entry for each of step_reward")
-    columns["mask"] = mask
+    out["mask"] = mask
     groups = given.get("group", [0] * n)
-    columns["group"] = torch.tensor([list(dict.fromkeys(map(str, groups))).index(str(g)) for g in groups])
+    out["group"] = torch.tensor([list(dict.fromkeys(map(str, groups))).index(str(g)) for g in groups])
     if params.get("max_length") is not None:
-        columns["budget"] = torch.full((n,), number("params.max_length", params["max_length"]), dtype=torch.float64)
+        out["budget"] = torch.full((n,), number("params.max_length", params["max_length"]), dtype=torch.float64)
     # Unless the case says otherwise: rewards are 0, the batch is on-policy, and the critic has not moved since.
-    columns.setdefault("reward", torch.zeros(n, dtype=torch.float64))
+    out.setdefault("reward", torch.zeros(n, dtype=torch.float64))
     for name, other in (("old_logp", "logp"), ("old_value", "value")):
-        if name not in columns and other in columns:
-            columns[name] = columns[other]
-    return make_batch(**columns)
+        if name not in out and other in out:
+            out[name] = out[other]
+    if "tokens" in out:
+        out["tokens"] = out["tokens"].long()
+    return make_batch(**out)
+
+
+def build_logits(name: str, value: Any, mask: Tensor) -> Tensor:
+    """Logits [N, T, V] of a case, with zeros where there is no token. Raises :class:`Malformed` where they are ragged."""
+    try:
+        widths = {len(row) for rows in value for row in rows if row is not None}
+        size = widths.pop()
+        data = [[row or [0.0] * size for row in rows] + [[0.0] * size] * (mask.shape[1] - len(rows)) for rows in value]
+        out = torch.tensor(data, dtype=torch.float64)
+    except (TypeError, ValueError, KeyError) as error:
+        raise Malformed(f"given.{name}: expected [rows][tokens][vocabulary] numbers ({error})") from error
+    if widths or out.shape[:2] != mask.shape:
+        raise Malformed(f"given.{name}: expected {tuple(mask.shape)} distributions of one size, got {tuple(out.shape)}")
+    return out
 
 
 def number(field: str, x: Any) -> float:

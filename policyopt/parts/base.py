@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from policyopt.recipe import Recipe
 
 Unit = Literal["token", "row", "group", "batch"]
+Level = Literal["token", "sequence"]
 UNITS: tuple[Unit, ...] = ("token", "row", "group", "batch")
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -23,6 +24,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
 
 
 @dataclass_transform(frozen_default=True)
@@ -39,11 +41,46 @@ class Part:
     """Pure mathematics on a :class:`~policyopt.batch.Batch`; its fields are its hyper-parameters."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Columns beyond ``logp`` that the part reads: "entropy", "ref_logp", "value", "baseline_reward", "correct"."""
+    """Columns beyond ``logp`` that the part reads and that cost something or may be missing: "entropy", "ref_logp",
+    "teacher_logp", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "history"."""
     unit: ClassVar[Unit] = "token"
     """The smallest piece of a batch on which the part gives the same numbers as on the whole."""
     min_group: ClassVar[int] = 1
     """How many responses to one prompt the part needs for its statistic to exist."""
+
+    @property
+    def live(self) -> tuple[Statistic, ...]:
+        """Statistics of the policy being trained that the part reads with ``batch.stat``: they carry gradient."""
+        return ()
+
+    @property
+    def scored(self) -> tuple[Statistic, ...]:
+        """Statistics that the part reads with ``batch.scored``: taken once, by the policy as it is when the batch is
+        scored."""
+        return ()
+
+
+class Statistic(Part):
+    """A number per token made from whole next-token distributions, worked out chunk by chunk.
+
+    It stands inside other parts, which list it under ``live`` or ``scored``; equal statistics are computed once.
+    """
+
+    roles: ClassVar[frozenset[str]] = frozenset()
+    """Whose logits it reads beside the policy's: "reference", "teacher"."""
+
+    def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
+        """The number of each token, [M], from the policy's logits [M, V], the sampled ids [M], and the logits of other
+        roles by name.
+
+        All logits are over the sampling temperature of their row, in float32 or float64.
+        """
+        raise NotImplementedError
+
+    @property
+    def key(self) -> str:
+        """Its name in the batch; statistics with the same fields share it."""
+        return repr(self)
 
 
 class Shape(Part):
@@ -70,12 +107,21 @@ class Advantage(Part):
 class Ratio(Part):
     """The logarithm of an importance ratio: returns [N, T]."""
 
+    level: ClassVar[Level] = "token"
+    """Whether the tokens of a response have ratios of their own, or share one."""
+
     def __call__(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
 
 class Surrogate(Part):
-    """The loss of each token, to be minimised: takes the log-ratio [N, T] and the batch, returns [N, T]."""
+    """The loss of each token, to be minimised: takes the log-ratio [N, T] and the batch, returns [N, T].
+
+    The loss of a whole response is repeated on its tokens, under an aggregation whose shares add up to 1/N in each row.
+    """
+
+    levels: ClassVar[frozenset[Level]] = frozenset({"token", "sequence"})
+    """The ratios that it makes sense for: {"token"} where each token has bounds of its own."""
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         raise NotImplementedError
@@ -87,6 +133,9 @@ class Surrogate(Part):
 
 class Weight(Part):
     """A detached factor on the surrogate of each token: takes the log-ratio [N, T] and the batch, returns [N, T]."""
+
+    levels: ClassVar[frozenset[Level]] = frozenset({"token", "sequence"})
+    """The ratios that it makes sense for."""
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         raise NotImplementedError
@@ -111,10 +160,15 @@ class Aggregate(Part):
 
 
 class Regularizer(Part):
-    """A further loss per token, aggregated like the surrogate: returns [N, T], its coefficient included."""
+    """A further loss, its coefficient included: [N, T] per token, aggregated like the surrogate, or one number for the
+    whole mini-batch (``unit`` is then "batch")."""
 
     def __call__(self, batch: Batch) -> Tensor:
         raise NotImplementedError
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What the log should say of this part: name -> [N, T], averaged over the tokens of the batch."""
+        return {}
 
 
 class Critic(Part):
@@ -144,3 +198,39 @@ class Controller(Part):
     ) -> tuple[Recipe, dict[str, float]]:
         """The recipe and the state for the next step, given the metrics of the last (empty before the first)."""
         raise NotImplementedError
+
+
+class Reference(Part):
+    """How the reference model follows the policy."""
+
+    def __call__(self, step: int) -> float:
+        r"""The fraction f of the way that the reference goes towards the policy after a step (counted from 1):
+        :math:`\theta_{ref} \leftarrow \theta_{ref} + f\,(\theta - \theta_{ref})`."""
+        raise NotImplementedError
+
+
+class Memory(Part):
+    """What is remembered of each prompt until it comes again: ``width`` numbers, kept in the checkpoint.
+
+    Parts read it as ``batch.history`` [N, width], NaN where the prompt has not been seen.
+    """
+
+    width: ClassVar[int] = 1
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The new memory of each row's prompt, [N, width], the same for all rows of a group; called once the advantage
+        is there."""
+        raise NotImplementedError
+
+
+class Probe(Part):
+    """A measurement beside training that ends in the log; it changes nothing."""
+
+    def parameters(self, now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
+        """Metrics from the trained parameters by name, now and before the first step."""
+        return {}
+
+    def samples(self, reward: Tensor, log_ratio: Tensor) -> dict[str, float]:
+        """Metrics from an evaluation: rewards [P, K] of K sampled responses to each of P held-out prompts, and
+        the log-ratio of policy to start of each whole response, in nats, [P, K]."""
+        return {}

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from policyopt.batch import Batch, masked_mean
-from policyopt.parts.base import Ratio, Unit, part
+from policyopt.parts.base import Level, Ratio, Unit, part
 
 
 @part
@@ -33,6 +33,7 @@ class SequenceRatio(Ratio):
     """
 
     unit: ClassVar[Unit] = "row"
+    level: ClassVar[Level] = "sequence"
 
     def __call__(self, batch: Batch) -> Tensor:
         log_ratio = batch.logp - batch.old_logp
@@ -49,6 +50,7 @@ class SequenceRatioPerToken(Ratio):
     """
 
     unit: ClassVar[Unit] = "row"
+    level: ClassVar[Level] = "sequence"
 
     def __call__(self, batch: Batch) -> Tensor:
         return SequenceRatio()(batch).detach() + batch.logp - batch.logp.detach()

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from policyopt.errors import UserError, explain, nearest
 from policyopt.models.load import LoRA
-from policyopt.parts.base import Count, Fraction, NonNegative, Positive, part
+from policyopt.parts.base import Count, Fraction, NonNegative, Positive, Whole, part
 from policyopt.recipe import Recipe, recipe_from_dict
 
-Whole = Annotated[int, Field(ge=0)]
 Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """Text; a path does as well."""
 
