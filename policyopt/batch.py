@@ -77,8 +77,11 @@ class Batch(_Columns):
     old_logp: Column = None
     """[N, T] log-probability of each token under the policy that wrote it, at the temperature it was sampled with."""
     rollout_logp: Column = None
-    """[N, T] what the sampler said, where ``old_logp`` is the trainer's own number for the policy before its first
-    update on the batch; ``None`` where the two are one."""
+    """[N, T] what the sampler said, where ``old_logp`` is the trainer's own number for the same weights; ``None`` where
+    the two are one."""
+    prox_logp: Column = None
+    """[N, T] the same tokens under the policy just before its first update on the batch (with stale or replayed batches
+    another one than the policy that wrote them)."""
     ref_logp: Column = None
     """[N, T] the same tokens under the reference."""
     teacher_logp: Column = None
@@ -140,18 +143,33 @@ SCORED = "scored:"
 """Prefix of the keys of statistics that were taken when the batch was scored."""
 
 TOKEN_COLUMNS = (
-    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "ref_logp", "teacher_logp",
+    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "prox_logp", "ref_logp", "teacher_logp",
     "old_value", "logp", "entropy", "value", "share",
 )  # fmt: skip
 """The floating columns of shape [N, T]."""
 
 
+STATISTICS = "statistics/"
+"""Prefix of statistics among the columns of :func:`columns_of` and :func:`make_batch`."""
+
+
 def make_batch(**columns: Tensor) -> Batch:
     """A :class:`Batch` from its columns, with the number of rows read off ``mask`` and zeros put on the padding."""
     mask = columns["mask"]
-    clean = {name: masked(columns[name], mask) for name in TOKEN_COLUMNS if columns.get(name) is not None}
-    fields: dict[str, Any] = {**columns, **clean, "batch_size": [mask.shape[0]]}
-    return Batch(**fields)
+    statistics = {k.removeprefix(STATISTICS): masked(x, mask) for k, x in columns.items() if k.startswith(STATISTICS)}
+    plain = {name: x for name, x in columns.items() if not name.startswith(STATISTICS)}
+    clean = {name: masked(plain[name], mask) for name in TOKEN_COLUMNS if plain.get(name) is not None}
+    fields: dict[str, Any] = {**plain, **clean, "batch_size": [mask.shape[0]]}
+    return Batch(**fields).with_statistics(statistics)
+
+
+def columns_of(batch: Batch) -> dict[str, Tensor]:
+    """The columns that a batch has, by name; :func:`make_batch` reads them back."""
+    found = dict(batch.to_dict(retain_none=False))
+    statistics = found.pop("statistics", None) or {}
+    return {name: x for name, x in found.items() if isinstance(x, Tensor)} | {
+        STATISTICS + key: x for key, x in statistics.items()
+    }
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:

@@ -57,7 +57,11 @@ def engine_of(
 ) -> LocalEngine:
     """An engine whose policy has moved away from its reference, and whose critic says something."""
     torch.manual_seed(3)
-    engine = LocalEngine(load_tiny(folder, dtype, lora=lora), recipe, **options)
+    teacher = load_tiny(folder, dtype)
+    with torch.no_grad():
+        for p in teacher.model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    engine = LocalEngine(load_tiny(folder, dtype, lora=lora), recipe, teacher=teacher, **options)
     with torch.no_grad():
         for p in [p for o in engine.optimizers.values() for p in o.param_groups[0]["params"]]:
             p.add_(0.05 * torch.randn_like(p))
@@ -67,16 +71,18 @@ def engine_of(
 def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple[int, ...] = (4, 3)) -> Batch:
     """A batch as the loop hands it to the engine; ``drift`` is how far the policy has moved since it was drawn."""
     batch = token_batch(groups)
+    batch = batch.replace(temperature=torch.full_like(batch.reward, recipe.rollout.temperature))
     noise = drift * torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     with torch.no_grad():
-        now = plain_columns(engine.policy.model, batch, recipe.rollout.temperature)["logp"].double()
+        now = plain_columns(engine.policy.model, batch)["logp"].double()
     batch = batch.replace(old_logp=(now + noise) * batch.mask)
     columns = {
         k: x.to(engine.dtype) for k, x in batch.to_dict().items() if isinstance(x, Tensor) and x.is_floating_point()
     }
-    batch = engine.columns(batch.replace(**columns), recipe.needs & {"ref_logp"}, recipe.rollout.temperature)
-    batch = engine.columns(shaped(recipe, batch), recipe.needs & {"value"}, recipe.rollout.temperature)
-    return credit(recipe, batch)
+    batch = engine.score(batch.replace(**columns), recipe)
+    if recipe.memory is not None:
+        batch = batch.replace(history=torch.full((len(batch.mask), recipe.memory.width), math.nan).to(batch.mask))
+    return credit(recipe, engine.prepare(shaped(recipe, batch), recipe))
 
 
 def grads(engine: LocalEngine) -> Gradient:
@@ -92,14 +98,15 @@ def naive(engine: LocalEngine, recipe: Recipe, batch: Batch) -> Gradient:
     """The gradient by autograd on the whole batch at once, each row by itself through the whole model."""
     for optimizer in engine.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
-    leaves = plain_columns(engine.policy.model, batch, recipe.rollout.temperature)
+    roles = {name: role.model for name, role in engine.roles.items()}
+    leaves = plain_columns(engine.policy.model, batch, 1.0, recipe.live, roles)
     if engine.critic is not None:
         values = []
         for ids, p, t in rows_of(batch):
             hidden = engine.critic.backbone(input_ids=ids[None]).last_hidden_state[0, p - 1 : -1]
             values.append(torch.nn.functional.pad(engine.critic.head(hidden)[:, 0], (0, batch.mask.shape[1] - t)))
         leaves["value"] = torch.stack(values)
-    objective(recipe, batch.replace(**leaves)).backward()
+    objective(recipe, batch.with_leaves(leaves)).backward()
     return grads(engine)
 
 
@@ -182,7 +189,7 @@ def test_temperature_is_part_of_the_gradient(tiny_model: Path) -> None:
     engine = engine_of(tiny_model, recipe)
     batch = drawn(engine, recipe)
     assert_same_for_any_partition(engine, recipe, batch)
-    hot = naive(engine, recipe.set("rollout.temperature", 1.0), batch)
+    hot = naive(engine, recipe, batch.replace(temperature=torch.ones_like(batch.reward)))
     assert difference(hot, naive(engine, recipe, batch)) > 1e-2
 
 
@@ -315,7 +322,7 @@ def test_the_critic_learns_its_target(tiny_model: Path) -> None:
 
     def error() -> float:
         with torch.no_grad():
-            value = engine.columns(batch, frozenset({"value"}), 1.0).old_value
+            value = engine.prepare(batch, recipe).old_value
         return float((((value - target) * batch.mask) ** 2).sum() / batch.mask.sum())
 
     start = error()
@@ -327,7 +334,7 @@ def test_the_critic_learns_its_target(tiny_model: Path) -> None:
 def test_a_fresh_critic_says_zero_and_moves_at_its_own_rate(tiny_model: Path) -> None:
     engine = LocalEngine(load_tiny(tiny_model), ppo(), lr=1e-3)
     batch = token_batch()
-    assert engine.columns(batch, frozenset({"value"}), 1.0).old_value.abs().max() == 0
+    assert engine.prepare(batch, ppo()).old_value.abs().max() == 0
     assert engine.optimizers["critic"].param_groups[0]["lr"] == pytest.approx(1e-2)
     engine.set_lr(0.5)
     assert {o.param_groups[0]["lr"] for o in engine.optimizers.values()} == {5e-4, 5e-3}
@@ -342,7 +349,7 @@ def test_a_fresh_critic_says_zero_and_moves_at_its_own_rate(tiny_model: Path) ->
 def test_only_what_a_recipe_needs_is_made_and_computed(tiny_model: Path) -> None:
     lean = grpo(kl_coef=0.0)
     engine = LocalEngine(load_tiny(tiny_model), lean)
-    assert engine.reference is None
+    assert engine.roles == {}
     assert engine.critic is None
     assert engine.optimizers.keys() == {"policy"}
     batch = drawn(engine, lean)
@@ -354,7 +361,7 @@ def test_only_what_a_recipe_needs_is_made_and_computed(tiny_model: Path) -> None
         assert not passes.call_args.kwargs["entropy"]
         engine.gradient(lean.replace(regularizers=(EntropyBonus(),)), batch)
         assert passes.call_args.kwargs["entropy"]
-    assert LocalEngine(load_tiny(tiny_model), grpo(kl_coef=0.1)).reference is not None
+    assert LocalEngine(load_tiny(tiny_model), grpo(kl_coef=0.1)).roles.keys() == {"reference"}
 
 
 def test_the_reference_stays_where_the_policy_was(tiny_model: Path) -> None:
@@ -363,7 +370,7 @@ def test_the_reference_stays_where_the_policy_was(tiny_model: Path) -> None:
     with torch.no_grad():
         start = plain_columns(engine.policy.model, token_batch())["logp"]
     engine.update(recipe, drawn(engine, recipe))
-    batch = engine.columns(token_batch(), frozenset({"ref_logp"}), 1.0)
+    batch = engine.score(token_batch(), recipe)
     torch.testing.assert_close(batch.ref_logp, start, rtol=0, atol=1e-12)
     with torch.no_grad():
         assert (plain_columns(engine.policy.model, token_batch())["logp"] - start).abs().max() > 1e-3

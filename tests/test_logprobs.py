@@ -17,12 +17,17 @@ from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
 from policyopt.models.critic import Critic
 from policyopt.models.load import Policy
-from policyopt.models.logprobs import pack, response_columns, split_model
+from policyopt.models.logprobs import Chunk, pack, response_columns, split_model
 from tests.tiny import FAMILIES, family_model, load_tiny, plain_columns, rows_of, token_batch
 
 
 def small_vocabulary(batch: Batch, vocab: int) -> Batch:
     return batch.replace(tokens=batch.tokens % vocab, prompt=batch.prompt % vocab)
+
+
+def heated(batch: Batch, temperature: float) -> Batch:
+    """The batch as drawn at a temperature."""
+    return batch.replace(temperature=torch.full((batch.mask.shape[0],), temperature, dtype=batch.mask.dtype))
 
 
 def gradient(model: Any, columns: dict[str, Tensor]) -> list[Tensor]:
@@ -36,7 +41,7 @@ def gradient(model: Any, columns: dict[str, Tensor]) -> list[Tensor]:
 def test_every_family_gives_what_its_own_forward_gives(family: str) -> None:
     model = family_model(family, torch.float64)
     batch = small_vocabulary(token_batch(groups=(3, 2), width=12), 41)
-    found = response_columns(split_model(model), batch, temperature=0.7, entropy=True)
+    found = response_columns(split_model(model), heated(batch, 0.7), entropy=True)
     right = plain_columns(model, batch, temperature=0.7)
     for name in ("logp", "entropy"):  # some families compute norms and attention in float32, whatever the weights are
         torch.testing.assert_close(found[name], right[name], rtol=0, atol=1e-6)
@@ -49,20 +54,20 @@ def test_every_family_gives_what_its_own_forward_gives(family: str) -> None:
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, tiny_model: Path) -> None:
     model = load_tiny(tiny_model).model
-    split, batch = split_model(model), token_batch()
-    whole = response_columns(split, batch, temperature=1.3, entropy=entropy)
+    split, batch = split_model(model), heated(token_batch(), 1.3)
+    whole = response_columns(split, batch, entropy=entropy)
     seen: list[int] = []
 
-    def stats(s: Any, hidden: Tensor, *rest: Any) -> Any:
+    def counted(chunk: Chunk, hidden: Tensor, *rest: Any) -> Any:
         seen.append(len(hidden))
-        return original(s, hidden, *rest)
+        return original(chunk, hidden, *rest)
 
-    original = logprobs._stats
+    original = Chunk.__call__
     with (
         mock.patch.object(logprobs, "_CHUNK_BYTES", tokens * 4 * split.vocab),
-        mock.patch.object(logprobs, "_stats", stats),
+        mock.patch.object(Chunk, "__call__", counted),
     ):
-        chunked = response_columns(split, batch, temperature=1.3, entropy=entropy)
+        chunked = response_columns(split, batch, entropy=entropy)
         count = int(batch.mask.sum())
         assert seen == [tokens] * (count // tokens) + [count % tokens] * (count % tokens > 0)
         mine = gradient(model, chunked)
@@ -76,7 +81,7 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     with torch.no_grad(), mock.patch.object(logprobs, "_CHUNK_BYTES", 4 * split.vocab):
         torch.testing.assert_close(
-            response_columns(split, batch, temperature=1.3)["logp"], whole["logp"], rtol=0, atol=1e-13
+            response_columns(split, batch)["logp"], whole["logp"], rtol=0, atol=1e-13
         )
 
 

@@ -53,12 +53,11 @@ def ask(sampler: LocalSampler, requests: list[Request]) -> list[list[Response]]:
 def differences(sampler: LocalSampler, requests: list[Request], groups: list[list[Response]]) -> tuple[float, float]:
     """Largest difference in log-probability and entropy between the sampler and the trainer, over all tokens."""
     worst = [0.0, 0.0]
-    for (tokens, _, budget, temperature, _), group in zip(requests, groups, strict=True):
-        heat = temperature or 1.0
+    for (tokens, _, budget, _, _), group in zip(requests, groups, strict=True):
         dtype = torch.float64 if next(sampler.split.hidden.parameters()).dtype == torch.float64 else torch.float32
         batch = to_batch([tokens] * len(group), group, [NOTHING] * len(group), [0] * len(group), budget, dtype)
         with torch.no_grad():
-            found = response_columns(sampler.split, batch, temperature=heat, entropy=True)
+            found = response_columns(sampler.split, batch, entropy=True)
         mask = batch.mask.bool()
         worst[0] = max(worst[0], *(found["logp"] - batch.old_logp)[mask].abs().tolist())
         worst[1] = max(worst[1], *(found["entropy"] - batch.sampled_entropy)[mask].abs().tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from policyopt.batch import Batch, make_batch
 from policyopt.models.embedded import random_tiny
 from policyopt.models.load import Policy, load_policy
+from policyopt.parts.base import Statistic
 
 ENDS = (2, *range(90, 102))
 """Thirteen ids end a response, so that an untrained model writes responses of unequal length."""
@@ -68,16 +69,28 @@ def rows_of(batch: Batch) -> Iterator[tuple[Tensor, int, int]]:
         yield torch.cat([batch.prompt[i, :p], batch.tokens[i, :t]]), p, t
 
 
-def plain_columns(model: Any, batch: Batch, temperature: float = 1.0) -> dict[str, Tensor]:
-    """Log-probabilities and entropies [N, T] the plain way: every row by itself through the whole model."""
-    logp, entropy = [], []
-    for ids, p, t in rows_of(batch):
-        logits = model(input_ids=ids[None], use_cache=False).logits[0, p - 1 : -1] / temperature
-        drawn_from = torch.distributions.Categorical(logits=logits)
-        padding = (0, batch.mask.shape[1] - t)
-        logp.append(torch.nn.functional.pad(drawn_from.log_prob(ids[p:]), padding))
-        entropy.append(torch.nn.functional.pad(drawn_from.entropy(), padding))
-    return {"logp": torch.stack(logp), "entropy": torch.stack(entropy)}
+def plain_columns(
+    model: Any, batch: Batch, temperature: float = 1.0, statistics: tuple[Statistic, ...] = (),
+    roles: Mapping[str, Any] | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Log-probabilities, entropies and statistics [N, T] the plain way: every row by itself through the whole model, and
+    through the models of other roles."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in ("logp", "entropy", *(s.key for s in statistics))}
+    for i, (ids, p, t) in enumerate(rows_of(batch)):
+        heat = temperature if batch.temperature is None else batch.temperature[i]
+
+        def logits(model: Any, ids: Tensor = ids, p: int = p, heat: Any = heat) -> Tensor:
+            return model(input_ids=ids[None], use_cache=False).logits[0, p - 1 : -1] / heat
+
+        mine = logits(model)
+        drawn_from = torch.distributions.Categorical(logits=mine)
+        found = {"logp": drawn_from.log_prob(ids[p:]), "entropy": drawn_from.entropy()}
+        with torch.no_grad():
+            others = {name: logits(other) for name, other in (roles or {}).items()}
+        found |= {s.key: s(mine, ids[p:], others) for s in statistics}
+        for name, x in found.items():
+            rows[name].append(torch.nn.functional.pad(x, (0, batch.mask.shape[1] - t)))
+    return {name: torch.stack(x) for name, x in rows.items()}
 
 
 SIZES: dict[str, Any] = {

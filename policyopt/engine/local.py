@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from policyopt.batch import Batch
+from policyopt.batch import SCORED, Batch, masked
 from policyopt.engine.sampler import LocalSampler
+from policyopt.errors import UserError
 from policyopt.models.critic import Critic
-from policyopt.models.load import Policy
+from policyopt.models.load import Policy, Role
 from policyopt.models.logprobs import response_columns, split_model
 from policyopt.objective import token_gradients
+from policyopt.parts.reference import Frozen
 from policyopt.recipe import Recipe
 
 _MICRO_TOKENS = 16_384
+_SHORT = (torch.bfloat16, torch.float16)
 
 
 @dataclass
@@ -38,15 +41,16 @@ class UpdateReport:
 class LocalEngine:
     """The models of a run and the three things that are done with them.
 
-    ``columns`` fills in what frozen models think of a batch, ``gradient`` puts the gradient of a mini-batch into
-    ``.grad``, ``update`` takes one optimiser step. The roles that a recipe does not need (reference, critic) are
-    never made.
+    ``score`` and ``prepare`` fill in what the models think of a batch, ``gradient`` puts the gradient of a mini-batch
+    into ``.grad``, ``update`` takes one optimiser step. The roles that a recipe does not need (reference, teacher,
+    critic) are never made. Raises :class:`~policyopt.errors.UserError` for a role that cannot be filled.
     """
 
     def __init__(
-        self, policy: Policy, recipe: Recipe, *, lr: float = 1e-6, critic_lr: float | None = None,
-        betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0, clip_norm: float = 1.0,
-        micro_batch: int | None = None,
+        self, policy: Policy, recipe: Recipe, *, teacher: Policy | None = None, lr: float = 1e-6,
+        critic_lr: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0,
+        clip_norm: float = 1.0, micro_batch: int | None = None,
     ) -> None:  # fmt: skip
         self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
         self.device = next(policy.model.parameters()).device
@@ -54,7 +58,12 @@ class LocalEngine:
         """Of all floating columns of a batch; 16-bit models give float32 columns."""
         self.split = split_model(policy.model)
         self.sampler = LocalSampler(self.split, policy.eos, self.device)
-        self.reference = policy.reference() if "ref_logp" in recipe.needs else None
+        self.roles: dict[str, Role] = {"reference": policy.reference()} if "reference" in recipe.roles else {}
+        """Models beside the policy that are only read."""
+        if "teacher" in recipe.roles:
+            if teacher is None:
+                raise UserError("the recipe reads a teacher: name its model with --teacher")
+            self.roles["teacher"] = teacher.teacher(policy)
         self.critic = Critic(policy.backbone()) if recipe.critic is not None else None
         self.version = 0
         """Optimiser steps taken so far."""
@@ -69,6 +78,9 @@ class LocalEngine:
         self._masters = {role: {n: _master(p) for n, p in named.items()} for role, named in self._parameters.items()}
         rates = {"policy": lr, "critic": critic_lr or 10 * lr}
         self.optimizers = {role: adamw(list(named.values()), rates[role]) for role, named in self._masters.items()}
+        self._followers = self._moving_reference(recipe)
+        self.start = {n: p.clone() for n, p in self.parameters().items()} if recipe.probes else {}
+        """The trained parameters before the first step, where a probe compares with them."""
         self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
 
     def set_lr(self, factor: float) -> None:
@@ -79,24 +91,64 @@ class LocalEngine:
     # Scoring -------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def columns(self, batch: Batch, needs: frozenset[str], temperature: float) -> Batch:
-        """The batch with ``ref_logp`` and ``old_value`` where they are needed."""
-        if "ref_logp" in needs and self.reference is not None:
-            with self.reference as split:
-                batch = batch.replace(
-                    ref_logp=self._by_rows(batch, lambda b: response_columns(split, b, temperature=temperature)["logp"])
-                )
-        if "value" in needs and self.critic is not None:
-            batch = batch.replace(old_value=self._by_rows(batch, self.critic))
+    def score(self, batch: Batch, recipe: Recipe) -> Batch:
+        """A batch that was just drawn, with what the models think of it: ``ref_logp``, ``teacher_logp``, the
+        policy's own ``old_logp`` where the sampler's is asked for beside it, and the scored statistics."""
+        columns = {"reference": "ref_logp", "teacher": "teacher_logp"}
+        for name, role in self.roles.items():
+            if columns[name] in recipe.needs:
+                with role as split:
+                    found = self._by_rows(batch, partial(response_columns, split))
+                batch = batch.replace(**{columns[name]: found["logp"]})
+        again = "rollout_logp" in recipe.needs
+        if again or recipe.scored:
+            found = self._by_rows(
+                batch, lambda b: response_columns(self.split, b, statistics=recipe.scored, roles=self.roles)
+            )
+            logp = found.pop("logp")
+            batch = batch.with_statistics({SCORED + key: x for key, x in found.items()})
+            batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
         return batch
 
-    def _by_rows(self, batch: Batch, f: Any) -> Tensor:
-        out = torch.zeros_like(batch.mask)
+    @torch.no_grad()
+    def prepare(self, batch: Batch, recipe: Recipe) -> Batch:
+        """A batch that is about to be trained on, with what the policy and the critic think of it now: ``prox_logp``,
+        ``old_value``."""
+        if "prox_logp" in recipe.needs:
+            batch = batch.replace(prox_logp=self._by_rows(batch, lambda b: response_columns(self.split, b))["logp"])
+        if self.critic is not None:
+            critic = self.critic
+            batch = batch.replace(old_value=self._by_rows(batch, lambda b: {"value": critic(b)})["value"])
+        return batch
+
+    def _by_rows(self, batch: Batch, f: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
         for rows in self._pieces(batch):
-            piece = batch[rows]
-            values = f(piece)
-            out[rows] = values.to(out.dtype)
+            for name, values in f(batch[rows]).items():
+                out.setdefault(name, torch.zeros_like(batch.mask))[rows] = values.to(batch.mask)
         return out
+
+    def _moving_reference(self, recipe: Recipe) -> dict[str, tuple[Tensor, Tensor]]:
+        """The reference's parameters by name, each with its float32 copy, where the recipe lets it follow the policy."""
+        role = self.roles.get("reference")
+        if role is None or isinstance(recipe.reference, Frozen):
+            return {}
+        if role.model is self.policy.model:
+            raise UserError(
+                f"recipe.reference is {type(recipe.reference).__name__}, which moves the reference, but with --lora the "
+                "reference is the model without its adapters: train without --lora or take reference Frozen()"
+            )
+        return {
+            name: (p, p.detach() if p.dtype not in _SHORT else p.detach().float())
+            for name, p in role.model.named_parameters()
+        }
+
+    @torch.no_grad()
+    def follow(self, fraction: float) -> None:
+        """Move the reference by a fraction of its way towards the policy."""
+        for name, (p, master) in self._followers.items() if fraction else ():
+            master.lerp_(self._masters["policy"][name].to(master), fraction)
+            p.copy_(master)
 
     def _pieces(self, batch: Batch) -> Iterator[Tensor]:
         """Row numbers of the micro-batches: rows of like length together, so that little padding is computed."""
@@ -116,7 +168,7 @@ class LocalEngine:
     def _leaves(self, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
         """The columns that carry the gradient, as functions of the parameters."""
         out = response_columns(
-            self.split, batch, temperature=recipe.rollout.temperature, entropy="entropy" in recipe.needs
+            self.split, batch, entropy="entropy" in recipe.needs, statistics=recipe.live, roles=self.roles
         )
         if self.critic is not None:
             out["value"] = self.critic(batch)
@@ -134,39 +186,31 @@ class LocalEngine:
         """
         self._zero_grad()
         batch = batch.replace(share=recipe.aggregate(batch))
+        report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
         pieces = list(self._pieces(batch))
         whole: dict[str, Tensor] | None = None
-        loss = 0.0
-        report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
         if recipe.unit in ("group", "batch") and len(pieces) > 1:
             with torch.no_grad():
-                leaves = {name: torch.zeros_like(batch.mask) for name in ("logp", "entropy", "value")}
-                seen: set[str] = set()
-                for rows in pieces:
-                    for name, x in self._leaves(batch[rows], recipe).items():
-                        leaves[name][rows] = x.to(batch.mask.dtype)
-                        seen.add(name)
-            total, whole = token_gradients(recipe, batch, {name: leaves[name] for name in sorted(seen)})
-            loss = float(total)
+                leaves = self._by_rows(batch, lambda b: self._leaves(b, recipe))
+            loss, whole = token_gradients(recipe, batch, leaves)
+            self._observe(report, recipe, batch.with_leaves(leaves), loss, whole["logp"])
         for rows in pieces:
             piece = batch[rows]
             leaves = self._leaves(piece, recipe)
             if whole is None:
-                part, gradients = token_gradients(recipe, piece, leaves)
-                loss += float(part)
+                loss, gradients = token_gradients(recipe, piece, leaves)
+                seen = piece.with_leaves({name: x.detach() for name, x in leaves.items()})
+                self._observe(report, recipe, seen, loss, gradients["logp"])
             else:
                 gradients = {name: g[rows] for name, g in whole.items()}
-            self._observe(
-                report, recipe, piece.replace(**{n: x.detach() for n, x in leaves.items()}), gradients["logp"]
-            )
             report.weight[rows] = -gradients["logp"].to(report.weight)
             torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])
-        report.loss = loss
         return report
 
     @torch.no_grad()
-    def _observe(self, report: UpdateReport, recipe: Recipe, piece: Batch, gradient: Tensor) -> None:
-        """Add a micro-batch to the sums that the log is made of."""
+    def _observe(self, report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gradient: Tensor) -> None:
+        """Add a piece of a mini-batch to the sums that the log is made of."""
+        report.loss += float(loss)
         mask, sums = piece.mask, report.sums
         weight = -gradient
         found = {"tokens": mask, "signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
@@ -174,11 +218,14 @@ class LocalEngine:
         found |= recipe.surrogate.metrics(log_ratio, piece)
         for weight_part in recipe.weight:
             found |= weight_part.metrics(log_ratio, piece)
+        for regularizer in recipe.regularizers:
+            found |= regularizer.metrics(piece)
         fresh = (piece.version == self.version).to(mask)[:, None] * mask
-        gap = (piece.logp - piece.old_logp).abs() * fresh
+        said = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
+        gap = (piece.logp - said).abs() * fresh
         found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
         for name, x in found.items():
-            sums[name] = sums.get(name, 0.0) + float((x * mask).sum())
+            sums[name] = sums.get(name, 0.0) + float(masked(x, mask).sum())
         sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), float(gap.max()) if gap.numel() else 0.0)
 
     def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
@@ -240,6 +287,10 @@ class LocalEngine:
 
     # State ---------------------------------------------------------------------------------------------------------
 
+    def parameters(self) -> dict[str, Tensor]:
+        """What is trained of the policy, by name, in the precision that the optimiser moves it in."""
+        return {name: p.detach() for name, p in self._masters["policy"].items()}
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name: parameters and the moments of the optimisers."""
         out: dict[str, Tensor] = {}
@@ -248,7 +299,7 @@ class LocalEngine:
                 out[f"{role}/{name}"] = p
                 for key, value in self.optimizers[role].state.get(p, {}).items():
                     out[f"{role}.{key}/{name}"] = value
-        return out
+        return out | {f"reference/{name}": master for name, (_, master) in self._followers.items()}
 
     @torch.no_grad()
     def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
@@ -270,9 +321,15 @@ class LocalEngine:
                 }
                 if state:
                     optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
+        for name, (mine, master) in self._followers.items():
+            saved = tensors.get(f"reference/{name}")
+            if saved is None or saved.shape != mine.shape:
+                raise KeyError(f"reference/{name}: missing, or of another shape")
+            master.copy_(saved)
+            mine.copy_(master)
         self._publish()
         self.version = self.sampler.version = version
 
 
 def _master(p: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(p.detach().float()) if p.dtype in (torch.bfloat16, torch.float16) else p
+    return nn.Parameter(p.detach().float()) if p.dtype in _SHORT else p

@@ -105,6 +105,8 @@ class LocalSampler:
     ) -> list[Response]:
         """``n`` continuations of at most ``max_tokens`` tokens; temperature 0 is greedy. See :class:`~policyopt.rollout.base.Sampler`."""
         rows = [_Row(tuple(tokens), stream_key((*key, i)), max_tokens, temperature) for i in range(n)]
+        for row in rows:
+            row.response.temperature = temperature or 1.0
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Response]] = loop.create_future()
         # What programs asked for in a loop that has ended since, cut short by an error, is nobody's any more.

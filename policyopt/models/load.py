@@ -38,11 +38,11 @@ class LoRA:
     """Which modules get adapters: ``all-linear``, or names joined by commas."""
 
 
-class Reference:
-    """The frozen policy of the start. Use as ``with reference as split: ...``."""
+class Role:
+    """A model beside the policy that is only read: the reference, a teacher. Use as ``with role as split: ...``."""
 
     def __init__(self, model: nn.Module, adapters: nn.Module | None = None) -> None:
-        self._model, self._adapters = model, adapters
+        self.model, self._adapters = model, adapters
         self._split = split_model(model)
         self._off: AbstractContextManager[Any] = nullcontext()
 
@@ -78,11 +78,25 @@ class Policy:
             return self.model.base_model
         return copy.deepcopy(self.model).unload().base_model
 
-    def reference(self) -> Reference:
+    def reference(self) -> Role:
         """The policy as it is now, frozen: a copy, or with LoRA the same model without its adapters."""
         if hasattr(self.model, "disable_adapter"):
-            return Reference(self.model, self.model)
-        return Reference(copy.deepcopy(self.model).requires_grad_(False).eval())
+            return Role(self.model, self.model)
+        return Role(copy.deepcopy(self.model).requires_grad_(False).eval())
+
+    def teacher(self, policy: Policy) -> Role:
+        """This policy as a frozen role beside another one that reads the same tokens.
+
+        Raises :class:`~policyopt.errors.UserError` where the two have not the same vocabulary.
+        """
+        mine, theirs = self.tokenizer.get_vocab(), policy.tokenizer.get_vocab()
+        sizes = [p.model.get_input_embeddings().weight.shape[0] for p in (self, policy)]
+        if mine != theirs or sizes[0] != sizes[1]:
+            raise UserError(
+                f"--teacher {self.name}: its vocabulary ({len(mine)} tokens, {sizes[0]} embedded) is not that of "
+                f"{policy.name} ({len(theirs)}, {sizes[1]}); a teacher must read the same tokens"
+            )
+        return Role(self.model.requires_grad_(False).eval())
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Texts of responses, without special tokens."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from policyopt.batch import Batch
 from policyopt.errors import UserError
+from policyopt.parts.base import Statistic
 
 _CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fits pays no recomputation
 
@@ -79,42 +81,71 @@ def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return ids, row, before - 1
 
 
-def _stats(
-    split: SplitModel, hidden: Tensor, target: Tensor, temperature: float, entropy: bool
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Chunk:
+    """What is worked out for each response token from the hidden state that predicts it."""
+
+    split: SplitModel
+    roles: Mapping[str, AbstractContextManager[SplitModel]]
+    """Other models whose distributions are read."""
+    entropy: bool
+    statistics: tuple[Statistic, ...]
+
+    def __call__(self, hidden: Tensor, target: Tensor, heat: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """``logp``, entropy where asked for, then the statistics, each [M], for M tokens: hidden states of the policy
+        [M, H], ids [M], temperatures [M], and the hidden states of the other models [M, H']."""
+        logits = _logits(self.split, hidden, heat)
+        total = logits.logsumexp(-1)
+        out = [logits.gather(-1, target[:, None])[:, 0] - total]
+        if self.entropy:
+            out.append(total - (torch.softmax(logits, -1) * logits).sum(-1))
+        seen = {}
+        for (name, role), state in zip(self.roles.items(), others, strict=True):
+            with torch.no_grad(), role as split:
+                seen[name] = _logits(split, state, heat)
+        out += [s(logits, target, seen).to(logits.dtype) for s in self.statistics]
+        return tuple(out)
+
+
+def _logits(split: SplitModel, hidden: Tensor, heat: Tensor) -> Tensor:
     logits = split.logits(hidden)
-    logits = (logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits) / temperature
-    total = logits.logsumexp(-1)
-    logp = logits.gather(-1, target[:, None])[:, 0] - total
-    if not entropy:
-        return logp, logp.detach()
-    return logp, total - (torch.softmax(logits, -1) * logits).sum(-1)
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return logits / heat[:, None].to(logits)
 
 
 def response_columns(
-    split: SplitModel, batch: Batch, *, temperature: float = 1.0, entropy: bool = False
-) -> dict[str, Tensor]:
-    """``logp`` [N, T], and ``entropy`` [N, T] in nats where asked for, of the response tokens under a model; 0 on
-    padding.
+    split: SplitModel, batch: Batch, *, entropy: bool = False, statistics: tuple[Statistic, ...] = (),
+    roles: Mapping[str, AbstractContextManager[SplitModel]] | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """``logp`` [N, T], and where asked for ``entropy`` [N, T] in nats and statistics [N, T] by key, of the response
+    tokens under a model, at the temperature of their row; 0 on padding.
 
     The head is applied to the hidden states of response tokens alone, in chunks whose float32 logits stay below 256
-    MiB; where there is more than one chunk, backward recomputes each. 16-bit models give float32 columns.
+    MiB; where there is more than one chunk, backward recomputes each. 16-bit models give float32 columns. ``roles``
+    holds the models that the statistics read beside this one.
     """
     ids, row, position = pack(batch)
-    hidden = split.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position]
+    wanted = frozenset[str]().union(*(s.roles for s in statistics))
+    chunk = Chunk(split, {name: role for name, role in (roles or {}).items() if name in wanted}, entropy, statistics)
+    hidden = [split.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position]]
+    for role in chunk.roles.values():
+        with torch.no_grad(), role as other:
+            hidden.append(other.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position])
     mask = batch.mask.bool()
     target = batch.tokens[mask]
-    size = max(1, _CHUNK_BYTES // (4 * split.vocab))
+    heat = torch.ones_like(row, dtype=torch.float32) if batch.temperature is None else batch.temperature[row]
+    size = max(1, _CHUNK_BYTES // (4 * split.vocab * len(hidden)))
+    inputs = (hidden[0], target, heat, *hidden[1:])
     if len(target) <= size:
-        logp, spread = _stats(split, hidden, target, temperature, entropy)
+        found = chunk(*inputs)
     else:
-        chunks = [
-            checkpoint(_stats, split, h, t, temperature, entropy, use_reentrant=False)
-            for h, t in zip(hidden.split(size), target.split(size), strict=True)
+        pieces = [
+            checkpoint(chunk, *piece, use_reentrant=False)
+            for piece in zip(*(x.split(size) for x in inputs), strict=True)
         ]
-        logp, spread = (torch.cat(columns) for columns in zip(*chunks, strict=True))
-    columns = {"logp": logp, "entropy": spread} if entropy else {"logp": logp}
-    return {name: _spread(values, mask) for name, values in columns.items()}
+        found = tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+    names = ["logp", *(["entropy"] if entropy else []), *(s.key for s in statistics)]
+    return {name: _spread(values, mask) for name, values in zip(names, found, strict=True)}
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Protocol
 
 from pydantic import Field
 
 from policyopt.parts.base import Count, Part, part
+from policyopt.tasks.base import Verdict
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,19 @@ class Prompt:
     """How many tokens a response may have."""
     key: tuple[int, ...]
     """What all randomness of this prompt is derived from: (seed, step, prompt)."""
+    judge: Judge | None = field(default=None, compare=False)
+    """Scores responses while the program runs; see :meth:`score`."""
+
+    async def score(self, responses: Sequence[Response]) -> list[Verdict]:
+        """The verdicts on some responses, for programs that decide by them what to draw next.
+
+        What is asked for at the same time is judged together; a response is judged once, its verdict stays with it.
+        """
+        assert self.judge is not None, "this prompt comes without a judge"
+        fresh = [r for r in responses if r.verdict is None]
+        for response, verdict in zip(fresh, await self.judge(fresh) if fresh else (), strict=True):
+            response.verdict = verdict
+        return [r.verdict for r in responses if r.verdict is not None]
 
 
 @dataclass
@@ -37,7 +52,15 @@ class Response:
     """How many updates the policy that wrote it had seen."""
     role: str = "train"
     """"train", or "baseline" for a response that only provides ``baseline_reward``."""
-    extra: dict[str, float] = field(default_factory=dict)
+    source: int = 0
+    """Which of the program's ways to draw it came from: 0 the main one, 1 and up auxiliary ones."""
+    temperature: float = 1.0
+    """What its log-probabilities are taken at."""
+    verdict: Verdict | None = None
+    """What the judge says of it, once it was asked."""
+
+
+Judge = Callable[[Sequence[Response]], Awaitable[list[Verdict]]]
 
 
 class Sampler(Protocol):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from policyopt.batch import Batch, make_batch
+from policyopt.batch import Batch, columns_of, make_batch
 from policyopt.engine.local import LocalEngine
 from policyopt.errors import UserError
 from policyopt.objective import kept, shaped
@@ -54,6 +57,9 @@ def to_batch(
         version=torch.tensor([r.version for r in responses], dtype=torch.long),
         reward=torch.tensor([v.score for v in verdicts], dtype=dtype),
         correct=torch.tensor([float(v.correct) for v in verdicts], dtype=dtype),
+        formatted=torch.tensor([float(v.formatted) for v in verdicts], dtype=dtype),
+        source=torch.tensor([r.source for r in responses], dtype=torch.long),
+        temperature=torch.tensor([r.temperature for r in responses], dtype=dtype),
         old_logp=pad([r.logp for r in responses], dtype),
         sampled_entropy=pad([r.entropy for r in responses], dtype),
     )
@@ -69,6 +75,8 @@ class Collector:
     budget: int
     seed: int
     max_failed: float = 1.0
+    memory: dict[str, list[float]] = field(default_factory=dict)
+    """What the recipe remembers of prompts, by their id."""
 
     def draw(self, recipe: Recipe, step: int, prompts: int) -> Drawn:
         """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``rollout.rounds`` rounds of
@@ -107,12 +115,22 @@ class Collector:
         """One round of drawing; groups are numbered from ``first``."""
         taken = self.stream.take(prompts)
         start = time.perf_counter()
-        asked = [Prompt(tokens, self.budget, (self.seed, step, first + i)) for i, (_, tokens) in enumerate(taken)]
+        between = JudgeBetween(lambda items: self._verdicts(items, stats))
+        asked = [
+            Prompt(tokens, self.budget, (self.seed, step, first + i), partial(between, example))
+            for i, (example, tokens) in enumerate(taken)
+        ]
         drawn = self.engine.sampler.run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
-        stats["time/rollout"] += time.perf_counter() - start
+        stats["time/rollout"] += time.perf_counter() - start - between.seconds
         rows = [(i, r) for i, responses in enumerate(drawn) for r in responses]
         texts = self.engine.policy.decode([r.tokens for _, r in rows])
-        verdicts = self._judge([(taken[i][0], text) for (i, _), text in zip(rows, texts, strict=True)], stats)
+        fresh = [(i, r) for i, r in rows if r.verdict is None]
+        for (_, response), verdict in zip(
+            fresh, self._verdicts([(taken[i][0], r) for i, r in fresh], stats), strict=True
+        ):
+            response.verdict = verdict
+        verdicts = [r.verdict for _, r in rows if r.verdict is not None]
+        self._limit(verdicts, stats)
         batch = to_batch(
             [taken[i][1] for i, _ in rows],
             [r for _, r in rows],
@@ -121,10 +139,12 @@ class Collector:
             self.budget,
             self.engine.dtype,
         )
+        if recipe.memory is not None:
+            unknown = [math.nan] * recipe.memory.width
+            known = [self.memory.get(taken[i][0].id, unknown) for i, _ in rows]
+            batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
         start = time.perf_counter()
-        batch = self.engine.columns(
-            batch.to(self.engine.device), recipe.needs & {"ref_logp"}, recipe.rollout.temperature
-        )
+        batch = self.engine.score(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
         batch = shaped(recipe, batch).cpu()
         stats["prompts"] += len(taken)
@@ -139,18 +159,53 @@ class Collector:
         keep = kept(recipe, batch)
         return batch[keep], [r for r, mine in zip(records, keep.tolist(), strict=True) if mine]
 
-    def _judge(self, items: list[tuple[Example, str]], stats: dict[str, float]) -> list[Verdict]:
+    def _verdicts(self, items: Sequence[tuple[Example, Response]], stats: dict[str, float]) -> list[Verdict]:
         start = time.perf_counter()
-        verdicts = self.judge(items)
+        texts = self.engine.policy.decode([r.tokens for _, r in items])
+        found = self.judge([(example, text) for (example, _), text in zip(items, texts, strict=True)])
+        stats["time/judge"] += time.perf_counter() - start
+        return found
+
+    def _limit(self, verdicts: Sequence[Verdict], stats: dict[str, float]) -> None:
         failed = [v for v in verdicts if v.failed]
         stats["judge/failed"] += len(failed)
-        stats["time/judge"] += time.perf_counter() - start
         if len(failed) > self.max_failed * len(verdicts):
             raise UserError(
                 f"the judge failed on {len(failed)} of {len(verdicts)} responses (the limit is {self.max_failed:.0%}, --judging.max-failed); "
                 f"first: {failed[0].reason}"
             )
-        return verdicts
+
+
+class JudgeBetween:
+    """Verdicts for programs that are still drawing: what they ask for at the same time is judged together."""
+
+    def __init__(self, judge: Callable[[Sequence[tuple[Example, Response]]], list[Verdict]]) -> None:
+        self._judge = judge
+        self._waiting: list[tuple[Example, Sequence[Response], asyncio.Future[list[Verdict]]]] = []
+        self.seconds = 0.0
+
+    async def __call__(self, example: Example, responses: Sequence[Response]) -> list[Verdict]:
+        """The verdicts on some responses to a question."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[Verdict]] = loop.create_future()
+        if not self._waiting:  # runs after every program that is ready now has had its turn to ask
+            loop.call_soon(loop.call_soon, self._run)
+        self._waiting.append((example, responses, done))
+        return await done
+
+    def _run(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        start = time.perf_counter()
+        try:
+            verdicts = iter(self._judge([(example, r) for example, responses, _ in waiting for r in responses]))
+        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
+            for _, _, done in waiting:
+                done.set_exception(error)
+            return
+        finally:
+            self.seconds += time.perf_counter() - start
+        for _, responses, done in waiting:
+            done.set_result([next(verdicts) for _ in responses])
 
 
 def record(example: Example, text: str, verdict: Verdict) -> dict[str, Any]:
@@ -180,11 +235,13 @@ def join(pieces: Sequence[Batch]) -> Batch:
     """Batches of unlike width as one."""
     if len(pieces) == 1:
         return pieces[0]
-    width = {name: max(getattr(p, name).shape[1] for p in pieces) for name in ("mask", "prompt")}
-
-    def wide(name: str, x: Tensor) -> Tensor:
-        target = width["prompt"] if name.startswith("prompt") else width["mask"]
-        return x if x.dim() < 2 else torch.nn.functional.pad(x, (0, target - x.shape[1]))
-
-    names = [name for name, x in pieces[0].to_dict().items() if isinstance(x, Tensor)]
-    return make_batch(**{name: torch.cat([wide(name, getattr(p, name)) for p in pieces]) for name in names})
+    columns = [columns_of(p) for p in pieces]
+    width = {name: max(c[name].shape[1] for c in columns) for name in columns[0] if columns[0][name].dim() == 2}
+    return make_batch(
+        **{
+            name: torch.cat([nn.functional.pad(c[name], (0, width[name] - c[name].shape[1])) for c in columns])
+            if name in width
+            else torch.cat([c[name] for c in columns])
+            for name in columns[0]
+        }
+    )

@@ -85,6 +85,9 @@ class TrainConfig:
     """The method, part by part."""
     model: Name = "embedded"
     """``embedded``, a local folder, or a hub id."""
+    teacher: Name | None = None
+    """Model in the role of the teacher, where the recipe reads one: a local folder or a hub id; unset: for the embedded
+    model, one that was warmed up on worked solutions alone."""
     task: Name = "chain_sum"
     """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
     judge: Name | None = None

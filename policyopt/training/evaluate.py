@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
 from policyopt.models.load import Policy, encode_prompt
 from policyopt.rollout.base import Response
-from policyopt.tasks.base import Example
+from policyopt.tasks.base import Example, Verdict
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.collect import record
 
@@ -38,6 +38,8 @@ class Scores:
     """accuracy, format, length (mean), pass@k where asked for, n, and the lengths of all greedy responses."""
     records: list[dict[str, Any]]
     """One record per greedy response."""
+    sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = field(default_factory=list)
+    """Prompt, sampled responses and their verdicts, for each question, where samples were asked for."""
 
     def metrics(self) -> dict[str, float]:
         """The numbers for ``metrics.jsonl``."""
@@ -71,6 +73,7 @@ class Evaluator:
         """
         records: list[dict[str, Any]] = []
         passed: list[float] = []
+        sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = []
         for start in range(0, len(self.examples), _BLOCK):
             block = self.examples[start : start + _BLOCK]
             greedy = self._draw(block, start, 1, 0.0)
@@ -82,11 +85,11 @@ class Evaluator:
                 )
             if samples:
                 drawn = self._draw(block, start, samples, 1.0)
-                right = [
-                    v.correct
-                    for v in self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group])
-                ]
-                passed += [pass_at_k(samples, sum(right[i : i + samples]), k) for i in range(0, len(right), samples)]
+                said = iter(self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group]))
+                for example, group in zip(block, drawn, strict=True):
+                    found = [next(said) for _ in group]
+                    sampled.append((self._encode(example), [r for _, r in group], found))
+                    passed.append(pass_at_k(samples, sum(v.correct for v in found), k))
             if progress:
                 progress(min(start + _BLOCK, len(self.examples)), len(self.examples))
         n = len(records)
@@ -97,7 +100,7 @@ class Evaluator:
         }
         if samples:
             summary[f"pass@{k}"] = sum(passed) / n
-        return Scores(summary | {"n": n, "lengths": [r["length"] for r in records]}, records)
+        return Scores(summary | {"n": n, "lengths": [r["length"] for r in records]}, records, sampled)
 
     def _draw(
         self, block: Sequence[Example], start: int, n: int, temperature: float

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from policyopt.batch import Batch, make_batch
+from policyopt.batch import Batch, columns_of, make_batch
 from policyopt.engine.local import LocalEngine, UpdateReport
 from policyopt.errors import UserError
 from policyopt.objective import credit
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
-from policyopt.training.collect import Collector, Drawn
+from policyopt.training.collect import Collector, Drawn, join, to_batch
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
@@ -45,6 +45,8 @@ class State:
     """Metrics of the last step, which controllers read."""
     queue: deque[Drawn] = field(default_factory=deque)
     """Batches that were drawn and wait to be trained on (staleness)."""
+    recent: deque[Drawn] = field(default_factory=deque)
+    """Batches that were trained on and are joined to the next ones (``update.replay``), newest first."""
     before: dict[str, Any] | None = None
     seconds: float = 0.0
     responses: float = 0.0
@@ -99,16 +101,18 @@ class Trainer:
         if drawn.batch is None:
             self.console.note(f"step {state.step + 1}: the filters left no prompt to train on; no update")
         else:
-            batch = credit(
-                state.recipe,
-                self.engine.columns(drawn.batch, state.recipe.needs & {"value"}, state.recipe.rollout.temperature),
-            )
-            metrics |= batch_metrics(batch, drawn.records)
+            whole = with_replay(drawn.batch, [d.batch for d in state.recent])
+            batch = credit(state.recipe, self.engine.prepare(whole, state.recipe))
+            fresh = batch[: len(drawn.records)]
+            metrics |= batch_metrics(fresh, drawn.records)
+            self.remember(fresh, drawn.records)
             reports, weight = self.update(batch)
             metrics |= update_metrics(reports)
             if any(r.applied for r in reports):
                 metrics["update/size"] = self.engine.update_size()
-            self.sample(batch, drawn.records, weight)
+            self.sample(fresh, drawn.records, weight)
+            state.recent = deque([drawn, *state.recent][: state.recipe.update.replay])
+        self.engine.follow(state.recipe.reference(state.step + 1))
         state.step += 1
         state.responses += drawn.stats["responses"]
         state.tokens += drawn.stats["tokens"]
@@ -143,14 +147,19 @@ class Trainer:
                     self.skipped(batch[rows], report)
         return reports, weight
 
+    def remember(self, batch: Batch, records: list[dict[str, Any]]) -> None:
+        """Keep what the recipe's memory makes of each prompt."""
+        memory = self.state.recipe.memory
+        if memory is not None:
+            for record, row in zip(records, memory(batch).tolist(), strict=True):
+                self.collector.memory[record["id"]] = row
+
     def skipped(self, batch: Batch, report: UpdateReport) -> None:
         """Keep a batch whose loss or gradient was not finite, and stop the run when it keeps happening."""
         folder = self.out / "skipped"
         folder.mkdir(exist_ok=True)
         path = folder / f"step-{self.state.step + 1:06d}-{self.state.skips}.safetensors"
-        save_file(
-            {name: x.cpu().contiguous() for name, x in batch.to_dict().items() if isinstance(x, torch.Tensor)}, path
-        )
+        save_file({name: x.cpu().contiguous() for name, x in columns_of(batch).items()}, path)
         what = "loss" if not math.isfinite(report.loss) else "gradient"
         self.console.note(f"step {self.state.step + 1}: the {what} is not finite, no update; the batch is in {path}")
         if self.state.skips >= SKIPS_IN_A_ROW:
@@ -184,22 +193,40 @@ class Trainer:
             self.config.eval.k,
             lambda done, total: self.console.task(f"evaluation ({phase})", done, total),
         )
+        scores.summary.update(self.probe(scores))
         for record in scores.records[: 32 if deep else self.config.log_samples]:
             self.log.sample({"step": self.state.step, "phase": phase} | record | {"reward": record["score"]})
         return scores
+
+    def probe(self, scores: Scores) -> dict[str, float]:
+        """What the recipe's probes measure at an evaluation."""
+        found: dict[str, float] = {}
+        for probe in self.state.recipe.probes:
+            found |= probe.parameters(self.engine.parameters(), self.engine.start)
+            if scores.sampled and "ref_logp" in probe.needs:
+                reward = torch.tensor([[v.score for v in verdicts] for _, _, verdicts in scores.sampled])
+                found |= probe.samples(reward, self.log_ratio(scores).view_as(reward))
+        return found
+
+    def log_ratio(self, scores: Scores) -> torch.Tensor:
+        """Log-probability under the policy minus that under the reference, of each sampled response, in nats."""
+        rows = [(prompt, r, v) for prompt, group, said in scores.sampled for r, v in zip(group, said, strict=True)]
+        prompts, responses, verdicts = map(list, zip(*rows, strict=True))
+        batch = to_batch(prompts, responses, verdicts, [0] * len(rows), self.evaluator.budget, self.engine.dtype)
+        batch = self.engine.score(batch.to(self.engine.device), self.state.recipe)
+        return ((batch.old_logp - batch.ref_logp) * batch.mask).sum(1).cpu()
 
     # Checkpoints ---------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write a checkpoint."""
         state, tensors = self.state, self.engine.tensors()
-        queue = []
-        for i, drawn in enumerate(state.queue):
-            queue.append({"records": drawn.records, "stats": drawn.stats, "empty": drawn.batch is None})
-            if drawn.batch is not None:
-                tensors |= {
-                    f"queue.{i}/{name}": x for name, x in drawn.batch.to_dict().items() if isinstance(x, torch.Tensor)
-                }
+        kept: dict[str, list[dict[str, Any]]] = {"queue": [], "recent": []}
+        for name, plain_batches in kept.items():
+            for i, drawn in enumerate(getattr(state, name)):
+                plain_batches.append({"records": drawn.records, "stats": drawn.stats, "empty": drawn.batch is None})
+                if drawn.batch is not None:
+                    tensors |= {f"{name}.{i}/{column}": x for column, x in columns_of(drawn.batch).items()}
         plain = {
             "recipe": state.recipe.to_dict(),
             "control": state.control,
@@ -214,7 +241,8 @@ class Trainer:
             "cursor": self.collector.stream.cursor,
             "skipped_prompts": self.collector.stream.skipped,
             "version": self.engine.version,
-            "queue": queue,
+            "memory": self.collector.memory,
+            **kept,
             "log": self.log.position(),
         }
         save_checkpoint(self.out / "checkpoints", state.step, plain, tensors, self.config.checkpoints.keep)
@@ -240,7 +268,11 @@ class Trainer:
             saved["last"],
             saved["before"],
         )
-        state.queue = deque(self._drawn(i, q, found.tensors) for i, q in enumerate(saved["queue"]))
+        for name in ("queue", "recent"):
+            setattr(
+                state, name, deque(self._drawn(f"{name}.{i}/", d, found.tensors) for i, d in enumerate(saved[name]))
+            )
+        self.collector.memory.update(saved["memory"])
         for name, value in saved["counts"].items():
             setattr(state, name, value)
         self.collector.stream.cursor, self.collector.stream.skipped = saved["cursor"], saved["skipped_prompts"]
@@ -248,11 +280,20 @@ class Trainer:
         prune(self.out / "checkpoints", self.config.checkpoints.keep)
         return True
 
-    def _drawn(self, i: int, saved: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawn:
-        prefix = f"queue.{i}/"
+    def _drawn(self, prefix: str, saved: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawn:
         columns = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
         batch = None if saved["empty"] else make_batch(**columns).to(self.engine.device)
         return Drawn(batch, saved["records"], saved["stats"])
+
+
+def with_replay(new: Batch, earlier: Sequence[Batch | None]) -> Batch:
+    """A batch with earlier ones after it, their groups renumbered so that no two share one."""
+    pieces = [new, *(b for b in earlier if b is not None)]
+    first = 0
+    for i, piece in enumerate(pieces):
+        pieces[i] = piece.replace(group=piece.group + first) if i else piece
+        first = int(pieces[i].group.max()) + 1
+    return join(pieces)
 
 
 class Interrupt:

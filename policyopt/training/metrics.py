@@ -55,10 +55,10 @@ def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
     if not applied:
         return out
     for name in applied[0].sums:
-        if name.startswith("clip/"):
-            out[name] = sum(r.sums[name] for r in applied) / max(1.0, tokens)
         if name.startswith("signal/"):
             out[name] = sum(r.sums[name] for r in applied) / len(applied)
+        elif name != "tokens" and not name.startswith("mismatch/"):  # what a part says of each token
+            out[name] = sum(r.sums[name] for r in applied) / max(1.0, tokens)
     fresh = sum(r.sums["mismatch/tokens"] for r in applied)
     if fresh:  # nothing to compare where every response is older than the policy
         out["mismatch/mean"] = sum(r.sums["mismatch/sum"] for r in applied) / fresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -22,6 +23,7 @@ from policyopt.errors import UserError, explain
 from policyopt.lens.report import write_report
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import DTypeName, Policy, load_policy
+from policyopt.models.warmstart import WARM_START, WarmStart
 from policyopt.recipe import Recipe
 from policyopt.tasks import builtin_tasks, load_task
 from policyopt.tasks.base import Example, Task, Verdict, user
@@ -86,6 +88,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 device=config.device,
                 lora=config.adapters if config.lora else None,
             )
+            teacher = load_teacher(config, task, console.task) if "teacher" in config.recipe.roles else None
             budget, longest = room(policy, config.max_tokens, task)
             stream = PromptStream(
                 task.train, policy.tokenizer, seed=config.seed, longest=longest, skip=config.long_prompts == "skip"
@@ -94,7 +97,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
             optim = config.optim
             engine = LocalEngine(
-                policy, config.recipe, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
+                policy, config.recipe, teacher=teacher, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
                 eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm,
                 micro_batch=config.micro_batch,
             )  # fmt: skip
@@ -146,7 +149,13 @@ def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, a
     }
 
 
-def load_model(model: str, task: Task, progress: Progress | None = None, **options: Any) -> Policy:
+def load_model(
+    model: str,
+    task: Task,
+    progress: Progress | None = None,
+    settings: WarmStart = WARM_START,
+    **options: Any,
+) -> Policy:
     """A policy from ``embedded`` (built and warm-started for the task at first use), a folder, or a hub id."""
     if model == "embedded":
         tell = (
@@ -156,8 +165,22 @@ def load_model(model: str, task: Task, progress: Progress | None = None, **optio
         )
         # The same model for every seed of a run: what a seed changes is the training that follows.
         start = load_task(task.name, heldout=1) if task.name in builtin_tasks() else task
-        model = str(build_embedded(start, progress=tell))
+        model = str(build_embedded(start, settings=settings, progress=tell))
     return load_policy(model, **options)
+
+
+def load_teacher(config: TrainConfig, task: Task, progress: Progress) -> Policy:
+    """The model in the role of the teacher; beside the embedded model, one that always works its answers out.
+
+    Raises :class:`~policyopt.errors.UserError` where none is named and the policy is a model of the user's.
+    """
+    if config.teacher is None and config.model != "embedded":
+        raise UserError(
+            f"{config.recipe.name} reads a teacher: name its model with --teacher, a folder or hub id of a model with the "
+            f"same vocabulary as {config.model}"
+        )
+    settings = dataclasses.replace(WARM_START, terse=0.0)
+    return load_model(config.teacher or "embedded", task, progress, settings, dtype=config.dtype, device=config.device)
 
 
 def room(policy: Policy, max_tokens: int | None, task: Task) -> tuple[int, int]:
