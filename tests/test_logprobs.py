@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +19,7 @@ from policyopt.methods.critic.ppo import ppo
 from policyopt.models.critic import Critic
 from policyopt.models.load import Policy
 from policyopt.models.logprobs import Chunk, pack, response_columns, split_model
+from policyopt.models.prefix import shared_hidden
 from tests.tiny import FAMILIES, family_model, load_tiny, plain_columns, rows_of, token_batch
 
 
@@ -80,9 +82,7 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
     for a, b in zip(mine, gradient(model, whole), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     with torch.no_grad(), mock.patch.object(logprobs, "_CHUNK_BYTES", 4 * split.vocab):
-        torch.testing.assert_close(
-            response_columns(split, batch)["logp"], whole["logp"], rtol=0, atol=1e-13
-        )
+        torch.testing.assert_close(response_columns(split, batch)["logp"], whole["logp"], rtol=0, atol=1e-13)
 
 
 def test_padding_may_hold_anything(tiny_model: Path) -> None:
@@ -105,6 +105,40 @@ def test_padding_may_hold_anything(tiny_model: Path) -> None:
         assert dirty[name][:, -3:].abs().max() == 0
     for a, b in zip(gradient(model, {n: x[:, :-3] for n, x in dirty.items()}), gradient(model, clean), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+SHARING = sorted(set(FAMILIES) - {"bloom", "gemma2", "gemma3_text", "mistral"})
+"""Families with plain attention everywhere: no windows, no positions that hang on the mask alone."""
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_prompt_that_rows_share_is_passed_once_and_changes_nothing(family: str) -> None:
+    model = family_model(family, torch.float64)
+    split = split_model(model)
+    assert split.shares == (family in SHARING)
+    batch = small_vocabulary(token_batch(groups=(4, 1, 5), width=12), 41)
+    apart = response_columns(dataclasses.replace(split, shares=False), batch, entropy=True)
+    calls: list[int] = []
+    count = model.base_model.register_forward_pre_hook(
+        lambda module, args, keywords: calls.append(keywords["input_ids"].numel()), with_kwargs=True
+    )
+    together = response_columns(split, batch, entropy=True)
+    count.remove()
+    rows, width = batch.mask.shape
+    if split.shares:
+        assert sum(calls) == 3 * int(batch.prompt_mask.sum(1).max()) + rows * (width - 1)
+    for name in apart:
+        torch.testing.assert_close(together[name], apart[name], rtol=0, atol=1e-6)
+    mine, true = gradient(model, together), gradient(model, apart)
+    scale = max(float(g.abs().max()) for g in true)
+    assert max(float((a - b).abs().max()) for a, b in zip(mine, true, strict=True)) < 1e-6 * scale
+
+
+def test_prompts_of_their_own_are_not_shared(tiny_model: Path) -> None:
+    split = split_model(load_tiny(tiny_model).model)
+    assert split.shares
+    assert shared_hidden(split.hidden, token_batch(groups=(1, 1, 1))) is None
+    assert shared_hidden(split.hidden, token_batch(groups=(3,))) is not None
 
 
 def test_rows_are_joined_without_a_gap() -> None:

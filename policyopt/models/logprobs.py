@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from policyopt.batch import Batch
 from policyopt.errors import UserError
+from policyopt.models.prefix import can_share, shared_hidden
 from policyopt.parts.base import Statistic
 
 _CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fits pays no recomputation
@@ -27,6 +28,15 @@ class SplitModel:
     logits: Callable[[Tensor], Tensor]
     """[..., H] -> [..., V]."""
     vocab: int
+    shares: bool = False
+    """A prompt that several rows share can be passed once; see :mod:`policyopt.models.prefix`."""
+
+    def predicting(self, batch: Batch) -> Tensor:
+        """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
+        if self.shares and (found := shared_hidden(self.hidden, batch)) is not None:
+            return found
+        ids, row, position = pack(batch)
+        return self.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position]
 
 
 def split_model(model: nn.Module) -> SplitModel:
@@ -60,7 +70,7 @@ def split_model(model: nn.Module) -> SplitModel:
         raise UserError(
             f"the logits of {type(inner).__name__} are not its head applied to its hidden states: this model is not supported"
         )
-    return SplitModel(backbone, logits, head.weight.shape[0])
+    return SplitModel(backbone, logits, head.weight.shape[0], can_share(backbone))
 
 
 def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,14 +134,14 @@ def response_columns(
     MiB; where there is more than one chunk, backward recomputes each. 16-bit models give float32 columns. ``roles``
     holds the models that the statistics read beside this one.
     """
-    ids, row, position = pack(batch)
     wanted = frozenset[str]().union(*(s.roles for s in statistics))
     chunk = Chunk(split, {name: role for name, role in (roles or {}).items() if name in wanted}, entropy, statistics)
-    hidden = [split.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position]]
+    hidden = [split.predicting(batch)]
     for role in chunk.roles.values():
         with torch.no_grad(), role as other:
-            hidden.append(other.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position])
+            hidden.append(other.predicting(batch))
     mask = batch.mask.bool()
+    row = mask.nonzero(as_tuple=True)[0]
     target = batch.tokens[mask]
     heat = torch.ones_like(row, dtype=torch.float32) if batch.temperature is None else batch.temperature[row]
     size = max(1, _CHUNK_BYTES // (4 * split.vocab * len(hidden)))

@@ -1,0 +1,93 @@
+"""Prompts that several responses share go through the model once, in training too."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from policyopt.batch import Batch
+
+WORTH = 0.1
+"""Share of the tokens that must be saved: below it a second call of the model costs more than it saves."""
+
+
+def can_share(backbone: nn.Module) -> bool:
+    """Whether keys and values of a prompt can be handed to several continuations, with their gradient.
+
+    So it is for plain attention that takes masks and positions; the proof is a probe, in which the continuations of a
+    prompt must come out as when each is passed whole.
+    """
+    config: Any = getattr(backbone, "config", None)
+    takes = inspect.signature(backbone.forward).parameters
+    if (
+        config is None
+        or getattr(config, "_attn_implementation", None) not in ("sdpa", "eager")
+        or not {"position_ids", "attention_mask"} <= takes.keys()
+        or any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers)
+    ):
+        return False
+    device = next(backbone.parameters()).device
+    prompt = torch.tensor([[1, 2, 3], [4, 0, 0], [1, 2, 3]], device=device)
+    tokens = torch.tensor([[4, 3, 2], [1, 2, 0], [3, 1, 4]], device=device)
+    there = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 1]], device=device)
+    owner, first = torch.tensor([0, 1, 0], device=device), torch.tensor([0, 1], device=device)
+    try:
+        with torch.no_grad():
+            ours = _hidden(backbone, prompt[first], there[first], owner, tokens)
+            for i, n in enumerate(there.sum(1).tolist()):
+                ids = torch.cat([prompt[i, :n], tokens[i]])[None]
+                whole = backbone(input_ids=ids, use_cache=False).last_hidden_state[0, n - 1 : -1]
+                tolerance = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.1
+                if not torch.allclose(ours[i].to(whole), whole, rtol=tolerance, atol=tolerance):
+                    return False
+    except Exception:  # whatever a model raises that takes no such cache: it is then passed row by row
+        return False
+    return True
+
+
+def shared_hidden(backbone: Any, batch: Batch) -> Tensor | None:
+    """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``; ``None``
+    where too few tokens would be saved.
+
+    Each distinct prompt is passed once; the responses attend to its keys and values, through which their gradients
+    come together. For G responses of length T to a prompt of length P it computes P + GT tokens in the place of
+    G(P + T).
+    """
+    mask, asked = batch.mask.bool(), batch.prompt_mask.bool()
+    prompt = batch.prompt.masked_fill(~asked, -1)
+    distinct, owner = torch.unique(prompt, dim=0, return_inverse=True)
+    rows, tokens = mask.shape[0], int(mask.sum())
+    saved = int(asked.sum()) - int((distinct >= 0).sum())
+    gaps = bool((mask[:, 1:] & ~mask[:, :-1]).any() | (asked[:, 1:] & ~asked[:, :-1]).any())
+    if rows == 0 or gaps or saved < WORTH * (int(asked.sum()) + tokens):
+        return None
+    width = int(mask.sum(1).max())
+    ids = batch.tokens[:, :width].masked_fill(~mask[:, :width], 0)
+    found = _hidden(backbone, distinct.clamp(min=0), (distinct >= 0).long(), owner, ids)
+    return found[mask[:, :width]]
+
+
+def _hidden(backbone: Any, prompt: Tensor, there: Tensor, owner: Tensor, tokens: Tensor) -> Tensor:
+    """[N, T, H] from right-padded distinct prompts [D, P] with their mask, the prompt of each row [N], and right-padded
+    responses [N, T]."""
+    width = int(there.sum(1).max())
+    prompt, there = prompt[:, :width], there[:, :width]
+    cache = DynamicCache(config=backbone.config)
+    before = backbone(input_ids=prompt, past_key_values=cache, use_cache=True).last_hidden_state
+    length = there.sum(1)
+    last = before[torch.arange(len(prompt), device=prompt.device), length - 1][owner][:, None]
+    if tokens.shape[1] == 1:
+        return last
+    cache.batch_select_indices(owner)
+    following = tokens[:, :-1]
+    steps = torch.arange(following.shape[1], device=tokens.device)
+    keywords: dict[str, Any] = {"position_ids": length[owner][:, None] + steps}
+    if not bool(there.all()):
+        keywords["attention_mask"] = torch.cat([there[owner], torch.ones_like(following)], 1)
+    after = backbone(input_ids=following, past_key_values=cache, use_cache=True, **keywords).last_hidden_state
+    return torch.cat([last, after], 1)
