@@ -18,6 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from policyopt.engine.local import LocalEngine
+from policyopt.engine.prefixes import Prefixes
 from policyopt.engine.sampler import LocalSampler, stream_key, uniforms
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
@@ -262,9 +263,9 @@ def test_a_program_may_have_several_phases_and_those_of_all_programs_run_togethe
         return found
 
     asked = prompts((3, 9, 5))
-    with mock.patch.object(sampler, "_decode", wraps=sampler._decode) as decode:
+    with mock.patch.object(sampler, "_draw", wraps=sampler._draw) as draw:
         together = sampler.run([phases(p, count, i) for i, (p, count) in enumerate(zip(asked, (2, 1, 3), strict=True))])
-    assert [len(call.args[0]) for call in decode.call_args_list] == [3, 2, 1]
+    assert draw.call_count == max(sum(len(r.tokens) for r in found) for found in together), "nobody waits for anybody"
     assert [len(found) for found in together] == [2, 1, 3]
     for i, p in enumerate(asked):
         [alone] = sampler.run([phases(p, len(together[i]), i)])
@@ -276,9 +277,9 @@ def test_a_program_may_have_several_phases_and_those_of_all_programs_run_togethe
 def test_a_greedy_baseline_is_drawn_in_the_same_batch_as_its_group(tiny_model: Path) -> None:
     sampler = LocalSampler.of(load_tiny(tiny_model))
     [prompt] = prompts((6,))
-    with mock.patch.object(sampler, "_decode", wraps=sampler._decode) as decode:
+    with mock.patch.object(sampler, "_read", wraps=sampler._read) as read:
         [group] = sampler.run([GroupWithGreedy(size=3).draw(Prompt(prompt, 8, (0,)), sampler)])
-    assert decode.call_count == 1
+    assert read.call_count == 1
     assert [r.role for r in group] == ["train"] * 3 + ["baseline"]
     assert group[3].tokens == ask(sampler, [(prompt, 1, 8, 0.0, (5,))])[0][0].tokens
 
@@ -338,11 +339,190 @@ def test_an_error_in_the_model_reaches_every_program_and_leaves_the_sampler_usab
             caught.append(str(error))
             raise
 
-    with mock.patch.object(sampler, "_pick", side_effect=RuntimeError("out of memory")):
+    with mock.patch.object(sampler, "_draw", side_effect=RuntimeError("out of memory")):
         with pytest.raises(RuntimeError, match="out of memory"):
             sampler.run([careful(0), careful(1)])
     assert caught == ["out of memory"] * 2
     assert within(60, lambda: sampler.run([careful(0)]))[0][0].tokens
+
+
+# Places, beginnings, ends
+
+
+def test_a_place_is_taken_as_soon_as_it_is_free(tiny_model: Path) -> None:
+    """Rows of 1 to 30 tokens in four places take as many passes as the busiest place has tokens, not as many as waves
+    of four would."""
+    policy = load_tiny(tiny_model)
+    sampler = LocalSampler(split_model(policy.model), eos=(), max_rows=4)
+    budgets = [30, 2, 3, 1, 2, 4, 5, 3, 2, 6, 1, 30]
+    requests: list[Request] = [
+        (p, 1, b, 1.0, (i,)) for i, (p, b) in enumerate(zip(prompts((5,) * 12), budgets, strict=True))
+    ]
+    with mock.patch.object(sampler, "_draw", wraps=sampler._draw) as draw:
+        groups = ask(sampler, requests)
+    assert [len(group[0].tokens) for group in groups] == budgets
+    places = [0] * 4
+    for b in budgets:
+        places[places.index(min(places))] += b
+    assert draw.call_count == max(places) < sum(max(budgets[i : i + 4]) for i in (0, 4, 8))
+    assert max(differences(sampler, requests, groups)) < 1e-12
+
+
+def test_a_tree_over_a_shared_beginning_costs_half_of_independent_responses(tiny_model: Path) -> None:
+    """Sixteen leaves: a trunk of 24 tokens, four branches of 8, four leaves of 8 on each."""
+    sampler = LocalSampler(split_model(load_tiny(tiny_model).model), eos=())
+    [prompt] = prompts((20,))
+
+    async def grow(stem: tuple[int, ...], key: tuple[int, ...], levels: list[tuple[int, int]]) -> list[tuple[int, ...]]:
+        (n, length), *rest = levels
+        drawn = await sampler.generate(stem, n=n, max_tokens=length, key=key, keep=True)
+        ends = [(*stem, *r.tokens) for r in drawn]
+        if not rest:
+            return ends
+        below = await asyncio.gather(*(grow(end, (*key, i), rest) for i, end in enumerate(ends)))
+        return [leaf for leaves in below for leaf in leaves]
+
+    [leaves] = sampler.run([grow(prompt, (0,), [(1, 24), (4, 8), (4, 8)])])
+    tree = sampler.computed
+    assert len(set(leaves)) == 16 and {len(x) for x in leaves} == {60}
+    alone = LocalSampler(sampler.split, eos=())
+    ask(alone, [(prompt, 16, 40, 1.0, (0,))])
+    assert tree <= 0.5 * alone.computed
+    # each token once; the last of a piece when somebody goes on from it
+    assert tree == 20 + 24 + 4 * 8 + 16 * 8 - 16
+    fresh = LocalSampler(sampler.split, eos=())
+    [again] = ask(fresh, [(leaves[0][:-1], 1, 1, 0.0, (0,))])
+    [same] = ask(sampler, [(leaves[0][:-1], 1, 1, 0.0, (0,))])
+    assert sampler.computed == tree + 1, "all but the last token was held"
+    assert same[0].logp == pytest.approx(again[0].logp, abs=1e-12)
+
+
+def test_what_is_held_goes_when_the_weights_change(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    sampler = LocalSampler.of(policy)
+    requests: list[Request] = [(p, 2, 6, 1.0, (i,)) for i, p in enumerate(prompts((9, 9)))]
+    ask(sampler, requests)
+    with torch.no_grad():
+        for p in policy.model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    sampler.version += 1
+    assert max(differences(sampler, requests, ask(sampler, requests))) < 1e-12
+
+
+def test_the_least_used_beginnings_go_first() -> None:
+    held = [(torch.zeros(1, 4, 2), torch.zeros(1, 4, 2))]  # 64 bytes
+    prefixes = Prefixes(limit=130)
+    prefixes.add((1, 2, 3, 4), held)
+    prefixes.add((1, 2, 5, 6), held)
+    assert prefixes.longest((1, 2, 5, 9)) == (3, held)
+    prefixes.add((7, 8), held)
+    assert prefixes.longest((1, 2, 3, 4))[0] == 2, "its own branch is gone, what it shared is not"
+    assert prefixes.longest((1, 2, 5, 6))[0] == 4
+    assert prefixes.longest((9,)) == (0, None)
+    prefixes.add((5,), [(torch.zeros(99), torch.zeros(99))])
+    assert prefixes.longest((5,))[0] == 0, "larger than the limit"
+
+
+def test_a_cut_response_goes_on_as_if_it_had_never_been_cut(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    sampler = LocalSampler.of(policy)
+    [prompt] = prompts((7,))
+    [[whole]] = ask(sampler, [(prompt, 1, 24, 0.8, (4,))])
+
+    async def pieces() -> Response:
+        [r] = await sampler.generate(prompt, max_tokens=3, temperature=0.8, key=(4,))
+        while not r.finished and len(r.tokens) < 24:
+            sampler.version += 1
+            await sampler.generate(prompt, max_tokens=min(5, 24 - len(r.tokens)), temperature=0.8, key=(4,), resume=r)
+        return r
+
+    [found] = sampler.run([pieces()])
+    assert found.tokens == whole.tokens
+    assert found.logp == pytest.approx(whole.logp, abs=1e-12)
+    assert found.versions == [0] * 3 + [1 + (i - 3) // 5 for i in range(3, len(found.tokens))]
+    assert (found.version, found.finished) == (0, whole.finished)
+
+
+def test_what_is_in_flight_can_be_called_back(tiny_model: Path) -> None:
+    sampler = LocalSampler(split_model(load_tiny(tiny_model).model), eos=(), max_rows=2)
+    [prompt] = prompts((7,))
+    [[whole]] = ask(sampler, [(prompt, 1, 30, 1.0, (0, 0))])
+
+    async def asker(i: int) -> Response:
+        return (await sampler.generate(prompt, max_tokens=30, key=(i, 0)))[0]
+
+    async def caller() -> None:
+        for _ in range(12):
+            await asyncio.sleep(0)
+        sampler.interrupt()
+
+    cut = [r for r in sampler.run([asker(0), asker(1), asker(2), caller()]) if r is not None]
+    assert 0 < len(cut[0].tokens) < 30
+    assert cut[2].tokens == [], "it had no place yet"
+    assert not any(r.finished for r in cut)
+    rest = 30 - len(cut[0].tokens)
+    sampler.run([sampler.generate(prompt, max_tokens=rest, key=(0, 0), resume=cut[0])])
+    assert cut[0].tokens == whole.tokens
+
+
+def test_stops_forced_tokens_and_the_likeliest_ones(tiny_model: Path) -> None:
+    sampler = LocalSampler(split_model(load_tiny(tiny_model).model), eos=())
+    [prompt] = prompts((7,))
+    [[free]] = ask(sampler, [(prompt, 1, 20, 1.0, (0,))])
+    end = tuple(free.tokens[7:9])
+
+    async def all_kinds() -> tuple[Response, Response, Response]:
+        [[stopped], [forced], [top]] = await asyncio.gather(
+            sampler.generate(prompt, max_tokens=20, key=(0,), stop=[(99, 99, 99), end]),
+            sampler.generate(prompt, max_tokens=6, key=(0,), forced=(30, 31)),
+            sampler.generate(prompt, max_tokens=4, temperature=0.0, key=(0,), top=3),
+        )
+        return stopped, forced, top
+
+    [(stopped, forced, top)] = sampler.run([all_kinds()])
+    assert stopped.tokens == free.tokens[:9] and stopped.stopped and not stopped.finished
+    assert forced.tokens[:2] == [30, 31] and len(forced.tokens) == 6
+    request: Request = (prompt, 1, 6, 1.0, (0,))
+    assert max(differences(sampler, [request], [[forced]])) < 1e-12, "forced tokens have the policy's log-probability"
+    assert [ids[0] for ids, _ in top.top] == top.tokens
+    assert all(values == sorted(values, reverse=True) and len(values) == 3 for _, values in top.top)
+
+
+def test_processors_and_changing_temperatures_are_part_of_what_is_recorded(tiny_model: Path) -> None:
+    sampler = LocalSampler(split_model(load_tiny(tiny_model).model), eos=())
+    a, b = prompts((7, 4))
+    allowed = torch.arange(10, 20)
+
+    def only(logits: torch.Tensor, so_far: Any) -> torch.Tensor:
+        assert logits.shape[0] == len(so_far)
+        mask = torch.full_like(logits, -torch.inf)
+        mask[:, allowed] = 0
+        return logits + mask
+
+    def cooler(logits: torch.Tensor) -> torch.Tensor:
+        return 0.5 + torch.distributions.Categorical(logits=logits).entropy() / 10
+
+    requests: list[Request] = [(b, 3, 15, 1.0, (1,))]
+    alone = ask(sampler, requests)[0]
+    [narrow], [hot], beside = sampler.run(
+        [
+            sampler.generate(a, max_tokens=15, key=(0,), processor=only),
+            sampler.generate(a, max_tokens=15, key=(0,), temperature=cooler),
+            sampler.generate(b, n=3, max_tokens=15, key=(1,)),
+        ]
+    )
+    assert set(narrow.tokens) <= set(allowed.tolist())
+    assert all(h <= math.log(10) + 1e-9 for h in narrow.entropy)
+    assert len(set(hot.heat)) == 15 and all(0.5 < h < 1.1 for h in hot.heat)
+    assert max(differences(sampler, [(a, 1, 15, 1.0, (0,))], [[hot]])) < 1e-12, "the trainer takes each at its own"
+    assert [r.tokens for r in beside] == [r.tokens for r in alone]
+
+
+@pytest.mark.parametrize("request_", [{"n": 0}, {"tokens": ()}, {"n": 2, "resume": Response([], [], [], False)}])
+def test_a_request_for_nothing_is_refused(request_: dict[str, Any], tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    with pytest.raises(ValueError, match="at least one of each is needed"):
+        sampler.run([sampler.generate(**({"tokens": (7,), "max_tokens": 3, "key": (0,)} | request_))])
 
 
 # What it cannot do
@@ -351,7 +531,7 @@ def test_an_error_in_the_model_reaches_every_program_and_leaves_the_sampler_usab
 def test_a_recurrent_model_is_refused_at_once() -> None:
     config = AutoConfig.for_model("mamba", vocab_size=41, hidden_size=32, num_hidden_layers=2, state_size=4)
     split = split_model(AutoModelForCausalLM.from_config(config).eval())
-    with pytest.raises(UserError, match="MambaModel cannot be sampled from with a key-value cache"):
+    with pytest.raises(UserError, match="MambaConfig: the model keeps another state than keys and values"):
         LocalSampler(split, eos=(2,))
 
 

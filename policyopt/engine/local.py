@@ -60,6 +60,8 @@ class LocalEngine:
         self.sampler = LocalSampler(self.split, policy.eos, self.device)
         self.roles: dict[str, Role] = {"reference": policy.reference()} if "reference" in recipe.roles else {}
         """Models beside the policy that are only read."""
+        if "previous" in recipe.roles:
+            self.roles["previous"] = policy.reference()
         if "teacher" in recipe.roles:
             if teacher is None:
                 raise UserError("the recipe reads a teacher: name its model with --teacher")
@@ -78,7 +80,10 @@ class LocalEngine:
         self._masters = {role: {n: _master(p) for n, p in named.items()} for role, named in self._parameters.items()}
         rates = {"policy": lr, "critic": critic_lr or 10 * lr}
         self.optimizers = {role: adamw(list(named.values()), rates[role]) for role, named in self._masters.items()}
-        self._followers = self._moving_reference(recipe)
+        self._followers = {
+            "reference": {} if isinstance(recipe.reference, Frozen) else self._moving("reference"),
+            "previous": self._moving("previous"),
+        }
         self.start = {n: p.clone() for n, p in self.parameters().items()} if recipe.probes else {}
         """The trained parameters before the first step, where a probe compares with them."""
         self._base_lr = {name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
@@ -96,7 +101,7 @@ class LocalEngine:
         policy's own ``old_logp`` where the sampler's is asked for beside it, and the scored statistics."""
         columns = {"reference": "ref_logp", "teacher": "teacher_logp"}
         for name, role in self.roles.items():
-            if columns[name] in recipe.needs:
+            if columns.get(name) in recipe.needs:
                 with role as split:
                     found = self._by_rows(batch, partial(response_columns, split))
                 batch = batch.replace(**{columns[name]: found["logp"]})
@@ -112,10 +117,13 @@ class LocalEngine:
 
     @torch.no_grad()
     def prepare(self, batch: Batch, recipe: Recipe) -> Batch:
-        """A batch that is about to be trained on, with what the policy and the critic think of it now: ``prox_logp``,
-        ``old_value``."""
+        """A batch that is about to be trained on, with what the policy, the policy of one step before and the critic
+        think of it now: ``prox_logp``, ``prev_logp``, ``old_value``."""
         if "prox_logp" in recipe.needs:
             batch = batch.replace(prox_logp=self._by_rows(batch, lambda b: response_columns(self.split, b))["logp"])
+        if "prev_logp" in recipe.needs:
+            with self.roles["previous"] as split:
+                batch = batch.replace(prev_logp=self._by_rows(batch, partial(response_columns, split))["logp"])
         if self.critic is not None:
             critic = self.critic
             batch = batch.replace(old_value=self._by_rows(batch, lambda b: {"value": critic(b)})["value"])
@@ -128,15 +136,15 @@ class LocalEngine:
                 out.setdefault(name, torch.zeros_like(batch.mask))[rows] = values.to(batch.mask)
         return out
 
-    def _moving_reference(self, recipe: Recipe) -> dict[str, tuple[Tensor, Tensor]]:
-        """The reference's parameters by name, each with its float32 copy, where the recipe lets it follow the policy."""
-        role = self.roles.get("reference")
-        if role is None or isinstance(recipe.reference, Frozen):
+    def _moving(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
+        """The parameters by name of a role that follows the policy, each with its float32 copy."""
+        role = self.roles.get(name)
+        if role is None:
             return {}
         if role.model is self.policy.model:
             raise UserError(
-                f"recipe.reference is {type(recipe.reference).__name__}, which moves the reference, but with --lora the "
-                "reference is the model without its adapters: train without --lora or take reference Frozen()"
+                f"the recipe has a {name} model that moves, but with --lora it is the model without its adapters: train "
+                "without --lora or take reference Frozen()"
             )
         return {
             name: (p, p.detach() if p.dtype not in _SHORT else p.detach().float())
@@ -144,9 +152,9 @@ class LocalEngine:
         }
 
     @torch.no_grad()
-    def follow(self, fraction: float) -> None:
-        """Move the reference by a fraction of its way towards the policy."""
-        for name, (p, master) in self._followers.items() if fraction else ():
+    def follow(self, fraction: float, role: str = "reference") -> None:
+        """Move a role by a fraction of its way towards the policy."""
+        for name, (p, master) in self._followers[role].items() if fraction else ():
             master.lerp_(self._masters["policy"][name].to(master), fraction)
             p.copy_(master)
 
@@ -221,6 +229,8 @@ class LocalEngine:
         for regularizer in recipe.regularizers:
             found |= regularizer.metrics(piece)
         fresh = (piece.version == self.version).to(mask)[:, None] * mask
+        if piece.source is not None:  # auxiliary rows may be scored at another temperature than they were drawn at
+            fresh = fresh * (piece.source == 0)[:, None]
         said = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
         gap = (piece.logp - said).abs() * fresh
         found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
@@ -299,7 +309,11 @@ class LocalEngine:
                 out[f"{role}/{name}"] = p
                 for key, value in self.optimizers[role].state.get(p, {}).items():
                     out[f"{role}.{key}/{name}"] = value
-        return out | {f"reference/{name}": master for name, (_, master) in self._followers.items()}
+        return out | {
+            f"{role}/{name}": master
+            for role, named in self._followers.items()
+            for name, (_, master) in named.items()
+        }
 
     @torch.no_grad()
     def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
@@ -321,12 +335,13 @@ class LocalEngine:
                 }
                 if state:
                     optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
-        for name, (mine, master) in self._followers.items():
-            saved = tensors.get(f"reference/{name}")
-            if saved is None or saved.shape != mine.shape:
-                raise KeyError(f"reference/{name}: missing, or of another shape")
-            master.copy_(saved)
-            mine.copy_(master)
+        for role, named in self._followers.items():
+            for name, (mine, master) in named.items():
+                saved = tensors.get(f"{role}/{name}")
+                if saved is None or saved.shape != mine.shape:
+                    raise KeyError(f"{role}/{name}: missing, or of another shape")
+                master.copy_(saved)
+                mine.copy_(master)
         self._publish()
         self.version = self.sampler.version = version
 
