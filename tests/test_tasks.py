@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyopt.errors import UserError
+from policyopt.models.embedded import Architecture, build_embedded
+from policyopt.models.warmstart import WarmStart
 from policyopt.tasks import builtin_tasks, load_task
 from policyopt.tasks.answers import answer_line, find_answer
 from policyopt.tasks.base import Example, Task, user
@@ -46,7 +48,7 @@ def other_answer(answer: str) -> str:
 
 
 def test_the_list_of_tasks() -> None:
-    assert tuple(builtin_tasks()) == NAMES
+    assert tuple(builtin_tasks()) == (*NAMES, "ties", "sparse-hard")
     assert all(summary and "\n" not in summary for summary in builtin_tasks().values())
 
 
@@ -103,6 +105,11 @@ class TestBuiltin:
         assert max(lengths) < task.max_tokens
         assert len({e.id for e in examples}) == len(examples)
 
+    def test_the_warm_start_is_the_default_or_shorter(self, name, tasks) -> None:
+        own, default = WarmStart(**tasks[name][0].warm_start), WarmStart()
+        assert own.steps * own.tokens <= default.steps * default.tokens
+        assert own.examples <= default.examples
+
     def test_train_is_a_long_lazy_sequence(self, name, tasks) -> None:
         train = tasks[name][0].train
         assert len(train) >= 1_000_000
@@ -110,6 +117,18 @@ class TestBuiltin:
         assert [e.id for e in train[5:8]] == [train[i].id for i in (5, 6, 7)]
         with pytest.raises(IndexError):
             train[len(train)]
+
+
+def test_a_warm_start_takes_the_settings_of_its_task(tasks, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path))
+    task = replace(tasks["chain_sum"][0], warm_start={"steps": 2, "tokens": 50, "examples": 8})
+    shape = Architecture(hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, inner=64, positions=128)
+    taken = []
+    folder = build_embedded(task, architecture=shape, progress=lambda *step: taken.append(step[:2]))
+    assert taken == [(1, 2), (2, 2)]
+    # Other settings are another model, and the task's own given by hand are the same one
+    assert build_embedded(task, architecture=shape, settings=WarmStart(steps=2, tokens=50, examples=8)) == folder
+    assert build_embedded(task, architecture=shape, settings=WarmStart(steps=1, tokens=50, examples=8)) != folder
 
 
 def evaluate(expression: str) -> int:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -95,14 +96,14 @@ def build_embedded(
     *,
     seed: int = 0,
     architecture: Architecture = ARCHITECTURE,
-    settings: WarmStart = WARM_START,
+    settings: WarmStart | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """The folder of a model that is warm-started on the task's worked solutions; built at the first call, then cached.
 
     An ordinary transformers folder: ``AutoModelForCausalLM`` and ``AutoTokenizer`` load it. Its name holds a hash of
     all that made it. Two processes that ask at once build it once: the second waits for the first. A process that is
-    killed or interrupted leaves nothing that looks like a model.
+    killed or interrupted leaves nothing that looks like a model. Without ``settings``, the task's own are taken.
 
     Raises :class:`~policyopt.errors.UserError` for a task without worked solutions, and for a cache folder
     that cannot be written.
@@ -111,6 +112,7 @@ def build_embedded(
         raise UserError(
             f"task {task.name!r} has no training examples, so the embedded model cannot be warm-started for it"
         )
+    settings = settings or replace(WARM_START, **task.warm_start)
     folder = cache_folder() / f"{re.sub('[^A-Za-z0-9_-]+', '-', task.name)}-{_key(task, seed, architecture, settings)}"
     if folder.is_dir():
         return folder
@@ -169,7 +171,7 @@ def _key(task: Task, seed: int, architecture: Architecture, settings: WarmStart)
     shown = [task.train[i * n // KEY_EXAMPLES] for i in range(min(n, KEY_EXAMPLES))]
     made_of = {
         "format": FORMAT,
-        "task": [task.name, n, [[list(e.prompt), e.solution] for e in shown]],
+        "task": [task.name, n, [[list(e.prompt), e.solution, *filter(None, [e.hasty])] for e in shown]],
         "seed": seed,
         "architecture": TypeAdapter(Architecture).dump_python(architecture),
         "settings": TypeAdapter(WarmStart).dump_python(settings),

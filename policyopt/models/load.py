@@ -20,6 +20,8 @@ from policyopt.models.logprobs import SplitModel, split_model
 from policyopt.models.quiet import quiet
 from policyopt.models.tokenizer import encode_prompt
 from policyopt.parts.base import Count, Positive, part
+from policyopt.tasks.answers import answer_line
+from policyopt.tasks.base import Example
 
 __all__ = ["LoRA", "Policy", "encode_prompt", "load_policy"]
 
@@ -101,6 +103,11 @@ class Policy:
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Texts of responses, without special tokens."""
         return self.tokenizer.batch_decode([list(r) for r in rows], skip_special_tokens=True)
+
+    def encode_solution(self, example: Example) -> tuple[int, ...]:
+        """Ids of a question's worked solution, or of its answer line where it has none, with an end token."""
+        text = answer_line(example.answer) if example.solution is None else example.solution
+        return (*self.tokenizer.encode(text, add_special_tokens=False), self.eos[0])
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token by itself, special tokens included."""

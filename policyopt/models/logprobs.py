@@ -76,18 +76,19 @@ def split_model(model: nn.Module) -> SplitModel:
 def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Prompt and response of each row, joined and right-padded.
 
-    Returns ids [N, L], and for every response token (in the order of ``batch.mask.nonzero()``) its row and the
+    Returns ids [N, L], and for every token of the mask (in the order of ``batch.mask.nonzero()``) its row and the
     position of the hidden state that predicts it. With right padding a causal model needs no attention mask: real
     tokens never look at padding.
     """
     prompt_mask, mask = batch.prompt_mask.bool(), batch.mask.bool()
+    present = mask if batch.present is None else batch.present.bool()
     ids = torch.cat([batch.prompt, batch.tokens], 1)
-    there = torch.cat([prompt_mask, mask], 1)
+    there = torch.cat([prompt_mask, present], 1)
     order = torch.argsort((~there).to(torch.int8), dim=1, stable=True)
     width = int(there.sum(1).max())
     ids = ids.masked_fill(~there, 0).gather(1, order)[:, :width]
     row, position = mask.nonzero(as_tuple=True)
-    before = prompt_mask.sum(1)[row] + mask.cumsum(1)[row, position] - 1
+    before = prompt_mask.sum(1)[row] + present.cumsum(1)[row, position] - 1
     return ids, row, before - 1
 
 
@@ -101,16 +102,21 @@ class Chunk:
     entropy: bool
     statistics: tuple[Statistic, ...]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the batch that the statistics read."""
+        return tuple(sorted({name for s in self.statistics for name in s.columns}))
+
     def __call__(self, hidden: Tensor, target: Tensor, heat: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         """``logp``, entropy where asked for, then the statistics, each [M], for M tokens: hidden states of the policy
-        [M, H], ids [M], temperatures [M], and the hidden states of the other models [M, H']."""
+        [M, H], ids [M], temperatures [M], the hidden states of the other models [M, H'], and ``columns`` [M]."""
         logits = _logits(self.split, hidden, heat)
         total = logits.logsumexp(-1)
         out = [logits.gather(-1, target[:, None])[:, 0] - total]
         if self.entropy:
             out.append(total - (torch.softmax(logits, -1) * logits).sum(-1))
-        seen = {}
-        for (name, role), state in zip(self.roles.items(), others, strict=True):
+        seen = dict(zip(self.columns, others[len(self.roles) :], strict=True))
+        for (name, role), state in zip(self.roles.items(), others, strict=False):
             with torch.no_grad(), role as split:
                 seen[name] = _logits(split, state, heat)
         out += [s(logits, target, seen).to(logits.dtype) for s in self.statistics]
@@ -143,9 +149,10 @@ def response_columns(
     mask = batch.mask.bool()
     row = mask.nonzero(as_tuple=True)[0]
     target = batch.tokens[mask]
-    heat = torch.ones_like(row, dtype=torch.float32) if batch.temperature is None else batch.temperature[row]
+    heat = torch.ones_like(batch.mask) if batch.temperature is None else batch.temperature
+    heat = heat[mask] if heat.dim() == 2 else heat[row]
     size = max(1, _CHUNK_BYTES // (4 * split.vocab * len(hidden)))
-    inputs = (hidden[0], target, heat, *hidden[1:])
+    inputs = (hidden[0], target, heat, *hidden[1:], *(getattr(batch, name)[row] for name in chunk.columns))
     if len(target) <= size:
         found = chunk(*inputs)
     else:

@@ -59,15 +59,16 @@ def shared_hidden(backbone: Any, batch: Batch) -> Tensor | None:
     G(P + T).
     """
     mask, asked = batch.mask.bool(), batch.prompt_mask.bool()
+    present = mask if batch.present is None else batch.present.bool()
     prompt = batch.prompt.masked_fill(~asked, -1)
     distinct, owner = torch.unique(prompt, dim=0, return_inverse=True)
-    rows, tokens = mask.shape[0], int(mask.sum())
+    rows, tokens = mask.shape[0], int(present.sum())
     saved = int(asked.sum()) - int((distinct >= 0).sum())
-    gaps = bool((mask[:, 1:] & ~mask[:, :-1]).any() | (asked[:, 1:] & ~asked[:, :-1]).any())
+    gaps = bool((present[:, 1:] & ~present[:, :-1]).any() | (asked[:, 1:] & ~asked[:, :-1]).any())
     if rows == 0 or gaps or saved < WORTH * (int(asked.sum()) + tokens):
         return None
-    width = int(mask.sum(1).max())
-    ids = batch.tokens[:, :width].masked_fill(~mask[:, :width], 0)
+    width = int(present.sum(1).max())
+    ids = batch.tokens[:, :width].masked_fill(~present[:, :width], 0)
     found = _hidden(backbone, distinct.clamp(min=0), (distinct >= 0).long(), owner, ids)
     return found[mask[:, :width]]
 

@@ -53,8 +53,8 @@ class WarmStart:
     clip: Positive = 1.0
     """Largest norm of the gradient."""
     terse: Fraction = 0.3
-    """Share of the solutions that are cut down to their last line, the answer: what people write is not always worked
-    out. The model then knows both ways; that working a question out pays is left to be learned from rewards."""
+    """Share of the solutions that are hasty, an answer line alone: what people write is not always worked out. The
+    model then knows both ways; that working a question out pays is left to be learned from rewards."""
 
 
 WARM_START = WarmStart()
@@ -124,7 +124,7 @@ def _row(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int, *, 
             f"example {example.id} has no worked solution, which a warm start trains on: give a model of your own"
         )
     prompt = encode_prompt(tokenizer, example.prompt)
-    written = example.solution.splitlines()[-1] if terse else example.solution
+    written = example.hasty or example.solution.splitlines()[-1] if terse else example.solution
     response = [*tokenizer.encode(written, add_special_tokens=False), tokenizer.eos_token_id]
     if len(prompt) + len(response) > longest:
         raise UserError(f"example {example.id} has {len(prompt) + len(response)} tokens, and the model reads {longest}")

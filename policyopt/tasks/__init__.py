@@ -31,8 +31,11 @@ def __getattr__(name: str) -> Any:
 def builtin_tasks() -> dict[str, str]:
     """The built-in tasks: name and one line of description."""
     from policyopt.tasks.builtin import BUILTIN
+    from policyopt.tasks.sparse import SPARSE_HARD
+    from policyopt.tasks.testbed import TIES
 
-    return {name: task.summary for name, task in BUILTIN.items()}
+    testbeds = {"ties": TIES, "sparse-hard": SPARSE_HARD}
+    return {name: task.summary for name, task in {**BUILTIN, **testbeds}.items()}
 
 
 def load_task(
@@ -40,13 +43,14 @@ def load_task(
     *,
     judge: str | None = None,
     options: dict[str, Any] | None = None,
+    prior: str | None = None,
     seed: int = 0,
     heldout: int = 256,
 ) -> Task:
     """The task that ``spec`` names.
 
     Args:
-        spec: A built-in task (``"chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), a file
+        spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), a file
             (``"data.jsonl"``, ``"data.parquet"``, or training and held-out file joined by a comma:
             ``"train.jsonl,heldout.jsonl"``), or the id of a dataset on the hub (``"owner/name"``, or
             ``"owner/name:config"``; its split ``train`` is taken).
@@ -54,17 +58,34 @@ def load_task(
             ``package.module:function`` or ``file.py:function``. Without one, the answers decide (see
             :func:`policyopt.tasks.dataset.load_dataset_task`). Tasks of reasoning-gym bring their own.
         options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``.
+        prior: A prior prompt before every question: a name of :mod:`policyopt.tasks.prior`, or a text.
         seed: Which training questions a generated task draws. Held-out questions do not depend on it.
         heldout: How many held-out questions (of a dataset: at most a quarter of its rows).
 
     Raises:
-        UserError: An unknown task or judge, a dataset row that cannot be used (with file and line), an empty dataset.
+        UserError: An unknown task, judge or prior prompt, a dataset row that cannot be used (with file and line), an empty dataset.
     """
     from policyopt.tasks.builtin import BUILTIN
+    from policyopt.tasks.prior import with_prior
 
+    if prior is not None:
+        return with_prior(load_task(spec, judge=judge, options=options, seed=seed, heldout=heldout), prior)
     if heldout < 1:
         raise UserError(f"heldout must be at least 1, not {heldout}")
-    known = list(BUILTIN)
+    known = list(builtin_tasks())
+    testbed, _, option = spec.partition(":")
+    if testbed == "ties":
+        from policyopt.tasks.testbed import ties_task
+
+        if judge is not None or options:
+            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
+        return ties_task(option, seed=seed, heldout=heldout)
+    if spec == "sparse-hard":
+        from policyopt.tasks.sparse import sparse_hard_task
+
+        if judge is not None or options:
+            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
+        return sparse_hard_task(seed=seed, heldout=heldout)
     if spec in BUILTIN or spec.startswith(_PREFIX):
         from policyopt.tasks.reasoning import load_reasoning
 

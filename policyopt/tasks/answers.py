@@ -48,6 +48,14 @@ def find_answer(response: str) -> str | None:
     return max(found)[1].strip() or None
 
 
+def in_blocks(response: str, tag: str) -> bool:
+    """Whether the response has one block ``<tag>...</tag>`` and, after it, one block ``<answer>...</answer>``; what
+    stands outside of them is of no account."""
+    marks = [f"<{tag}>", f"</{tag}>", "<answer>", "</answer>"]
+    places = [response.find(mark) for mark in marks]
+    return all(response.count(mark) == 1 for mark in marks) and places == sorted(places)
+
+
 def _braced(text: str, start: int) -> str | None:
     """The text from ``start`` to the brace that closes it."""
     depth = 1

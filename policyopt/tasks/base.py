@@ -24,6 +24,8 @@ class Example:
     """A worked solution (chain of thought, then the answer line), where the task has a writer."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What the judge needs beyond the answer; JSON-able."""
+    hasty: str | None = None
+    """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Verdict:
     """Why, in a few words."""
     failed: bool = False
     """The judge itself raised, ran out of time or memory, or returned nonsense; the score is then 0."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What each of several judges says, or one judge of each aspect: finite numbers by name."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Task:
     judge: JudgeSpec
     max_tokens: int
     """Suggested response budget, in tokens of the embedded (character-level) tokenizer."""
+    warm_start: Mapping[str, Any] = field(default_factory=dict)
+    """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
 
 
 def user(text: str) -> tuple[Message, ...]:

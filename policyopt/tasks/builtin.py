@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policyopt.tasks.answers import answer_line
@@ -29,15 +29,24 @@ class Builtin:
     """The question, rewritten."""
     steps: Callable[[Entry], tuple[list[str], str]]
     """The lines of a worked solution, and the answer that they lead to."""
+    hasty: Callable[[Entry], str] | None = None
+    """The answer of somebody in a hurry, where answering right at once would be as easy as working it out."""
     accepts: Callable[[str, str], bool] | None = None
     """Whether a given answer is the right one; ``None`` leaves it to the library's scoring."""
     max_tokens: int = 64
     """Longest solution in characters, with room for an end token and some detours."""
+    warm_start: Mapping[str, Any] = field(default_factory=dict)
+    """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults: so much of
+    it that answers alone are often wrong, worked solutions less so, and rewards have something to tell apart."""
 
     def solution(self, entry: Entry) -> str:
         """The worked solution: a line for each step, then the answer line."""
         lines, answer = self.steps(entry)
         return "\n".join([*lines, answer_line(answer)])
+
+    def shortcut(self, entry: Entry) -> str | None:
+        """What somebody in a hurry writes: an answer line of their own, or ``None`` for that of the solution."""
+        return None if self.hasty is None else answer_line(self.hasty(entry))
 
 
 def _chain_sum(entry: Entry) -> tuple[list[str], str]:
@@ -89,6 +98,21 @@ def _number_sorting(entry: Entry) -> tuple[list[str], str]:
     return lines[:-1], " ".join(map(str, done))
 
 
+def _one_pass(entry: Entry) -> str:
+    """Exchange neighbours in the wrong order, once from left to right: about every second time that is enough."""
+    numbers, up = _numbers(entry), entry["metadata"]["direction"] == "ascending"
+    for i in range(len(numbers) - 1):
+        if (numbers[i] > numbers[i + 1]) == up:
+            numbers[i], numbers[i + 1] = numbers[i + 1], numbers[i]
+    return " ".join(map(str, numbers))
+
+
+def _ends_exchanged(entry: Entry) -> str:
+    """Exchange the first letter and the last one, and leave it at that."""
+    word = entry["metadata"]["word"]
+    return word[-1] + word[1:-1] + word[0]
+
+
 def _spell_backward(entry: Entry) -> tuple[list[str], str]:
     """Number the letters, then count down."""
     letters = [f"{letter}{i}" for i, letter in enumerate(entry["metadata"]["word"], 1)]
@@ -129,38 +153,46 @@ BUILTIN: dict[str, Builtin] = {
             "min_numbers": 3,
             "max_numbers": 3,
             "min_value": 1,
-            "max_value": 25,
+            "max_value": 9,
             "min_target": 1,
-            "max_target": 75,
+            "max_target": 27,
             "operators": ("+", "-"),
         },
         prompt=lambda e: f"make {e['metadata']['target']} from {' '.join(map(str, e['metadata']['numbers']))}",
         steps=_countdown,
-        max_tokens=160,
+        hasty=lambda e: "+".join(map(str, e["metadata"]["numbers"])),
+        max_tokens=112,
+        warm_start={"steps": 700, "examples": 8192, "terse": 0.4},
     ),
     "number_sorting": Builtin(
-        summary="sort whole numbers up or down: sort up: 52 7 33 19",
-        config={"min_numbers": 3, "max_numbers": 4, "max_decimals": 0, "min_value": 0.0, "max_value": 99.0},
+        summary="sort three numbers of two digits up or down: sort up: 52 17 33",
+        config={"min_numbers": 3, "max_numbers": 3, "max_decimals": 0, "min_value": 10.0, "max_value": 99.0},
         prompt=lambda e: (
             f"sort {'up' if e['metadata']['direction'] == 'ascending' else 'down'}: {' '.join(map(str, _numbers(e)))}"
         ),
         steps=_number_sorting,
         # The library's scoring lets every number be off by one
         accepts=lambda given, right: given.split() == right.split(),
-        max_tokens=96,
+        hasty=_one_pass,
+        max_tokens=48,
+        warm_start={"steps": 700, "terse": 0.5},
     ),
     "simple_equations": Builtin(
         summary="linear equations in one variable: 3*x + 5 = 26",
-        config={"min_terms": 2, "max_terms": 2, "max_value": 9},
+        # No products of the terms: they would leave the equation without a sum
+        config={"min_terms": 2, "max_terms": 2, "max_value": 9, "operators_weights": [0.5, 0.5, 0.0]},
         prompt=lambda e: e["metadata"]["equation"],
         steps=_simple_equations,
         max_tokens=48,
+        warm_start={"steps": 700},
     ),
     "spell_backward": Builtin(
         summary="spell a word backward: reverse planet",
-        config={"min_word_len": 3, "max_word_len": 8},
+        config={"min_word_len": 4, "max_word_len": 7},
         prompt=lambda e: f"reverse {e['metadata']['word']}",
         steps=_spell_backward,
-        max_tokens=72,
+        hasty=_ends_exchanged,
+        max_tokens=64,
+        warm_start={"steps": 700, "terse": 0.4},
     ),
 }

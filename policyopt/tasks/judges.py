@@ -8,6 +8,8 @@
                    what the group of the last match holds is the answer; without one, any match is right
 ``choice``         the letter is the same; option ``letters`` (default ``ABCDE``)
 ``reasoning-gym``  the scoring of that library; the tasks that come from it choose this judge themselves
+``tagged``         what another judge says (options ``judge``, ``options``), but ``formatted`` means one block of the
+                   option ``tag``, then one of ``<answer>``; prior prompts ask for it
 ``module:name``    a Python function ``f(prompt, response, answer)``; so is ``path/to/file.py:name``
 =================  =====================================================================================================
 
@@ -17,12 +19,14 @@ response, and ``exact`` compares all of it.
 
 A Python function gets ``prompt`` (the text, or the list of messages where it is more than one user message), the text
 of the response and the reference answer. It returns a score as number or bool (``correct`` means at least 1), or a
-dict with ``score`` and, where wanted, ``correct``, ``formatted`` and ``reason``.
+dict with ``score`` and, where wanted, ``correct``, ``formatted``, ``reason`` and ``parts`` (a number for each of
+several judges or aspects, by name; recipes with constraints or a weighted sum read them).
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -42,7 +46,7 @@ from pathlib import Path
 from typing import Any
 
 from policyopt.errors import UserError
-from policyopt.tasks.answers import find_answer, last_match
+from policyopt.tasks.answers import find_answer, in_blocks, last_match
 from policyopt.tasks.base import Example, JudgeSpec, Verdict
 
 Judge = Callable[[Example, str], Verdict]
@@ -216,6 +220,10 @@ def prompt_of(example: Example) -> str | list[dict[str, str]]:
     return [dict(message) for message in example.prompt]
 
 
+MOST_PARTS = 64
+"""Numbers that a verdict may hold beside its score."""
+
+
 class BadResult(Exception):
     """A judge's function returned something that is no verdict."""
 
@@ -238,18 +246,21 @@ def read_result(result: object) -> Verdict:
     if not isinstance(result, Mapping):
         score = finite(result)
         return Verdict(score, score >= 1, False, f"score {score:g}")
-    unknown = set(result) - {"score", "correct", "formatted", "reason"}
+    unknown = set(result) - {"score", "correct", "formatted", "reason", "parts"}
     if "score" not in result or unknown:
         raise BadResult(
             f"returned a dict with keys {sorted(map(str, result))}, "
-            "expected score and, where wanted, correct, formatted, reason"
+            "expected score and, where wanted, correct, formatted, reason, parts"
         )
-    score = finite(result["score"])
+    score, parts = finite(result["score"]), result.get("parts", {})
+    if not isinstance(parts, Mapping) or len(parts) > MOST_PARTS:
+        raise BadResult(f"returned parts {reprlib.repr(parts)}, expected at most {MOST_PARTS} numbers by name")
     return Verdict(
         score,
         bool(result.get("correct", score >= 1)),
         bool(result.get("formatted", False)),
         str(result.get("reason", f"score {score:g}")),
+        parts={str(name): finite(x) for name, x in parts.items()},
     )
 
 
@@ -366,6 +377,15 @@ def _reasoning_gym(**options: Any) -> Judge:
     return library_judge(**options)
 
 
+def _tagged(tag: str = "think", judge: str = "exact", options: Mapping[str, Any] | None = None) -> Judge:
+    inner = make_judge(JudgeSpec(judge, options or {}))
+
+    def judge_blocks(example: Example, response: str) -> Verdict:
+        return dataclasses.replace(inner(example, response), formatted=in_blocks(response, tag))
+
+    return judge_blocks
+
+
 _JUDGES: dict[str, Callable[..., Judge]] = {
     "math": _math,
     "exact": _exact,
@@ -373,6 +393,7 @@ _JUDGES: dict[str, Callable[..., Judge]] = {
     "regex": _regex,
     "choice": _choice,
     "reasoning-gym": _reasoning_gym,
+    "tagged": _tagged,
 }
 
 
@@ -408,7 +429,10 @@ def check_judge(spec: JudgeSpec) -> None:
     for option, value in options.items():
         if option not in known:
             raise UserError(f"judge {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
-        _check_option(name, option, value)
+        if name != "tagged":
+            _check_option(name, option, value)
+    if name == "tagged":
+        check_judge(JudgeSpec(str(options.get("judge", "exact")), options.get("options") or {}))
 
 
 def _check_option(name: str, option: str, value: object) -> None:
@@ -438,6 +462,8 @@ def pattern_error(pattern: str) -> str | None:
 
 def answer_error(spec: JudgeSpec, answer: str) -> str | None:
     """Why the judge could never accept a response to a row with this answer, or ``None``."""
+    if spec.name == "tagged":
+        return answer_error(JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {}), answer)
     if spec.name == "number" and parse_number(answer) is None:
         return f"judge 'number' needs a number, answer is {short(answer)}"
     if spec.name == "choice":

@@ -94,8 +94,8 @@ class _Worker:
 
     def take(self) -> Verdict:
         """The verdict on the next item. Raises ``TimeoutError``, or ``_Gone`` with the reason."""
-        score, correct, formatted, reason, failed = self._receive(self.timeout)
-        return Verdict(score, correct, formatted, reason, failed)
+        score, correct, formatted, reason, failed, parts = self._receive(self.timeout)
+        return Verdict(score, correct, formatted, reason, failed, parts)
 
     def _send(self, message: Any, timeout: float) -> None:
         self.sock.settimeout(timeout)

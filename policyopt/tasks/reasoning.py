@@ -102,7 +102,8 @@ def make_example(id: str, source: Any, draw: int, builtin: Builtin | None) -> Ex
     solution = builtin.solution(entry)
     answer = solution.rsplit(MARK, 1)[1].strip()
     metadata = json.loads(json.dumps(entry["metadata"]))
-    return Example(id, user(builtin.prompt(entry)), answer, solution, {"answer": entry["answer"], "metadata": metadata})
+    meta = {"answer": entry["answer"], "metadata": metadata}
+    return Example(id, user(builtin.prompt(entry)), answer, solution, meta, builtin.shortcut(entry))
 
 
 def reasoning_task(name: str, *, seed: int, heldout: int, builtin: Builtin | None) -> Task:
@@ -115,12 +116,24 @@ def reasoning_task(name: str, *, seed: int, heldout: int, builtin: Builtin | Non
     label = name if builtin else f"reasoning-gym:{name}"
     length = LENGTH if builtin else LIBRARY_LENGTH
     size = 5 * length - 1
-    held = generator(name, config, -1, size)
+    held = heldout_questions(label, generator(name, config, -1, size), heldout, builtin)
+    train = Questions(label, generator(name, config, seed, size), length, builtin)
+    judge = JudgeSpec("reasoning-gym", {"dataset": name, "builtin": builtin is not None})
+    if builtin is None:
+        return Task(label, train, held, judge, 1024)
+    return Task(label, train, held, judge, builtin.max_tokens, builtin.warm_start)
+
+
+def heldout_questions(label: str, source: Any, heldout: int, builtin: Builtin | None) -> tuple[Example, ...]:
+    """The first ``heldout`` different questions of a generator that are held out.
+
+    Raises ``UserError`` where it has fewer.
+    """
     found: dict[str, Example] = {}
-    for draw in range(min(size, _TRIES + 16 * _HELDOUT_SHARE * heldout)):
+    for draw in range(min(len(source), _TRIES + 16 * _HELDOUT_SHARE * heldout)):
         if len(found) == heldout:
             break
-        example = make_example(f"{label}-heldout-{len(found)}", held, draw, builtin)
+        example = make_example(f"{label}-heldout-{len(found)}", source, draw, builtin)
         text = example.prompt[0]["content"]
         if held_out(text) and text not in found:
             found[text] = example
@@ -129,9 +142,7 @@ def reasoning_task(name: str, *, seed: int, heldout: int, builtin: Builtin | Non
             f"task {label!r} gave only {len(found)} different held-out questions, {heldout} were asked for: "
             "lower heldout"
         )
-    train = Questions(label, generator(name, config, seed, size), length, builtin)
-    judge = JudgeSpec("reasoning-gym", {"dataset": name, "builtin": builtin is not None})
-    return Task(label, train, tuple(found.values()), judge, builtin.max_tokens if builtin else 1024)
+    return tuple(found.values())
 
 
 # Their questions depend on the order of Python's sets, which changes from process to process

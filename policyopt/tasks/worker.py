@@ -95,4 +95,5 @@ def _serve(fd: int) -> None:
                 verdict = Verdict(0.0, False, False, f"judge raised {type(error).__name__}: {error}", failed=True)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            send(sock, [verdict.score, verdict.correct, verdict.formatted, verdict.reason[:500], verdict.failed])
+            parts = dict(verdict.parts)
+            send(sock, [verdict.score, verdict.correct, verdict.formatted, verdict.reason[:500], verdict.failed, parts])
