@@ -9,6 +9,8 @@ import torch
 from tensordict import TensorClass, TensorDict
 from torch import Tensor
 
+from policyopt.errors import UserError
+
 if TYPE_CHECKING:  # which columns are there depends on the recipe, which types cannot say
     Column = Any
     _Columns = TensorClass
@@ -27,6 +29,8 @@ class Batch(_Columns):
     # What was drawn
     mask: Tensor
     """[N, T] 1 on tokens that the policy wrote, 0 on padding (and on text that others wrote)."""
+    present: Column = None
+    """[N, T] 1 on every token of the response, those that others wrote too; ``None`` where all are the policy's own."""
     tokens: Column = None
     """[N, T] ids of the response, end token included."""
     prompt: Column = None
@@ -41,15 +45,35 @@ class Batch(_Columns):
     """[N] how many tokens the response was allowed."""
     version: Column = None
     """[N] number of the policy (updates so far) that wrote the row."""
+    new_from: Column = None
+    """[N] index of the first token that no update has been made on, where responses are generated in pieces."""
+    thought: Column = None
+    """[N] which of its prompt's thoughts a row holds, or answers from."""
+    cut: Column = None
+    """[N] index of the token before which the row's thought was cut to force an answer; -1 where it was not."""
     true_length: Column = None
     """[N] true length in tokens where it differs from ``mask.sum(-1)``; read it through :meth:`length`."""
+    turn: Column = None
+    """[N] number of the environment turn that the row is, from 0."""
+    node: Column = None
+    """[N, D] the nodes that the row passes in the tree of its prompt's responses, from the root's child to its leaf;
+    numbers from 1 on that mean something within the prompt alone, 0 where the row passes no more. Rows that share the
+    beginning of their text share its nodes. ``None`` where all responses are independent."""
+    node_end: Column = None
+    """[N, D] how many tokens of the row lie before the end of each of its nodes."""
+    node_value: Column = None
+    """[N, D] mean reward of fresh continuations from the end of each node, NaN where none were drawn."""
     source: Column = None
     """[N] which of the rollout's programs drew the row: 0 the main one, 1 and up auxiliary ones."""
     temperature: Column = None
-    """[N] sampling temperature of the row; all its log-probabilities are taken at it."""
+    """[N], or [N, T] where it changes from token to token: sampling temperature; all log-probabilities are taken at
+    it."""
 
     sampled_entropy: Column = None
     """[N, T] entropy in nats of the distribution that each token was drawn from, as the sampler saw it."""
+
+    noise: Column = None
+    """[N, T] random numbers in [0, 1) that came with the tokens, for parts that draw some of them."""
 
     # What it was worth
     reward: Column = None
@@ -58,10 +82,15 @@ class Batch(_Columns):
     """[N] 1 where the judge called the answer right; shaping never changes it."""
     formatted: Column = None
     """[N] 1 where the judge found the answer in the form that the task asks for."""
+    consistency: Column = None
+    """[N] how far the answer follows from the reasoning before it, 1 to -1, where a judge says so."""
+    components: Column = None
+    """What each of several judges says, a TensorDict of [N] by name; read it with :meth:`component`."""
     history: Column = None
     """[N, S] what the recipe's memory holds of the row's prompt from earlier steps; NaN where it is new."""
     baseline_reward: Column = None
-    """[N] reward of the greedy response to the same prompt, where the rollout draws one."""
+    """[N] reward to compare with: of the greedy response to the same prompt, or the mean over all that the rollout drew
+    for it, rows that are not trained on too."""
     token_reward: Column = None
     """[N, T] reward that falls on single tokens (a KL penalty); ``reward`` comes on top, on the last token."""
     step_reward: Column = None
@@ -84,6 +113,8 @@ class Batch(_Columns):
     another one than the policy that wrote them)."""
     ref_logp: Column = None
     """[N, T] the same tokens under the reference."""
+    prev_logp: Column = None
+    """[N, T] the same tokens under the policy of one step before, as it stood before its updates."""
     teacher_logp: Column = None
     """[N, T] the same tokens under the teacher."""
     old_value: Column = None
@@ -109,6 +140,21 @@ class Batch(_Columns):
     def scored(self, statistic: Any) -> Tensor:
         """[N, T] a statistic as it was when the batch was scored, without gradient."""
         return self.statistics[SCORED + statistic.key]
+
+    def component(self, name: str) -> Tensor:
+        """[N] what one of several judges says; "correct" and "formatted" are the verdict's own, whoever judges.
+
+        Raises :class:`~policyopt.errors.UserError` for a name that the judge does not give.
+        """
+        known = {} if self.components is None else dict(self.components.items())
+        if name in known:
+            return known[name]
+        if name not in ("correct", "formatted"):
+            has = ", ".join(["correct", "formatted", *known])
+            raise UserError(
+                f"the judge says nothing called {name!r}; it has {has}: name one of these, or take a judge with {name!r} among its parts"
+            )
+        return getattr(self, name)
 
     def with_statistics(self, found: Mapping[str, Tensor]) -> Batch:
         """The batch with further statistics by key."""
@@ -143,32 +189,37 @@ SCORED = "scored:"
 """Prefix of the keys of statistics that were taken when the batch was scored."""
 
 TOKEN_COLUMNS = (
-    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "prox_logp", "ref_logp", "teacher_logp",
-    "old_value", "logp", "entropy", "value", "share",
+    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "prox_logp", "ref_logp",
+    "prev_logp", "teacher_logp", "noise", "old_value", "logp", "entropy", "value", "share",
 )  # fmt: skip
 """The floating columns of shape [N, T]."""
 
 
 STATISTICS = "statistics/"
 """Prefix of statistics among the columns of :func:`columns_of` and :func:`make_batch`."""
+COMPONENTS = "components/"
+"""Prefix of what single judges say among them."""
 
 
 def make_batch(**columns: Tensor) -> Batch:
     """A :class:`Batch` from its columns, with the number of rows read off ``mask`` and zeros put on the padding."""
     mask = columns["mask"]
     statistics = {k.removeprefix(STATISTICS): masked(x, mask) for k, x in columns.items() if k.startswith(STATISTICS)}
-    plain = {name: x for name, x in columns.items() if not name.startswith(STATISTICS)}
+    components = {k.removeprefix(COMPONENTS): x for k, x in columns.items() if k.startswith(COMPONENTS)}
+    plain = {name: x for name, x in columns.items() if not name.startswith((STATISTICS, COMPONENTS))}
     clean = {name: masked(plain[name], mask) for name in TOKEN_COLUMNS if plain.get(name) is not None}
     fields: dict[str, Any] = {**plain, **clean, "batch_size": [mask.shape[0]]}
+    if components:
+        fields["components"] = TensorDict(components, batch_size=[mask.shape[0]])
     return Batch(**fields).with_statistics(statistics)
 
 
 def columns_of(batch: Batch) -> dict[str, Tensor]:
     """The columns that a batch has, by name; :func:`make_batch` reads them back."""
     found = dict(batch.to_dict(retain_none=False))
-    statistics = found.pop("statistics", None) or {}
+    nested = {prefix: found.pop(prefix[:-1], None) or {} for prefix in (STATISTICS, COMPONENTS)}
     return {name: x for name, x in found.items() if isinstance(x, Tensor)} | {
-        STATISTICS + key: x for key, x in statistics.items()
+        prefix + key: x for prefix, several in nested.items() for key, x in several.items()
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch
-from policyopt.parts.base import Critic, Regularizer
+from policyopt.parts.base import Critic, Filter, Regularizer
 from policyopt.recipe import Recipe
 
 
@@ -29,8 +29,17 @@ def shaped(recipe: Recipe, batch: Batch) -> Batch:
 
 def kept(recipe: Recipe, batch: Batch) -> Tensor:
     """Which rows the recipe's filters let through, boolean [N]."""
+    return _all(recipe.filter, batch)
+
+
+def selected(recipe: Recipe, batch: Batch) -> Tensor:
+    """Which rows of a credited batch go on to the update, boolean [N]."""
+    return _all(recipe.select, batch)
+
+
+def _all(rules: tuple[Filter, ...], batch: Batch) -> Tensor:
     keep = torch.ones(batch.mask.shape[0], dtype=torch.bool, device=batch.mask.device)
-    for rule in recipe.filter:
+    for rule in rules:
         keep &= rule(batch)
     return keep
 

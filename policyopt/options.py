@@ -110,7 +110,7 @@ def _options(info: Any) -> StructConstructorSpec | None:
         return StructConstructorSpec(lambda **read: tuple(read.values()), members)
     if not hasattr(default, "__pydantic_fields__") or isinstance(default, type):
         return None
-    cls, docs, fixed, options = type(default), _field_docs(type(default)), {}, []
+    cls, docs, fixed, options = type(default), field_docs(type(default)), {}, []
     for f in dataclasses.fields(default):
         declared, value, doc = cls.__pydantic_fields__[f.name], getattr(default, f.name), docs.get(f.name, "")
         if dataclasses.is_dataclass(value):
@@ -141,7 +141,9 @@ def _leaf(declared: Any) -> Any:
     inside = list(_walk(kind))
     values = typing.get_args(next((t for t in inside if typing.get_origin(t) is Literal), None))
     items = next((typing.get_args(t) for t in inside if typing.get_origin(t) is tuple), None)
+    several = items is not None and items[-1] is ...  # as many as one likes
     metavar = next((name for cls, name in _METAVARS.items() if cls in inside), "VALUE")
+    shown = [metavar, "..."] if several else [metavar] * len(items or "1")
     # "none" takes a bound away; where text is asked for, it is text.
     optional = type(None) in inside and str not in inside and Path not in inside
     none = "none" if optional else "unset"
@@ -157,8 +159,8 @@ def _leaf(declared: Any) -> Any:
     return Annotated[
         Any,
         PrimitiveConstructorSpec(
-            nargs=len(items) if items else 1,
-            metavar=f"{{{','.join(map(str, values))}}}" if values else " ".join([metavar] * len(items or "1")),
+            nargs="*" if several else len(items) if items else 1,
+            metavar=f"{{{','.join(map(str, values))}}}" if values else " ".join(shown),
             instance_from_str=read,
             is_instance=lambda value: True,
             str_from_instance=lambda value: (
@@ -184,7 +186,7 @@ def _about(p: Any) -> str:
     return f"{name}." if doc.startswith(f"{name}(") else f"{name}: {doc}"
 
 
-def _field_docs(cls: type) -> dict[str, str]:
+def field_docs(cls: type) -> dict[str, str]:
     """The docstrings below the fields of a class, which Python itself does not keep."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):

@@ -79,6 +79,8 @@ class Recipe:
     """Changes to the judge's reward, one after the other."""
     filter: tuple[Filter, ...] = ()
     """Which rows are trained on; what is dropped is drawn anew while ``rollout.rounds`` allows."""
+    select: tuple[Filter, ...] = ()
+    """Which of these go on to the update once all of them are credited; their statistics have seen every row."""
     weight: tuple[Weight, ...] = ()
     """Detached factors on the surrogate."""
     regularizers: tuple[Regularizer, ...] = ()
@@ -155,7 +157,7 @@ class Recipe:
     @property
     def roles(self) -> frozenset[str]:
         """The models beside the policy and the critic that the recipe reads: "reference", "teacher"."""
-        columns = {"ref_logp": "reference", "teacher_logp": "teacher"}
+        columns = {"ref_logp": "reference", "prev_logp": "previous", "teacher_logp": "teacher"}
         named = frozenset(role for column, role in columns.items() if column in self.needs)
         return named.union(*(s.roles for s in (*self.live, *self.scored)))
 

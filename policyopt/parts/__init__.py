@@ -1,7 +1,14 @@
 """The parts: pure mathematics on a batch, no model and no input or output."""
 
-from policyopt.parts.advantage import GAE, GreedyBaseline, Normalise, StepNormalise
-from policyopt.parts.aggregate import SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
+from policyopt.parts.advantage import GAE, Normalise, RolloutBaseline, StepNormalise
+from policyopt.parts.aggregate import (
+    SeqMeanTokenMean,
+    SeqMeanTokenSum,
+    SeqMeanTokenSumNorm,
+    SeqSumTokenMean,
+    TokenMean,
+)
+from policyopt.parts.auxiliary import ReplaceByAuxiliary, RewardedAuxiliary
 from policyopt.parts.base import (
     Advantage,
     Aggregate,
@@ -16,49 +23,193 @@ from policyopt.parts.base import (
     Weight,
     part,
 )
+from policyopt.parts.bounds import (
+    BalancedBounds,
+    Bounds,
+    EntropyBounds,
+    FixedBounds,
+    ProbabilityBounds,
+    ProximalBounds,
+)
+from policyopt.parts.centred import CentredRatio
+from policyopt.parts.contrast import (
+    AdvantageRegression,
+    ClippedPair,
+    HardNegatives,
+    Logistic,
+    Pairs,
+    Regress,
+    RowScore,
+)
+from policyopt.parts.covariance import CovarianceBand, TopCovariance
+from policyopt.parts.divergence import (
+    JSD,
+    DistributionLoss,
+    ExtrapolatedKL,
+    NoRatio,
+    NoSurrogate,
+    OccupancyPenalty,
+    PosteriorWeight,
+    SequenceDivergence,
+)
+from policyopt.parts.entropy import EntropyAnchor, EntropyBand
 from policyopt.parts.filter import MixedOutcomes, NotTruncated
-from policyopt.parts.ratio import SequenceRatio, SequenceRatioPerToken, TokenRatio
+from policyopt.parts.forward_kl import ForwardKL
+from policyopt.parts.gate import GammaWeight, SoftGate
+from policyopt.parts.history import SmoothNormalise, VisitMoments
+from policyopt.parts.likelihood import Likelihood
+from policyopt.parts.one_token import OneToken
+from policyopt.parts.outlier import SigmaFilter, TokenNormalise
+from policyopt.parts.passk import MaxAtK, PassAtK
+from policyopt.parts.penalty import Proximal, TrustRegion
+from policyopt.parts.probe import BestOf, PosteriorGap, RewardCliff, UpdateSparsity
+from policyopt.parts.rank import RankDiscount, RankWeight
+from policyopt.parts.ratio import (
+    ClampedTokenRatio,
+    PrefixMinRatio,
+    ProximalRatio,
+    SequenceRatio,
+    SequenceRatioPerToken,
+    TokenRatio,
+    TrajectoryRatio,
+)
 from policyopt.parts.regularize import KL, EntropyBonus
-from policyopt.parts.shape import Correctness, KLPenalty, OverlongPenalty, TruncatedReward
-from policyopt.parts.surrogate import LogProb, PPOClip, RatioTimesAdvantage
+from policyopt.parts.select import AboveQuantile, LeastLikely, Mastered, SelectedWeight
+from policyopt.parts.shape import Consistency, Correctness, KLPenalty, LengthReward, OverlongPenalty, TruncatedReward
+from policyopt.parts.shield import ProxyShield
+from policyopt.parts.statistic import LogProbAt, MinPLogProb, NucleusEntropy, RewardTempered
+from policyopt.parts.superseded import Superseded
+from policyopt.parts.surrogate import (
+    GeometricMeanClip,
+    GPPOClip,
+    HybridClip,
+    LogProb,
+    PPOClip,
+    RatioTimesAdvantage,
+)
+from policyopt.parts.tier import TierWeight
 from policyopt.parts.value import ClippedValueLoss
-from policyopt.parts.weight import TruncatedRatio
+from policyopt.parts.virtual import VirtualTemperature
+from policyopt.parts.weight import (
+    AdvantageWeight,
+    ClipMask,
+    EntropyRedistribution,
+    PositionWeight,
+    SamplerMismatch,
+    TruncatedRatio,
+)
+from policyopt.parts.window import EarlierTokens
 
 __all__ = [
     "GAE",
+    "JSD",
     "KL",
+    "AboveQuantile",
     "Advantage",
+    "AdvantageRegression",
+    "AdvantageWeight",
     "Aggregate",
+    "BalancedBounds",
+    "BestOf",
+    "Bounds",
+    "CentredRatio",
+    "ClampedTokenRatio",
+    "ClipMask",
+    "ClippedPair",
     "ClippedValueLoss",
+    "Consistency",
     "Controller",
     "Correctness",
+    "CovarianceBand",
     "Critic",
+    "DistributionLoss",
+    "EarlierTokens",
+    "EntropyAnchor",
+    "EntropyBand",
     "EntropyBonus",
+    "EntropyBounds",
+    "EntropyRedistribution",
+    "ExtrapolatedKL",
     "Filter",
-    "GreedyBaseline",
+    "FixedBounds",
+    "ForwardKL",
+    "GPPOClip",
+    "GammaWeight",
+    "GeometricMeanClip",
+    "HardNegatives",
+    "HybridClip",
     "KLPenalty",
+    "LeastLikely",
+    "LengthReward",
+    "Likelihood",
     "LogProb",
+    "LogProbAt",
+    "Logistic",
+    "Mastered",
+    "MaxAtK",
+    "MinPLogProb",
     "MixedOutcomes",
+    "NoRatio",
+    "NoSurrogate",
     "Normalise",
     "NotTruncated",
+    "NucleusEntropy",
+    "OccupancyPenalty",
+    "OneToken",
     "OverlongPenalty",
     "PPOClip",
+    "Pairs",
     "Part",
+    "PassAtK",
+    "PositionWeight",
+    "PosteriorGap",
+    "PosteriorWeight",
+    "PrefixMinRatio",
+    "ProbabilityBounds",
+    "Proximal",
+    "ProximalBounds",
+    "ProximalRatio",
+    "ProxyShield",
+    "RankDiscount",
+    "RankWeight",
     "Ratio",
     "RatioTimesAdvantage",
+    "Regress",
     "Regularizer",
+    "ReplaceByAuxiliary",
+    "RewardCliff",
+    "RewardTempered",
+    "RewardedAuxiliary",
+    "RolloutBaseline",
+    "RowScore",
+    "SamplerMismatch",
+    "SelectedWeight",
     "SeqMeanTokenMean",
     "SeqMeanTokenSum",
     "SeqMeanTokenSumNorm",
+    "SeqSumTokenMean",
+    "SequenceDivergence",
     "SequenceRatio",
     "SequenceRatioPerToken",
     "Shape",
+    "SigmaFilter",
+    "SmoothNormalise",
+    "SoftGate",
     "StepNormalise",
+    "Superseded",
     "Surrogate",
+    "TierWeight",
     "TokenMean",
+    "TokenNormalise",
     "TokenRatio",
+    "TopCovariance",
+    "TrajectoryRatio",
     "TruncatedRatio",
     "TruncatedReward",
+    "TrustRegion",
+    "UpdateSparsity",
+    "VirtualTemperature",
+    "VisitMoments",
     "Weight",
     "part",
 ]

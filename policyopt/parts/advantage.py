@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked
+from policyopt.parts.aggregate import SeqMeanTokenMean
 from policyopt.parts.base import Advantage, Finite, Fraction, NonNegative, Positive, Unit, part
-from policyopt.parts.value import gae
+from policyopt.parts.value import Cut, gae
 
 
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
@@ -26,6 +27,12 @@ def group_mean(x: Tensor, group: Tensor) -> Tensor:
     return low + group_sum(x - low, group) / group_sum(torch.ones_like(x), group)
 
 
+def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
+    """How hard each row's prompt is, [N]: ``recent``, the mean over earlier prompts of their mean rewards, minus the
+    mean of ``reward`` [N] over the row's group. Positive is harder than usual. Source: DeepVideo-R1, arXiv:2506.07464."""
+    return recent - group_mean(reward, group)
+
+
 def group_std(x: Tensor, group: Tensor, ddof: int) -> Tensor:
     """Standard deviation of ``x`` [N] over the rows of the same group, given back to every row, [N]; 0 for a row
     alone."""
@@ -33,30 +40,58 @@ def group_std(x: Tensor, group: Tensor, ddof: int) -> Tensor:
     return (square / (group_sum(torch.ones_like(x), group) - ddof).clamp(min=1)).sqrt()
 
 
+def group_rank(x: Tensor, group: Tensor) -> Tensor:
+    """Rank of ``x`` [N] among the rows of the same group, [N]: 0 for the smallest; equal ones in the order of rows."""
+    groups, index = torch.unique(group, return_inverse=True)
+    rising = x.argsort(stable=True)
+    order = rising[index[rising].argsort(stable=True)]
+    start = torch.searchsorted(index[order], torch.arange(len(groups), device=index.device))
+    rank = torch.empty_like(index)
+    rank[order] = torch.arange(len(x), device=index.device) - start[index[order]]
+    return rank
+
+
+def moments(x: Tensor, weight: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ``x``, each place counting ``weight`` times; 0 where nothing counts."""
+    count = weight.sum()
+    mean = (weight * x).sum() / count.clamp(min=1)
+    return mean, (weight * (x - mean) ** 2).sum() / (count - ddof).clamp(min=1)
+
+
 @part
 class Normalise(Advantage):
-    r"""Reward minus a centre, over a scale; the same on every token of a response.
+    r"""Reward minus a centre, over a scale; the same on every token of a response, unless rewards count to go.
 
-    .. math:: A_{i,t} = \frac{R_i - c_i}{s_i + \epsilon}
+    .. math:: A_{i,t} = \frac{R_{i,t} - c_i}{s_i + \epsilon}
 
-    R is ``reward`` plus the sum of the row's token rewards. Centre: ``none`` (0), ``constant`` (the field
-    ``baseline``), ``batch`` or ``group`` mean, or the mean of the other rows of the group (``leave-one-out``). Scale:
-    ``none`` (1, no eps), or the standard deviation of the ``batch`` or the ``group``. A group of one has no baseline
-    but itself: its advantage is 0. Sources: GRPO, arXiv:2402.03300, section 4.1.2 (group, group); Dr. GRPO,
-    arXiv:2503.20783 (group, none); RLOO, arXiv:2402.14740, eq. 4 (leave-one-out, none). Our reading of what papers
-    leave open: ddof 1 and eps 1e-6 (verl).
+    R is ``reward`` plus the sum of the row's token rewards or, with ``gamma``, of those that are still to come. Centre:
+    ``none`` (0), ``constant`` (the field ``baseline``), ``batch`` or ``group`` mean, or the mean of the other rows of
+    the group (``leave-one-out``). Scale: ``none`` (1, no eps), or over the ``batch`` or the ``group`` the standard
+    deviation or the mean. A group of one has no baseline but itself: its advantage is 0. With ``whiten`` the result is
+    centred and scaled once more over the whole batch.
+
+    Sources: GRPO, arXiv:2402.03300, section 4.1.2 (group, group); Dr. GRPO, arXiv:2503.20783 (group, none); RLOO,
+    arXiv:2402.14740, eq. 4 (leave-one-out, none); Lite PPO, arXiv:2508.08221 (group, batch); MaxRL, arXiv:2602.02710
+    (group, mean of the group); REINFORCE++, arXiv:2501.03262 (whiten). Our reading of what papers leave open: ddof 1
+    and eps 1e-6 (verl).
     """
 
     centre: Literal["none", "constant", "batch", "group", "leave-one-out"] = "group"
     """What is subtracted."""
     scale: Literal["none", "batch", "group"] = "group"
-    """What it is divided by."""
+    """Over which rows the divisor is taken."""
+    spread: Literal["std", "mean"] = "std"
+    """What is divided by: the standard deviation, or the mean reward (where it is 0 or less, the advantage is 0)."""
     ddof: Literal[0, 1] = 1
-    """Delta degrees of freedom of the standard deviation."""
+    """Delta degrees of freedom of the standard deviation, and of the whitening."""
     eps: NonNegative = 1e-6
-    """Added to the standard deviation."""
+    """Added to the divisor."""
     baseline: Finite = 0.0
     """The centre where it is ``constant``; a controller may move it."""
+    gamma: Fraction | None = None
+    """Discount per token of the reward to go; None credits every token with the reward of the whole response."""
+    whiten: Literal["none", "row", "token"] = "none"
+    """A second centre and scale over the batch, in which each row or each token counts once."""
 
     unit: ClassVar[Unit] = "batch"
 
@@ -67,16 +102,34 @@ class Normalise(Advantage):
 
     def __call__(self, batch: Batch) -> Tensor:
         reward = batch.total_reward()
-        advantage = reward - self.baseline if self.centre == "constant" else reward
-        if self.centre in ("batch", "group", "leave-one-out"):
-            group = _scope(batch, self.centre)
-            advantage = reward - group_mean(reward, group)
-            if self.centre == "leave-one-out":
-                size = group_sum(torch.ones_like(reward), group)
-                advantage = advantage * size / (size - 1).clamp(min=1)
+        advantage = self._gain(reward, batch)[:, None].expand_as(batch.mask)
+        if self.gamma is not None:
+            to_go = gae(batch.replace(old_value=torch.zeros_like(batch.mask)), self.gamma, 1.0)
+            advantage = advantage + (to_go - reward[:, None])
         if self.scale != "none":
-            advantage = advantage / (group_std(reward, _scope(batch, self.scale), self.ddof) + self.eps)
-        return advantage[:, None] * batch.mask
+            advantage = advantage / self._divisor(reward, _scope(batch, self.scale))[:, None]
+        if self.whiten != "none":
+            weight = batch.mask if self.whiten == "token" else SeqMeanTokenMean()(batch) * len(reward)
+            mean, variance = moments(advantage, weight, self.ddof)
+            advantage = (advantage - mean) / variance.clamp(min=1e-8).sqrt()
+        return advantage * batch.mask
+
+    def _gain(self, reward: Tensor, batch: Batch) -> Tensor:
+        """Reward minus centre, [N]."""
+        if self.centre in ("none", "constant"):
+            return reward - self.baseline if self.centre == "constant" else reward
+        group = _scope(batch, self.centre)
+        gain = reward - group_mean(reward, group)
+        if self.centre == "leave-one-out":
+            size = group_sum(torch.ones_like(reward), group)
+            gain = gain * size / (size - 1).clamp(min=1)
+        return gain
+
+    def _divisor(self, reward: Tensor, rows: Tensor) -> Tensor:
+        if self.spread == "std":
+            return group_std(reward, rows, self.ddof) + self.eps
+        mean = group_mean(reward, rows)
+        return torch.where(mean > 0, mean + self.eps, torch.inf)
 
 
 def _scope(batch: Batch, over: str) -> Tensor:
@@ -118,14 +171,15 @@ class StepNormalise(Advantage):
 
 
 @part
-class GreedyBaseline(Advantage):
-    r"""Reward minus the reward of the greedy response to the same prompt, discounted towards the start.
+class RolloutBaseline(Advantage):
+    r"""Reward minus a baseline that the rollout drew for the same prompt, discounted towards the start.
 
     .. math:: A_{i,t} = \gamma^{|y_i|-t}\,\mathrm{clip}(R_i - B_i, \pm c) + \rho_{i,t}
 
-    t counts from 0, so even the last token is discounted once; rho is the token reward of that token alone (a KL
-    penalty is not accumulated). Source: ReMax, arXiv:2310.10505, and the authors' trainer (liziniu/ReMax); the paper
-    has gamma = 1.
+    B is ``baseline_reward``: the reward of the greedy response, or the mean over all that was drawn, rows that are not
+    trained on too. t counts from 0, so even the last token is discounted once; rho is the token reward of that token
+    alone (a KL penalty is not accumulated). Sources: ReMax, arXiv:2310.10505, and the authors' trainer
+    (liziniu/ReMax), the paper has gamma = 1; Reinforce-Ada, arXiv:2510.04996 (mean of the pool, no clip).
     """
 
     gamma: Fraction = 1.0
@@ -155,14 +209,16 @@ class GAE(Advantage):
               A = (\hat A - \mu) / \sqrt{\sigma^2 + \epsilon}
 
     rho holds the token rewards and, on the last token, the response's reward. Source: arXiv:1506.02438, eq. 16;
-    whitening as in openai/lm-human-preferences. Our reading: ddof 1, statistics over all tokens of the batch that was
-    drawn.
+    whitening as in openai/lm-human-preferences; ``cut="hold"`` is the extended form of T-PPO, arXiv:2506.15050. Our
+    reading: ddof 1, statistics over all tokens of the batch that was drawn.
     """
 
     gamma: Fraction = 1.0
     """Discount per token."""
     lam: Fraction = 0.95
     """Trade of bias (0: one-step error) for variance (1: return to go minus value)."""
+    cut: Cut = "end"
+    """What follows the last token of a truncated response: nothing (``end``), or the value before it (``hold``)."""
     whiten: bool = True
     """Centre and scale over all tokens of the batch."""
     ddof: Literal[0, 1] = 1
@@ -174,10 +230,8 @@ class GAE(Advantage):
     unit: ClassVar[Unit] = "batch"
 
     def __call__(self, batch: Batch) -> Tensor:
-        raw = gae(batch, self.gamma, self.lam)
+        raw = gae(batch, self.gamma, self.lam, self.cut)
         if not self.whiten:
             return raw
-        count = batch.mask.sum()
-        mean = raw.sum() / count.clamp(min=1)
-        variance = (((raw - mean) * batch.mask) ** 2).sum() / (count - self.ddof).clamp(min=1)
+        mean, variance = moments(raw, batch.mask, self.ddof)
         return (raw - mean) / (variance + self.whiten_eps).sqrt() * batch.mask

@@ -31,6 +31,17 @@ class SeqMeanTokenMean(Aggregate):
 
 
 @part
+class SeqSumTokenMean(Aggregate):
+    r"""``seq-sum-token-mean``: token losses are averaged in a response, then summed over responses, :math:`1/|y_i|`.
+
+    A larger mini-batch makes a larger step. Source: DCPO, arXiv:2509.02333, and the authors' code (lime-RL/DCPO).
+    """
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return batch.mask / batch.mask.sum(-1, keepdim=True).clamp(min=1)
+
+
+@part
 class SeqMeanTokenSum(Aggregate):
     r"""``seq-mean-token-sum``: token losses are summed in a response, then averaged over responses, :math:`1/N`.
 

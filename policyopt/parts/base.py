@@ -68,10 +68,12 @@ class Statistic(Part):
 
     roles: ClassVar[frozenset[str]] = frozenset()
     """Whose logits it reads beside the policy's: "reference", "teacher"."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Columns [N] of the batch that it reads, such as "reward"; it finds them in ``others``, [M]."""
 
     def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
         """The number of each token, [M], from the policy's logits [M, V], the sampled ids [M], and the logits of other
-        roles by name.
+        roles and the ``columns`` by name.
 
         All logits are over the sampling temperature of their row, in float32 or float64.
         """

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from policyopt.batch import Batch
-from policyopt.parts.advantage import group_sum
-from policyopt.parts.base import Filter, Unit, part
+from policyopt.parts.advantage import group_mean
+from policyopt.parts.base import Filter, Fraction, Unit, part
 
 
 @part
@@ -18,16 +17,22 @@ class MixedOutcomes(Filter):
     11).
 
     It looks at correctness, not at the shaped reward: a prompt whose answers are all right is dropped even where
-    length penalties differ.
+    length penalties differ. The share of right answers must lie strictly between ``low`` and ``high`` (the window of
+    DARS, arXiv:2508.13755).
     """
+
+    low: Fraction = 0.0
+    """Prompts with this accuracy or less are dropped."""
+    high: Fraction = 1.0
+    """Prompts with this accuracy or more are dropped."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"correct"})
     unit: ClassVar[Unit] = "group"
     min_group: ClassVar[int] = 2
 
     def __call__(self, batch: Batch) -> Tensor:
-        right = group_sum(batch.correct, batch.group)
-        return (right > 0) & (right < group_sum(torch.ones_like(batch.correct), batch.group))
+        accuracy = group_mean(batch.correct, batch.group)
+        return (accuracy > self.low) & (accuracy < self.high)
 
 
 @part

@@ -34,6 +34,9 @@ class Reset(Reference):
 
     every: Count = 100
     """Steps between two resets; 1 is the policy before this step."""
+    times: Count | None = None
+    """How often; None for as long as the run goes on."""
 
     def __call__(self, step: int) -> float:
-        return float(step % self.every == 0)
+        over = self.times is not None and step > self.every * self.times
+        return float(step % self.every == 0 and not over)

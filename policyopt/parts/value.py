@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,15 +17,23 @@ def token_rewards(batch: Batch) -> Tensor:
     return final if batch.token_reward is None else final + masked(batch.token_reward, batch.mask)
 
 
-def gae(batch: Batch, gamma: float, lam: float) -> Tensor:
+Cut = Literal["end", "hold"]
+
+
+def gae(batch: Batch, gamma: float, lam: float, cut: Cut = "end") -> Tensor:
     r"""Generalised advantage estimates [N, T] before any whitening (arXiv:1506.02438, eq. 16).
 
     The recursion runs over the policy's own tokens: where text of others stands in between, the next *policy* token's
-    value counts.
+    value counts. After the last token comes a value of 0 or, where the response is truncated and ``cut`` is "hold",
+    the last one again, :math:`V_l = V_{l-1}` (T-PPO, arXiv:2506.15050): the response is taken to go on as it went.
     """
     reward, value, mask = token_rewards(batch), batch.old_value, batch.mask
     advantage = torch.zeros_like(reward)
-    next_value = next_advantage = torch.zeros_like(reward[:, 0])
+    next_advantage = torch.zeros_like(reward[:, 0])
+    next_value = torch.zeros_like(next_advantage)
+    if cut == "hold":
+        last = masked(value, batch.terminal()).sum(-1)
+        next_value = torch.where(batch.truncated > 0.5, last, next_value)
     for t in range(reward.shape[1] - 1, -1, -1):
         here = mask[:, t].bool()
         estimate = reward[:, t] + gamma * next_value - value[:, t] + gamma * lam * next_advantage
@@ -53,15 +61,21 @@ class ClippedValueLoss(Critic):
     """Discount per token of the return."""
     lam: Fraction = 0.95
     """Lambda of the return."""
+    finished_only: bool = False
+    """Leave truncated responses out: their return is not known yet (T-PPO, arXiv:2506.15050)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
 
     def target(self, batch: Batch) -> Tensor:
-        return gae(batch, self.gamma, self.lam) + masked(batch.old_value, batch.mask)
+        return self.learned(batch) * (gae(batch, self.gamma, self.lam) + masked(batch.old_value, batch.mask))
+
+    def learned(self, batch: Batch) -> Tensor:
+        """[N, T] 1 on the tokens that the critic learns from."""
+        return batch.mask * (batch.truncated < 0.5)[:, None] if self.finished_only else batch.mask
 
     def __call__(self, batch: Batch) -> Tensor:
         error = (batch.value - batch.returns) ** 2
         if self.clip is not None:
             clipped = torch.clamp(batch.value, batch.old_value - self.clip, batch.old_value + self.clip)
             error = torch.maximum(error, (clipped - batch.returns) ** 2)
-        return 0.5 * self.coef * error
+        return 0.5 * self.coef * masked(error, self.learned(batch))

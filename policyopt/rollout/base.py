@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Protocol
 
 from pydantic import Field
+from torch import Tensor
 
 from policyopt.parts.base import Count, Part, part
 from policyopt.tasks.base import Verdict
@@ -24,6 +25,15 @@ class Prompt:
     """What all randomness of this prompt is derived from: (seed, step, prompt)."""
     judge: Judge | None = field(default=None, compare=False)
     """Scores responses while the program runs; see :meth:`score`."""
+    solution: tuple[int, ...] = ()
+    """Ids of the worked solution, or of the answer line where the task has none, with an end token."""
+
+    encode: Callable[[str], tuple[int, ...]] | None = field(default=None, compare=False)
+    """Ids of a text, without special tokens, for programs that put words into a response."""
+    decode: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
+    """The text of ids, for programs that read what was written."""
+    earlier: tuple[Response, ...] = field(default=(), compare=False)
+    """What the program drew for the prompt at the step before and asked to have back (``Response.later``)."""
 
     async def score(self, responses: Sequence[Response]) -> list[Verdict]:
         """The verdicts on some responses, for programs that decide by them what to draw next.
@@ -39,37 +49,89 @@ class Prompt:
 
 @dataclass
 class Response:
-    """One answer. The three lists have one entry for each token."""
+    """One answer. The lists have one entry for each token."""
 
     tokens: list[int]
     logp: list[float]
-    """Log-probability of each token at the temperature it was drawn with (at temperature 1 for greedy tokens)."""
+    """Log-probability of each token in the distribution that it was drawn from, temperature and processor included (at
+    temperature 1 for greedy tokens)."""
     entropy: list[float]
     """Entropy in nats of the distribution that each token was drawn from."""
     finished: bool
     """The response ended with an end token, inside its budget."""
-    version: int = 0
-    """How many updates the policy that wrote it had seen."""
+    stopped: bool = False
+    """The response ended with one of the stop sequences that were asked for."""
+    versions: list[int] = field(default_factory=list)
+    """How many updates the policy that wrote each token had seen."""
+    heat: list[float] = field(default_factory=list)
+    """The temperature that each token was drawn at, where it changes from token to token."""
+    top: list[tuple[list[int], list[float]]] = field(default_factory=list)
+    """The likeliest tokens at each place with their log-probabilities, where they were asked for."""
+    own: list[bool] = field(default_factory=list)
+    """Which tokens the policy wrote; empty where it wrote all. The others are read, never trained on."""
     role: str = "train"
-    """"train", or "baseline" for a response that only provides ``baseline_reward``."""
+    """"train", "baseline" for a response that alone is the baseline of its prompt, "pool" for one that is not trained
+    on but counts in it, as those that are trained on do, or "wait" for one that is not even judged yet."""
+    later: bool = False
+    """The program gets it back at the next step, in ``Prompt.earlier``, to go on with it."""
+    new_from: int = 0
+    """Index of the first token that was not there at the step before."""
+    thought: int = 0
+    """Which of its prompt's thoughts it holds, or answers from."""
+    cut: int = -1
+    """Index of the token before which its thought was cut to force an answer; -1 where it was not."""
     source: int = 0
     """Which of the program's ways to draw it came from: 0 the main one, 1 and up auxiliary ones."""
     temperature: float = 1.0
     """What its log-probabilities are taken at."""
     verdict: Verdict | None = None
     """What the judge says of it, once it was asked."""
+    context: tuple[int, ...] = ()
+    """What it answers, where that is not the prompt as it was asked: it is trained on in this context."""
+    nodes: list[int] = field(default_factory=list)
+    """The nodes that it passes in the tree of its prompt's responses, numbered from 1; empty where there is no tree."""
+    ends: list[int] = field(default_factory=list)
+    """How many of its tokens lie before the end of each node."""
+    values: list[float] = field(default_factory=list)
+    """Mean reward of fresh continuations from the end of each node, NaN where none were drawn."""
+
+    @property
+    def version(self) -> int:
+        """How many updates the oldest policy that wrote a part of it had seen."""
+        return min(self.versions, default=0)
 
 
 Judge = Callable[[Sequence[Response]], Awaitable[list[Verdict]]]
 
 
+Heat = Callable[[Tensor], Tensor]
+"""The temperature of the next token, [B], from the logits [B, V] of B responses."""
+
+Processor = Callable[[Tensor, Sequence[Sequence[int]]], Tensor]
+"""The logits [B, V] of the next token, changed, given the tokens of each response so far."""
+
+
 class Sampler(Protocol):
-    """What rollouts call. Whatever is in flight at once is run as one batch."""
+    """What rollouts call. Requests in flight run as one batch that is refilled whenever a row ends."""
 
     async def generate(
-        self, tokens: tuple[int, ...], *, n: int, max_tokens: int, temperature: float, key: tuple[int, ...]
-    ) -> list[Response]:
-        """``n`` continuations of ``tokens``; temperature 0 is greedy. The same key gives the same tokens."""
+        self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
+        key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
+        processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
+    ) -> list[Response]:  # fmt: skip
+        """``n`` continuations of ``tokens`` by at most ``max_tokens`` tokens.
+
+        Temperature 0 is greedy. The same key gives the same tokens, whatever else is in flight, up to the float noise
+        of matrix products of another shape. A response ends at an end token, after one of the ``stop`` sequences, or at
+        the budget. Its first tokens are those of ``forced``. ``top`` asks for the likeliest tokens at each place.
+        ``keep`` holds what was computed, for later requests that begin with the same tokens. ``resume`` goes on with a
+        response that was cut, in place: ``tokens`` is then the prompt that it answers, ``max_tokens`` what it may still
+        have.
+        """
+        ...
+
+    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+        """The continuation ``written`` of ``tokens``, which somebody else wrote, with what the policy thinks of it."""
         ...
 
 

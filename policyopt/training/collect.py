@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policyopt.batch import Batch, columns_of, make_batch
+from policyopt.batch import COMPONENTS, Batch, columns_of, make_batch
 from policyopt.engine.local import LocalEngine
+from policyopt.engine.sampler import stream_key, uniforms
 from policyopt.errors import UserError
 from policyopt.objective import kept, shaped
+from policyopt.parts.advantage import group_sum
 from policyopt.recipe import Recipe
 from policyopt.rollout.base import Prompt, Response
 from policyopt.tasks.base import Example, Verdict
@@ -46,11 +49,16 @@ def to_batch(
     dtype: torch.dtype = torch.float32,
 ) -> Batch:  # fmt: skip
     """Responses as a batch; all sequences have one entry per row."""
+    others = any(not all(r.own) for r in responses)
+    asked = [r.context or p for p, r in zip(prompts, responses, strict=True)]
+    names = sorted({name for v in verdicts for name in v.parts})
     return make_batch(
-        mask=pad([[1.0] * len(r.tokens) for r in responses], dtype),
+        **{COMPONENTS + x: torch.tensor([v.parts.get(x, 0.0) for v in verdicts], dtype=dtype) for x in names},
+        **({"present": pad([[1.0] * len(r.tokens) for r in responses], dtype)} if others else {}),
+        mask=pad([r.own or [1.0] * len(r.tokens) for r in responses], dtype),
         tokens=pad([r.tokens for r in responses], torch.long),
-        prompt=pad(prompts, torch.long),
-        prompt_mask=pad([[1.0] * len(p) for p in prompts], dtype),
+        prompt=pad(asked, torch.long),
+        prompt_mask=pad([[1.0] * len(p) for p in asked], dtype),
         group=torch.tensor(group, dtype=torch.long),
         truncated=torch.tensor([0.0 if r.finished else 1.0 for r in responses], dtype=dtype),
         budget=torch.full((len(responses),), budget, dtype=torch.long),
@@ -59,10 +67,61 @@ def to_batch(
         correct=torch.tensor([float(v.correct) for v in verdicts], dtype=dtype),
         formatted=torch.tensor([float(v.formatted) for v in verdicts], dtype=dtype),
         source=torch.tensor([r.source for r in responses], dtype=torch.long),
-        temperature=torch.tensor([r.temperature for r in responses], dtype=dtype),
+        new_from=torch.tensor([r.new_from for r in responses], dtype=torch.long),
+        thought=torch.tensor([r.thought for r in responses], dtype=torch.long),
+        cut=torch.tensor([r.cut for r in responses], dtype=torch.long),
+        temperature=heat(responses, dtype),
         old_logp=pad([r.logp for r in responses], dtype),
         sampled_entropy=pad([r.entropy for r in responses], dtype),
+        **tree_columns(responses, dtype),
     )
+
+
+def tree_columns(responses: Sequence[Response], dtype: torch.dtype) -> dict[str, Tensor]:
+    """``node``, ``node_end`` and ``node_value`` of responses that form trees; nothing where they do not."""
+    if not any(r.nodes for r in responses):
+        return {}
+    found = {
+        "node": pad([r.nodes for r in responses], torch.long),
+        "node_end": pad([r.ends for r in responses], torch.long),
+    }
+    if any(r.values for r in responses):
+        found["node_value"] = pad([r.values for r in responses], dtype)
+    return found
+
+
+def heat(responses: Sequence[Response], dtype: torch.dtype) -> Tensor:
+    """The temperatures of responses, [N], or [N, T] where they change from token to token (1 on padding)."""
+    if not any(r.heat for r in responses):
+        return torch.tensor([r.temperature for r in responses], dtype=dtype)
+    found = pad([r.heat or [r.temperature] * len(r.tokens) for r in responses], dtype)
+    return torch.where(found == 0, 1.0, found)
+
+
+def noise(keys: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
+    """Random numbers in [0, 1) of the shape of ``like`` [N, T], each from the key of its row and its position alone (and
+    from another stream than the tokens)."""
+    streams = np.array([stream_key((*key, -1)) for key in keys], dtype=np.uint64)
+    return torch.from_numpy(uniforms(streams[:, None], np.arange(like.shape[1]))).to(like)
+
+
+@dataclass
+class Held:
+    """Responses that a program goes on with at the next step."""
+
+    example: Example
+    tokens: tuple[int, ...]
+    key: tuple[int, ...]
+    responses: list[Response]
+    step: int
+    """The step at which they were held."""
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Held:
+        """Read back what ``dataclasses.asdict`` made, JSON in between."""
+        example = Example(**saved["example"] | {"prompt": tuple(saved["example"]["prompt"])})
+        responses = [Response(**r | {"top": [(ids, logp) for ids, logp in r["top"]]}) for r in saved["responses"]]
+        return cls(example, tuple(saved["tokens"]), tuple(saved["key"]), responses, saved["step"])
 
 
 @dataclass
@@ -77,6 +136,8 @@ class Collector:
     max_failed: float = 1.0
     memory: dict[str, list[float]] = field(default_factory=dict)
     """What the recipe remembers of prompts, by their id."""
+    held: list[Held] = field(default_factory=list)
+    """What is still being written."""
 
     def draw(self, recipe: Recipe, step: int, prompts: int) -> Drawn:
         """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``rollout.rounds`` rounds of
@@ -100,6 +161,8 @@ class Collector:
             if groups >= prompts:
                 break
             piece, found = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats)
+            if piece is None:
+                continue
             pieces.append(piece)
             records += found
             groups += len(set(piece.group.tolist()))
@@ -111,18 +174,37 @@ class Collector:
 
     def _round(
         self, recipe: Recipe, step: int, prompts: int, first: int, stats: dict[str, float]
-    ) -> tuple[Batch, list[dict[str, Any]]]:
-        """One round of drawing; groups are numbered from ``first``."""
-        taken = self.stream.take(prompts)
+    ) -> tuple[Batch | None, list[dict[str, Any]]]:
+        """One round of drawing; groups are numbered from ``first``. No batch where every response is still under way."""
+        going = [h for h in self.held if h.step != step]
+        self.held = [h for h in self.held if h.step == step]
+        fresh_prompts = self.stream.take(max(0, prompts - len(going)))
+        taken = [*((h.example, h.tokens) for h in going), *fresh_prompts]
         start = time.perf_counter()
         between = JudgeBetween(lambda items: self._verdicts(items, stats))
+        policy = self.engine.policy
         asked = [
-            Prompt(tokens, self.budget, (self.seed, step, first + i), partial(between, example))
+            Prompt(
+                tokens,
+                self.budget,
+                going[i].key if i < len(going) else (self.seed, step, first + i),
+                partial(between, example),
+                policy.encode_solution(example),
+                encode=lambda text: tuple(policy.tokenizer.encode(text, add_special_tokens=False)),
+                decode=lambda ids: policy.decode([list(ids)])[0],
+                earlier=tuple(going[i].responses) if i < len(going) else (),
+            )
             for i, (example, tokens) in enumerate(taken)
         ]
         drawn = self.engine.sampler.run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
         stats["time/rollout"] += time.perf_counter() - start - between.seconds
-        rows = [(i, r) for i, responses in enumerate(drawn) for r in responses]
+        for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
+            if any(r.later for r in responses):
+                self.held.append(Held(example, tokens, prompt.key, [r for r in responses if r.later], step))
+        stats["prompts"] += len(taken)
+        rows = [(i, r) for i, responses in enumerate(drawn) for r in responses if r.role != "wait"]
+        if not rows:
+            return None, []
         texts = self.engine.policy.decode([r.tokens for _, r in rows])
         fresh = [(i, r) for i, r in rows if r.verdict is None]
         for (_, response), verdict in zip(
@@ -139,6 +221,10 @@ class Collector:
             self.budget,
             self.engine.dtype,
         )
+        if "noise" in recipe.needs:
+            places = [(i, j, r) for i, responses in enumerate(drawn) for j, r in enumerate(responses)]
+            keys = [(*asked[i].key, j) for i, j, r in places if r.role != "wait"]
+            batch = batch.replace(noise=noise(keys, batch.mask))
         if recipe.memory is not None:
             unknown = [math.nan] * recipe.memory.width
             known = [self.memory.get(taken[i][0].id, unknown) for i, _ in rows]
@@ -147,19 +233,22 @@ class Collector:
         batch = self.engine.score(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
         batch = shaped(recipe, batch).cpu()
-        stats["prompts"] += len(taken)
         stats["responses"] += len(rows)
         stats["tokens"] += float(batch.mask.sum())
         train = torch.tensor([r.role == "train" for _, r in rows])
         records = [
             record(taken[i][0], text, verdict) for ((i, _), text, verdict) in zip(rows, texts, verdicts, strict=True)
         ]
-        batch = with_baseline(batch, train)
+        if "baseline_reward" in recipe.rollout.provides:
+            batch = with_baseline(batch, [r.role for _, r in rows])
+        batch = batch[train]
         records = [r for r, mine in zip(records, train.tolist(), strict=True) if mine]
         keep = kept(recipe, batch)
         return batch[keep], [r for r, mine in zip(records, keep.tolist(), strict=True) if mine]
 
     def _verdicts(self, items: Sequence[tuple[Example, Response]], stats: dict[str, float]) -> list[Verdict]:
+        if not items:
+            return []
         start = time.perf_counter()
         texts = self.engine.policy.decode([r.tokens for _, r in items])
         found = self.judge([(example, text) for (example, _), text in zip(items, texts, strict=True)])
@@ -222,20 +311,24 @@ def record(example: Example, text: str, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def with_baseline(batch: Batch, train: Tensor) -> Batch:
-    """Take the rows that are not trained on out of a batch; their reward becomes ``baseline_reward`` of their group."""
-    if bool(train.all()):
-        return batch
-    baseline = {int(g): float(r) for g, r in zip(batch.group[~train], batch.reward[~train], strict=True)}
-    rows = batch[train]
-    return rows.replace(baseline_reward=torch.tensor([baseline[int(g)] for g in rows.group], dtype=rows.reward.dtype))
+def with_baseline(batch: Batch, roles: Sequence[str]) -> Batch:
+    """The batch with ``baseline_reward``: the mean reward of each prompt's rows in the role "baseline", or of all its
+    rows where the program drew none in that role."""
+    own = torch.tensor([float(role == "baseline") for role in roles], dtype=batch.reward.dtype)
+    counts = own if bool(own.any()) else torch.ones_like(own)
+    mean = group_sum(counts * batch.reward, batch.group) / group_sum(counts, batch.group).clamp(min=1)
+    return batch.replace(baseline_reward=mean)
 
 
 def join(pieces: Sequence[Batch]) -> Batch:
-    """Batches of unlike width as one."""
+    """Batches of unlike width as one. What a judge said in some of them alone is 0 in the others."""
     if len(pieces) == 1:
         return pieces[0]
     columns = [columns_of(p) for p in pieces]
+    if any("present" in c for c in columns):
+        columns = [{"present": c["mask"], **c} for c in columns]
+    said = {name for c in columns for name in c if name.startswith(COMPONENTS)}
+    columns = [{**{name: torch.zeros_like(c["reward"]) for name in said}, **c} for c in columns]
     width = {name: max(c[name].shape[1] for c in columns) for name in columns[0] if columns[0][name].dim() == 2}
     return make_batch(
         **{

@@ -93,6 +93,9 @@ class TrainConfig:
     judge: Name | None = None
     """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``;
     unset: the task's own."""
+    prior: Name | None = None
+    """Prior prompt before every question, training and held-out: think, plan, code, knowledge, examples, or a text of
+    your own; unset: none."""
     steps: Count = 60
     """Batches to train on."""
     batch: Count = 128

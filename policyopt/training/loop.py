@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import dataclasses
 import math
 import signal
 import threading
@@ -21,10 +22,10 @@ from safetensors.torch import save_file
 from policyopt.batch import Batch, columns_of, make_batch
 from policyopt.engine.local import LocalEngine, UpdateReport
 from policyopt.errors import UserError
-from policyopt.objective import credit
+from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
-from policyopt.training.collect import Collector, Drawn, join, to_batch
+from policyopt.training.collect import Collector, Drawn, Held, join, to_batch
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
@@ -95,7 +96,7 @@ class Trainer:
         state, config = self.state, self.config
         state.recipe, state.control = control(state.recipe, state.last, state.control)
         drawn = self.next_batch()
-        metrics = dict(drawn.stats)
+        metrics = drawn.stats | controlled(state.recipe)
         begun = time.perf_counter()
         self.engine.set_lr(lr_factor(config, state.step))
         if drawn.batch is None:
@@ -103,6 +104,7 @@ class Trainer:
         else:
             whole = with_replay(drawn.batch, [d.batch for d in state.recent])
             batch = credit(state.recipe, self.engine.prepare(whole, state.recipe))
+            self.engine.follow(1.0, "previous")
             fresh = batch[: len(drawn.records)]
             metrics |= batch_metrics(fresh, drawn.records)
             self.remember(fresh, drawn.records)
@@ -133,15 +135,20 @@ class Trainer:
         return state.queue.popleft()
 
     def update(self, batch: Batch) -> tuple[list[UpdateReport], torch.Tensor]:
-        """All passes over a batch. Returns what each optimiser step did and the token weights [N, T] of the first
-        pass."""
-        recipe, reports, weight = self.state.recipe, [], torch.zeros_like(batch.mask)
+        """All passes over the rows of a batch that the recipe selects. Returns what each optimiser step did and the
+        token weights [N, T] of the first pass."""
+        reports: list[UpdateReport] = []
+        recipe, weight = self.state.recipe, torch.zeros_like(batch.mask)
+        chosen = selected(recipe, batch).nonzero()[:, 0]
+        if not len(chosen):
+            return reports, weight
+        batch = batch[chosen]
         for epoch in range(recipe.update.epochs):
             for rows in minibatches(batch, recipe.update.minibatches, (self.config.seed, self.state.step, epoch)):
                 report = self.engine.update(recipe, batch[rows])
                 reports.append(report)
                 if epoch == 0:
-                    weight[rows] = report.weight
+                    weight[chosen[rows]] = report.weight
                 self.state.skips = 0 if report.applied else self.state.skips + 1
                 if not report.applied:
                     self.skipped(batch[rows], report)
@@ -171,7 +178,7 @@ class Trainer:
     def sample(self, batch: Batch, records: list[dict[str, Any]], weight: torch.Tensor) -> None:
         """Log the first responses of a batch with their token weights."""
         for i, record in enumerate(records[: self.config.log_samples]):
-            n = int(batch.mask[i].sum())
+            n = int((batch.mask if batch.present is None else batch.present)[i].sum())
             pieces = self.engine.policy.pieces(batch.tokens[i, :n].tolist())
             self.log.sample(
                 {"step": self.state.step + 1, "phase": "train"}
@@ -242,6 +249,7 @@ class Trainer:
             "skipped_prompts": self.collector.stream.skipped,
             "version": self.engine.version,
             "memory": self.collector.memory,
+            "held": [dataclasses.asdict(h) for h in self.collector.held],
             **kept,
             "log": self.log.position(),
         }
@@ -273,6 +281,7 @@ class Trainer:
                 state, name, deque(self._drawn(f"{name}.{i}/", d, found.tensors) for i, d in enumerate(saved[name]))
             )
         self.collector.memory.update(saved["memory"])
+        self.collector.held = [Held.from_dict(h) for h in saved["held"]]
         for name, value in saved["counts"].items():
             setattr(state, name, value)
         self.collector.stream.cursor, self.collector.stream.skipped = saved["cursor"], saved["skipped_prompts"]
@@ -332,6 +341,13 @@ def control(
         recipe, new = controller(recipe, metrics, state)
         after.append(new)
     return recipe, after
+
+
+def controlled(recipe: Recipe) -> dict[str, float]:
+    """The numbers that controllers move, for the log: ``control/`` and the path of the field."""
+    fields = [c.field for c in recipe.controllers if hasattr(c, "field")]
+    found = {f"control/{field}": recipe.get(field) for field in fields}
+    return {name: float(x) for name, x in found.items() if isinstance(x, int | float)}
 
 
 def lr_factor(config: TrainConfig, step: int) -> float:

@@ -14,7 +14,11 @@ from policyopt.parts.regularize import kl_estimate
 
 
 def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of the responses that are trained on: reward, accuracy, length, entropy, signal, distance from the reference."""
+    """Of the responses that the rollout's main program drew: reward, accuracy, length, entropy, signal, distance from
+    the reference."""
+    if batch.source is not None and bool((batch.source > 0).any()):
+        main = (batch.source == 0).tolist()
+        batch, records = batch[batch.source == 0], [r for r, mine in zip(records, main, strict=True) if mine]
     length = batch.length()
     advantage = batch.advantage
     signal = group_sum((advantage.abs() * batch.mask).sum(1), batch.group) > 0
@@ -31,6 +35,8 @@ def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, 
         "length/truncated": float(batch.truncated.mean()),
         "entropy": float(masked_mean(batch.sampled_entropy, batch.mask)),
     }
+    if batch.components is not None:
+        out |= {f"component/{name}": float(x.mean()) for name, x in sorted(batch.components.items())}
     if batch.ref_logp is not None:
         out["kl/ref"] = float(masked_mean(kl_estimate(batch.old_logp, batch.ref_logp, "k3"), batch.mask))
         out["kl/ref_response"] = float((kl_estimate(batch.old_logp, batch.ref_logp, "k1") * batch.mask).sum(1).mean())

@@ -73,7 +73,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
     with claimed(config, resume) as out:
-        task = load_task(config.task, judge=config.judge, seed=config.seed, heldout=config.eval.prompts)
+        task = load_task(
+            config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts
+        )
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
         timeout, memory, most = config.judging.timeout, config.judging.memory_mb, config.judging.max_failed
         with (
@@ -153,7 +155,7 @@ def load_model(
     model: str,
     task: Task,
     progress: Progress | None = None,
-    settings: WarmStart = WARM_START,
+    settings: WarmStart | None = None,
     **options: Any,
 ) -> Policy:
     """A policy from ``embedded`` (built and warm-started for the task at first use), a folder, or a hub id."""
@@ -179,7 +181,7 @@ def load_teacher(config: TrainConfig, task: Task, progress: Progress) -> Policy:
             f"{config.recipe.name} reads a teacher: name its model with --teacher, a folder or hub id of a model with the "
             f"same vocabulary as {config.model}"
         )
-    settings = dataclasses.replace(WARM_START, terse=0.0)
+    settings = dataclasses.replace(WARM_START, **{**task.warm_start, "terse": 0.0})
     return load_model(config.teacher or "embedded", task, progress, settings, dtype=config.dtype, device=config.device)
 
 
@@ -315,8 +317,8 @@ def need_space(out: Path, engine: LocalEngine, keep: int) -> None:
 
 
 def evaluate_model(
-    *, model: str, task: str, judge: str | None = None, prompts: int = 256, samples: int = 4, k: int = 4,
-    max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+    *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int = 256, samples: int = 4,
+    k: int = 4, max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
 ) -> Scores:  # fmt: skip
     """Held-out scores of a model; progress goes to standard error.
 
@@ -324,7 +326,7 @@ def evaluate_model(
     """
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
-    questions = load_task(task, judge=judge, seed=seed, heldout=prompts)
+    questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
     with _progress(model, questions) as console, JudgePool(questions.judge) as pool:
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy, max_tokens, questions)

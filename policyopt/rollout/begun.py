@@ -1,0 +1,105 @@
+"""Responses that begin with text of somebody else: the policy reads it, goes on from it, and learns from what it wrote
+itself."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Sequence
+
+from policyopt.parts.base import Count, Fraction, part
+from policyopt.rollout.base import Prompt, Response, Sampler
+from policyopt.rollout.group import Group
+
+
+def begin(response: Response, start: Sequence[int]) -> Response:
+    """A response with ``start`` before it, as tokens that the policy did not write; it is changed in place."""
+    n = len(start)
+    if n:
+        response.own = [False] * n + (response.own or [True] * len(response.tokens))
+    response.tokens = [*start, *response.tokens]
+    response.logp = [0.0] * n + response.logp
+    response.entropy = [0.0] * n + response.entropy
+    response.versions = [response.version] * n + response.versions
+    return response
+
+
+async def go_on(
+    prompt: Prompt, sampler: Sampler, start: Sequence[int], *, n: int, temperature: float, key: tuple[int, ...]
+) -> list[Response]:
+    """``n`` responses that begin with ``start``, which counts in the budget."""
+    drawn = await sampler.generate(
+        (*prompt.tokens, *start), n=n, max_tokens=prompt.budget - len(start), temperature=temperature, key=key
+    )
+    return [begin(response, start) for response in drawn]
+
+
+@part
+class Prefixed(Group):
+    r"""A group that goes on from one beginning of a worked solution, or starts from nothing.
+
+    .. math:: h = \lfloor (low + (high - low)\,u)\,|y| \rfloor,\qquad u \sim U[0, 1)
+
+    Of a question and its solution y there are ``cuts`` versions with a prefix, each of a length of its own that never
+    changes, and the plain one; each time that a question comes, one of them is drawn. A group shares its prefix, so
+    responses to different versions are never compared. Source: PrefixRL, arXiv:2601.18795 (three cuts, 0.4 to 0.8).
+    """
+
+    low: Fraction = 0.4
+    """Shortest prefix, as a share of the solution."""
+    high: Fraction = 0.8
+    """Longest prefix."""
+    cuts: Count = 3
+    """Versions of a question that have a prefix."""
+
+    def __post_init__(self) -> None:
+        if self.high < self.low:
+            raise ValueError(f"high is {self.high}, below low, which is {self.low}: a prefix is between them")
+
+    def length(self, solution: int, u: float) -> int:
+        """h, for a solution of so many tokens and u in [0, 1)."""
+        return math.floor((self.low + (self.high - self.low) * u) * solution)
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        version = random.Random(repr(("version", prompt.key))).randrange(self.cuts + 1)
+        if version == self.cuts:
+            return await super().draw(prompt, sampler)
+        u = random.Random(repr(("cut", prompt.tokens, version))).random()
+        text = prompt.solution[:-1]  # without its end token
+        start = text[: min(self.length(len(text), u), prompt.budget - 1)]
+        return await go_on(prompt, sampler, start, n=self.size, temperature=self.temperature, key=prompt.key)
+
+
+@part
+class Reset(Group):
+    r"""Each response starts, with a probability, in the middle of the worked solution.
+
+    .. math:: h = 1 + \lfloor u_2\,(|y| - 1) \rfloor \text{ if } u_1 < share \text{ and } |y| \ge 2, \text{ else } 0
+
+    The first h of the solution's tokens stand before what the policy writes; it writes one token at least. Source:
+    DR-PO, arXiv:2404.08495, and the authors' code (Cornell-RL/drpo).
+    """
+
+    share: Fraction = 1.0
+    """Probability that a response starts in the solution."""
+
+    def length(self, solution: int, mix: float, place: float) -> int:
+        """h, for a solution of so many tokens (its end token included) and u_1, u_2 in [0, 1)."""
+        if solution < 2 or mix >= self.share:
+            return 0
+        return 1 + math.floor(place * (solution - 1))
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        chance = random.Random(repr(("reset", prompt.key)))
+        starts = []
+        for _ in range(self.size):
+            h = self.length(len(prompt.solution), chance.random(), chance.random())
+            starts.append(prompt.solution[: min(h, prompt.budget - 1)])
+        drawn = await asyncio.gather(
+            *(
+                go_on(prompt, sampler, start, n=1, temperature=self.temperature, key=(*prompt.key, i))
+                for i, start in enumerate(starts)
+            )
+        )
+        return [response for [response] in drawn]

@@ -1,0 +1,27 @@
+"""Worked solutions in the place of responses."""
+
+from __future__ import annotations
+
+import random
+
+from policyopt.parts.base import Fraction, part
+from policyopt.rollout.base import Prompt, Response, Sampler
+from policyopt.rollout.group import Group
+
+
+@part
+class Demonstrated(Group):
+    """A share of the prompts is answered by one worked solution each, the others by the policy.
+
+    Whose turn it is follows from the prompt's key. A solution is cut at the budget. Its log-probabilities are those of
+    the policy as it is, which did not write it.
+    """
+
+    share: Fraction = 1.0
+    """Probability that a prompt is answered by its solution."""
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        if random.Random(repr(("demonstrated", prompt.key))).random() >= self.share:
+            return await super().draw(prompt, sampler)
+        solution = prompt.solution[: prompt.budget]
+        return [await sampler.score(prompt.tokens, solution, temperature=self.temperature)]
