@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.parts import GreedyBaseline, KLPenalty, TokenMean
+from policyopt.parts import KLPenalty, RolloutBaseline, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rollout.group import GroupWithGreedy
@@ -23,6 +23,6 @@ def remax(gamma: float = 1.0, kl_coef: float = 0.05, reward_clip: float | None =
     return reinforce(baseline="none").replace(
         rollout=GroupWithGreedy(size=group_size),
         shape=(KLPenalty(coef=kl_coef),) if kl_coef else (),
-        advantage=GreedyBaseline(gamma=gamma, clip=reward_clip),
+        advantage=RolloutBaseline(gamma=gamma, clip=reward_clip),
         aggregate=TokenMean(),
     )

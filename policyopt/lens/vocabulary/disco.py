@@ -1,0 +1,5 @@
+"""What the cases of disco call things."""
+
+from __future__ import annotations
+
+KEYS = {"kl": lambda run: run.part("regularizers.0").measured(run.credited)}

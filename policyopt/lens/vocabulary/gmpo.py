@@ -1,0 +1,17 @@
+"""Words of GMPO."""
+
+from typing import Any
+
+from torch import Tensor
+
+
+def clipped(run: Any) -> Tensor:
+    """The tokens beyond the bound that matters."""
+    found = run.part("surrogate").metrics(run.log_ratio, run.credited)
+    return (found["clip/low"] + found["clip/high"]) * run.credited.mask
+
+
+KEYS = {
+    "clipped": clipped,
+    "ratio": lambda run: run.part("surrogate").mean_ratio(run.log_ratio, run.credited) * run.credited.mask,
+}

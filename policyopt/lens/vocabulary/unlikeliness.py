@@ -1,0 +1,8 @@
+"""What cases call things in the unlikeliness reward."""
+
+from __future__ import annotations
+
+KEYS = {
+    "score": lambda run: run.part("shape.0").score(run.batch),
+    "rank_from_least_likely": lambda run: run.part("shape.0").rank(run.batch),
+}

@@ -1,0 +1,1 @@
+"""Methods that come with a measurement: what training does, and what it could do at best."""

@@ -1,0 +1,1 @@
+"""Methods whose loss compares the responses to one prompt with each other."""

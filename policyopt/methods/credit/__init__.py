@@ -1,0 +1,1 @@
+"""Methods that change how credit is worked out of rewards."""

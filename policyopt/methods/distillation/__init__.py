@@ -1,0 +1,1 @@
+"""Methods that learn from the distributions of a teacher, or from demonstrations."""

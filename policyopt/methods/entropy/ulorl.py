@@ -1,0 +1,45 @@
+"""UloRL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from policyopt.methods.clip.dapo import dapo
+from policyopt.parts import Correctness, TokenRatio, TruncatedReward
+from policyopt.parts.ratio import ProximalRatio
+from policyopt.parts.select import Mastered, SelectedWeight
+from policyopt.recipe import Recipe
+from policyopt.registry import method
+from policyopt.rollout.windows import Windows
+
+
+@method(parent=dapo, arxiv="2507.19766", code="liushulinle/ULORL", confidence="paper")
+def ulorl(
+    tau: float = 0.99,
+    entropy_target: float = 0.2,
+    low: float | None = 0.2,
+    high: float | None = 0.2,
+    importance: Literal["pois", "sais"] = "pois",
+    temperature: float = 0.85,
+    rounds: int = 10,
+    windows: int = 1,
+    group_size: int = 8,
+) -> Recipe:
+    r"""DAPO that stops teaching what is known: no gradient on sure tokens of right answers with little entropy.
+
+    .. math:: L = \frac{1}{\sum_i|y_i|}\sum_{i,t}(1-I_{i,t})\max(-r_{i,t}A_i, -\mathrm{clip}(r_{i,t})A_i),\qquad
+              I_{i,t} = 1\big[R_i = 1 \wedge \pi_\theta(y_{i,t}) \ge \tau \wedge \bar H_i < \sigma\big]
+
+    H-bar_i is the mean entropy of response i, sigma = ``entropy_target``: below it mastered tokens rest, above it they
+    train, which holds entropy near sigma. Silent tokens stay in the divisor. The denominator of the ratio is the
+    policy just before the update (``pois``: then it is 1 and nothing is clipped), or the one that wrote the token
+    (``sais``). With ``windows`` (segments; 8 in the paper, for outputs of 128k tokens) a response is written over as many
+    steps; with one they are the same. Reward 1 or 0, 0 where truncated; prompts as in DAPO;
+    no KL. Defaults: sections 3 and 4 of the paper. Our reading: the entropy that decides is the response's own.
+    """
+    return dapo(low, high).replace(
+        rollout=Windows(size=group_size, temperature=temperature, rounds=rounds, windows=windows, whole=True),
+        shape=(Correctness(right=1.0, wrong=0.0), TruncatedReward(reward=0.0)),
+        ratio=ProximalRatio() if importance == "pois" else TokenRatio(),
+        weight=(SelectedWeight(Mastered(tau, entropy_target), inside=0.0, outside=1.0),),
+    )

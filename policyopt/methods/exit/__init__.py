@@ -1,0 +1,1 @@
+"""Methods that cut a thought short and look at what it would have answered."""

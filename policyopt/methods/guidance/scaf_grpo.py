@@ -1,0 +1,35 @@
+"""Scaf-GRPO."""
+
+from __future__ import annotations
+
+from policyopt.methods.group.grpo import grpo
+from policyopt.parts import TokenMean
+from policyopt.recipe import Recipe
+from policyopt.registry import method
+from policyopt.rollout.hint import Scaffold
+
+
+@method(parent=grpo, arxiv="2510.19807", code="dvlab-research/Scaf-GRPO", confidence="code")
+def scaf_grpo(
+    levels: int = 8,
+    warmup_steps: int = 5,
+    low: float | None = 0.2,
+    high: float | None = 0.2,
+    group_size: int = 8,
+) -> Recipe:
+    r"""Scaffolded GRPO: a prompt that the whole group fails at is rescued by one success from the weakest hint that
+    suffices.
+
+    .. math:: m^* = \min\{m : R(o^{(m)}) = 1\},\quad o^{(m)} \sim \pi_{old}(\cdot \mid q, h_m),\qquad
+              A_{rescued} = \frac{G-1}{\sqrt G},\quad A_{others} = -\frac{1}{\sqrt G}
+
+    After ``warmup_steps`` steps without help, :math:`o^{(m^*)}` takes the place of one wrong response, under its own
+    context; hint tokens have no gradient. The rest is GRPO with a token-mean and no KL; groups with a success are
+    GRPO's. Source: arXiv:2510.19807 and the authors' code. Our reading: the hints are the first 1/M, 2/M, ... of the
+    worked solution, M = ``levels``, at the beginning of the response (there: chunks of knowledge and solution that a
+    stronger model wrote, in the prompt); 5 steps of warm-up for short runs, where the authors' script has 50.
+    """
+    hints = tuple((m + 1) / levels for m in range(levels))
+    return grpo(low, high, kl_coef=0.0).replace(
+        rollout=Scaffold(size=group_size, hints=hints, warmup=warmup_steps), aggregate=TokenMean()
+    )

@@ -1,0 +1,1 @@
+"""Methods with several judges, or with a judge that changes."""

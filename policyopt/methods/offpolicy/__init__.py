@@ -1,0 +1,1 @@
+"""Methods that learn from responses of other policies than the present one."""

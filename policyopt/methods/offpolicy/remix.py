@@ -1,0 +1,60 @@
+"""ReMix."""
+
+from __future__ import annotations
+
+from policyopt.methods.critic.ppo import ppo
+from policyopt.parts import KL, EntropyBonus, Normalise, PPOClip, ProximalBounds
+from policyopt.parts.control import Schedule
+from policyopt.parts.reference import Reset
+from policyopt.recipe import Recipe, Update
+from policyopt.registry import method
+
+
+@method(parent=ppo, arxiv="2507.06892", confidence="secondary")
+def remix(
+    low: float = 0.2,
+    high: float = 0.2,
+    kl_coef: float = 0.01,
+    entropy_coef: float = 0.0,
+    switch: int = 50,
+    window: int = 2,
+    epochs: int = 2,
+    group_size: int = 8,
+) -> Recipe:
+    r"""Train on earlier batches again, first boldly, then not at all.
+
+    .. math:: L = \mathrm{mean}_{tok}\big(-\min(rA, \mathrm{clip}(r, c - \epsilon, c + \epsilon)A)
+              + \beta(\lambda\,k3(\pi,\pi_{ref}) + (1-\lambda)\,k3(\pi,\pi_{prev}))\big) - c_H H
+
+    r is policy over the policy that wrote the row, c the same for the policy of the step's start; prev is the policy one
+    step before. lambda is 1 for 50 steps, then falls by 0.1 at the beginning of every ten steps to 0.5. After
+    ``switch`` steps (reincarnation) the policy becomes the reference, once, and training is on-policy, one pass per
+    batch. Off-policy data speed up the start and bias the end. Source: a third-party note; no code is public. beta, c_H
+    and epsilon are ours. Our reading: advantages of the group, as in the GRPO variant; the ``window`` earlier batches
+    are joined whole, where the paper draws each row from the past with probability 0.4; lambda goes on after the switch.
+    """
+
+    def fade(path: str, first: float, last: float) -> Schedule:
+        return Schedule(field=path, start_value=first, end_value=last, steps=50, stairs=5, delay=50)
+
+    def stop(path: str, first: int, last: int) -> Schedule:
+        return Schedule(field=path, start_value=first, end_value=last, steps=1, delay=switch - 1, whole=True)
+
+    return ppo(kl_coef=0.0, entropy_coef=entropy_coef, group_size=group_size).replace(
+        advantage=Normalise(centre="group", scale="group"),
+        surrogate=PPOClip(low=low, high=high, bounds=ProximalBounds()),
+        regularizers=(
+            KL(coef=kl_coef, target="reference"),
+            KL(coef=0.0, target="previous"),
+            *((EntropyBonus(coef=entropy_coef),) if entropy_coef else ()),
+        ),
+        critic=None,
+        reference=Reset(every=switch, times=1),
+        update=Update(epochs=epochs, replay=window),
+        controllers=(
+            fade("regularizers.0.coef", kl_coef, kl_coef / 2),
+            fade("regularizers.1.coef", 0.0, kl_coef / 2),
+            stop("update.replay", window, 0),
+            stop("update.epochs", epochs, 1),
+        ),
+    )

@@ -1,0 +1,39 @@
+"""TIS, and the masked forms of the same correction."""
+
+from __future__ import annotations
+
+from policyopt.methods.critic.ppo import ppo
+from policyopt.parts import SamplerMismatch
+from policyopt.parts.weight import Mode
+from policyopt.recipe import Recipe
+from policyopt.registry import method
+
+
+@method(parent=ppo, confidence="secondary")
+def tis(
+    mode: Mode = "token_truncate",
+    weight_low: float | None = None,
+    weight_high: float | None = 2.0,
+    low: float | None = 0.2,
+    high: float | None = 0.2,
+    kl_coef: float = 0.05,
+    epochs: int = 4,
+    minibatches: int = 1,
+    group_size: int = 1,
+) -> Recipe:
+    r"""PPO whose loss is weighted by trainer over sampler: engines that give the same weights other probabilities make
+    on-policy data off-policy.
+
+    .. math:: L = \frac1{\sum_i|y_i|}\sum_{i,t} w_{i,t}\max(-rA, -\mathrm{clip}(r)A),\qquad
+              w_{i,t} = sg\Big[\min\Big(\frac{\pi_{old}}{\mu_{old}}(y_{i,t}), C\Big)\Big],\qquad r = \frac{\pi_\theta}{\pi_{old}}
+
+    mu_old is the sampler's log-probability, pi_old the trainer's at the same weights (one forward pass more). ``mode``
+    is the form above (truncated importance sampling, C = ``weight_high``), its masked one (IcePop: weights outside the
+    bounds are 0), the same with the product of a response's ratios, or a mask of rows by their geometric mean
+    (``geo_mask``). Weights never change what PPO clips, and a silent token keeps its place in the divisor.
+
+    Sources: "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training" (2025); IcePop, arXiv:2510.18855,
+    with bounds 0.5 and 5; verl and TRL. Default C = 2 (verl). Our reading: TIS has no lower bound.
+    """
+    recipe = ppo(low, high, kl_coef=kl_coef, epochs=epochs, minibatches=minibatches, group_size=group_size)
+    return recipe.replace(weight=(SamplerMismatch(mode=mode, low=weight_low, high=weight_high),))

@@ -1,0 +1,1 @@
+"""Methods that change what a response is worth."""

@@ -1,0 +1,60 @@
+"""RMT."""
+
+from __future__ import annotations
+
+from policyopt.methods.group.grpo import grpo
+from policyopt.parts import Correctness, LengthReward, TierWeight
+from policyopt.parts.control import Schedule
+from policyopt.recipe import Recipe
+from policyopt.registry import method
+
+Tiers = tuple[float, float, float]
+
+
+@method(parent=grpo, arxiv="2509.24375", confidence="secondary")
+def rmt(
+    b0: float = 800.0,
+    b_min: float = 1.0,
+    gamma: float = 0.2,
+    total_steps: int = 60,
+    r_max: float = 1.0,
+    w: float = 0.2,
+    t1: int | None = None,
+    t2: int | None = None,
+    p1: Tiers = (0.6, 0.3, 0.1),
+    p2: Tiers = (0.1, 0.3, 0.6),
+    low: float | None = 0.2,
+    high: float | None = 0.2,
+    kl_coef: float = 0.0,
+    group_size: int = 8,
+) -> Recipe:
+    r"""Reinforcement Mid-Training: a budget of thinking that shrinks as training goes on, and prompts from easy to hard.
+
+    .. math:: R = (1-w)\,1[\text{right}] + w\,r_{max}\,\max\Big(0,\; 1 - \Big|1 - \frac{|y|}{B_t}\Big|\Big),\qquad
+              B_t = \max\big(B_{min}, \lfloor B_0\,\gamma^{t/T}\rfloor\big)
+
+    The reward for length has its peak at the budget of step t of T = ``total_steps``: too short loses too. Prompts
+    count by tier of difficulty, with weights ``p1`` until step ``t1``, ``p2`` from ``t2`` on and a straight line between
+    them (None: 30 % and 70 % of T). Source: arXiv:2509.24375, from third parties' notes, which give B_0, B_min, gamma
+    and the two shares of T; w, r_max, p1 and p2 are ours. Our reading: |y| is the whole response; tiers are weights, not
+    draws (:class:`~policyopt.parts.tier.TierWeight`). The paper's task is the next token of a corpus, its budget stands
+    in the prompt, and other tokens get the next-token loss: these belong to a task over a corpus, not to this recipe.
+    """
+    first = round(0.3 * total_steps) if t1 is None else t1
+    last = max(first + 1, round(0.7 * total_steps) if t2 is None else t2)
+    budget = Schedule(
+        field="shape.1.reference", start_value=b0, end_value=b0 * gamma, steps=total_steps, shape="exponential",
+        whole=True, least=b_min,
+    )  # fmt: skip
+    tiers = tuple(
+        Schedule(field=f"weight.0.share.{i}", start_value=a, end_value=b, steps=last - first, delay=first)
+        for i, (a, b) in enumerate(zip(p1, p2, strict=True))
+    )
+    return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
+        shape=(
+            Correctness(right=1 - w, wrong=0.0),
+            LengthReward(coef=w, reference=b0, past="back", right=(0.0, r_max), wrong=(0.0, r_max)),
+        ),
+        weight=(TierWeight(share=p1),),
+        controllers=(budget, *tiers),
+    )

@@ -1,0 +1,1 @@
+"""Methods that change which responses are drawn and trained on."""
