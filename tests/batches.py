@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from policyopt.batch import TOKEN_COLUMNS, Batch, make_batch
+from policyopt.batch import SCORED, TOKEN_COLUMNS, Batch, make_batch
 from policyopt.objective import credit, objective, shaped, token_gradients
+from policyopt.parts.base import Part
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
 
@@ -59,8 +60,25 @@ def random_batch(
         "logp": old + drift * normal(n, width),
         "entropy": normal(n, width).abs(),
         "value": value + 0.3 * normal(n, width),
+        "formatted": ((correct > 0) | (normal(n) > 0)).double(),
+        "rollout_logp": old + 0.1 * drift * normal(n, width),
+        "prox_logp": old + drift * normal(n, width),
+        "prev_logp": old + drift * normal(n, width),
+        "noise": torch.rand(n, width, generator=g, dtype=torch.float64),
+        "sampled_entropy": normal(n, width).abs(),
+        "new_from": torch.randint(2, (n,), generator=g),
+        "history": remembered(groups, g),
+        "consistency": torch.randint(-1, 2, (n,), generator=g).double(),
+        "teacher_logp": old + drift * normal(n, width),
     }
     return make_batch(**{k: x.to(dtype) if x.is_floating_point() else x for k, x in filled.items()})
+
+
+def remembered(groups: tuple[int, ...], g: torch.Generator) -> Tensor:
+    """What a memory may hold of each row's prompt, [N, 4]; the last prompt is new."""
+    history = torch.rand(len(groups), 4, generator=g, dtype=torch.float64)
+    history[-1:] = torch.nan
+    return torch.repeat_interleave(history, torch.tensor(groups), dim=0)
 
 
 def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
@@ -77,17 +95,23 @@ def poisoned(batch: Batch, poison: float, extra: int = 0) -> Batch:
         wide[name] = torch.nn.functional.pad(wide[name], (0, extra))
     for name in set(TOKEN_COLUMNS) & wide.keys():
         wide[name] = torch.where(wide["mask"] == 0, poison, wide[name])
-    return Batch(**wide, batch_size=batch.batch_size)
+    return Batch(**wide, components=batch.components, batch_size=batch.batch_size)
+
+
+def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
+    """The batch with a number for every statistic that a part or a recipe reads, made from each token's own columns."""
+    found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}
+    return batch.with_statistics(found | {SCORED + s.key: batch.old_logp.abs() / 5 for s in reader.scored})
 
 
 def ready(recipe: Recipe, batch: Batch) -> Batch:
-    """The batch as the objective takes it: rewards shaped, credit given."""
-    return credit(recipe, shaped(recipe, batch))
+    """The batch as the objective takes it: rewards shaped, credit given, statistics taken."""
+    return credit(recipe, shaped(recipe, with_statistics(recipe, batch)))
 
 
 def gradients(recipe: Recipe, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch that is ready, and its gradient with respect to every leaf that it has."""
-    leaves = {name: getattr(batch, name) for name in LEAVES}
+    leaves = {name: getattr(batch, name) for name in LEAVES} | {s.key: batch.stat(s) for s in recipe.live}
     return token_gradients(recipe, batch, {name: x for name, x in leaves.items() if x is not None})
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from policyopt.parts import NoSurrogate
 from policyopt.registry import Method
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.run import run
@@ -60,8 +61,9 @@ def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str],
     assert all(x.isfinite().all() for x in after.values())
 
     trained = [row for row in lines(result.out / "samples.jsonl") if row["phase"] == "train"]
-    assert len(trained) == 2 * min(config.batch, 100)
-    assert any(w != 0 for row in trained for w in row["weights"])
+    assert len(trained) >= 2 * min(config.batch, 100), "a rollout may add rows to those of the groups"
+    if not isinstance(recipe.surrogate, NoSurrogate):  # then the loss is read off distributions, not off tokens
+        assert any(w != 0 for row in trained for w in row["weights"])
     assert all(len(row["weights"]) == len(row["pieces"]) == row["length"] for row in trained)
     summary = json.loads((result.out / "summary.json").read_text())
     assert (summary["method"], summary["steps"], summary["stopped"]) == (method.name, 2, "finished")

@@ -22,12 +22,12 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.objective import shaped
 from policyopt.parts import (
-    GreedyBaseline,
     LogProb,
     Normalise,
     OverlongPenalty,
     PPOClip,
     RatioTimesAdvantage,
+    RolloutBaseline,
     SeqMeanTokenMean,
     SeqMeanTokenSum,
     StepNormalise,
@@ -163,7 +163,7 @@ def test_remax_discounts_even_the_last_token_and_counts_a_kl_where_it_falls() ->
         same(ready(plain, batch).advantage[0], gain * batch.mask[0])
         turned = batch.replace(reward=batch.baseline_reward, baseline_reward=batch.reward)
         same(ready(plain, turned).advantage[0], -gain * batch.mask[0])
-    assert GreedyBaseline().gamma == 1.0  # the paper's
+    assert RolloutBaseline().gamma == 1.0  # the paper's
 
 
 # PPO and GRPO --------------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ def token_batch(groups: tuple[int, ...] = (4, 3), width: int = 9, seed: int = 0)
         reward=correct + 0.3 * torch.randn(n, generator=g, dtype=torch.float64),
         correct=correct,
         baseline_reward=torch.randn(n, generator=g, dtype=torch.float64),
+        formatted=correct,
+        noise=torch.rand(n, width, generator=g, dtype=torch.float64),
     )
 
 

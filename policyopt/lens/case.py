@@ -50,6 +50,8 @@ class Run:
                 self.whole = self.words.cases[what](given)
             except KeyError as error:
                 raise Unsupported(f"the case gives no {error.args[0]!r}") from error
+            except (TypeError, ValueError) as error:
+                raise Unsupported(f"the case cannot be worked out: {error}") from error
             return
         unknown = [name for name in given if name not in {*self.columns, *SERIES, "group", "params"}]
         if unknown:
@@ -92,9 +94,10 @@ class Run:
         target = batch.tokens
         if target is not None and batch.logp is None and "policy" in self.logits:
             batch = batch.replace(logp=token_logp(self.logits["policy"], target) * batch.mask)
-        if target is not None and batch.old_logp is None:
-            old = self.logits.get("old", self.logits.get("policy"))
-            batch = batch.replace(old_logp=None if old is None else token_logp(old, target) * batch.mask)
+        said = {self.columns[name][0] for name in self.given if name in self.columns}
+        old = self.logits.get("old", self.logits.get("policy"))
+        if target is not None and old is not None and "old_logp" not in said:
+            batch = batch.replace(old_logp=token_logp(old, target) * batch.mask)
         target = torch.zeros_like(batch.mask, dtype=torch.long) if target is None else target
         found = {SCORED + s.key: self._statistic(s, "old", target) for s in self.recipe.scored}
         return batch.with_statistics(found | {s.key: self._statistic(s, "policy", target) for s in self.recipe.live})
@@ -139,7 +142,8 @@ class Run:
     @cached_property
     def keep(self) -> Tensor:
         """Which rows the filters let through."""
-        return kept(self.recipe.replace(filter=self._fed(self.recipe.filter)), self.shaped)
+        rules = self._fed(self.recipe.filter)
+        return kept(self.recipe.replace(filter=rules), self.shaped if rules else self.batch)
 
     @cached_property
     def credited(self) -> Batch:

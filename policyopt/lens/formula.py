@@ -3,7 +3,9 @@ r"""Formulas and prose of docstrings for a terminal and for a page: LaTeX as Mat
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Literal
 from xml.etree import ElementTree
@@ -11,40 +13,91 @@ from xml.etree import ElementTree
 from latex2mathml.converter import convert
 
 _SUB = dict(zip("0123456789aehijklmnoprstuvx+−=()βγρφχ", "₀₁₂₃₄₅₆₇₈₉ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ₊₋₌₍₎ᵦᵧᵨᵩᵪ", strict=True))
-_SUP = dict(zip("0123456789abcdefghijklmnoprstuvwxyz+−=()*TN", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ⁺⁻⁼⁽⁾*ᵀᴺ", strict=True))
-_OVER = {"^": "\u0302", "ˆ": "\u0302", "~": "\u0303", "˜": "\u0303", "¯": "\u0304", "―": "\u0304", "‾": "\u0304", "_": "\u0304"}
+_SUP = dict(
+    zip("0123456789abcdefghijklmnoprstuvwxyz+−=()*TN", "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ⁺⁻⁼⁽⁾*ᵀᴺ", strict=True)
+)
+_OVER = {
+    "^": "\u0302",
+    "ˆ": "\u0302",
+    "~": "\u0303",
+    "˜": "\u0303",
+    "¯": "\u0304",
+    "―": "\u0304",
+    "‾": "\u0304",
+    "_": "\u0304",
+}
+_NAMES = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar"}
 _SPACED = set("=≈≤≥<>≠≜≡→←↦∈∉∼~+±∓·×⋅∪∩∧∨∣‖|←⇒⇔∝≪≫")
 _BIG = set("∑∏∫⋃⋂")
+_OPEN = set("([{,;=|<>≤≥∼←→·/") | {""}
+_NAMESPACE = "http://www.w3.org/1998/Math/MathML"
+ElementTree.register_namespace("", _NAMESPACE)
+_FENCES = {"lceil": "⌈", "rceil": "⌉", "lfloor": "⌊", "rfloor": "⌋"}
+_ENVIRONMENT = re.compile(r"\\begin\{\w+\}.*?\\end\{\w+\}", re.S)
 _JOIN = "\0"
 """Stands after the name of a function: nothing before a bracket, a space before anything else."""
 
 
 def lines(latex: str) -> list[str]:
     r"""A formula cut where its author left a wide gap (``\qquad``) or began a new line."""
-    return [piece.strip() for piece in re.split(r"\\qquad|(?<=,)\\quad|\\\\(?![^{]*\\end)", latex) if piece.strip()]
+    inside = _ENVIRONMENT.findall(latex)
+    pieces = re.split(r"\\qquad|(?<=,)\\quad|\\\\", _ENVIRONMENT.sub(_JOIN, latex))
+    return [re.sub(_JOIN, lambda _: inside.pop(0), piece).strip() for piece in pieces if piece.strip()]
 
 
 def mathml(latex: str, display: Literal["inline", "block"] = "inline") -> str:
     """A formula as MathML, which browsers draw without a script. Raises ``ValueError`` for LaTeX that cannot be read."""
-    # A word is set upright and as one piece.
-    latex = re.sub(r"\\(?:mathrm|operatorname|mathit)\*?\{([A-Za-z \-]+)\}", r"\\text{\1}", latex)
-    latex = re.sub(r"([_^])\{([A-Za-z]{3,})\}", r"\1{\\text{\2}}", latex)
-    latex = re.sub(r"(?<![\\A-Za-z{])([A-Za-z]{3,})(?![A-Za-z]*\})", r"\\text{\1}", latex)
+    return ElementTree.tostring(_tree(latex, display), "unicode")
+
+
+_WORDS = re.compile(
+    r"\\(?:mathrm|operatorname\*?|mathit|text)\{([A-Za-z \-]*)\}"  # set upright by the author
+    r"|\\text\{[^{}]*\}|\\(?:begin|end)\{[^}]*\}(?:\{[^}]*\})?|\\[A-Za-z]+"  # left as they are
+    r"|([A-Za-z]{3,})"  # a word that would be set as a product of its letters
+)
+
+
+def _tree(latex: str, display: Literal["inline", "block"]) -> ElementTree.Element:
+    latex = re.sub(r"\\([lr])(ceil|floor)(?![a-z])", lambda m: _FENCES[m[1] + m[2]], latex)
+    words = _WORDS.sub(lambda m: rf"\text{{{m[1] or m[2]}}}" if m[1] or m[2] else m[0], latex)
     try:
-        return convert(latex, display=display)
+        root = ElementTree.fromstring(convert(words, display=display))
     except Exception as error:  # the converter raises a dozen kinds of its own
         raise ValueError(f"not LaTeX that can be shown ({type(error).__name__}): {latex}") from error
+    for node in root.iter(f"{{{_NAMESPACE}}}mi"):
+        if node.text == "~":  # the converter takes the relation for a name
+            node.tag, node.text = f"{{{_NAMESPACE}}}mo", "∼"
+    for row in root.iter(f"{{{_NAMESPACE}}}mrow"):
+        _space(row)
+    return root
+
+
+def _space(row: ElementTree.Element) -> None:
+    """Spaces that a browser cannot know: around bars, after the name of a function, after a sign without left side."""
+    before = "("
+    for node, after in itertools.zip_longest(row, list(row)[1:]):
+        kind, sign = node.tag.rsplit("}", 1)[-1], (node.text or "").strip()
+        if kind in ("mi", "mo") and len(sign) > 1 and sign.isalpha():
+            node.tag = f"{{{_NAMESPACE}}}mo"
+            opens = after is not None and (after.text or "").strip() in ("(", "[")
+            node.attrib = {"form": "prefix", "lspace": "0.17em", "rspace": "0" if opens else "0.17em"}
+        elif kind == "mo" and sign in ("|", "∣"):
+            node.attrib |= {"lspace": "0", "rspace": "0"}
+        elif kind == "mo" and sign in ("−", "+", "±") and before in _OPEN:
+            node.set("form", "prefix")
+        if kind != "mspace":
+            before = sign if kind == "mo" and not sign.isalpha() else "x"
 
 
 def unicode(latex: str) -> str:
     r"""A formula on one line of plain characters: ``\frac1N\sum_i s_i A_i`` becomes ``1/N ∑ᵢ sᵢAᵢ``."""
-    root = ElementTree.fromstring(mathml(latex))
-    text = _walk(root)
+    text = _walk(_tree(latex, "inline"))
     text = re.sub(rf"{_JOIN}\s*(?=[(\[])", "", text).replace(_JOIN, " ")
     text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"‖ ([^‖]*) ‖ ?(?=[₁₂_])", r"‖\1‖", text)
     text = re.sub(r"([(\[{/]) ", r"\1", text)
     text = re.sub(r"(^|[(\[{,;=|≤≥<>∼~·/]) ?− ", r"\1 −", text)
-    return re.sub(r"(?<=[(\[{/]) | (?=[)\]},;/])", "", text).strip()
+    return unicodedata.normalize("NFC", re.sub(r"(?<=[(\[{/]) | (?=[)\]},;/])", "", text).strip())
 
 
 def _walk(node: ElementTree.Element) -> str:
@@ -57,6 +110,8 @@ def _walk(node: ElementTree.Element) -> str:
         return _operator(node)
     if kind == "mspace":
         return " "
+    if kind == "mfrac" and node.get("linethickness", "1")[0] == "0":  # a binomial coefficient, in its own brackets
+        return f"{_flat(inner[0])} choose {_flat(inner[1])}"
     if kind == "mfrac":
         return f" {_grouped(inner[0], False)}/{_grouped(inner[1], True)} "
     if kind in ("msub", "munder"):
@@ -140,8 +195,11 @@ def _script(text: str, table: dict[str, str], sign: str) -> str:
 
 
 def _accented(base: str, mark: str) -> str:
-    core = base.replace(_JOIN, "").strip()
-    return core[0] + mark + core[1:] if core else base
+    """A symbol with its accent; over more than one symbol the accent has a name."""
+    core = base.replace(_JOIN, " ").strip()
+    if re.fullmatch(r"\w\w*[′*]?", core):
+        return core[0] + mark + core[1:]
+    return f" {_NAMES[mark]}({core})"
 
 
 # Docstrings ----------------------------------------------------------------------------------------------------------
@@ -155,7 +213,12 @@ def prose(text: str) -> Iterator[tuple[Kind, str]]:
         if piece.startswith(":math:"):
             yield "math", piece[7:-1]
         elif piece.startswith((":", "`")) and piece.endswith("`"):
-            yield "code", piece.rsplit(":", 1)[-1].strip("`").removeprefix("~").rsplit(".", 1)[-1] if piece[0] == ":" else piece.strip("`")
+            yield (
+                "code",
+                piece.rsplit(":", 1)[-1].strip("`").removeprefix("~").rsplit(".", 1)[-1]
+                if piece[0] == ":"
+                else piece.strip("`"),
+            )
         elif piece:
             yield "text", piece
 
@@ -179,4 +242,4 @@ def paragraphs(doc: str) -> tuple[list[str], list[str]]:
 def first_sentence(doc: str) -> str:
     """The first sentence of a docstring, markup and all."""
     text = next(iter(paragraphs(doc)[1]), "")
-    return re.split(r"(?<=[^\s.][\w)`\]]\.)(?<!\bDr\.)(?<!\bal\.)\s+(?=[A-Z:`\[])", text, maxsplit=1)[0]
+    return re.split(r"(?<=[^\s.(][\w)`\]]\.)(?<!\bDr\.)(?<!\bal\.)\s+(?=[A-Z:`\[])", text, maxsplit=1)[0]

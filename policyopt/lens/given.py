@@ -245,9 +245,10 @@ def build_batch(
     out["group"] = torch.tensor([list(dict.fromkeys(map(str, groups))).index(str(g)) for g in groups])
     if params.get("max_length") is not None:
         out["budget"] = torch.full((n,), number("params.max_length", params["max_length"]), dtype=torch.float64)
-    # Unless the case says otherwise: rewards are 0, the batch is on-policy, and the critic has not moved since.
+    # Unless the case says otherwise: rewards and random numbers are 0, the batch is on-policy, and the critic has not moved since.
     out.setdefault("reward", torch.zeros(n, dtype=torch.float64))
-    for name, other in (("old_logp", "logp"), ("old_value", "value")):
+    out.setdefault("noise", torch.zeros_like(mask))
+    for name, other in (("old_logp", "logp"), ("prox_logp", "logp"), ("old_value", "value")):
         if name not in out and other in out:
             out[name] = out[other]
     if "tokens" in out:

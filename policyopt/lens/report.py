@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from policyopt.lens.charts import MAX_POINTS, Chart, measured, number, other_charts, sections, written
+from policyopt.lens.page import render_page, template_text, write_page
 from policyopt.training.console import duration
 from policyopt.training.logging import RunRecord, disk_errors, read_run
 
@@ -23,24 +19,19 @@ MAX_TEXT = 20_000
 MAX_TOKENS = 4_000
 """Coloured tokens of one response; a longer one is shown as plain text."""
 
-_TEMPLATES = Path(__file__).parent / "templates"
-
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` into the folder of a run, finished or not, and return its path.
 
     The page makes no network request: plotly.js, styles and data are inside. Whatever a model wrote is shown as
-    text and never as markup; a content security policy lets no script run but the two of the page.
+    text and never as markup; a content security policy lets no script run but those of the page.
 
     Raises :class:`UserError` where the folder is no run, a file of it is damaged, or the disk is full.
     """
     run = read_run(folder)
     path = run.folder / "report.html"
-    partial = path.with_suffix(".html.partial")
     with disk_errors(path):
-        partial.write_bytes(render(run).encode("utf-8", "replace"))
-        os.replace(partial, path)
-    return path
+        return write_page(path, render(run))
 
 
 def render(run: RunRecord) -> str:
@@ -49,15 +40,10 @@ def render(run: RunRecord) -> str:
 
     charts, others = sections(run), other_charts(run)
     samples = pick_samples(run.samples)
-    scripts = {"plotly": _script(get_plotlyjs()), "page": _script((_TEMPLATES / "report.js").read_text("utf-8"))}
-    env = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return env.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
+        template_text("report.js"),
+        libraries=[get_plotlyjs()],
         title=_title(run),
         verdict=_verdict(run),
         facts=_facts(run),
@@ -71,9 +57,6 @@ def render(run: RunRecord) -> str:
         samples=samples,
         sample_total=len(run.samples),
         config=run.config_text,
-        css=(_TEMPLATES / "report.css").read_text("utf-8"),
-        scripts=scripts,
-        hashes=" ".join(f"'sha256-{_digest(s)}'" for s in scripts.values()),
         data={
             "charts": [_drawn(c) for c in [*(c for _, cs in charts for c in cs), *others]],
             "samples": [_shown(s) for s in samples],
@@ -318,15 +301,3 @@ def _cut(text: str) -> str:
     if len(text) <= MAX_TEXT:
         return text
     return f"{text[:MAX_TEXT]}\n[{len(text) - MAX_TEXT:,} more characters in samples.jsonl]"
-
-
-def _script(text: str) -> str:
-    # A browser hashes what its parser saw, which never holds a carriage return.
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "</script" in text.lower() or "<!--" in text:
-        raise ValueError("a script of the report holds markup that would end it early")
-    return text
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

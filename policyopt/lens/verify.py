@@ -158,7 +158,7 @@ def _verify(file: str, raw: Mapping[str, Any]) -> Outcome:
 
 
 def compare(key: str, expected: Any, got: Any) -> Detail:
-    """The place where two nested lists of numbers differ most."""
+    """The place where two nested lists (or mappings) of numbers differ most."""
     worst = Detail(key, "", expected, got, -1.0)
     for detail in _places(key, "", expected, got):
         if detail.error > worst.error:
@@ -174,6 +174,9 @@ def _places(key: str, at: str, expected: Any, got: Any) -> Iterator[Detail]:
         else:
             for i, (e, g) in enumerate(zip(expected, got, strict=True)):
                 yield from _places(key, f"{at}[{i}]", e, g)
+    elif isinstance(expected, dict) and isinstance(got, dict) and expected.keys() == got.keys():
+        for name, e in expected.items():
+            yield from _places(key, f"{at}[{name}]", e, got[name])
     elif isinstance(expected, int | float) and isinstance(got, int | float):
         yield Detail(key, at, expected, got, _error(float(expected), float(got)))
     else:

@@ -1,0 +1,166 @@
+"""What a step of a recipe costs, counted while a model of 22 thousand parameters really takes it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from policyopt.engine.local import LocalEngine
+from policyopt.models.embedded import one_thread, random_tiny
+from policyopt.models.load import Policy
+from policyopt.recipe import Recipe
+from policyopt.tasks.base import Example, Verdict, user
+from policyopt.training.collect import Collector
+from policyopt.training.config import TrainConfig
+from policyopt.training.console import Console
+from policyopt.training.loop import State, Trainer
+from policyopt.training.prompts import PromptStream
+
+PROMPTS = 8
+"""Questions of a step, rounded up to what the recipe's mini-batches divide."""
+BUDGET = 12
+"""Tokens of a response."""
+ENDS = (2, *range(90, 102))
+"""So many ids end a response that an untrained model writes some of every length."""
+MICRO = 4
+"""Rows in a forward pass: batches are split, as those of a model that fills its memory are."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often each token that is trained on went through a model in one step."""
+
+    forward: float
+    """Without gradient."""
+    backward: float
+    """Forward and backward."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of one step, per response or token that is trained on; what the sampler does is no pass."""
+
+    sampled: float
+    """Responses drawn."""
+    tokens: float
+    """Tokens drawn, over the tokens that are trained on."""
+    updates: int
+    """Optimiser steps."""
+    passes: Mapping[str, Passes]
+    """Role of a model (policy, reference, teacher, critic) -> its passes; a role that never ran is left out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The costs as plain data for JSON."""
+        return asdict(self)
+
+
+def measure(recipe: Recipe) -> Cost:
+    """Train a tiny random model with the recipe, judge its answers by chance, and count the calls of all models in a step.
+
+    The step that counts comes once earlier batches, where the recipe replays them, are there.
+    """
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        trainer = _trainer(recipe)
+        for _ in range(1 + recipe.update.replay):
+            trainer.step()
+        watch = _Watch(trainer)
+        with ExitStack() as hooks:
+            for role, head in heads(trainer.engine):
+                hooks.callback(head.register_forward_pre_hook(watch.of(role)).remove)
+            metrics = trainer.step()
+    return Cost(
+        sampled=metrics["responses"] / watch.rows,
+        tokens=metrics["tokens"] / watch.tokens,
+        updates=int(metrics["update/count"] + metrics["update/skipped"]),
+        passes={
+            role: Passes(watch.seen[role, False] / watch.tokens, watch.seen[role, True] / watch.tokens)
+            for role in sorted({role for role, _ in watch.seen}, key=lambda role: (role != "policy", role))
+        },
+    )
+
+
+class _Watch:
+    """Counts the tokens that models score in a step, outside the sampler, and notes how much it draws that is fresh."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.rows = self.tokens = 1.0
+        self.seen: Counter[tuple[str, bool]] = Counter()
+        """Role, and whether with gradient -> tokens."""
+        self._sampling = False
+        draw, run = trainer.collector.draw, trainer.engine.sampler.run
+
+        def noted(recipe: Recipe, step: int, prompts: int) -> Any:
+            drawn = draw(recipe, step, prompts)
+            if drawn.batch is None:
+                raise ValueError("the recipe's filters left no prompt to train on, so that there is no step to count")
+            self.rows, self.tokens = float(len(drawn.batch.mask)), float(drawn.batch.mask.sum())
+            return drawn
+
+        def sampling(programs: Any) -> Any:
+            self._sampling = True
+            try:
+                return run(programs)
+            finally:
+                self._sampling = False
+
+        trainer.collector.draw = noted  # type: ignore[method-assign]
+        trainer.engine.sampler.run = sampling  # type: ignore[method-assign]
+
+    def of(self, role: str) -> Any:
+        """A hook that counts what goes into the head of a role's model."""
+
+        def hook(head: nn.Module, args: tuple[Any, ...]) -> None:
+            if not self._sampling:
+                self.seen[role, torch.is_grad_enabled()] += args[0].shape[:-1].numel()
+
+        return hook
+
+
+def heads(engine: LocalEngine) -> Iterator[tuple[str, nn.Module]]:
+    """The output layers of an engine's models by role: all that a model says of a token comes out of its head."""
+    yield "policy", engine.policy.model.get_output_embeddings()
+    for role, other in engine.roles.items():
+        yield role, cast(Any, other.model).get_output_embeddings()
+    if engine.critic is not None:
+        yield "critic", engine.critic.head
+
+
+def _trainer(recipe: Recipe) -> Trainer:
+    pieces = recipe.update.minibatches
+    prompts = pieces * math.ceil(PROMPTS / pieces)
+    policy = _policy(seed=0)
+    engine = LocalEngine(policy, recipe, teacher=_policy(seed=1), micro_batch=MICRO)
+    examples = [Example(str(i), user(f"{i}?"), "") for i in range(64 * prompts)]
+    stream = PromptStream(examples, policy.tokenizer, seed=0, longest=policy.context - BUDGET, skip=False)
+    collector = Collector(engine, stream, cast(Any, _judge), BUDGET, seed=0)
+    config = TrainConfig(
+        recipe=recipe, batch=prompts * recipe.rollout.size, max_tokens=BUDGET, steps=1 << 20, log_samples=0
+    )
+    nothing = cast(Any, None)  # no evaluation, no log, no folder
+    return Trainer(config, engine, collector, nothing, nothing, Console({}, 0, quiet=True), nothing, State(recipe))
+
+
+def _policy(seed: int) -> Policy:
+    """A model whose distributions are as uneven as those of a trained one."""
+    model, tokenizer = random_tiny(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(3.0)
+    return Policy(model, tokenizer, f"random-{seed}", ENDS, context=256)
+
+
+def _judge(items: list[tuple[Example, str]]) -> list[Verdict]:
+    """Calls a response right by chance: of four questions one never, one rarely, one every second time, one always."""
+    found = []
+    for example, text in items:
+        right = sum(map(ord, text)) % 8 < (0, 2, 4, 8)[int(example.id) % 4]
+        found.append(Verdict(float(right), right, True, "by chance"))
+    return found

@@ -1,0 +1,247 @@
+"""What a recipe is: its parts, how they differ from another recipe's, what it costs, and the weight it gives to each token."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policyopt.batch import Batch
+from policyopt.lens.cost import Cost, measure
+from policyopt.lens.formula import first_sentence, paragraphs
+from policyopt.lens.probe_batch import Picture, picture
+from policyopt.methods.group.grpo import grpo
+from policyopt.options import field_docs
+from policyopt.recipe import Recipe, parts_of
+from policyopt.registry import Method, methods
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A place where two recipes are not the same."""
+
+    path: str
+    """Dotted path of a part or of a field of one, such as ``aggregate`` or ``surrogate.low``."""
+    here: str | None
+    """What stands there in the recipe that is explained; None where there is nothing."""
+    there: str | None
+    """What stands there in the other one."""
+
+
+@dataclass(frozen=True)
+class FieldView:
+    """A hyper-parameter of a part."""
+
+    name: str
+    value: str
+    doc: str
+    elsewhere: Mapping[str, str]
+    """Its value in the recipes that have another: name of the recipe -> value."""
+
+
+@dataclass(frozen=True)
+class PartView:
+    """A part of the recipe, as it is shown."""
+
+    path: str
+    kind: str
+    """Name of its class."""
+    doc: str
+    """First sentence of its docstring, with its markup."""
+    fields: tuple[FieldView, ...]
+    elsewhere: Mapping[str, str | None]
+    """What the recipes that have no such part have in its place: name of the recipe -> part, or None for nothing."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that the recipe reads beyond the log-probabilities of its own tokens."""
+
+    name: str
+    doc: str
+    parts: tuple[str, ...]
+    """Paths of the parts that read it."""
+    beyond_grpo: bool
+    """GRPO does not need it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the registry knows of a method."""
+
+    name: str
+    family: str = ""
+    parent: str | None = None
+    source: str = ""
+    code: str | None = None
+    confidence: str = ""
+    summary: str = ""
+    """First paragraph of its docstring, with its markup."""
+    formulas: tuple[str, ...] = ()
+    """LaTeX."""
+    notes: tuple[str, ...] = ()
+    """The other paragraphs."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that is known of a recipe. Plain data: how it looks is for others to decide."""
+
+    recipe: Recipe
+    facts: Facts
+    parts: tuple[PartView, ...]
+    differences: Mapping[str, tuple[Difference, ...]]
+    """Name of each recipe that it is compared with (its parent, and the other one) -> where they differ."""
+    needs: tuple[Need, ...]
+    costs: Mapping[str, Cost]
+    """Name of the recipe, and of GRPO -> measured costs."""
+    picture: Picture
+    other: Picture | None
+    """The token weights of the recipe that it is compared with; None where there is none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as plain data for JSON."""
+        return {
+            "facts": dataclasses.asdict(self.facts),
+            "recipe": self.recipe.to_dict(),
+            "differences": {name: [dataclasses.asdict(d) for d in found] for name, found in self.differences.items()},
+            "needs": [dataclasses.asdict(need) for need in self.needs],
+            "costs": {name: cost.to_dict() for name, cost in self.costs.items()},
+            "picture": self.picture.to_dict(),
+            "other": self.other.to_dict() if self.other else None,
+        }
+
+
+def explain(recipe: Recipe, other: Recipe | None = None) -> Explanation:
+    """Explain a recipe, and compare it with its parent and with ``other`` (unset: its parent alone).
+
+    Models of a few thousand parameters take some steps with it, so that its costs are counted, not claimed.
+    """
+    known = methods()
+    method = known.get(recipe.name)
+    parent = known[method.parent]() if method and method.parent else None
+    other = parent if other is None else other
+    compared = {r.name: r for r in (parent, other) if r is not None}
+    found = {name: tuple(differences(recipe, r)) for name, r in compared.items()}
+    base, usual = _grpo()
+    return Explanation(
+        recipe=recipe,
+        facts=_facts(method) if method else Facts(recipe.name),
+        parts=tuple(_view(path, p, found) for path, p in slots(recipe)),
+        differences=found,
+        needs=tuple(_needs(recipe, base)),
+        costs={recipe.name: measure(recipe)} | {base.name: usual},
+        picture=picture(recipe),
+        other=picture(other) if other is not None else None,
+    )
+
+
+@functools.cache
+def _grpo() -> tuple[Recipe, Cost]:
+    """What the needs and costs of all others are held against."""
+    return grpo(), measure(grpo())
+
+
+def differences(recipe: Recipe, other: Recipe) -> Iterator[Difference]:
+    """Where two recipes differ. Parts of a list are matched by their class, so that one more does not move the others."""
+    for slot in dataclasses.fields(Recipe):
+        if not slot.compare:
+            continue
+        here, there = getattr(recipe, slot.name), getattr(other, slot.name)
+        if here == there:
+            continue
+        if not isinstance(here, tuple):
+            yield from _unlike(slot.name, here, there)
+            continue
+        left = list(there)
+        found: list[Difference] = []
+        for i, p in enumerate(here):
+            match = next((q for q in left if type(q) is type(p)), None)
+            if match is not None:
+                left.remove(match)
+            found += _unlike(f"{slot.name}.{i}", p, match)
+        found += [Difference(slot.name, None, written(q)) for q in left]
+        yield from found or [Difference(slot.name, written(here), written(there))]  # the same parts in another order
+
+
+def _unlike(path: str, here: Any, there: Any) -> Iterator[Difference]:
+    if here == there:
+        return
+    if type(here) is not type(there):
+        yield Difference(path, *(None if x is None else written(x) for x in (here, there)))
+        return
+    for f in dataclasses.fields(here):
+        mine, theirs = getattr(here, f.name), getattr(there, f.name)
+        if mine != theirs:
+            yield Difference(f"{path}.{f.name}", written(mine), written(theirs))
+
+
+def slots(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """What stands in the slots of a recipe, by path, in the order in which it acts; empty slots are left out."""
+    for slot in dataclasses.fields(recipe):
+        value = getattr(recipe, slot.name)
+        if slot.name == "reference" and slot.name not in recipe.roles:
+            continue
+        for i, p in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
+            if dataclasses.is_dataclass(p):
+                yield (slot.name if i is None else f"{slot.name}.{i}"), p
+
+
+def written(value: Any) -> str:
+    """A value as people write it: ``0.2``, ``none``, ``KL(coef=0.1)`` (fields that have their defaults left out)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        set_ = [
+            f"{f.name}={written(getattr(value, f.name))}"
+            for f in dataclasses.fields(value)
+            if getattr(value, f.name) != f.default
+        ]
+        return type(value).__name__ + (f"({', '.join(set_)})" if set_ else "")
+    if isinstance(value, tuple):
+        return ", ".join(map(written, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _view(path: str, p: Any, found: Mapping[str, tuple[Difference, ...]]) -> PartView:
+    at = {name: {d.path: d.there for d in there} for name, there in found.items()}
+    docs = field_docs(type(p))
+    fields = tuple(
+        FieldView(
+            f.name,
+            written(getattr(p, f.name)),
+            docs.get(f.name, ""),
+            {name: places[place] or "none" for name, places in at.items() if (place := f"{path}.{f.name}") in places},
+        )
+        for f in dataclasses.fields(p)
+    )
+    elsewhere = {name: places[path] for name, places in at.items() if path in places}
+    return PartView(path, type(p).__name__, first_sentence(inspect.getdoc(type(p)) or ""), fields, elsewhere)
+
+
+def _facts(method: Method) -> Facts:
+    formulas, texts = paragraphs(inspect.getdoc(method.make) or "")
+    return Facts(
+        method.name, method.family, method.parent, method.source, method.code, method.confidence,
+        texts[0] if texts else "", tuple(formulas), tuple(texts[1:]),
+    )  # fmt: skip
+
+
+def _needs(recipe: Recipe, base: Recipe) -> Iterator[Need]:
+    docs = field_docs(Batch)
+    asked: dict[str, list[str]] = {}
+    about: dict[str, str] = {}
+    for path, p in parts_of(recipe):
+        for column in sorted(p.needs):
+            asked.setdefault(column, []).append(path)
+            about[column] = docs.get(column, "").split("] ", 1)[-1]
+        for statistic in (*p.live, *p.scored):
+            name = written(statistic)
+            asked.setdefault(name, []).append(path)
+            about[name] = first_sentence(inspect.getdoc(type(statistic)) or "")
+    usual = {*base.needs, *map(written, (*base.live, *base.scored))}
+    for name, paths in asked.items():
+        yield Need(name, about[name], tuple(dict.fromkeys(paths)), name not in usual)

@@ -1,0 +1,234 @@
+"""An explanation as lines of text, with colours where a terminal shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from rich.console import Console
+from rich.text import Text
+
+from policyopt.lens.cost import Cost, Passes
+from policyopt.lens.explain import Explanation, PartView
+from policyopt.lens.formula import lines, spoken, unicode
+from policyopt.lens.probe_batch import BUDGET, Picture, Row
+from policyopt.training.console import writable
+
+CONFIDENCE = {
+    "code": "the authors' code",
+    "paper": "the paper",
+    "secondary": "a third party's code or account",
+    "recalled": "general knowledge",
+    "abstract": "the abstract alone",
+}
+"""Where the facts of a method come from, in words."""
+MARK = "●"
+SILENT = "silent everywhere: this loss does not read the log-probabilities of the drawn tokens"
+HANG = 6
+"""How far the second line of something wrapped is indented."""
+UP, DOWN = (42, 91, 208), (192, 90, 0)
+
+
+def show(explanation: Explanation, out: Console) -> None:
+    """Print an explanation: wrapped to a terminal, or in plain columns that nothing wraps."""
+    for line in view(explanation):
+        text = Text(writable(line.plain, out), spans=line.spans)
+        text.rstrip()
+        if not out.is_terminal or text.cell_len <= out.width:
+            out.print(text, soft_wrap=True)
+            continue
+        hang = HANG if text.plain[0] in f" {MARK}" else 0
+        for i, piece in enumerate(text.wrap(out, out.width - hang)):
+            piece.pad_left(hang if i else 0)
+            out.print(piece, soft_wrap=True)
+
+
+def view(e: Explanation) -> Iterator[Text]:
+    """The lines of the view."""
+    yield from _head(e)
+    yield from _parts(e)
+    yield from _needs(e)
+    yield from _costs(e.costs)
+    for picture in filter(None, (e.picture, e.other)):
+        yield from _picture(picture)
+
+
+def _head(e: Explanation) -> Iterator[Text]:
+    f = e.facts
+    yield Text.assemble((f.name, "bold"), f"  {spoken(f.summary)}" if f.summary else "")
+    facts = {
+        "family": f.family, "parent": f.parent, "source": f.source, "code": f.code,
+        "facts from": CONFIDENCE.get(f.confidence, f.confidence),
+    }  # fmt: skip
+    line = Text()
+    for name, value in facts.items():
+        if value:
+            line.append(f"{name} ", "dim").append(f"{value}   ")
+    yield line
+    for latex in f.formulas:
+        yield Text()
+        yield from (Text(f"    {unicode(piece)}", "cyan") for piece in lines(latex))
+    for note in f.notes:
+        yield Text()
+        yield Text(spoken(note))
+
+
+def _parts(e: Explanation) -> Iterator[Text]:
+    yield from _title("Parts")
+    for name, found in e.differences.items():
+        said = "the same parts as" if not found else f"{MARK} differs from"
+        yield Text(f"{said} {name}", "yellow" if found else "dim")
+    for view_ in e.parts:
+        changed = bool(view_.elsewhere)
+        line = Text(f"{MARK if changed else ' '} {view_.path:<15} ", "yellow" if changed else "")
+        line.append(view_.kind, "bold").append(f"  {spoken(view_.doc)}", "dim")
+        for name, there in view_.elsewhere.items():
+            line.append(f"  [{name}: {there or 'nothing'}]", "yellow")
+        yield line
+        yield from _fields(view_)
+    for name, found in e.differences.items():
+        for d in found:
+            if d.here is None:
+                yield Text(f"{MARK} {d.path:<15} nothing  [{name}: {d.there}]", "yellow")
+
+
+def _fields(part: PartView) -> Iterator[Text]:
+    for f in part.fields:
+        line = Text(f"{MARK if f.elsewhere else ' '}     {f.name:<16}", "yellow" if f.elsewhere else "")
+        line.append(f"{f.value:<10}", "" if f.elsewhere else "cyan")
+        for name, there in f.elsewhere.items():
+            line.append(f"  [{name}: {there}]", "yellow")
+        yield line
+
+
+def _needs(e: Explanation) -> Iterator[Text]:
+    yield from _title("Needs, beyond the log-probabilities of its own tokens")
+    if not e.needs:
+        yield Text("  nothing", "dim")
+    for need in e.needs:
+        line = Text(f"{'+' if need.beyond_grpo else ' '} {need.name:<16} ", "yellow" if need.beyond_grpo else "")
+        yield line.append(f"{need.doc} ", "dim").append(f"[{', '.join(need.parts)}]", "dim")
+    if any(need.beyond_grpo for need in e.needs):
+        yield Text("+ beyond what GRPO needs", "dim")
+
+
+def _costs(costs: Mapping[str, Cost]) -> Iterator[Text]:
+    yield from _title("Cost of a step per response that is trained on, counted on a model of 22 thousand parameters")
+    yield Text("  " + " " * 34 + "".join(f"{name:>16}" for name in costs), "dim")
+    for label, values in cost_rows(costs):
+        line = Text(f"  {label:<34}")
+        for value in values:
+            line.append(f"{value:>16}", "bold" if len(set(values)) > 1 and value == values[0] else "")
+        yield line
+
+
+def cost_rows(costs: Mapping[str, Cost]) -> Iterator[tuple[str, list[str]]]:
+    """What is counted, in words, with the number of each recipe."""
+
+    def row(label: str, values: list[float]) -> tuple[str, list[str]]:
+        return label, [f"{v:.3g}" if v else "–" for v in values]
+
+    found = list(costs.values())
+    yield row("responses drawn", [c.sampled for c in found])
+    yield row("tokens drawn, of one trained on", [c.tokens for c in found])
+    yield row("optimiser steps", [float(c.updates) for c in found])
+    none = Passes(0, 0)
+    for role in dict.fromkeys(role for c in found for role in c.passes):
+        passes = [c.passes.get(role, none) for c in found]
+        for kind, values in (
+            ("forward and backward", [p.backward for p in passes]),
+            ("forward only", [p.forward for p in passes]),
+        ):
+            if any(values):
+                yield row(f"{role}: {kind}", values)
+
+
+# The token weights ---------------------------------------------------------------------------------------------------
+
+
+def _picture(p: Picture) -> Iterator[Text]:
+    yield from _title(f"Token weights of {p.name}: w = -dL/dlogp on a fixed batch, a line for each response")
+    if p.problem:
+        yield Text(f"  cannot be computed on it: {p.problem}", "red")
+        return
+    if strongest(p.weights):
+        yield from _grid(p.rows, p.weights)
+    else:
+        yield Text(f"  {SILENT}", "dim")
+    for name, grid in p.others.items():
+        yield Text()
+        yield Text(f"{p.name}, {through(name)}")
+        yield from _grid(p.rows, grid)
+
+
+def through(name: str) -> str:
+    """What the numbers of another leaf than the log-probabilities are."""
+    return "-dL/dvalue" if name == "value" else f"push on the drawn token through {name}, as a weight"
+
+
+def _grid(rows: tuple[Row, ...], weights: tuple[tuple[float, ...], ...]) -> Iterator[Text]:
+    most = strongest(weights)
+    power = exponent(weights)
+    head = f"  {'reward':>7} {'advantage':>14} len  "
+    yield Text(head + (f"w x 1e{power}" if power else "w"), "dim")
+    before = -1
+    for row, values in zip(rows, weights, strict=True):
+        first = row.group != before
+        if first and before >= 0:
+            yield Text()
+        before = row.group
+        told = f"{row.group + 1 if first else '':>2}{reward(row):>7} {advantage(row):>14} {row.length:>3}"
+        line = Text(told).append("+ " if row.truncated else "  ")
+        for w in values:
+            line.append(_cell(w * 10**power) if row.kept else f"{'-':>6}", _colour(w, most))
+        yield line
+    if any(row.truncated for row in rows):
+        yield Text(f"  + cut off at the budget of {BUDGET} tokens", "dim")
+
+
+def strongest(weights: tuple[tuple[float, ...], ...]) -> float:
+    """The largest absolute weight, 0 where there is none."""
+    return max((abs(w) for row in weights for w in row), default=0.0)
+
+
+def exponent(weights: tuple[tuple[float, ...], ...]) -> int:
+    """The power of ten that brings the strongest weight between 10 and 100, for numbers in a narrow column."""
+    most = strongest(weights)
+    return 1 - math.floor(math.log10(most)) if most else 0
+
+
+def reward(row: Row) -> str:
+    """The reward of a row, after shaping."""
+    return f"{round(row.reward, 2) + 0.0:.2f}"
+
+
+def advantage(row: Row) -> str:
+    """The advantage of a row: a number, a range where its tokens differ, or that a filter has left it out."""
+    if not row.kept:
+        return "left out"
+    low, high = min(row.advantage), max(row.advantage)
+    if high - low < 1e-9:
+        return f"{low + 0.0:+.2f}" if abs(low) >= 5e-3 else "0"
+    return f"{low:+.2f} to {high:+.2f}"
+
+
+def _cell(scaled: float) -> str:
+    return f"{'.':>6}" if scaled == 0 else f"{short(scaled):>6}"
+
+
+def short(scaled: float) -> str:
+    """A scaled weight with one decimal; what rounds to 0 has no sign."""
+    return f"{round(scaled, 1) + 0.0:.1f}"
+
+
+def _colour(w: float, most: float) -> str:
+    if not w or not most:
+        return "dim"
+    share = 0.15 + 0.85 * min(1.0, abs(w) / most)
+    mixed = ",".join(str(round(share * c)) for c in (UP if w > 0 else DOWN))
+    return f"white on rgb({mixed})"
+
+
+def _title(text: str) -> Iterator[Text]:
+    yield Text()
+    yield Text(text, "bold")

@@ -1,0 +1,60 @@
+"""What all pages share: one file that needs nothing else, one stylesheet, and scripts that alone may run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_page(template: str, script: str, *, libraries: Sequence[str] = (), **data: Any) -> str:
+    """A page from its template, with the script that it runs after the libraries and the switch of the theme.
+
+    A content security policy lets nothing else run and nothing be fetched.
+    """
+    texts = [_script(text) for text in (*libraries, template_text("theme.js") + script)]
+    env = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return env.get_template(template).render(
+        css=template_text("report.css"),
+        scripts=texts,
+        hashes=" ".join(f"'sha256-{_digest(s)}'" for s in texts),
+        **data,
+    )
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page, whole or not at all, and return where. Raises ``OSError`` as any writing does."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(page.encode("utf-8", "replace"))
+    os.replace(partial, path)
+    return path
+
+
+def template_text(name: str) -> str:
+    """A file that lies beside the templates."""
+    return (_TEMPLATES / name).read_text("utf-8")
+
+
+def _script(text: str) -> str:
+    # A browser hashes what its parser saw, which never holds a carriage return.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "</script" in text.lower() or "<!--" in text:
+        raise ValueError("a script of the page holds markup that would end it early")
+    return text
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
