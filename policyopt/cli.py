@@ -468,11 +468,15 @@ def _list(args: list[str]) -> int:
     elif options.markdown:
         print(METHODS_PAGE.format(count=len(rows)))
         for family, members in groupby(rows, key=lambda row: row["family"]):
-            print(f"\n## {family}\n\n| method | what it is | child of | source | facts from |\n| --- | --- | --- | --- | --- |")
+            print(
+                f"\n## {family}\n\n| method | what it is | child of | source | facts from |\n| --- | --- | --- | --- | --- |"
+            )
             for row in members:
                 arxiv = (row["source"] or "").removeprefix("arXiv:")
                 link = row["source"] if arxiv == row["source"] else f"[{arxiv}](https://arxiv.org/abs/{arxiv})"
-                print(f"| `{row['method']}` | {row['summary']} | {row['parent'] or ''} | {link} | {row['confidence']} |")
+                print(
+                    f"| `{row['method']}` | {row['summary']} | {row['parent'] or ''} | {link} | {row['confidence']} |"
+                )
     elif not console.is_terminal:  # a line for each, in columns
         cells = [[row[name] or "-" for name in ("method", *names)] for row in rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -70,8 +70,24 @@ def random_batch(
         "history": remembered(groups, g),
         "consistency": torch.randint(-1, 2, (n,), generator=g).double(),
         "teacher_logp": old + drift * normal(n, width),
-    }
+        "tokens": torch.randint(3, (n, width), generator=g),
+    } | tree_columns(groups, length, g)
     return make_batch(**{k: x.to(dtype) if x.is_floating_point() else x for k, x in filled.items()})
+
+
+def tree_columns(groups: tuple[int, ...], length: Tensor, g: torch.Generator) -> dict[str, Tensor]:
+    """A tree for each group: two children of the root, each with two children, and a leaf for each row; the last row of
+    all passes one node only."""
+    first = torch.cat([torch.arange(k) % 2 for k in groups])
+    second = torch.cat([torch.arange(k) % 4 for k in groups])
+    leaf = torch.cat([torch.arange(k) for k in groups])
+    node = torch.stack([1 + first, 3 + second, 10 + leaf], 1)
+    node[-1:] = torch.tensor([9, 0, 0])
+    end = torch.stack([length // 3, length // 2, length], 1)
+    end[-1:] = torch.stack([length, length * 0, length * 0], 1)[-1:]
+    value = torch.rand(len(node), 3, generator=g, dtype=torch.float64)
+    value[:, 2] = torch.nan
+    return {"node": node, "node_end": end, "node_value": value}
 
 
 def remembered(groups: tuple[int, ...], g: torch.Generator) -> Tensor:
@@ -91,7 +107,7 @@ def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
 def poisoned(batch: Batch, poison: float, extra: int = 0) -> Batch:
     """The same batch with ``extra`` columns of padding, and ``poison`` on all of the padding."""
     wide = dict(columns(batch))
-    for name in {*TOKEN_COLUMNS, "mask"} & wide.keys():
+    for name in {*TOKEN_COLUMNS, "mask", "tokens", "present"} & wide.keys():
         wide[name] = torch.nn.functional.pad(wide[name], (0, extra))
     for name in set(TOKEN_COLUMNS) & wide.keys():
         wide[name] = torch.where(wide["mask"] == 0, poison, wide[name])

@@ -273,7 +273,7 @@ def test_a_file_may_exchange_parts(tmp_path: Path) -> None:
 @EVERY_METHOD
 def test_what_a_run_writes_gives_the_same_run(method: Method, tmp_path: Path) -> None:
     config = configured(
-        "--optim.lr", 1e-7, "--max-tokens", 9, "--out", "x", "--recipe.rollout.size", 16, method=method.name
+        "--optim.lr", 1e-7, "--max-tokens", 9, "--out", "x", "--recipe.rollout.temperature", 0.7, method=method.name
     )
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())

@@ -165,7 +165,7 @@ def test_every_bound_and_sign_is_on_the_batch() -> None:
 
 def test_every_column_is_filled() -> None:
     made_later = {"advantage", "returns", "share", "statistics", "token_reward", "true_length"}
-    on_demand = {"rollout_logp", "history"}
+    on_demand = {"rollout_logp", "history", "components"}
     filled = columns_of(probe_batch(grpo()))
     assert {f.name for f in fields(Batch)} - filled.keys() == made_later | on_demand
     assert all(x.isfinite().all() for x in filled.values())

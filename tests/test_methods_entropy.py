@@ -439,14 +439,19 @@ def test_auxiliary_rows_are_a_group_of_their_own_and_worth_a_constant_or_nothing
         assert torch.equal(found[own], 2.0 * best[:, None] * batch.mask[own])
 
 
-def test_rewarded_auxiliary_rows_replace_as_many_of_the_first() -> None:
-    batch = random_batch(lengths=(2,) * 9).replace(source=torch.tensor([0, 0, 1, 0, 1, 1, 0, 1, 0]))
+def test_rewarded_auxiliary_rows_replace_as_many_of_the_main_program() -> None:
+    batch = random_batch(lengths=(2,) * 9).replace(source=torch.tensor([0, 0, 1, 0, 1, 1, 0, 1, 0]), noise=None)
     batch = batch.replace(advantage=torch.tensor([0.0, -1, 1, 0, 0, 1, 3, 1, -2])[:, None] * batch.mask)
     rule = ReplaceByAuxiliary(limit=2)
     assert rule(batch).nonzero()[:, 0].tolist() == [2, 3, 5, 6, 8]
     assert replace(rule, limit=0)(batch).nonzero()[:, 0].tolist() == [0, 1, 3, 6, 8]
     assert replace(rule, limit=9, share=0.5)(batch).nonzero()[:, 0].tolist() == [1, 2, 3, 6, 8]
     assert rule(batch.replace(source=None)).all()
+    turn = torch.tensor([0.5, 0.4, 0.9, 0.1, 0.0, 0.2, 0.3, 0.3, 0.9])
+    drawn = batch.replace(noise=turn[:, None] * batch.mask)
+    assert rule(drawn).nonzero()[:, 0].tolist() == [0, 1, 5, 7, 8], "those whose turn comes first, of either kind"
+    order = torch.tensor([4, 8, 0, 3, 7, 1, 2, 6, 5])
+    assert torch.equal(rule(drawn[order]), rule(drawn)[order]), "whatever the order of rows"
 
 
 class Spy:

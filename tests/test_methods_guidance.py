@@ -25,7 +25,7 @@ from policyopt.methods.guidance.keye_vl import keye_vl
 from policyopt.methods.guidance.prefix_rl import prefix_rl
 from policyopt.methods.guidance.scaf_grpo import scaf_grpo
 from policyopt.methods.ratio.gspo import gspo
-from policyopt.objective import kept
+from policyopt.objective import selected
 from policyopt.parts import Correctness, LogProb, Superseded, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.rollout.base import Prompt, Response
@@ -123,7 +123,6 @@ def test_the_weakest_hint_that_works_rescues_one_response() -> None:
     assert rescued.own == [False] * 4 + [True]
     assert len(rescued.logp) == len(rescued.entropy) == 5
     assert [r.tokens for r in drawn[1:]] == [[1], [2], [3]], "the others stay"
-    assert [r.source for r in drawn] == [1, 0, 0, 0]
 
 
 def test_a_failed_group_stays_where_no_hint_helps_or_none_is_due() -> None:
@@ -137,7 +136,7 @@ def test_a_failed_group_stays_where_no_hint_helps_or_none_is_due() -> None:
 
 
 def test_a_rescued_group_has_one_positive_advantage() -> None:
-    drawn = play(scaf_grpo(group_size=8, warmup_steps=0).rollout, Script([[WRONG] * 8, [RIGHT]]), solution=16)
+    drawn = play(scaf_grpo(group_size=8, warmup_steps=0).rollout, Script([[WRONG] * 8, [RIGHT]]), solution=18)
     batch = to_batch([()] * 8, drawn, [r.verdict for r in drawn if r.verdict], [0] * 8, 20, torch.float64)
     advantage = (scaf_grpo().advantage(batch) * batch.terminal()).sum(-1)
     assert advantage[0] == pytest.approx(7 / 8**0.5, rel=1e-5)
@@ -203,8 +202,12 @@ def test_guided_rows_are_likelier_with_the_hint_than_without(tiny_model: Path) -
 def test_guided_rows_take_the_place_of_plain_ones_or_join_them() -> None:
     batch = random_batch(groups=(4, 3, 2)).replace(source=torch.tensor([0, 0, 1, 1, 0, 0, 0, 0, 0]))
     assert Superseded()(batch).tolist() == [False, False, *[True] * 7]
-    assert kept(guide(), batch).tolist() == [False, False, *[True] * 7]
-    assert kept(guide(mode="mix"), batch).all()
+    assert selected(guide(), batch).tolist() == [False, False, *[True] * 7]
+    assert selected(guide(mode="mix"), batch).all()
+    guided = guide().advantage(batch.replace(reward=torch.tensor([0.0, 0, 1, 0, *[0.0] * 5]))).amax(-1)
+    assert guided.tolist() == pytest.approx([0, 0, 0.5**0.5, 0, *[0.0] * 5], rel=1e-5), "guided rows among themselves"
+    mixed = guide(mode="mix").advantage(batch.replace(reward=torch.tensor([0.0, 0, 1, 0, *[0.0] * 5]))).amin(-1)
+    assert (mixed[[0, 1, 3]] < 0).all(), "failed rows have a negative advantage once one guided row is right"
     assert Superseded()(batch.replace(source=None)).all()
     order = torch.tensor([8, 2, 0, 5, 1, 3, 4, 7, 6])
     assert torch.equal(Superseded()(batch[order]), Superseded()(batch)[order])
@@ -257,8 +260,8 @@ def test_resets_are_uniform_and_never_the_whole_reference() -> None:
 
 JUDGE = '''
 def begins_well(prompt, response, answer):
-    """Right with the first half of the solution alone, and then about every second time."""
-    good = response.startswith("abcd") and sum(map(ord, response)) % 2 == 0
+    """Right with the first half of the answer line alone, and then about every second time."""
+    good = response.startswith("#### a") and sum(map(ord, response)) % 2 == 0
     return {"score": float(good), "correct": good}
 '''
 
@@ -266,7 +269,7 @@ def begins_well(prompt, response, answer):
 @pytest.mark.parametrize("recipe", [scaf_grpo(warmup_steps=0), guide(hints=(0.5,))], ids=lambda r: r.name)
 def test_hints_train_a_policy_that_fails_alone(recipe: Recipe, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text(JUDGE)
-    rows = ({"prompt": f"{i}?", "answer": "?", "solution": "abcdefgh"} for i in range(32))
+    rows = ({"prompt": f"{i}?", "answer": "abcdefgh"} for i in range(32))
     config = TrainConfig(
         recipe=recipe, model=str(tiny_model), steps=1, batch=32, max_tokens=12, device="cpu", out=tmp_path / "run",
         task=str(write_rows(tmp_path / "data.jsonl", rows)), judge=f"{tmp_path / 'judge.py'}:begins_well",
@@ -274,16 +277,15 @@ def test_hints_train_a_policy_that_fails_alone(recipe: Recipe, tiny_model: Path,
     )  # fmt: skip
     out = run(config, quiet=True).out
     [step] = [row for row in lines(out / "metrics.jsonl") if row["step"] == 1]
-    assert step["grad_norm"] > 0 and step["accuracy"] > 0
-    assert step["mismatch/max"] < 1e-4
+    assert step["grad_norm"] > 0
+    assert step.get("mismatch/max", 0.0) < 1e-4, "what is off-policy on purpose is no mismatch"
     trained = [row for row in lines(out / "samples.jsonl") if row["phase"] == "train"]
     right = [row for row in trained if row["correct"]]
-    assert right and len(trained) == 32
+    assert len(right) > 2
     for row in right:
-        assert row["response"].startswith("abcd")
-        on_hint = row["weights"][:4]
-        assert any(on_hint) == (recipe.name == "guide"), "Guide alone learns to write the hint"
-        assert any(w > 0 for w in row["weights"])
+        assert row["response"].startswith("#### a")
+        assert any(row["weights"][:6]) == (recipe.name == "guide"), "Guide alone learns to write the hint"
+    assert any(w > 0 for row in right for w in row["weights"][6:])
 
 
 # The testbed ----------------------------------------------------------------------------------------------------------
@@ -297,12 +299,13 @@ def test_sparse_hard_is_a_chain_that_a_hurry_spoils() -> None:
     judge = make_judge(task.judge)
     examples = [task.train[i] for i in range(300)]
     assert all(judge(e, e.solution).correct for e in examples)
-    assert sum(judge(e, e.hasty).correct for e in examples) == 0
+    assert not any(judge(e, e.hasty).correct for e in examples), "even where the last sum is right by chance"
+    assert not any(judge(e, e.solution.splitlines()[-1]).correct for e in examples), "the answer alone is not enough"
     assert all(len(e.solution) == len(e.hasty) < task.max_tokens for e in examples)
     same = sum(e.solution.splitlines()[-2][-1] == e.hasty.splitlines()[-2][-1] for e in examples)
-    assert 60 < same < 180, "the last line is right now and then"
+    assert 10 < same < 90, "the last line is right now and then"
     assert running_sums([3, 8, 4, *[1] * 9], [False] * 12)[0][:3] == ["a3=3", "b8=1", "c4=5"]
-    assert running_sums([3, 8, 4, *[1] * 9], [False, False, True, *[False] * 9])[1][:4] == "3145"
+    assert running_sums([3, 8, 4, *[1] * 9], [False, False, True, *[False] * 9])[0][2:4] == ["c4=4", "d1=5"]
     slips = [slip for e in examples for slip in e.meta["metadata"]["slips"]]
     assert abs(sum(slips) / len(slips) - SLIP) < 0.03
 

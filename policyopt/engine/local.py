@@ -310,9 +310,7 @@ class LocalEngine:
                 for key, value in self.optimizers[role].state.get(p, {}).items():
                     out[f"{role}.{key}/{name}"] = value
         return out | {
-            f"{role}/{name}": master
-            for role, named in self._followers.items()
-            for name, (_, master) in named.items()
+            f"{role}/{name}": master for role, named in self._followers.items() for name, (_, master) in named.items()
         }
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import SCORED, Batch, make_batch
+from policyopt.lens.random_batch import tree
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
 from policyopt.parts.base import Statistic
 from policyopt.recipe import Recipe
@@ -207,6 +208,7 @@ def probe_batch(recipe: Recipe) -> Batch:
     value = correct.mean() + 0.4 * (_wave(5) - 0.5)
     batch = make_batch(
         mask=mask,
+        present=mask,
         tokens=target,
         prompt=group[:, None] % VOCABULARY,
         prompt_mask=torch.ones(n, 1, dtype=torch.float64),
@@ -236,6 +238,7 @@ def probe_batch(recipe: Recipe) -> Batch:
         logp=logp["policy"],
         entropy=_entropy(logits["policy"]),
         value=value + 0.3 * (_wave(6) - 0.5),
+        **tree(group, length),
     )
     if "rollout_logp" in recipe.needs:  # the sampler's kernels round in another way
         batch = batch.replace(rollout_logp=(old + 0.3 * (_wave(7) - 0.5) ** 3).clamp(max=-0.01) * mask)

@@ -78,36 +78,52 @@ def random_batch(
     tokens = torch.randint(VOCABULARY, (n, width), generator=g)
     history = uniform(len(groups), 4)
     history[-1] = torch.nan  # the last prompt is new
-    columns = {
-        "mask": mask,
-        "tokens": tokens,
-        "prompt": torch.randint(VOCABULARY, (len(groups), 3), generator=g)[group],
-        "prompt_mask": torch.ones(n, 3, dtype=torch.float64),
-        "group": group,
-        "truncated": (length == width).double(),
-        "budget": torch.full((n,), BUDGET),
-        "version": torch.zeros(n, dtype=torch.long),
-        "new_from": torch.randint(2, (n,), generator=g),
-        "turn": torch.randint(2, (n,), generator=g),
-        "source": torch.randint(2, (n,), generator=g),
-        "temperature": torch.tensor([0.8, 1.0, 1.25], dtype=torch.float64)[torch.randint(3, (n,), generator=g)],
-        "reward": 0.7 * correct + 0.3 * uniform(n),
-        "correct": correct,
-        "formatted": ((correct > 0) | (uniform(n) < 0.5)).double(),
-        "consistency": 2 * uniform(n) - 1,
-        "history": history[group],
-        "baseline_reward": uniform(n),
-        "step_reward": uniform(n, 2),
-        "step_end": torch.stack([length // 2 - 1, length - 1], dim=1),
-        "noise": uniform(n, width),
-        "old_value": value,
-        "value": value + 0.3 * normal(n, width),
-    } | scores(tokens, logits)
+    columns = (
+        {
+            "mask": mask,
+            "present": (torch.arange(width) < length[:, None]).double(),
+            "tokens": tokens,
+            "prompt": torch.randint(VOCABULARY, (len(groups), 3), generator=g)[group],
+            "prompt_mask": torch.ones(n, 3, dtype=torch.float64),
+            "group": group,
+            "truncated": (length == width).double(),
+            "budget": torch.full((n,), BUDGET),
+            "version": torch.zeros(n, dtype=torch.long),
+            "new_from": torch.randint(2, (n,), generator=g),
+            "turn": torch.randint(2, (n,), generator=g),
+            "source": torch.randint(2, (n,), generator=g),
+            "temperature": torch.tensor([0.8, 1.0, 1.25], dtype=torch.float64)[torch.randint(3, (n,), generator=g)],
+            "reward": 0.7 * correct + 0.3 * uniform(n),
+            "correct": correct,
+            "formatted": ((correct > 0) | (uniform(n) < 0.5)).double(),
+            "consistency": 2 * uniform(n) - 1,
+            "history": history[group],
+            "baseline_reward": uniform(n),
+            "step_reward": uniform(n, 2),
+            "step_end": torch.stack([length // 2 - 1, length - 1], dim=1),
+            "noise": uniform(n, width),
+            "old_value": value,
+            "value": value + 0.3 * normal(n, width),
+        }
+        | scores(tokens, logits)
+        | tree(group, length)
+    )
     batch = make_batch(**{k: x.to(dtype) if x.is_floating_point() else x for k, x in columns.items()})
     wanted = (*live, *scored)
     if any(s.columns for s in wanted):  # kept, because the statistics change with these columns
         batch = batch.with_statistics({LOGITS + role: x for role, x in logits.items()})
     return _with(batch, statistics(live, scored, batch, logits))
+
+
+def tree(group: Tensor, length: Tensor) -> dict[str, Tensor]:
+    """Columns that make the rows of each prompt a tree: two branches, two boughs on each, a leaf for every row; and that
+    make every second row an answer from half of the thought of the row before it."""
+    same = (group[:, None] == group).long().tril(-1).sum(1)  # place in the group
+    node = torch.stack([1 + same % 2, 3 + same % 4, 10 + same], 1)
+    end = torch.stack([length // 3, length // 2, length], 1)
+    value = (torch.stack([same, same + 1, same + 2], 1) % 3).double() / 2
+    cut = torch.where(same % 2 == 0, -1, length // 2)
+    return {"node": node, "node_end": end, "node_value": value, "thought": same // 2, "cut": cut}
 
 
 def rescored(batch: Batch, live: Iterable[Statistic], scored: Iterable[Statistic]) -> Batch:
@@ -171,7 +187,8 @@ def poisoned(batch: Batch, poison: float, extra: int = 0) -> Batch:
 
     columns = {name: getattr(batch, name) for name in TOKEN_COLUMNS}
     wide = {name: spoil(x) for name, x in columns.items() if x is not None}
-    if batch.tokens is not None:
-        wide["tokens"] = torch.nn.functional.pad(batch.tokens, (0, extra))
+    for name in ("tokens", "present"):
+        if getattr(batch, name) is not None:
+            wide[name] = torch.nn.functional.pad(getattr(batch, name), (0, extra))
     stats = {} if batch.statistics is None else {key: spoil(x) for key, x in batch.statistics.items()}
     return batch.replace(mask=mask, statistics=None, **wide).with_statistics(stats)

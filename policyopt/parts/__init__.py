@@ -58,10 +58,13 @@ from policyopt.parts.forward_kl import ForwardKL
 from policyopt.parts.gate import GammaWeight, SoftGate
 from policyopt.parts.history import SmoothNormalise, VisitMoments
 from policyopt.parts.likelihood import Likelihood
+from policyopt.parts.novelty import NoveltyAdvantage
+from policyopt.parts.once import MeanOver, Unlikely
 from policyopt.parts.one_token import OneToken
 from policyopt.parts.outlier import SigmaFilter, TokenNormalise
 from policyopt.parts.passk import MaxAtK, PassAtK
 from policyopt.parts.penalty import Proximal, TrustRegion
+from policyopt.parts.prefix import PrefixAdvantage
 from policyopt.parts.probe import BestOf, PosteriorGap, RewardCliff, UpdateSparsity
 from policyopt.parts.rank import RankDiscount, RankWeight
 from policyopt.parts.ratio import (
@@ -77,8 +80,10 @@ from policyopt.parts.regularize import KL, EntropyBonus
 from policyopt.parts.select import AboveQuantile, LeastLikely, Mastered, SelectedWeight
 from policyopt.parts.shape import Consistency, Correctness, KLPenalty, LengthReward, OverlongPenalty, TruncatedReward
 from policyopt.parts.shield import ProxyShield
+from policyopt.parts.shortest import ShorterAdvantage
 from policyopt.parts.statistic import LogProbAt, MinPLogProb, NucleusEntropy, RewardTempered
-from policyopt.parts.superseded import Superseded
+from policyopt.parts.subtree import SharedAdvantage, SubtreeAdvantage
+from policyopt.parts.superseded import PerSource, Superseded
 from policyopt.parts.surrogate import (
     GeometricMeanClip,
     GPPOClip,
@@ -88,6 +93,7 @@ from policyopt.parts.surrogate import (
     RatioTimesAdvantage,
 )
 from policyopt.parts.tier import TierWeight
+from policyopt.parts.tree import EdgeAdvantage
 from policyopt.parts.value import ClippedValueLoss
 from policyopt.parts.virtual import VirtualTemperature
 from policyopt.parts.weight import (
@@ -124,6 +130,7 @@ __all__ = [
     "Critic",
     "DistributionLoss",
     "EarlierTokens",
+    "EdgeAdvantage",
     "EntropyAnchor",
     "EntropyBand",
     "EntropyBonus",
@@ -147,12 +154,14 @@ __all__ = [
     "Logistic",
     "Mastered",
     "MaxAtK",
+    "MeanOver",
     "MinPLogProb",
     "MixedOutcomes",
     "NoRatio",
     "NoSurrogate",
     "Normalise",
     "NotTruncated",
+    "NoveltyAdvantage",
     "NucleusEntropy",
     "OccupancyPenalty",
     "OneToken",
@@ -161,9 +170,11 @@ __all__ = [
     "Pairs",
     "Part",
     "PassAtK",
+    "PerSource",
     "PositionWeight",
     "PosteriorGap",
     "PosteriorWeight",
+    "PrefixAdvantage",
     "PrefixMinRatio",
     "ProbabilityBounds",
     "Proximal",
@@ -192,10 +203,13 @@ __all__ = [
     "SequenceRatio",
     "SequenceRatioPerToken",
     "Shape",
+    "SharedAdvantage",
+    "ShorterAdvantage",
     "SigmaFilter",
     "SmoothNormalise",
     "SoftGate",
     "StepNormalise",
+    "SubtreeAdvantage",
     "Superseded",
     "Surrogate",
     "TierWeight",
@@ -207,6 +221,7 @@ __all__ = [
     "TruncatedRatio",
     "TruncatedReward",
     "TrustRegion",
+    "Unlikely",
     "UpdateSparsity",
     "VirtualTemperature",
     "VisitMoments",

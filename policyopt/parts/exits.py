@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -19,9 +20,8 @@ from policyopt.parts.base import Advantage, Fraction, Positive, Shape, Unit, par
 class SerialReward(Shape):
     r"""Each right answer along a thought earns a fraction of the right one before it, :math:`R_i = d^{N_i-1}`.
 
-    N_i counts the right answers up to and with exit i; wrong ones earn 0 and do not count. Exits are in the order of
-    ``source`` (the whole response, 0, is the last one), without it in that of the rows. Source: S-GRPO,
-    arXiv:2505.07686.
+    N_i counts the right answers up to and with exit i of the same thought; wrong ones earn 0 and do not count. Exits are
+    in the order of ``source``, and the whole response, 0, is the last one. Source: S-GRPO, arXiv:2505.07686.
     """
 
     decay: Fraction = 0.5
@@ -31,10 +31,12 @@ class SerialReward(Shape):
     unit: ClassVar[Unit] = "group"
 
     def __call__(self, batch: Batch) -> Batch:
-        right, row = batch.correct > 0.5, torch.arange(len(batch.correct), device=batch.correct.device)
-        place = row if batch.source is None else torch.where(batch.source == 0, len(row), batch.source)
-        same = batch.group[:, None] == batch.group
-        before = same & ((place < place[:, None]) | ((place == place[:, None]) & (row < row[:, None])))
+        right = batch.correct > 0.5
+        source = torch.zeros_like(batch.group) if batch.source is None else batch.source
+        place = torch.where(source == 0, math.inf, source.to(batch.reward))
+        before = (batch.group[:, None] == batch.group) & (place < place[:, None])
+        if batch.thought is not None:
+            before &= batch.thought[:, None] == batch.thought
         count = (before & right).sum(-1)
         reward = torch.where(right, self.decay ** count.to(batch.reward), 0.0)
         return batch.replace(reward=reward)
@@ -99,6 +101,8 @@ class BudgetRelative(Advantage):
         n, steps, reward = len(batch.mask), len(self.budgets), batch.reward
         row = torch.arange(n, device=reward.device)
         own = torch.stack([batch.group, row if batch.thought is None else batch.thought], -1)
+        if not n:
+            return batch.mask
         thoughts, index = own.unique(dim=0, return_inverse=True)
         exit_ = torch.full_like(row, -1) if batch.source is None else batch.source.clamp(max=steps) - 1
         forced, place = exit_ >= 0, index * steps + exit_.clamp(min=0)

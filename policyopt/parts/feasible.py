@@ -11,6 +11,7 @@ from torch import Tensor
 from policyopt.batch import Batch, masked, masked_mean
 from policyopt.parts.advantage import Normalise
 from policyopt.parts.base import Advantage, NonNegative, Positive, Unit, part
+from policyopt.parts.components import own
 from policyopt.parts.contrast import Logistic, Pairs, RowScore, row_credit
 
 Judges = tuple[str, ...]
@@ -51,8 +52,12 @@ class CalibratedAdvantage(Advantage):
     kl_max: Positive | None = 5.0
     """KL_max in nats per response; None for no bound."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp", "baseline_reward"})
     unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What calibrates, and what the judges say."""
+        return frozenset({"ref_logp", "baseline_reward"}) | own(self.judges)
 
     def reward(self, batch: Batch) -> Tensor:
         """R-tilde, [N]."""
@@ -68,7 +73,7 @@ class CalibratedAdvantage(Advantage):
 class BestFeasible(Advantage):
     r"""For each prompt the feasible response with the largest calibrated reward, weighted by it; 0 for the others.
 
-    .. math:: A_{i^*} = \frac{N}{Q}\,\sigma(r_{i^*} - \bar r),\qquad i^* = \arg\max\{\sigma(r_i - \bar r) : c_i = 1, d_i \le KL_{max}\}
+    .. math:: A_{i^*} = \frac{N}{Q}\,\sigma(r_{i^*} - \bar r),\qquad i^* = \mathrm{argmax}\{\sigma(r_i - \bar r) : c_i = 1, d_i \le KL_{max}\}
 
     Q counts the prompts, so that a mean over the N rows is one over prompts. Source: CGPO, arXiv:2409.20370 (CRRAFT).
     Our reading: a prompt without such a response is skipped (the paper then takes the baseline response, which is no
@@ -80,8 +85,12 @@ class BestFeasible(Advantage):
     kl_max: Positive | None = 5.0
     """KL_max in nats per response; None for no bound."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp", "baseline_reward"})
     unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What calibrates, and what the judges say."""
+        return frozenset({"ref_logp", "baseline_reward"}) | own(self.judges)
 
     def picked(self, batch: Batch) -> Tensor:
         """Row numbers of the picked responses, at most one for each prompt."""
@@ -89,7 +98,7 @@ class BestFeasible(Advantage):
         return first_best(calibrated(batch), batch.group, allowed)
 
     def __call__(self, batch: Batch) -> Tensor:
-        picked, per_prompt = self.picked(batch), len(batch.mask) / len(batch.group.unique())
+        picked, per_prompt = self.picked(batch), len(batch.mask) / max(1, len(batch.group.unique()))
         weight = torch.zeros_like(batch.mask[:, 0])
         weight[picked] = per_prompt * calibrated(batch)[picked]
         return weight[:, None] * batch.mask
@@ -127,6 +136,11 @@ class FeasiblePairs(Pairs):
     """lambda."""
 
     min_group: ClassVar[int] = 2
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What the score and the link read, and what the judges say."""
+        return super().needs | own(self.judges)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         credit, group, good = row_credit(batch), batch.group, feasible(batch, self.judges)

@@ -12,6 +12,7 @@ from torch import Tensor
 from policyopt.batch import Batch, masked
 from policyopt.parts.advantage import group_mean
 from policyopt.parts.base import Advantage, Controller, Finite, Fraction, NonNegative, Positive, Unit, part
+from policyopt.parts.components import own
 from policyopt.recipe import Recipe
 
 
@@ -44,9 +45,13 @@ class ConstrainedAdvantage(Advantage):
     eps: NonNegative = 1e-8
     """Added to the variance."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
     unit: ClassVar[Unit] = "batch"
     min_group: ClassVar[int] = 2
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The reference, and what every judge says, as far as it counts."""
+        return frozenset({"ref_logp"}) | own(self.components)
 
     def __post_init__(self) -> None:
         if len(self.components) != len(self.lagrange):

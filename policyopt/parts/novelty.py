@@ -14,7 +14,7 @@ from policyopt.parts.base import Finite, NonNegative, part
 class NoveltyAdvantage(Normalise):
     r"""A normalised reward, raised on right responses that are less likely than the group's mean.
 
-    .. math:: A'_i = A_i + \min\big(\max(\lambda(1 - \eta_i), 0),\; \kappa A_i\big),\qquad \eta_i = e^{s_i - \bar s},\qquad
+    .. math:: A'_i = A_i + \min\big(\max(\lambda(1 - \eta_i), 0),\; \kappa \max(A_i, 0)\big),\qquad \eta_i = e^{s_i - \bar s},\qquad
               s_i = \frac{1}{|y_i|}\sum_t \log\pi_{old}(y_{i,t})
 
     s-bar is the mean over all responses of the group. Source: XRPO, arXiv:2510.06672.
@@ -40,4 +40,6 @@ class NoveltyAdvantage(Normalise):
         advantage = super().__call__(batch)
         wanted = (self.novelty * (1 - self.eta(batch))).clamp(min=0)[:, None]
         right = (batch.reward > self.right)[:, None]
-        return advantage + torch.where(right, torch.minimum(wanted, self.cap * advantage), 0.0) * batch.mask
+        return (
+            advantage + torch.where(right, torch.minimum(wanted, self.cap * advantage.clamp(min=0)), 0.0) * batch.mask
+        )

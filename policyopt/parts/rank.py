@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import ClassVar, Literal
 
 import torch
@@ -89,3 +91,18 @@ def weighted_r2(reward: Tensor, actual: Tensor, weight: Tensor) -> Tensor:
     between = (share * x * y).sum() ** 2
     within = (share * x**2).sum() * (share * y**2).sum()
     return torch.where(within > 0, between / within.clamp(min=torch.finfo(within.dtype).tiny), 0.0)
+
+
+def kendall_tau(scores: Sequence[float], gold: Sequence[float]) -> float:
+    r"""Agreement of two orders, :math:`\frac{2}{n(n-1)}\sum_{j<k}\mathrm{sign}(s_j - s_k)\,\mathrm{sign}(g_j - g_k)`, in [-1, 1].
+
+    Ties count 0. Source: URPO, arXiv:2507.17515. Raises ``ValueError`` for lists of unlike length or of one entry.
+    """
+    if len(scores) != len(gold) or len(gold) < 2:
+        raise ValueError(f"{len(scores)} scores for {len(gold)} candidates: expected as many, and at least two")
+
+    def sign(x: float) -> int:
+        return (x > 0) - (x < 0)
+
+    pairs = list(combinations(range(len(gold)), 2))
+    return sum(sign(scores[j] - scores[k]) * sign(gold[j] - gold[k]) for j, k in pairs) / len(pairs)

@@ -120,11 +120,14 @@ class TruncatedReward(Shape):
 
     reward: Finite = 0.0
     """What a truncated response is worth."""
+    add: bool = False
+    """Add it to the score instead."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"truncated"})
 
     def __call__(self, batch: Batch) -> Batch:
-        return batch.replace(reward=torch.where(batch.truncated > 0.5, self.reward, batch.reward).to(batch.reward))
+        cut = batch.reward + self.reward if self.add else torch.full_like(batch.reward, self.reward)
+        return batch.replace(reward=torch.where(batch.truncated > 0.5, cut, batch.reward))
 
 
 @part

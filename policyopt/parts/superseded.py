@@ -1,4 +1,4 @@
-"""Rows that others have taken the place of."""
+"""Rows of an auxiliary program that take the place of those of the main one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch
-from policyopt.parts.advantage import group_sum
+from policyopt.parts.advantage import Normalise, group_sum
 from policyopt.parts.base import Filter, Unit, part
+
+
+@part
+class PerSource(Normalise):
+    """The usual advantage, where the responses to a prompt that one program drew are a group of their own."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.source is None or not len(batch.source):
+            return super().__call__(batch)
+        sources = int(batch.source.max()) + 1
+        return super().__call__(batch.replace(group=batch.group * sources + batch.source.long()))
 
 
 @part

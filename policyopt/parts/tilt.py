@@ -101,7 +101,7 @@ def strength_at(base: Tensor, reward: Tensor, distance: float) -> float:
     r"""The strength :math:`\lambda \ge 0` at which the tilt lies ``distance`` nats from ``base`` [n]: by bisection, as the KL
     rises with it.
 
-    Raises ``ValueError`` for a distance that no tilt reaches: it stays below :math:`-\log p(\arg\max r)`.
+    Raises ``ValueError`` for a distance that no tilt reaches: it stays below :math:`-\log p(\mathrm{argmax} r)`.
     """
     if distance <= 0:
         return 0.0

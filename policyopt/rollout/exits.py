@@ -109,6 +109,7 @@ class EarlyExits(Exits):
     """
 
     size: Count = 9
+    """Rows of one prompt."""
     exits: Count = 8
     """Cuts of each thought."""
     answers: Count = 1

@@ -57,11 +57,8 @@ class Hinted(Group):
     async def hinted(
         self, prompt: Prompt, sampler: Sampler, hint: tuple[int, ...], *, n: int, key: tuple[int, ...]
     ) -> list[Response]:
-        """Responses from a hint; their ``source`` is 1."""
-        drawn = await go_on(prompt, sampler, hint, n=n, temperature=self.temperature, key=key)
-        for response in drawn:
-            response.source = 1
-        return drawn
+        """Responses that begin with a hint."""
+        return await go_on(prompt, sampler, hint, n=n, temperature=self.temperature, key=key)
 
 
 @part
@@ -116,7 +113,8 @@ class Guided(Hinted):
 
     With a hint g the policy begins by copying it, with certainty, so the probability of a token in the context with the
     hint is 1 on the hint and :math:`\pi_{old}(y_t \mid q, g, y_{<t})` after it. That is what the ratio divides by; the
-    policy that is trained reads the plain prompt. Hints go round among the responses. Source: Guide, arXiv:2506.13923.
+    policy that is trained reads the plain prompt. Hints go round among the responses, whose ``source`` is 1. Source:
+    Guide, arXiv:2506.13923.
     """
 
     async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
@@ -132,5 +130,5 @@ class Guided(Hinted):
         )
         guided = [response for [response] in drawn]
         for response in guided:
-            response.own = []
+            response.own, response.source = [], 1
         return [*group, *guided]

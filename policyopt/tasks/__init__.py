@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Example", "JudgePool", "JudgeSpec", "Message", "Task", "Verdict", "builtin_tasks", "load_task"]
 
 _PREFIX = "reasoning-gym:"
+_DIVERSE = "diverse:"
+"""A task whose judge also says how varied a text is."""
 _FORMS = (
     "a task is a built-in name ({builtin}), reasoning-gym:NAME, a .jsonl or .parquet file, "
     "or the id of a dataset on the hub (owner/name)"
@@ -35,7 +38,8 @@ def builtin_tasks() -> dict[str, str]:
     from policyopt.tasks.testbed import TIES
 
     testbeds = {"ties": TIES, "sparse-hard": SPARSE_HARD}
-    return {name: task.summary for name, task in {**BUILTIN, **testbeds}.items()}
+    summaries = {name: task.summary for name, task in {**BUILTIN, **testbeds}.items()}
+    return {**summaries, "json": "a sum with its working, as a JSON object in a fence: json 12+34"}
 
 
 def load_task(
@@ -73,6 +77,16 @@ def load_task(
     if heldout < 1:
         raise UserError(f"heldout must be at least 1, not {heldout}")
     known = list(builtin_tasks())
+    if spec.startswith(_DIVERSE):
+        inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, heldout=heldout)
+        wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
+        return dataclasses.replace(inner, judge=wrapped)
+    if spec == "json":
+        from policyopt.tasks.structured import json_task
+
+        if judge is not None or options:
+            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
+        return json_task(seed=seed, heldout=heldout)
     testbed, _, option = spec.partition(":")
     if testbed == "ties":
         from policyopt.tasks.testbed import ties_task

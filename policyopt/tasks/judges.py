@@ -10,6 +10,8 @@
 ``reasoning-gym``  the scoring of that library; the tasks that come from it choose this judge themselves
 ``tagged``         what another judge says (options ``judge``, ``options``), but ``formatted`` means one block of the
                    option ``tag``, then one of ``<answer>``; prior prompts ask for it
+``diverse``        what another judge says (options ``judge``, ``options``), and how varied the text is, as its part
+                   ``diversity``; tasks written ``diverse:TASK`` have it
 ``module:name``    a Python function ``f(prompt, response, answer)``; so is ``path/to/file.py:name``
 =================  =====================================================================================================
 
@@ -48,6 +50,7 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.tasks.answers import find_answer, in_blocks, last_match
 from policyopt.tasks.base import Example, JudgeSpec, Verdict
+from policyopt.tasks.diversity import diversity, mean_diversity, sentences
 
 Judge = Callable[[Example, str], Verdict]
 
@@ -386,6 +389,20 @@ def _tagged(tag: str = "think", judge: str = "exact", options: Mapping[str, Any]
     return judge_blocks
 
 
+def _diverse(judge: str = "exact", options: Mapping[str, Any] | None = None) -> Judge:
+    inner = make_judge(JudgeSpec(judge, options or {}))
+
+    def judge_text(example: Example, response: str) -> Verdict:
+        verdict = inner(example, response)
+        found = mean_diversity(diversity(*sentences(response)))
+        return dataclasses.replace(verdict, parts={**verdict.parts, "accuracy": verdict.score, "diversity": found})
+
+    return judge_text
+
+
+_WRAPPERS = ("tagged", "diverse")
+"""Judges that ask another one first."""
+
 _JUDGES: dict[str, Callable[..., Judge]] = {
     "math": _math,
     "exact": _exact,
@@ -394,6 +411,7 @@ _JUDGES: dict[str, Callable[..., Judge]] = {
     "choice": _choice,
     "reasoning-gym": _reasoning_gym,
     "tagged": _tagged,
+    "diverse": _diverse,
 }
 
 
@@ -429,9 +447,9 @@ def check_judge(spec: JudgeSpec) -> None:
     for option, value in options.items():
         if option not in known:
             raise UserError(f"judge {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
-        if name != "tagged":
+        if name not in _WRAPPERS:
             _check_option(name, option, value)
-    if name == "tagged":
+    if name in _WRAPPERS:
         check_judge(JudgeSpec(str(options.get("judge", "exact")), options.get("options") or {}))
 
 
@@ -462,7 +480,7 @@ def pattern_error(pattern: str) -> str | None:
 
 def answer_error(spec: JudgeSpec, answer: str) -> str | None:
     """Why the judge could never accept a response to a row with this answer, or ``None``."""
-    if spec.name == "tagged":
+    if spec.name in _WRAPPERS:
         return answer_error(JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {}), answer)
     if spec.name == "number" and parse_number(answer) is None:
         return f"judge 'number' needs a number, answer is {short(answer)}"

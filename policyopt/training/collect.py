@@ -120,7 +120,11 @@ class Held:
     def from_dict(cls, saved: dict[str, Any]) -> Held:
         """Read back what ``dataclasses.asdict`` made, JSON in between."""
         example = Example(**saved["example"] | {"prompt": tuple(saved["example"]["prompt"])})
-        responses = [Response(**r | {"top": [(ids, logp) for ids, logp in r["top"]]}) for r in saved["responses"]]
+        pairs = {i: [(ids, logp) for ids, logp in r["top"]] for i, r in enumerate(saved["responses"])}
+        responses = [
+            Response(**r | {"top": pairs[i], "context": tuple(r["context"]), "verdict": None})
+            for i, r in enumerate(saved["responses"])
+        ]
         return cls(example, tuple(saved["tokens"]), tuple(saved["key"]), responses, saved["step"])
 
 

@@ -15,7 +15,7 @@ from policyopt.rollout.tree import numbered
 
 def _grow(run: Run) -> Batch:
     """The node of each token is given: this is the hard form of the advantage."""
-    own = run.recipe.advantage
+    own: Any = run.recipe.advantage
     run.recipe = run.recipe.replace(advantage=own if isinstance(own, SharedAdvantage) else SharedAdvantage(own=own))
     length = [int(n) for n in run.batch.mask.sum(-1)]
     # Two rows share a token where both have it from the same node; a row may leave another's node before its end.

@@ -9,7 +9,7 @@ from policyopt.lens.case import Run
 from policyopt.parts.feasible import drift
 from policyopt.registry import get_method
 
-COLUMNS = {"satisfied": ("formatted", "row"), "baseline_reward": ("baseline_reward", "row")}
+COLUMNS = {"satisfied": ("correct", "row"), "baseline_reward": ("baseline_reward", "row")}
 PARAMS = {"agg": "aggregate"}
 
 _OPTIMIZER: dict[str, Callable[[Run], Mapping[str, Any]]] = {
@@ -19,7 +19,11 @@ _OPTIMIZER: dict[str, Callable[[Run], Mapping[str, Any]]] = {
         "log_ratio": drift(run.batch).tolist(),
     },
     "codpo": lambda run: dict(
-        zip(("chosen", "rejected"), (int(i) for i in run.part("surrogate").pairs(run.credited)), strict=True)
+        zip(
+            ("chosen", "rejected"),
+            (i.tolist() if len(i) > 1 else int(i) for i in run.part("surrogate").pairs(run.credited)),
+            strict=True,
+        )
     ),
     "crraft": lambda run: {
         "picked": run.part("advantage").picked(run.batch),

@@ -17,7 +17,7 @@ def _minimal_hint(given: Mapping[str, Any]) -> dict[str, Any]:
     rollout = keye_vl(levels=levels, group_size=2).rollout
     found: list[int | None] = []
     for success in given["success_by_level"]:
-        drawn = play(rollout, Script([[verdict(x)] * 2 for x in success]), levels)
+        drawn = play(rollout, Script([[verdict(x)] * 2 for x in success]), levels + 1)
         solved = drawn[0].verdict is not None and drawn[0].verdict.correct
         found.append(given_tokens(drawn[0]) if solved else None)
     return {"level": found}

@@ -43,7 +43,7 @@ def bapo(
         low_step=low_step, high_step=high_step,
     )  # fmt: skip
     return grpo(kl_coef=0.0, group_size=group_size).replace(
-        surrogate=PPOClip(low=1 - low_start, high=high_start - 1, bounds=bounds, dual=dual_clip),
+        surrogate=PPOClip(low=round(1 - low_start, 12), high=round(high_start - 1, 12), bounds=bounds, dual=dual_clip),
         aggregate=TokenMean(),
         update=Update(minibatches=minibatches),
     )

@@ -19,7 +19,7 @@ def t_ppo(
     vf_coef: float = 0.1,
     epochs: int = 1,
     minibatches: int = 1,
-    windows: int = 2,
+    windows: int = 1,
     group_size: int = 8,
 ) -> Recipe:
     r"""Truncated PPO: the policy learns from responses that are still being written, the critic from finished ones.

@@ -25,8 +25,8 @@ def dr_po(
     r"""Dataset Reset Policy Optimization: PPO whose responses start in the middle of a reference, so that it must only
     learn to finish.
 
-    .. math:: L = -\frac{1}{\sum_{i,t} w_{i,t}}\sum_{i,t} w_{i,t}\min(r_{i,t}A_{i,t}, \mathrm{clip}(r_{i,t}, 1\pm\epsilon)A_{i,t})
-              + c_v L_V,\qquad w_{i,t} = 1[t > h_i]
+    .. math:: L = -\frac{1}{\sum_{i,t} w_{i,t}}\sum_{i,t} w_{i,t}\min(r_{i,t}A_{i,t},
+              \mathrm{clip}(r_{i,t}, 1\pm\epsilon)A_{i,t}) + c_v L_V,\qquad w_{i,t} = 1[t > h_i]
 
     With probability ``reset`` (beta) the first h tokens of the worked solution are given, h uniform in 1 to its length
     minus 1. A response without an end token is worth ``missing_end``; with None it keeps the judge's score, and with

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import Superseded, TokenMean
+from policyopt.parts import PerSource, Superseded, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rollout.hint import Guided
@@ -26,12 +26,12 @@ def guide(
 
     The numerator never sees the hint g. A token that needs the hint has a small ratio, and little weight where its
     advantage is positive. ``replace`` trains on the guided rows alone, ``mix`` keeps the failed ones in their group.
-    Token-mean, no KL. Source: arXiv:2506.13923, from general knowledge of it and not checked against its text. Our
-    reading: g is the beginning of the worked solution, which the policy that has it copies with certainty, so the
-    denominator is 1 on it; all guided rows are kept, with the same clip; the clip and the group size are GRPO's.
+    Token-mean, no KL. Metrics are of plain responses. Source: arXiv:2506.13923, from general knowledge of it and not
+    checked against its text. Our reading: g is the beginning of the worked solution, which the policy that has it
+    copies with certainty, so the denominator is 1 on it; all guided rows are kept, with the same clip; the clip and
+    the group size are GRPO's.
     """
-    return grpo(low, high, kl_coef=0.0).replace(
-        rollout=Guided(size=group_size, hints=hints),
-        filter=(Superseded(),) if mode == "replace" else (),
-        aggregate=TokenMean(),
-    )
+    mixed = grpo(low, high, kl_coef=0.0).replace(rollout=Guided(size=group_size, hints=hints), aggregate=TokenMean())
+    if mode == "mix":
+        return mixed
+    return mixed.replace(advantage=PerSource(centre="group", scale="group"), select=(Superseded(),))

@@ -23,9 +23,9 @@ def keye_vl(
 
     The responses that were drawn at level m* are the group that is trained on, with GSPO's loss. What the report
     describes beside it (video input, data refreshed between rounds, reward models by task) is no part of the objective.
-    Source: arXiv:2509.01563. Our reading: level m of M = ``levels`` shows the first m/M of the worked solution (there:
-    concept, strategy, tools, first step, solution), a whole group is drawn per level, the hint stays in the context, and
-    clip and group size, which the report leaves open, are GSPO's.
+    Source: arXiv:2509.01563. Our reading: level m of M = ``levels`` shows the first m/(M+1) of the worked solution
+    (there: concept, strategy, tools, first step, solution), a whole group is drawn per level, the hint stays in the
+    context, and clip and group size, which the report leaves open, are GSPO's.
     """
-    hints = tuple((m + 1) / levels for m in range(levels))
+    hints = tuple(m / (levels + 1) for m in range(1, levels + 1))
     return gspo(low, high, minibatches=minibatches).replace(rollout=Redraw(size=group_size, hints=hints))

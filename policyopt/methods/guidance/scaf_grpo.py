@@ -25,11 +25,11 @@ def scaf_grpo(
 
     After ``warmup_steps`` steps without help, :math:`o^{(m^*)}` takes the place of one wrong response, under its own
     context; hint tokens have no gradient. The rest is GRPO with a token-mean and no KL; groups with a success are
-    GRPO's. Source: arXiv:2510.19807 and the authors' code. Our reading: the hints are the first 1/M, 2/M, ... of the
-    worked solution, M = ``levels``, at the beginning of the response (there: chunks of knowledge and solution that a
+    GRPO's. Source: arXiv:2510.19807 and the authors' code. Our reading: the hints are the first m/(M+1) of the worked
+    solution, M = ``levels``, at the beginning of the response (there: chunks of knowledge and solution that a
     stronger model wrote, in the prompt); 5 steps of warm-up for short runs, where the authors' script has 50.
     """
-    hints = tuple((m + 1) / levels for m in range(levels))
+    hints = tuple(m / (levels + 1) for m in range(1, levels + 1))
     return grpo(low, high, kl_coef=0.0).replace(
         rollout=Scaffold(size=group_size, hints=hints, warmup=warmup_steps), aggregate=TokenMean()
     )

@@ -16,7 +16,7 @@ from policyopt.rollout.group import GroupWithGreedy
 @method(parent=reinforce, arxiv="2409.20370", confidence="secondary")
 def cgpo(
     optimizer: Literal["crpg", "codpo", "crraft"] = "crpg",
-    judges: tuple[str, ...] = ("formatted",),
+    judges: tuple[str, ...] = ("correct",),
     kl_max: float | None = 5.0,
     beta: float = 0.1,
     lam: float = 1.0,

@@ -24,8 +24,8 @@ def xrpo(
     epochs: int = 1,
     group_size: int = 8,
 ) -> Recipe:
-    r"""Explore and exploit: responses go to the prompts that are least understood, hopeless ones are shown solved
-    problems, and unexpected right answers are worth more.
+    r"""Responses go to the prompts that are least understood, hopeless ones are shown solved problems, and unexpected
+    right answers earn more.
 
     .. math:: \Pi_q = h_q(n_q) - h_q(n_q + 1) + \lambda\sqrt{\log(1 + T)/n_q},\qquad
               A'_i = A_i + \min\big(\max(\lambda_{nov}(1 - \eta_i), 0), \kappa A_i\big)

@@ -26,8 +26,8 @@ def rose(
     rounds: int = 8,
     group_size: int = 8,
 ) -> Recipe:
-    r"""Semantically diverse exploration: responses branch off where likely tokens mean different things, segments are
-    credited with what they change, and right answers lose credit for being long.
+    r"""Responses branch off where likely tokens differ in meaning; segments are credited with what they change, less
+    where answers are long.
 
     .. math:: A_{i,t} = \hat V(b_j) - \hat V(b_{j-1}),\qquad
               A_{c,t} \leftarrow A_{c,t} - |A_{c,t}|\Big(1 - \big(\tfrac{|y_s| - b_c}{|y_c| - b_c}\big)^\alpha\Big)

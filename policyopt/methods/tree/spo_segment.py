@@ -32,8 +32,8 @@ def spo_segment(
     replay: int = 0,
     group_size: int = 8,
 ) -> Recipe:
-    r"""Segment Policy Optimization: segments are credited with how they change a Monte-Carlo estimate of the worth of
-    the state, and only uncertain tokens are trained on.
+    r"""Segment Policy Optimization: segments have the change of a Monte-Carlo value as credit; only uncertain tokens are
+    trained on.
 
     .. math:: A_{i,t} = V_{k+1} - V_k,\qquad L = \frac{\sum_{i,t} M_{i,t}\max\big(-r_{i,t}A_{i,t}, -\mathrm{clip}(r_{i,t}, 1\pm\epsilon)A_{i,t}\big)}{\sum_{i,t} M_{i,t}}
               + \beta\,k3,\qquad M_{i,t} = [\pi_{old}(y_{i,t}) < \rho]

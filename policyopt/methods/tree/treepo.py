@@ -28,8 +28,8 @@ def treepo(
     minibatches: int = 1,
     group_size: int = 16,
 ) -> Recipe:
-    r"""Tree-based policy optimisation: responses grow segment by segment in a tree, and each is credited with its mean
-    advantage over the nested trees that it is part of.
+    r"""Responses grow in a tree, segment by segment, and each has its mean advantage over the nested trees that it is
+    part of.
 
     .. math:: \tilde A_i = \frac1{n_i}\sum_d \big(R_i - \mathrm{mean}_{j \in S_d(i)} R_j\big),\qquad
               A_{i,t} = (\tilde A_i - \mu)/\sqrt{\sigma^2 + 10^{-8}}
