@@ -75,7 +75,9 @@ def engine_of(
 def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple[int, ...] = (4, 3)) -> Batch:
     """A batch as the loop hands it to the engine; ``drift`` is how far the policy has moved since it was drawn."""
     batch = token_batch(groups)
-    batch = batch.replace(temperature=torch.full_like(batch.reward, recipe.rollout.temperature))
+    # Nothing is truncated: where that makes an answer worthless, a group of two might have nothing to learn from.
+    whole = torch.zeros_like(batch.reward)
+    batch = batch.replace(temperature=torch.full_like(batch.reward, recipe.rollout.temperature), truncated=whole)
     noise = drift * torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     with torch.no_grad():
         now = plain_columns(engine.policy.model, batch)["logp"].double()

@@ -112,7 +112,7 @@ class TestPool:
             "text": "judge returned '1.0', expected a number, a bool or a dict with a score",
             "nothing": "judge returned None, expected a number, a bool or a dict with a score",
             "keys": "judge returned a dict with keys ['reward'], "
-            "expected score and, where wanted, correct, formatted, reason",
+            "expected score and, where wanted, correct, formatted, reason, parts",
         }
         responses = [r for bad in reasons for r in (bad, "42", "41")]
         with JudgePool(JudgeSpec(hostile), timeout=1.0, memory_mb=128) as pool:

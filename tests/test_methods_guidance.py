@@ -29,7 +29,7 @@ from policyopt.objective import selected
 from policyopt.parts import Correctness, LogProb, Superseded, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.begun import Prefixed, Reset
+from policyopt.rollout.begun import DatasetReset, Prefixed
 from policyopt.rollout.group import Group
 from policyopt.rollout.hint import Guided, Hinted, Redraw, Scaffold, hint_length, weakest
 from policyopt.tasks import load_task
@@ -104,7 +104,7 @@ def test_prefixes_of_no_length_and_resets_of_no_probability_are_a_group() -> Non
         assert script.requests[0][0] == plain.requests[0][0]
         assert not any(r.own for r in drawn)
     script = Recorder()
-    assert not any(r.own for r in draw(Reset(size=3, share=0.0), script))
+    assert not any(r.own for r in draw(DatasetReset(size=3, share=0.0), script))
     assert {tokens for tokens, _ in script.requests} == {(1, 2)}
 
 
@@ -246,14 +246,14 @@ def test_what_others_wrote_has_no_gradient_and_no_weight() -> None:
 
 
 def test_resets_are_uniform_and_never_the_whole_reference() -> None:
-    drawn = draw(Reset(size=4000), Recorder(), budget=100)
+    drawn = draw(DatasetReset(size=4000), Recorder(), budget=100)
     starts = Counter(given_tokens(r) for r in drawn)
     assert sorted(starts) == [*range(1, 9)], "eight tokens and an end: at least the end is left"
     assert all(abs(n - 500) < 100 for n in starts.values())
-    often = draw(Reset(size=4000, share=0.7), Recorder(), budget=100)
+    often = draw(DatasetReset(size=4000, share=0.7), Recorder(), budget=100)
     assert abs(sum(given_tokens(r) > 0 for r in often) / 4000 - 0.7) < 0.03
-    assert not any(given_tokens(r) for r in draw(Reset(size=5), Recorder(), solution=(2,)))
-    assert max(given_tokens(r) for r in draw(Reset(size=50), Recorder(), budget=4)) == 3
+    assert not any(given_tokens(r) for r in draw(DatasetReset(size=5), Recorder(), solution=(2,)))
+    assert max(given_tokens(r) for r in draw(DatasetReset(size=50), Recorder(), budget=4)) == 3
 
 
 # Whole steps ----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def others(hint: Any, value: Any) -> list[Any]:
 
 @EVERY_METHOD
 def test_every_field_of_every_part_can_be_changed_and_survives_yaml(method: Method) -> None:
-    recipe, tried = method(group_size=4), 0
+    sized = {"group_size": 4} if "group_size" in method.hyperparameters else {}
+    recipe, tried = method(**sized), 0
     for path, p in parts_of(recipe):
         for f in dataclasses.fields(p):  # type: ignore[arg-type]
             for value in others(get_type_hints(type(p))[f.name], getattr(p, f.name)):
@@ -79,7 +80,7 @@ def test_every_field_of_every_part_can_be_changed_and_survives_yaml(method: Meth
                 assert through_yaml(changed) == changed
                 assert changed.set(f"{path}.{f.name}", getattr(p, f.name)) == recipe
                 tried += 1
-    assert tried > 5
+    assert tried > 3
 
 
 def test_a_changed_update_survives_yaml() -> None:

@@ -382,8 +382,16 @@ def test_a_tree_over_a_shared_beginning_costs_half_of_independent_responses(tiny
         below = await asyncio.gather(*(grow(end, (*key, i), rest) for i, end in enumerate(ends)))
         return [leaf for leaves in below for leaf in leaves]
 
-    [leaves] = sampler.run([grow(prompt, (0,), [(1, 24), (4, 8), (4, 8)])])
-    tree = sampler.computed
+    costs: list[int] = []
+
+    async def grown() -> tuple[list[tuple[int, ...]], Response]:
+        leaves = await grow(prompt, (0,), [(1, 24), (4, 8), (4, 8)])
+        costs.append(sampler.computed)
+        [again] = await sampler.generate(leaves[0][:-1], max_tokens=1, temperature=0.0, key=(0,))
+        return leaves, again
+
+    [(leaves, same)] = sampler.run([grown()])
+    [tree] = costs
     assert len(set(leaves)) == 16 and {len(x) for x in leaves} == {60}
     alone = LocalSampler(sampler.split, eos=())
     ask(alone, [(prompt, 16, 40, 1.0, (0,))])
@@ -392,9 +400,11 @@ def test_a_tree_over_a_shared_beginning_costs_half_of_independent_responses(tiny
     assert tree == 20 + 24 + 4 * 8 + 16 * 8 - 16
     fresh = LocalSampler(sampler.split, eos=())
     [again] = ask(fresh, [(leaves[0][:-1], 1, 1, 0.0, (0,))])
-    [same] = ask(sampler, [(leaves[0][:-1], 1, 1, 0.0, (0,))])
     assert sampler.computed == tree + 1, "all but the last token was held"
-    assert same[0].logp == pytest.approx(again[0].logp, abs=1e-12)
+    assert same.logp == pytest.approx(again[0].logp, abs=1e-12)
+    before = sampler.computed
+    ask(sampler, [(leaves[0][:-1], 1, 1, 0.0, (0,))])
+    assert sampler.computed == before + 59, "nothing is held from one run to the next"
 
 
 def test_what_is_held_goes_when_the_weights_change(tiny_model: Path) -> None:

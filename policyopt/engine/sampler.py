@@ -199,9 +199,14 @@ class LocalSampler:
         self._interrupted = bool(self._active or self._ready or self._waiting)
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
-        """Run rollout programs to their end, together, and return what each returned, in order."""
+        """Run rollout programs to their end, together, and return what each returned, in order.
+
+        Nothing is held from one run to the next: what is drawn depends on the programs alone, to the bit, also in a
+        process that has just been resumed.
+        """
 
         async def together() -> list[X]:
+            self._prefixes.clear()
             return await asyncio.gather(*programs)
 
         try:

@@ -26,6 +26,8 @@ class Selector(Part):
 def masked_quantile(x: Tensor, mask: Tensor, q: float) -> Tensor:
     """The q-quantile of each row of ``x`` [R, L] over the places where ``mask`` is 1, interpolated linearly, [R]; NaN
     for a row without any."""
+    if not x.shape[-1]:
+        return x.new_full(x.shape[:1], math.nan)
     ordered = torch.where(mask.bool(), x, math.inf).sort(-1).values
     place = q * (mask.double().sum(-1) - 1).clamp(min=0)
     low, high = (ordered.gather(-1, at.long()[:, None])[:, 0] for at in (place.floor(), place.ceil()))

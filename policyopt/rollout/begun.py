@@ -72,7 +72,7 @@ class Prefixed(Group):
 
 
 @part
-class Reset(Group):
+class DatasetReset(Group):
     r"""Each response starts, with a probability, in the middle of the worked solution.
 
     .. math:: h = 1 + \lfloor u_2\,(|y| - 1) \rfloor \text{ if } u_1 < share \text{ and } |y| \ge 2, \text{ else } 0

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyopt.lens.scripted import begun_mask, begun_run
-from policyopt.rollout.begun import Reset
+from policyopt.rollout.begun import DatasetReset
 
 
 def _resets(given: Mapping[str, Any]) -> dict[str, Any]:
     """Where each response starts in its reference."""
-    rollout = Reset(share=given["params"]["beta"])
+    rollout = DatasetReset(share=given["params"]["beta"])
     chances = zip(given["ref_len"], given["u_mix"], given["u_len"], strict=True)
     start = [rollout.length(*chance) for chance in chances]
     return {"reset_len": start, "train_mask": begun_mask(given["mask"], start)}

@@ -14,7 +14,7 @@ from policyopt.rollout.exits import EarlyExits
 
 @method(parent=grpo, arxiv="2505.13438", code="sail-sg/AnytimeReasoner", confidence="code")
 def brpo_anytime(
-    prior: Literal["uniform", "linear", "base"] = "linear",
+    budget_prior: Literal["uniform", "linear", "base"] = "linear",
     exits: int = 3,
     answers: int = 5,
     inv_lambda: float = 2.0,
@@ -39,6 +39,6 @@ def brpo_anytime(
     rows = thoughts * (1 + exits * answers)
     return grpo(low, high, kl_coef=0.0, epochs=epochs).replace(
         rollout=EarlyExits(size=rows, exits=exits, answers=answers, fractions=shares, once=True),
-        advantage=BudgetRelative(budgets=shares, prior=prior, inv_lambda=inv_lambda, baseline=baseline),
+        advantage=BudgetRelative(budgets=shares, prior=budget_prior, inv_lambda=inv_lambda, baseline=baseline),
         aggregate=SeqMeanTokenSumNorm(),
     )

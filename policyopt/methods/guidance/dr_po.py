@@ -6,7 +6,7 @@ from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import TruncatedReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.begun import Reset
+from policyopt.rollout.begun import DatasetReset
 
 
 @method(parent=ppo, arxiv="2404.08495", code="Cornell-RL/drpo", confidence="code")
@@ -36,4 +36,4 @@ def dr_po(
     """
     recipe = ppo(low, high, clip_value, vf_coef, kl_coef, lam=lam, epochs=epochs)
     ends = () if missing_end is None else (TruncatedReward(reward=missing_end),)
-    return recipe.replace(rollout=Reset(size=group_size, share=reset), shape=(*ends, *recipe.shape))
+    return recipe.replace(rollout=DatasetReset(size=group_size, share=reset), shape=(*ends, *recipe.shape))

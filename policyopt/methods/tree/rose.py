@@ -8,7 +8,6 @@ from policyopt.parts.shortest import ShorterAdvantage
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rollout.branching import SemanticBranching
-from policyopt.rollout.embed import Embedder, InputEmbeddings
 from policyopt.rollout.tree import Tree
 
 
@@ -17,7 +16,6 @@ def rose(
     explore: float = 0.5,
     top_k: int = 20,
     min_entropy: float = 0.0,
-    embedder: Embedder = InputEmbeddings(),  # noqa: B008, parts are immutable
     alpha: float = 1.0,
     low: float | None = 0.2,
     high: float | None = 0.2,
@@ -34,12 +32,12 @@ def rose(
 
     V is the mean reward of the responses that pass a place where another branched off. With probability ``explore`` a
     response starts from scratch, else from the largest semantic entropy so far, among ``top_k`` tokens compared by
-    ``embedder``. The loss is Dr. GRPO's with a KL; prompts with equal outcomes are drawn anew, up to ``rounds`` times.
+    the recipe's ``rollout.branching.embedder``. The loss is Dr. GRPO's with a KL; prompts with equal outcomes are drawn anew, up to ``rounds`` times.
     Every response is a row with its whole path: a shared token counts once for each response, with the same advantage.
     Source: arXiv:2601.05053 and the authors' code; alpha is one of the four values that were searched. Our reading:
     places at the same depth of different branches have worths of their own, as in the paper.
     """
-    branching = SemanticBranching(explore=explore, candidates=top_k, min_entropy=min_entropy, embedder=embedder)
+    branching = SemanticBranching(explore=explore, candidates=top_k, min_entropy=min_entropy)
     return dr_grpo(low, high, loss_norm).replace(
         rollout=Tree(size=group_size, rounds=rounds, branching=branching),
         filter=(MixedOutcomes(),),
