@@ -393,13 +393,19 @@ fail with both numbers, or unsupported with the reason. Exit code 0 only when no
   --json   print the outcomes as a JSON list"""
 
 
+def _operands(args: list[str], command: str, kinds: str) -> list[str]:
+    """What a line names beside ``--json``, the only option that the command has."""
+    names = [a for a in args if a != "--json"]
+    if unknown := [a for a in names if a.startswith("-")]:
+        raise _Refused(f"{command} has no option {unknown[0]}; it takes {kinds} and --json")
+    return names
+
+
 def _verify(args: list[str]) -> int:
     if not args or "-h" in args or "--help" in args:
         print(VERIFY)
         return 0 if args else 2
-    paths = [a for a in args if a != "--json"]
-    if unknown := [a for a in paths if a.startswith("-")]:
-        raise _Refused(f"verify has no option {unknown[0]}; it takes files, folders and --json")
+    paths = _operands(args, "verify", "files, folders")
     from policyopt.lens.verify import case_files, read_cases, verify_file
 
     files = case_files(paths)
@@ -531,9 +537,7 @@ def _check(args: list[str]) -> int:
     if not args or "-h" in args or "--help" in args:
         print(CHECK)
         return 0 if args else 2
-    names = [a for a in args if a != "--json"]
-    if unknown := [a for a in names if a.startswith("-")]:
-        raise _Refused(f"check has no option {unknown[0]}; it takes methods, files and --json")
+    names = _operands(args, "check", "methods, files")
     from rich.console import Console
 
     from policyopt.lens.check.files import check_named

@@ -320,12 +320,7 @@ class LocalEngine:
         for role, parameters in self._masters.items():
             optimizer = self.optimizers[role]
             for name, p in parameters.items():
-                saved = tensors.get(f"{role}/{name}")
-                if saved is None or saved.shape != p.shape:
-                    raise KeyError(
-                        f"{role}/{name}: {'missing' if saved is None else f'shape {tuple(saved.shape)}, expected {tuple(p.shape)}'}"
-                    )
-                p.copy_(saved)
+                p.copy_(_saved(tensors, f"{role}/{name}", p))
                 state = {
                     key: tensors[f"{role}.{key}/{name}"]
                     for key in ("step", "exp_avg", "exp_avg_sq")
@@ -335,10 +330,7 @@ class LocalEngine:
                     optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
         for role, named in self._followers.items():
             for name, (mine, master) in named.items():
-                saved = tensors.get(f"{role}/{name}")
-                if saved is None or saved.shape != mine.shape:
-                    raise KeyError(f"{role}/{name}: missing, or of another shape")
-                master.copy_(saved)
+                master.copy_(_saved(tensors, f"{role}/{name}", mine))
                 mine.copy_(master)
         self._publish()
         self.version = self.sampler.version = version
@@ -346,3 +338,12 @@ class LocalEngine:
 
 def _master(p: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(p.detach().float()) if p.dtype in _SHORT else p
+
+
+def _saved(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """A tensor of a checkpoint, which has to be there in the shape of ``like``."""
+    found = tensors.get(name)
+    if found is None or found.shape != like.shape:
+        seen = "missing" if found is None else f"shape {tuple(found.shape)}, expected {tuple(like.shape)}"
+        raise KeyError(f"{name}: {seen}")
+    return found

@@ -19,11 +19,16 @@ def group_sum(x: Tensor, group: Tensor) -> Tensor:
     return torch.zeros(len(groups), dtype=x.dtype, device=x.device).index_add(0, index, x)[index]
 
 
+def group_max(x: Tensor, group: Tensor) -> Tensor:
+    """Largest ``x`` [N] of the rows of the same group, given back to every row, [N]."""
+    _, index = torch.unique(group, return_inverse=True)
+    return torch.full_like(x, -torch.inf).scatter_reduce(0, index, x, "amax")[index]
+
+
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
     """Mean of ``x`` [N] over the rows of the same group, given back to every row, [N]; exactly x where all are
     equal."""
-    _, index = torch.unique(group, return_inverse=True)
-    low = torch.full_like(x, torch.inf).scatter_reduce(0, index, x, "amin")[index]
+    low = -group_max(-x, group)
     return low + group_sum(x - low, group) / group_sum(torch.ones_like(x), group)
 
 

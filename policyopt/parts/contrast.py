@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from policyopt.batch import Batch, masked, masked_mean
-from policyopt.parts.advantage import group_sum
+from policyopt.parts.advantage import group_max, group_sum
 from policyopt.parts.base import NonNegative, Part, Positive, Surrogate, Unit, part
 
 BOUND = 20.0
@@ -235,9 +235,7 @@ class HardNegatives(Contrast):
         count = group_sum(bad, group)
         if self.tau is None:
             return group_sum(bad * score, group) / count.clamp(min=1)
-        _, index = group.unique(return_inverse=True)
-        rivals = torch.where(bad > 0, score.detach(), -math.inf)
-        top = torch.full_like(score, -math.inf).scatter_reduce(0, index, rivals, "amax")[index]
+        top = group_max(torch.where(bad > 0, score.detach(), -math.inf), group)
         top = torch.where(count > 0, top, 0.0)  # taken out of the sum, so that no exponential overflows
         shifted = torch.where(bad > 0, (score - top) / self.tau, -math.inf).exp()
         total = torch.where(count > 0, group_sum(shifted, group), 1.0)

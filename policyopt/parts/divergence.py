@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked
-from policyopt.parts.advantage import group_sum
+from policyopt.parts.advantage import group_max, group_sum
 from policyopt.parts.base import (
     Advantage,
     Fraction,
@@ -242,9 +242,7 @@ class PosteriorWeight(Advantage):
     def __call__(self, batch: Batch) -> Tensor:
         u = sequence_log_ratio(batch.old_logp, batch.ref_logp, batch.mask)
         log_weight = batch.total_reward() / self.beta - u
-        groups, index = torch.unique(batch.group, return_inverse=True)
-        most = torch.full((len(groups),), -torch.inf).to(u).scatter_reduce(0, index, log_weight, "amax")[index]
-        weight = (log_weight - most).exp()
+        weight = (log_weight - group_max(log_weight, batch.group)).exp()
         mean = group_sum(weight, batch.group) / group_sum(torch.ones_like(weight), batch.group)
         return (weight / mean)[:, None] * batch.mask
 

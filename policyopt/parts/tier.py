@@ -30,8 +30,7 @@ class TierWeight(Weight):
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         tier = self.tiers(batch)
-        _, index = torch.unique(batch.group, return_inverse=True)
-        one = 1 / group_sum(torch.ones_like(batch.mask[:, 0]), index)  # each prompt counts once
+        one = 1 / group_sum(torch.ones_like(batch.mask[:, 0]), batch.group)  # each prompt counts once
         size = group_sum(one, tier)
         p = torch.tensor(self.share, dtype=one.dtype, device=one.device)[tier]
         there = (one * p / size).sum()  # the probability of the tiers that are not empty

@@ -34,6 +34,28 @@ class Prompt:
     """The text of ids, for programs that read what was written."""
     earlier: tuple[Response, ...] = field(default=(), compare=False)
     """What the program drew for the prompt at the step before and asked to have back (``Response.later``)."""
+    question: str = ""
+    """The text of its last message."""
+    answer: str = ""
+    """The reference answer."""
+    frame: Callable[[str], tuple[int, ...]] | None = field(default=None, compare=False)
+    """Ids of the context with another text in the place of the question; see :meth:`asked`."""
+    room: int = 1 << 30
+    """How many tokens a context may have, so that a response of the whole budget fits behind it."""
+    tally: dict[str, float] = field(default_factory=dict, compare=False)
+    """What the program counts of itself, by name; the log has the sums over prompts."""
+
+    def asked(self, text: str) -> tuple[int, ...] | None:
+        """The context in which the policy answers ``text`` in the place of the question, for programs that ask it
+        something else; ``None`` where that leaves no room for a response."""
+        assert self.frame is not None, "this prompt comes without a tokenizer"
+        tokens = self.frame(text)
+        return tokens if len(tokens) <= self.room else None
+
+    def count(self, **found: float) -> None:
+        """Add to the tally."""
+        for name, x in found.items():
+            self.tally[name] = self.tally.get(name, 0.0) + x
 
     async def score(self, responses: Sequence[Response]) -> list[Verdict]:
         """The verdicts on some responses, for programs that decide by them what to draw next.

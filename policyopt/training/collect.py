@@ -18,11 +18,12 @@ from policyopt.batch import COMPONENTS, Batch, columns_of, make_batch
 from policyopt.engine.local import LocalEngine
 from policyopt.engine.sampler import stream_key, uniforms
 from policyopt.errors import UserError
+from policyopt.models.load import encode_prompt
 from policyopt.objective import kept, shaped
 from policyopt.parts.advantage import group_sum
 from policyopt.recipe import Recipe
 from policyopt.rollout.base import Prompt, Response
-from policyopt.tasks.base import Example, Verdict
+from policyopt.tasks.base import Example, Message, Verdict
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.prompts import PromptStream
 
@@ -182,22 +183,12 @@ class Collector:
         """One round of drawing; groups are numbered from ``first``. No batch where every response is still under way."""
         going = [h for h in self.held if h.step != step]
         self.held = [h for h in self.held if h.step == step]
-        fresh_prompts = self.stream.take(max(0, prompts - len(going)))
-        taken = [*((h.example, h.tokens) for h in going), *fresh_prompts]
+        fresh = self.stream.take(max(0, prompts - len(going)))
+        taken = [*((h.example, h.tokens) for h in going), *fresh]
         start = time.perf_counter()
-        between = JudgeBetween(lambda items: self._verdicts(items, stats))
-        policy = self.engine.policy
+        between = JudgeBetween(lambda items: self._verdicts(self._read(items), stats))
         asked = [
-            Prompt(
-                tokens,
-                self.budget,
-                going[i].key if i < len(going) else (self.seed, step, first + i),
-                partial(between, example),
-                policy.encode_solution(example),
-                encode=lambda text: tuple(policy.tokenizer.encode(text, add_special_tokens=False)),
-                decode=lambda ids: policy.decode([list(ids)])[0],
-                earlier=tuple(going[i].responses) if i < len(going) else (),
-            )
+            self._prompt(example, tokens, (self.seed, step, first + i), going[i] if i < len(going) else None, between)
             for i, (example, tokens) in enumerate(taken)
         ]
         drawn = self.engine.sampler.run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
@@ -205,18 +196,15 @@ class Collector:
         for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):
                 self.held.append(Held(example, tokens, prompt.key, [r for r in responses if r.later], step))
+        for prompt in asked:
+            for name, x in prompt.tally.items():
+                stats[f"rollout/{name}"] = stats.get(f"rollout/{name}", 0.0) + x
         stats["prompts"] += len(taken)
         rows = [(i, r) for i, responses in enumerate(drawn) for r in responses if r.role != "wait"]
         if not rows:
             return None, []
         texts = self.engine.policy.decode([r.tokens for _, r in rows])
-        fresh = [(i, r) for i, r in rows if r.verdict is None]
-        for (_, response), verdict in zip(
-            fresh, self._verdicts([(taken[i][0], r) for i, r in fresh], stats), strict=True
-        ):
-            response.verdict = verdict
-        verdicts = [r.verdict for _, r in rows if r.verdict is not None]
-        self._limit(verdicts, stats)
+        verdicts = self._judged([(taken[i][0], r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
         batch = to_batch(
             [taken[i][1] for i, _ in rows],
             [r for _, r in rows],
@@ -250,12 +238,45 @@ class Collector:
         keep = kept(recipe, batch)
         return batch[keep], [r for r, mine in zip(records, keep.tolist(), strict=True) if mine]
 
-    def _verdicts(self, items: Sequence[tuple[Example, Response]], stats: dict[str, float]) -> list[Verdict]:
+    def _prompt(
+        self, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None, between: JudgeBetween
+    ) -> Prompt:
+        """A question as its rollout program sees it, with what was held of it at an earlier step."""
+        policy = self.engine.policy
+        return Prompt(
+            tokens,
+            self.budget,
+            key if held is None else held.key,
+            partial(between, example),
+            policy.encode_solution(example),
+            encode=lambda text: tuple(policy.tokenizer.encode(text, add_special_tokens=False)),
+            decode=lambda ids: policy.decode([list(ids)])[0],
+            earlier=() if held is None else tuple(held.responses),
+            question=example.prompt[-1]["content"],
+            answer=example.answer,
+            frame=lambda text: tuple(encode_prompt(policy.tokenizer, asked_instead(example.prompt, text))),
+            room=self.stream.longest,
+        )
+
+    def _read(self, items: Sequence[tuple[Example, Response]]) -> list[tuple[Example, str]]:
+        texts = self.engine.policy.decode([r.tokens for _, r in items])
+        return [(example, text) for (example, _), text in zip(items, texts, strict=True)]
+
+    def _judged(self, rows: Sequence[tuple[Example, Response, str]], stats: dict[str, float]) -> list[Verdict]:
+        """The verdict on each response: the one that its program asked for, or one of now."""
+        fresh = [(example, r, text) for example, r, text in rows if r.verdict is None]
+        found = self._verdicts([(example, text) for example, _, text in fresh], stats)
+        for (_, response, _), verdict in zip(fresh, found, strict=True):
+            response.verdict = verdict
+        verdicts = [r.verdict for _, r, _ in rows if r.verdict is not None]
+        self._limit(verdicts, stats)
+        return verdicts
+
+    def _verdicts(self, items: Sequence[tuple[Example, str]], stats: dict[str, float]) -> list[Verdict]:
         if not items:
             return []
         start = time.perf_counter()
-        texts = self.engine.policy.decode([r.tokens for _, r in items])
-        found = self.judge([(example, text) for (example, _), text in zip(items, texts, strict=True)])
+        found = self.judge(items)
         stats["time/judge"] += time.perf_counter() - start
         return found
 
@@ -299,6 +320,11 @@ class JudgeBetween:
             self.seconds += time.perf_counter() - start
         for _, responses, done in waiting:
             done.set_result([next(verdicts) for _ in responses])
+
+
+def asked_instead(prompt: Sequence[Message], text: str) -> list[Message]:
+    """The messages of a prompt with another text in the place of the last one."""
+    return [*prompt[:-1], {**prompt[-1], "content": text}]
 
 
 def record(example: Example, text: str, verdict: Verdict) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from policyopt.lens.scripted import Script, given_tokens, play, verdict
 from policyopt.methods.guidance.ghpo import ghpo
 from policyopt.objective import credit, shaped
+from policyopt.parts.contrast import row_credit
 from policyopt.training.collect import to_batch
 
 
@@ -35,8 +36,7 @@ def _ladder(given: Mapping[str, Any]) -> dict[str, Any]:
     verdicts = [row.verdict for row in rows if row.verdict is not None]
     batch = to_batch([()] * len(rows), rows, verdicts, [given["group"][i] for i in place], 1, torch.float64)
     credited = credit(recipe, shaped(recipe, batch))[torch.tensor(place).argsort()]
-    advantage = (credited.advantage * credited.terminal()).sum(-1)
-    return {"hint_ratio": ratio, "hint_len": shown, "reward": credited.reward, "advantage": advantage}
+    return {"hint_ratio": ratio, "hint_len": shown, "reward": credited.reward, "advantage": row_credit(credited)}
 
 
 CASES = {"advantage": _ladder}

@@ -7,6 +7,7 @@ from typing import Any
 
 from policyopt.lens.case import Run
 from policyopt.objective import credit, selected, token_gradients
+from policyopt.parts.contrast import row_credit
 from policyopt.registry import get_method
 
 COLUMNS = {"guided": ("source", "row")}
@@ -23,7 +24,7 @@ def _loss(given: Mapping[str, Any]) -> dict[str, Any]:
     every[used] = gradient["logp"]
     return {
         "used_row": used.double(),
-        "advantage": (batch.advantage * batch.terminal()).sum(-1) * used,
+        "advantage": row_credit(batch) * used,
         "loss": loss,
         "dloss_dlogp": every,
     }

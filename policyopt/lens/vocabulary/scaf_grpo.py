@@ -10,6 +10,7 @@ import torch
 from policyopt.lens.scripted import Script, given_tokens, play, verdict
 from policyopt.methods.guidance.scaf_grpo import scaf_grpo
 from policyopt.objective import credit
+from policyopt.parts.contrast import row_credit
 from policyopt.training.collect import to_batch
 
 
@@ -36,8 +37,12 @@ def _rescue(given: Mapping[str, Any]) -> dict[str, Any]:
     batch = to_batch([()] * len(rows), rows, verdicts, [given["group"][i] for i in place], 1, torch.float64)
     recipe = scaf_grpo().set("advantage.eps", params["adv_eps"]).set("advantage.ddof", params.get("ddof", 1))
     credited = credit(recipe, batch)[torch.tensor(place).argsort()]
-    advantage = (credited.advantage * credited.terminal()).sum(-1)
-    return {"chosen_level": chosen, "replaced_row": replaced, "reward": credited.reward, "advantage": advantage}
+    return {
+        "chosen_level": chosen,
+        "replaced_row": replaced,
+        "reward": credited.reward,
+        "advantage": row_credit(credited),
+    }
 
 
 CASES = {"advantage": _rescue}
