@@ -31,6 +31,9 @@ class Batch(_Columns):
     """[N, T] 1 on tokens that the policy wrote, 0 on padding (and on text that others wrote)."""
     present: Column = None
     """[N, T] 1 on every token of the response, those that others wrote too; ``None`` where all are the policy's own."""
+    guided: Column = None
+    """[N, T] 1 on the tokens of ``mask`` that a guide wrote in the policy's place: all models say what they think of
+    them, and the policy does not learn from them; ``None`` where there are none."""
     tokens: Column = None
     """[N, T] ids of the response, end token included."""
     prompt: Column = None
@@ -45,6 +48,9 @@ class Batch(_Columns):
     """[N] how many tokens the response was allowed."""
     version: Column = None
     """[N] number of the policy (updates so far) that wrote the row."""
+    age: Column = None
+    """[N] at how many steps before this one the row was in the batch, where batches are trained on again; ``None``
+    where all are new."""
     new_from: Column = None
     """[N] index of the first token that no update has been made on, where responses are generated in pieces."""
     thought: Column = None
@@ -86,6 +92,9 @@ class Batch(_Columns):
     """[N] how far the answer follows from the reasoning before it, 1 to -1, where a judge says so."""
     components: Column = None
     """What each of several judges says, a TensorDict of [N] by name; read it with :meth:`component`."""
+    pass_rate: Column = None
+    """[N] share of right answers among what the rollout's main program drew for the row's prompt, rows that a filter has
+    dropped since included."""
     history: Column = None
     """[N, S] what the recipe's memory holds of the row's prompt from earlier steps; NaN where it is new."""
     baseline_reward: Column = None
@@ -96,7 +105,8 @@ class Batch(_Columns):
     step_reward: Column = None
     """[N, K] rewards of the K steps of a response (process supervision)."""
     step_end: Column = None
-    """[N, K] index of each step's last token, -1 where a response has fewer steps."""
+    """[N, K] index of each step's last token, -1 where a response has fewer steps. Where a part asks for it and nobody has
+    judged steps, these are the lines of the response."""
     advantage: Column = None
     """[N, T] how much better than expected each token was."""
     returns: Column = None
@@ -173,6 +183,10 @@ class Batch(_Columns):
         """[N] number of response tokens, in the dtype of ``mask``."""
         return self.mask.sum(-1) if self.true_length is None else self.true_length
 
+    def own(self) -> Tensor:
+        """[N, T] 1 on the tokens of ``mask`` that the policy wrote itself."""
+        return self.mask if self.guided is None else masked(1 - self.guided, self.mask)
+
     def terminal(self) -> Tensor:
         """[N, T] 1 on the last token of each row, 0 elsewhere (a row without tokens has none)."""
         later = self.mask.flip(-1).cumsum(-1).flip(-1)
@@ -189,7 +203,7 @@ SCORED = "scored:"
 """Prefix of the keys of statistics that were taken when the batch was scored."""
 
 TOKEN_COLUMNS = (
-    "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "prox_logp", "ref_logp",
+    "guided", "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "prox_logp", "ref_logp",
     "prev_logp", "teacher_logp", "noise", "old_value", "logp", "entropy", "value", "share",
 )  # fmt: skip
 """The floating columns of shape [N, T]."""

@@ -97,6 +97,9 @@ class Recipe:
     """What is remembered of each prompt."""
     probes: tuple[Probe, ...] = ()
     """Measurements for the log."""
+    decode: Rollout | None = None
+    """A program that answers the held-out questions too, before and after training, without a judge; the first of its
+    responses to a question counts."""
     name: str = dataclasses.field(default="custom", compare=False)
     """The method that it was made from; two recipes with the same parts are equal whatever they are called."""
 
@@ -156,10 +159,10 @@ class Recipe:
 
     @property
     def roles(self) -> frozenset[str]:
-        """The models beside the policy and the critic that the recipe reads: "reference", "teacher"."""
+        """The models beside the policy and the critic that the recipe reads or draws from: "reference", "teacher"."""
         columns = {"ref_logp": "reference", "prev_logp": "previous", "teacher_logp": "teacher"}
         named = frozenset(role for column, role in columns.items() if column in self.needs)
-        return named.union(*(s.roles for s in (*self.live, *self.scored)))
+        return named.union(self.rollout.roles, *(s.roles for s in (*self.live, *self.scored)))
 
     @property
     def unit(self) -> Unit:

@@ -16,7 +16,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+import policyopt
+from policyopt.errors import UserError
+from policyopt.methods.group.grpo import grpo
 from policyopt.models.embedded import random_tiny
+from policyopt.rollout.base import Prompt, Response, Sampler
+from policyopt.rollout.group import Group
 from tests.commands import QUICK, Said, contents, lines, write_rows, write_sums
 
 Command = Callable[..., Said]
@@ -224,6 +229,50 @@ def test_held_out_prompts_that_are_all_too_long_are_refused(train: Command, unto
     write_sums(Path("train.jsonl"))
     with_long_prompts(Path("held.jsonl"), every=1)
     refused(train(data="train.jsonl,held.jsonl"), "all held-out prompts are longer than the 248 tokens")
+
+
+# Worked solutions ----------------------------------------------------------------------------------------------------
+
+
+def test_hints_without_a_single_solution_are_refused(train: Command, untouched: None) -> None:
+    refused(
+        train(method="scaf-grpo"),
+        "scaf-grpo reads worked solutions, and none of the first 9 training prompts has one",
+        "give the dataset a column 'solution'",
+    )
+
+
+def test_prompts_without_a_solution_are_counted(train: Command) -> None:
+    rows = [
+        {"prompt": f"{i}+{i}=?", "answer": str(2 * i)} | ({"solution": f"#### {2 * i}"} if i % 2 else {})
+        for i in range(32)
+    ]
+    said = train("--steps", 3, "--out", "run", method="guide", data=write_rows(Path("some.jsonl"), rows))
+    assert said.code == 0, said.err
+    assert "prompts have no worked solution: the policy answers them without help" in said.out
+    steps = [row for row in lines(Path("run/metrics.jsonl")) if row["step"] > 0]
+    assert 0 < sum(row["prompts/unsolved"] for row in steps) < sum(row["prompts"] for row in steps)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([], "Mine returned no response to any of 2 prompts"),
+        ([Response([5, 6], [0.0], [0.0, 0.0], True)], "2 tokens and 1 entries in 'logp'"),
+    ],
+)
+def test_a_rollout_program_that_returns_nothing_of_use(
+    returned: list[Response], message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    class Mine(Group):
+        async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+            return returned
+
+    recipe = grpo(group_size=4).replace(rollout=Mine(size=4))
+    task = str(write_sums(tmp_path / "sums.jsonl"))
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match=message):
+        policyopt.train(recipe, model=str(tiny_model), task=task, steps=1, batch=8, max_tokens=8, out=out, quiet=True)
 
 
 def test_a_budget_that_leaves_no_room(train: Command, command: Command, tiny_model: Path, untouched: None) -> None:

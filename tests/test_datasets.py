@@ -54,6 +54,15 @@ def test_parquet_gives_the_same_task(tmp_path) -> None:
     assert {e.id for e in [*parquet.train, *parquet.heldout]} == {f"data.parquet:{i}" for i in range(1, 41)}
 
 
+def test_worked_solutions_are_read_where_there_are_some(tmp_path) -> None:
+    data = [row | {"solution": f"so it is\n{i}" if i % 2 else None} for i, row in enumerate(rows(40))]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(data), tmp_path / "data.parquet")
+    for task in (load_task(str(tmp_path / "data.parquet")), load_task(write(tmp_path / "data.jsonl", data))):
+        for example in [*task.train, *task.heldout]:
+            number = int(example.answer) - 1
+            assert example.solution == (f"so it is\n{number}" if number % 2 else None)
+
+
 def test_chat_messages_and_plain_numbers(tmp_path) -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]
     data = [*rows(8), {"prompt": chat, "answer": 4, "source": "ignored"}, {"prompt": "half?", "answer": 0.5}]
@@ -211,6 +220,8 @@ def test_unknown_judge(tmp_path) -> None:
         ),
         ('{"prompt": "\\ud800", "answer": "a"}', "d.jsonl, line 3: prompt: not Unicode text"),
         ('["q", "a"]', "d.jsonl, line 3: expected an object with prompt and answer, not a list"),
+        ('{"prompt": "q", "answer": "a", "solution": 7}', "d.jsonl, line 3: solution is a number, expected text"),
+        ('{"prompt": "q", "answer": "a", "solution": "\\ud800"}', "d.jsonl, line 3: solution: not Unicode text"),
         ('{"prompt": "q", "answer": "a"', "d.jsonl, line 3: not JSON (Expecting ',' delimiter at column 30)"),
         ("prompt,answer", "d.jsonl, line 3: not JSON"),
         ("[" * 100_000, "d.jsonl, line 3: nested too deep"),

@@ -28,7 +28,9 @@ def vowels(prompt, response, answer):
 def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     place = tmp_path_factory.mktemp("task")
     (place / "judge.py").write_text(JUDGE)
-    data = write_rows(place / "data.jsonl", ({"prompt": f"{i}?", "answer": "?"} for i in range(32)))
+    data = write_rows(
+        place / "data.jsonl", ({"prompt": f"{i}?", "answer": "?", "solution": "#### ?"} for i in range(32))
+    )
     return {"task": str(data), "judge": f"{place / 'judge.py'}:vowels"}
 
 

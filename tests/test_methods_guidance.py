@@ -30,6 +30,7 @@ from policyopt.parts import Correctness, LogProb, Superseded, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.rollout.base import Prompt, Response
 from policyopt.rollout.begun import DatasetReset, Prefixed
+from policyopt.rollout.demonstration import Demonstrated
 from policyopt.rollout.group import Group
 from policyopt.rollout.hint import Guided, Hinted, Redraw, Scaffold, hint_length, weakest
 from policyopt.tasks import load_task
@@ -163,9 +164,33 @@ def test_a_hint_leaves_the_policy_something_to_write() -> None:
     assert weakest([False]) is None
 
 
-def test_hints_are_refused_where_there_are_none() -> None:
-    with pytest.raises(UserError, match="has none"):
-        draw(Redraw(size=2), Recorder(), solution=(2,))
+PROGRAMS = (
+    Scaffold(size=2),
+    Redraw(size=2),
+    Guided(size=2),
+    Prefixed(size=2),
+    DatasetReset(size=2),
+    Demonstrated(size=2),
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: type(p).__name__)
+def test_a_prompt_without_a_solution_is_answered_by_the_policy_alone(program: Any) -> None:
+    assert program.solutions
+    script = Recorder()
+    drawn = draw(program, script, solution=())
+    assert len(drawn) == 2
+    assert not any(given_tokens(r) or r.source for r in drawn)
+    assert {tokens for tokens, _ in script.requests} == {(1, 2)}
+
+
+def test_a_beginning_that_the_budget_cuts_is_counted() -> None:
+    asked = Prompt((1,), 5, (0, 0, 0), solution=(*SOLUTION, 2))
+    Hinted(hints=(0.25, 0.5, 1.0)).ladder(asked)
+    assert asked.tally == {"beginnings_cut": 1}, "8 tokens do not fit into 5, 4 leave one"
+
+
+def test_bad_hints_are_refused() -> None:
     for hints in ((), (0.5, 0.25), (0.0, 0.5), (0.5, 0.5)):
         with pytest.raises(ValidationError, match="the weakest first"):
             Hinted(hints=hints)
@@ -269,7 +294,7 @@ def begins_well(prompt, response, answer):
 @pytest.mark.parametrize("recipe", [scaf_grpo(warmup_steps=0), guide(hints=(0.5,))], ids=lambda r: r.name)
 def test_hints_train_a_policy_that_fails_alone(recipe: Recipe, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text(JUDGE)
-    rows = ({"prompt": f"{i}?", "answer": "abcdefgh"} for i in range(32))
+    rows = ({"prompt": f"{i}?", "answer": "abcdefgh", "solution": "#### abcdefgh"} for i in range(32))
     config = TrainConfig(
         recipe=recipe, model=str(tiny_model), steps=1, batch=32, max_tokens=12, device="cpu", out=tmp_path / "run",
         task=str(write_rows(tmp_path / "data.jsonl", rows)), judge=f"{tmp_path / 'judge.py'}:begins_well",

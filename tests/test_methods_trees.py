@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from policyopt.methods.tree.rose import rose
 from policyopt.methods.tree.spo_segment import spo_segment
 from policyopt.methods.tree.tempo import tempo
 from policyopt.methods.tree.treepo import treepo
+from policyopt.objective import credit, selected
 from policyopt.parts import EdgeAdvantage, MeanOver, Normalise, NoveltyAdvantage, ShorterAdvantage, Unlikely
 from policyopt.parts.base import part
 from policyopt.parts.prefix import prefix_values
@@ -37,11 +41,15 @@ from policyopt.rollout.base import Prompt, Response, Rollout, Sampler
 from policyopt.rollout.branching import EntropyJump, Segments, SemanticBranching, repeats
 from policyopt.rollout.chain import Chain, cutpoints
 from policyopt.rollout.embed import Embedder, InputEmbeddings
-from policyopt.rollout.tree import Levels, Tree
+from policyopt.rollout.tree import Growth, Levels, Tree
 from policyopt.tasks.base import Verdict
 from policyopt.training.collect import join, to_batch
+from policyopt.training.config import Checkpoints
+from policyopt.training.loop import with_replay
+from policyopt.training.run import run as training_run
 from tests.batches import gradients, random_batch, ready
-from tests.tiny import load_tiny
+from tests.runs import lines, tiny_run
+from tests.tiny import load_tiny, write_task
 
 PROMPT = tuple(range(10, 22))
 
@@ -110,6 +118,8 @@ def assert_tree(responses: Sequence[Response]) -> None:
 RULES: dict[str, Tree] = {
     "levels": Tree(size=12, branching=Levels(widths=(3, 2, 2), segment=4)),
     "segments": Tree(size=16, branching=Segments(depth=4)),
+    "least likely": Tree(size=16, branching=Segments(depth=2, first_low=2, first_high=2, restart="least-likely")),
+    "block": Tree(size=16, branching=Segments(depth=3, first_low=2, first_high=2, restart="block", block=3)),
     "entropy": Tree(size=10, branching=EntropyJump(initial=3, alpha=0.6, segment=4, probe=3)),
     "semantic": Tree(size=8, branching=SemanticBranching(explore=0.3, candidates=5)),
 }
@@ -165,6 +175,23 @@ def test_segments_fork_at_their_ends_and_restart_from_older_ones(sampler: LocalS
     assert repeats([1, 2] * 5, 4, 3) and not repeats([1, 2] * 3, 4, 3) and not repeats([], 4, 2)
     with pytest.raises(ValueError, match="first_low is 9"):
         Segments(first_low=9)
+
+
+@pytest.mark.parametrize("restart", ["random", "least-likely", "block"])
+def test_paths_that_have_ended_are_cut_where_it_was_said(restart: Any, sampler: LocalSampler) -> None:
+    rule = Segments(depth=2, segment=6, first_low=1, first_high=1, restart=restart, block=None if restart == "random" else 2)  # fmt: skip
+    tree = Growth(12, 1.0, "seed")
+    tree.rows = [Response(list(range(8)), [-1.0, -9.0, -0.1, -0.1, -1.0, -2.0, -3.0, -4.0], [0.0] * 8, True)]
+    tree.cuts, tree.rounds = {(0, 6)}, 1
+    kept = [fork.kept for _ in range(300) for fork in rule(tree, 2)]
+    share = {k: round(kept.count(k) / len(kept), 1) for k in sorted(set(kept))}
+    # blocks of two tokens have mean log-probabilities -5, -0.1, -1.5 and -3.5
+    expected = {"random": {0: 0.5, 6: 0.5}, "least-likely": {1: 1.0}, "block": {0: 0.0, 2: 0.8, 4: 0.2, 6: 0.0}}[
+        restart
+    ]
+    assert {k: x for k, x in share.items() if x} == {k: x for k, x in expected.items() if x}
+    [again] = draw(Tree(size=16, branching=rule), sampler, prompt(budget=12))
+    assert len(again) == 16
 
 
 def test_forks_follow_the_entropy(endless: LocalSampler) -> None:
@@ -471,6 +498,40 @@ def test_a_prompt_without_success_is_shown_solved_ones(sampler: LocalSampler) ->
     assert not any(r.context for r in plain)
 
 
+def test_the_corpus_of_solved_problems_grows(sampler: LocalSampler) -> None:
+    async def judge(score: float, responses: Sequence[Response]) -> list[Verdict]:
+        return [Verdict(score, score > 0, True, "") for _ in responses]
+
+    notes: dict[str, Any] = {}
+    rollout = Allocated(size=4, base=2, phases=2, examples=2, bonus=9.0, corpus=3)
+
+    def step(number: int, *asked: tuple[tuple[int, ...], float], room: int = 999) -> list[list[Response]]:
+        prompts = [
+            Prompt(tokens, 6, (0, number, i), functools.partial(judge, score), notes=notes, room=room)
+            for i, (tokens, score) in enumerate(asked)
+        ]
+        return draw(rollout, sampler, *prompts)
+
+    first, second, hard = (50, 51, 52, 53), (50, 51, 70, 71), (50, 51, 52, 54)
+    [[solved, *_]] = step(0, (first, 1.0))
+    [[other, *_]] = step(1, (second, 1.0))
+    assert notes == json.loads(json.dumps(notes)) == {"solved": [[[*first], solved.tokens], [[*second], other.tokens]]}
+    [rows] = step(2, (hard, 0.0))
+    shown = (*second, *other.tokens, *first, *solved.tokens, *hard)
+    assert {r.context for r in rows if r.source} == {shown}, "solved at earlier steps, the nearest last"
+    assert len(notes["solved"]) == 2
+    [rows] = step(3, (first, 0.0))
+    assert {r.context for r in rows if r.source} == {(*second, *other.tokens, *first)}, "never its own answer"
+    [rows] = step(4, (hard, 0.0), room=len(first) + len(solved.tokens) + len(hard))
+    assert {r.context for r in rows if r.source} == {(*first, *solved.tokens, *hard)}, "as many as there is room for"
+    [[again, *_], _] = step(5, (first, 1.0), (hard, 1.0))
+    step(6, ((60, 61), 1.0))
+    assert [problem for problem, _ in notes["solved"]] == [[*first], [*hard], [60, 61]], "the latest"
+    assert notes["solved"][0][1] == again.tokens
+    Allocated(corpus=0).remember(notes, {})
+    assert notes["solved"] == []
+
+
 def test_programs_that_fail_do_not_leave_others_waiting(sampler: LocalSampler) -> None:
     async def broken(responses: Sequence[Response]) -> list[Verdict]:
         raise UserError("the judge is out")
@@ -482,3 +543,55 @@ def test_programs_that_fail_do_not_leave_others_waiting(sampler: LocalSampler) -
 
     with pytest.raises(UserError, match="the judge is out"):
         asyncio.run(together())
+
+
+# SPO's replay --------------------------------------------------------------------------------------------------------
+
+
+def test_edges_have_their_turn_once() -> None:
+    recipe = spo_segment("tree", prob_threshold=2.0, widths=(2, 2), edges=2, kl_coef=0.0)
+    assert recipe.update.replay == 7
+    node, end = torch.tensor([[1, 2], [1, 3], [4, 5], [4, 6]] * 2), torch.tensor([[3, 6]] * 8)
+    batch = random_batch(groups=(4, 4), lengths=(6,) * 8)
+    batch = batch.replace(node=node, node_end=end, reward=torch.tensor([1.0, 0, 0, 0, 1, 0.5, 0, 1]).double(), age=None)
+    whole = credit(recipe.set("advantage.per_prompt", None), batch).advantage
+    seen, order = torch.zeros_like(whole), torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    for age in range(4):
+        turned = batch.replace(age=torch.full((8,), age))
+        found = credit(recipe, turned).advantage
+        torch.testing.assert_close(credit(recipe, turned[order]).advantage, found[order], rtol=0, atol=0)
+        torch.testing.assert_close(credit(recipe, turned[batch.group == 1]).advantage, found[batch.group == 1])
+        live = [{(int(node[i, t // 3]), t // 3) for i in rows for t in range(6) if found[i, t]} for rows in (range(4), range(4, 8))]  # fmt: skip
+        assert [len(edges) for edges in live] == ([2, 2] if age < 2 else [0, 2] if age == 2 else [0, 0])
+        assert not (seen * found).any(), "none has two turns"
+        seen = seen + found
+    torch.testing.assert_close(seen, whole)
+    first = batch.replace(age=torch.zeros(8, dtype=torch.long))
+    torch.testing.assert_close(credit(recipe, first).advantage, credit(recipe, batch).advantage)
+    other = credit(recipe, batch.replace(noise=batch.noise.flip(0))).advantage
+    assert not torch.equal(other, credit(recipe, batch).advantage), "which are first is random"
+    chosen = selected(recipe, credit(recipe, batch))
+    assert torch.equal(chosen, (credit(recipe, batch).advantage != 0).any(1))
+
+
+def test_batches_that_are_trained_on_again_know_their_age() -> None:
+    new, old, older = (random_batch(seed).replace(age=None) for seed in range(3))
+    found = with_replay(new, [None, old, older])
+    assert found.age.tolist() == [0] * 9 + [2] * 9 + [3] * 9
+    assert len(set(found.group.tolist())) == 9
+    assert with_replay(new, []) is new
+
+
+def test_replayed_edges_train(tmp_path: Path, tiny_model: Path) -> None:
+    recipe = spo_segment("tree", widths=(2, 2), segment=3, edges=1, replay=2)
+    task = write_task(tmp_path / "task")
+    config = tiny_run(tmp_path / "run", tiny_model, task, recipe, steps=4, checkpoints=Checkpoints(every=1, keep=9))
+    training_run(config, quiet=True)
+    rows = [row for row in lines(tmp_path / "run" / "metrics.jsonl") if row["step"]]
+    assert all(row["update/count"] == 1 and row["grad_norm"] > 0 for row in rows)
+    [last] = tmp_path.glob("run/model/model.safetensors")
+    weights = last.read_bytes()
+    for step in (3, 4):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{step:06d}")
+    training_run(config, resume=tmp_path / "run", quiet=True)
+    assert last.read_bytes() == weights, "a resumed run replays the same edges"

@@ -197,12 +197,12 @@ def test_a_part_of_token_unit_reads_no_other_token(part: Part) -> None:
 @EVERY_PART
 def test_a_part_reads_only_what_it_says_it_needs(part: Part) -> None:
     named = {"entropy": "entropy", "ref_logp": "ref_logp", "value": "value", "baseline_reward": "baseline_reward"}
-    named |= {"correct": "correct", "formatted": "formatted", "step_reward": "step_reward"}
+    named |= {"correct": "correct", "formatted": "formatted", "step_reward": "step_reward", "pass_rate": "pass_rate"}
     batch = batch_with_credit()
     given = {name: x for name, x in columns(batch) if name in part.needs or name not in named}
     if "value" not in part.needs:
         given.pop("old_value")
-    if "step_reward" not in part.needs:
+    if not {"step_reward", "step_end"} & part.needs:
         given.pop("step_end")
     assert_same(outputs(part, make_batch(**given)), outputs(part, batch))
 

@@ -98,7 +98,38 @@ def test_the_embedded_model_agrees_too() -> None:
     sampler = LocalSampler.of(policy)
     questions = [tuple(policy.tokenizer.encode(q)) for q in ("1+1=?", "12+70-16=?", "make 7 from 3 5 9")]
     requests = [(q, 8, 40, 1.0, (i,)) for i, q in enumerate(questions)]
-    assert max(differences(sampler, requests, ask(sampler, requests))) < 1e-5
+    assert max(differences(sampler, requests, ask(sampler, requests))) < 5e-5, "float32, on logits of a trained model"
+
+
+def test_what_others_wrote_is_scored_in_one_batch(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model, "float64"))
+    requests = [
+        (p, 3, n, 0.7, (i,)) for i, (p, n) in enumerate(zip(prompts((1, 9, 30, 4)), (2, 9, 17, 5), strict=True))
+    ]
+    groups = ask(sampler, requests)
+    passes = 0
+
+    def counted(*args: Any, **keywords: Any) -> dict[str, torch.Tensor]:
+        nonlocal passes
+        passes += 1
+        return response_columns(*args, **keywords)
+
+    rows = [(tokens, r) for (tokens, *_), group in zip(requests, groups, strict=True) for r in group]
+    with mock.patch("policyopt.engine.sampler.response_columns", counted):
+        scored = sampler.run([sampler.score(tokens, tuple(r.tokens), temperature=0.7) for tokens, r in rows])
+    assert passes == 1
+    for (_, own), other in zip(rows, scored, strict=True):
+        assert (other.tokens, other.finished, other.versions) == (own.tokens, own.finished, own.versions)
+        assert other.logp == pytest.approx(own.logp, abs=1e-10)
+        assert other.entropy == pytest.approx(own.entropy, abs=1e-10)
+
+
+def test_a_score_that_fails_reaches_whoever_asked(tiny_model: Path) -> None:
+    sampler = LocalSampler.of(load_tiny(tiny_model))
+    with pytest.raises(IndexError):
+        sampler.run([sampler.score((5, 6), (10_000,), temperature=1.0)])
+    [again] = sampler.run([sampler.score((5, 6), (7,), temperature=1.0)])
+    assert again.tokens == [7]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

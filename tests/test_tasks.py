@@ -48,7 +48,7 @@ def other_answer(answer: str) -> str:
 
 
 def test_the_list_of_tasks() -> None:
-    assert tuple(builtin_tasks()) == (*NAMES, "ties", "sparse-hard", "json")
+    assert tuple(builtin_tasks()) == (*NAMES, "ties", "sparse-hard", "json", *(f"requests:{x}" for x in NAMES))
     assert all(summary and "\n" not in summary for summary in builtin_tasks().values())
 
 

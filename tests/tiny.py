@@ -60,6 +60,7 @@ def token_batch(groups: tuple[int, ...] = (4, 3), width: int = 9, seed: int = 0)
         correct=correct,
         baseline_reward=torch.randn(n, generator=g, dtype=torch.float64),
         formatted=correct,
+        pass_rate=group.double() / 2,
         sampled_entropy=1 + torch.rand(n, width, generator=g, dtype=torch.float64),
         noise=torch.rand(n, width, generator=g, dtype=torch.float64),
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from policyopt.batch import SCORED, Batch, masked
+from policyopt.batch import SCORED, Batch, make_batch, masked
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
 from policyopt.models.critic import Critic
@@ -66,6 +66,11 @@ class LocalEngine:
             if teacher is None:
                 raise UserError("the recipe reads a teacher: name its model with --teacher")
             self.roles["teacher"] = teacher.teacher(policy)
+        self.guide: LocalSampler | None = None
+        """Draws from the teacher, where the rollout does."""
+        if "teacher" in recipe.rollout.roles:
+            with self.roles["teacher"] as split:
+                self.guide = LocalSampler(split, policy.eos, self.device)
         self.critic = Critic(policy.backbone()) if recipe.critic is not None else None
         self.version = 0
         """Optimiser steps taken so far."""
@@ -128,6 +133,19 @@ class LocalEngine:
             critic = self.critic
             batch = batch.replace(old_value=self._by_rows(batch, lambda b: {"value": critic(b)})["value"])
         return batch
+
+    @torch.no_grad()
+    def values(self, states: Sequence[Sequence[int]]) -> list[float]:
+        """What the critic thinks of texts, given as ids. Raises :class:`~policyopt.errors.UserError` without a critic."""
+        if self.critic is None:
+            raise UserError("the rollout asks for values, but there is no critic: set recipe.critic")
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(s, device=self.device) for s in states], batch_first=True)
+        length = torch.tensor([len(s) for s in states], device=self.device)
+        texts = make_batch(mask=ids.new_zeros(len(ids), 1), prompt=ids, prompt_mask=_first(length, ids.shape[1]))
+        found = torch.zeros(len(ids), dtype=self.dtype, device=self.device)
+        for rows in self._pieces(texts):
+            found[rows] = self.critic.after(ids[rows, : int(length[rows].max())], length[rows]).to(found)
+        return found.tolist()
 
     def _by_rows(self, batch: Batch, f: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
@@ -221,18 +239,20 @@ class LocalEngine:
         report.loss += float(loss)
         mask, sums = piece.mask, report.sums
         weight = -gradient
-        found = {"tokens": mask, "signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
         log_ratio = recipe.ratio(piece)
-        found |= recipe.surrogate.metrics(log_ratio, piece)
+        said = dict(recipe.surrogate.metrics(log_ratio, piece))
         for weight_part in recipe.weight:
-            found |= weight_part.metrics(log_ratio, piece)
+            said |= weight_part.metrics(log_ratio, piece)
         for regularizer in recipe.regularizers:
-            found |= regularizer.metrics(piece)
+            said |= regularizer.metrics(piece)
+        counted = (piece.share != 0).to(mask)  # averages are over the tokens that the aggregation counts
+        found = {"tokens": counted} | {name: masked(x, counted) for name, x in said.items()}
+        found |= {"signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
         fresh = (piece.version == self.version).to(mask)[:, None] * mask
         if piece.source is not None:  # auxiliary rows may be scored at another temperature than they were drawn at
             fresh = fresh * (piece.source == 0)[:, None]
-        said = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
-        gap = (piece.logp - said).abs() * fresh
+        sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
+        gap = (piece.logp - sampled).abs() * fresh
         found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
         for name, x in found.items():
             sums[name] = sums.get(name, 0.0) + float(masked(x, mask).sum())
@@ -334,6 +354,11 @@ class LocalEngine:
                 mine.copy_(master)
         self._publish()
         self.version = self.sampler.version = version
+
+
+def _first(length: Tensor, width: int) -> Tensor:
+    """[N, width] 1 on the first so many places of each row."""
+    return (torch.arange(width, device=length.device) < length[:, None]).long()
 
 
 def _master(p: nn.Parameter) -> nn.Parameter:

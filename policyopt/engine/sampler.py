@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from policyopt.batch import make_batch
+from policyopt.batch import Batch, make_batch
 from policyopt.engine.prefixes import Prefixes
 from policyopt.engine.slots import Slots
 from policyopt.errors import UserError
@@ -77,6 +78,19 @@ class _Row:
     """What has to be read before the next token is drawn."""
 
 
+@dataclass
+class _Written:
+    """A response of somebody else that is to be scored."""
+
+    tokens: tuple[int, ...]
+    written: tuple[int, ...]
+    temperature: float
+    done: asyncio.Future[Response]
+
+    def __len__(self) -> int:
+        return len(self.tokens) + len(self.written)
+
+
 class LocalSampler:
     """Samples from a model in this process.
 
@@ -104,6 +118,7 @@ class LocalSampler:
         self._ready: deque[tuple[_Row, int, Tensor]] = deque()
         """Rows whose context has been read: with its slot, and the hidden state of its last token."""
         self._active: list[_Row] = []
+        self._written: list[_Written] = []
         self._length = np.zeros(0, dtype=np.int64)
         self._hidden: Tensor | None = None
         self._worker: asyncio.Task[None] | None = None
@@ -172,31 +187,26 @@ class LocalSampler:
             return [row.response for row in request.rows]
         request.open = n
         self._waiting.extend(request.rows)
-        if self._worker is None:
-            self._worker = loop.create_task(self._work())
+        self._start(loop)
         return await request.done
 
-    @torch.no_grad()
     async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
-        """What the policy thinks of a response that it did not write. See :class:`~policyopt.rollout.base.Sampler`."""
-        prompt, response = (torch.tensor([ids], device=self.device) for ids in (tokens, written))
-        batch = make_batch(
-            mask=torch.ones_like(response, dtype=torch.float32),
-            tokens=response,
-            prompt=prompt,
-            prompt_mask=torch.ones_like(prompt, dtype=torch.float32),
-            temperature=torch.tensor([temperature], device=self.device),
-        )
-        found = response_columns(self.split, batch, entropy=True)
-        self.computed += len(tokens) + len(written)
-        logp, entropy = (found[name][0].tolist() for name in ("logp", "entropy"))
-        ended = written[-1] in self.eos
-        versions = [self.version] * len(written)
-        return Response(list(written), logp, entropy, ended, versions=versions, temperature=temperature)
+        """What the policy thinks of a response that it did not write; what is asked for at the same time is one batch.
+        See :class:`~policyopt.rollout.base.Sampler`."""
+        loop = asyncio.get_running_loop()
+        self._forget_other_loops(loop)
+        asked = _Written(tuple(tokens), tuple(written), temperature, loop.create_future())
+        self._written.append(asked)
+        self._start(loop)
+        return await asked.done
 
     def interrupt(self) -> None:
         """Hand back everything in flight as it stands, at the next token; ``resume`` goes on with it."""
         self._interrupted = bool(self._active or self._ready or self._waiting)
+
+    def forget(self) -> None:
+        """Let go of what is held for later requests."""
+        self._prefixes.clear()
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """Run rollout programs to their end, together, and return what each returned, in order.
@@ -206,7 +216,7 @@ class LocalSampler:
         """
 
         async def together() -> list[X]:
-            self._prefixes.clear()
+            self.forget()
             return await asyncio.gather(*programs)
 
         try:
@@ -216,10 +226,15 @@ class LocalSampler:
         with ThreadPoolExecutor(1) as pool:  # a notebook's own event loop is running in this thread
             return pool.submit(asyncio.run, together()).result()
 
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._worker is None:
+            self._worker = loop.create_task(self._work())
+
     def _forget_other_loops(self, loop: asyncio.AbstractEventLoop) -> None:
         """What programs asked for in a loop that has ended since, cut short by an error, is nobody's any more."""
         if self._worker is not None and self._worker.get_loop() is not loop:
             self._drop_all()
+            self._written.clear()
             self._worker, self._interrupted = None, False
 
     # The batch -------------------------------------------------------------------------------------------------------
@@ -229,21 +244,46 @@ class LocalSampler:
         try:
             for _ in range(2):  # every program that is ready now asks first
                 await asyncio.sleep(0)
-            while self._waiting or self._ready or self._active:
+            while self._waiting or self._ready or self._active or self._written:
+                scored = self._score()
                 ended = self._advance()
                 for request in ended:
                     if not request.done.done():
                         request.done.set_result([row.response for row in request.rows])
-                for _ in range(4 if ended else 1):  # who has an answer may ask for more before the next token
+                for _ in range(4 if ended or scored else 1):  # who has an answer may ask for more before the next token
                     await asyncio.sleep(0)
         except BaseException as error:  # hand it to whoever waits, rather than to the event loop
-            for request in self._drop_all():
-                if not request.done.done():
-                    request.done.set_exception(error)
+            waiting: list[asyncio.Future[Any]] = [r.done for r in self._drop_all()]
+            waiting += [asked.done for asked in self._written]
+            self._written.clear()
+            for done in waiting:
+                if not done.done():
+                    done.set_exception(error)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             self._worker = None
+
+    @torch.no_grad()
+    def _score(self) -> bool:
+        """Score all that waits for it, rows of like length together. Returns whether there was anything."""
+        waiting = sorted(self._written, key=len)
+        exact = next(self.split.hidden.parameters()).dtype == torch.float64  # type: ignore[attr-defined]
+        dtype = torch.float64 if exact else torch.float32
+        while waiting:
+            rows = max(1, _READ_TOKENS // len(waiting[-1]))
+            piece, waiting = waiting[-rows:], waiting[:-rows]
+            found = response_columns(self.split, _batch(piece, dtype, self.device), entropy=True)
+            self.computed += sum(map(len, piece))
+            for i, asked in enumerate(piece):
+                n = len(asked.written)
+                logp, entropy = (found[name][i, :n].tolist() for name in ("logp", "entropy"))
+                scored = Response(list(asked.written), logp, entropy, asked.written[-1] in self.eos)
+                scored.versions, scored.temperature = [self.version] * n, asked.temperature
+                if not asked.done.done():
+                    asked.done.set_result(scored)
+        found_any, self._written = bool(self._written), []
+        return found_any
 
     @torch.no_grad()
     def _advance(self) -> list[_Request]:
@@ -307,13 +347,12 @@ class LocalSampler:
         if self._held_version != self.version:
             self._prefixes.clear()
             self._held_version = self.version
-        came: list[tuple[_Row, int, Tensor]] = []
-        while len(self._active) + len(came) < self.max_rows:
-            if not self._ready and not self._read_ahead(len(self._active) + len(came)):
-                break
-            came.append(self._ready.popleft())
-        if not came:
-            return
+        while (free := self.max_rows - len(self._active)) and (self._ready or self._read_ahead(len(self._active))):
+            # what was read has to be in its place before the next contexts are read over it
+            self._place([self._ready.popleft() for _ in range(min(free, len(self._ready)))])
+
+    def _place(self, came: Sequence[tuple[_Row, int, Tensor]]) -> None:
+        """Move rows whose contexts have been read behind the active ones."""
         first, length = len(self._active), np.array([len(row.context) for row, _, _ in came])
         source = torch.tensor([slot for _, slot, _ in came], device=self.device)
         self._slots.copy(source, torch.arange(first, first + len(came), device=self.device), int(length.max()))
@@ -481,3 +520,17 @@ class LocalSampler:
             if tuple(response.tokens[-len(end) :]) == end:
                 response.stopped = True
         return response.finished or response.stopped or len(response.tokens) >= row.end
+
+
+def _batch(asked: Sequence[_Written], dtype: torch.dtype, device: torch.device) -> Batch:
+    """Responses of somebody else as rows."""
+
+    def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        ids = [torch.tensor(row, device=device) for row in rows]
+        ones = [torch.ones(len(row), dtype=dtype, device=device) for row in rows]
+        return pad_sequence(ids, batch_first=True), pad_sequence(ones, batch_first=True)
+
+    prompt, prompt_mask = padded([x.tokens for x in asked])
+    tokens, mask = padded([x.written for x in asked])
+    heat = torch.tensor([x.temperature for x in asked], dtype=dtype, device=device)
+    return make_batch(mask=mask, tokens=tokens, prompt=prompt, prompt_mask=prompt_mask, temperature=heat)

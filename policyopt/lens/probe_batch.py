@@ -13,6 +13,7 @@ from torch import Tensor
 from policyopt.batch import SCORED, Batch, make_batch
 from policyopt.lens.random_batch import tree
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
+from policyopt.parts.advantage import group_mean
 from policyopt.parts.base import Statistic
 from policyopt.recipe import Recipe
 from policyopt.training.loop import control
@@ -209,6 +210,7 @@ def probe_batch(recipe: Recipe) -> Batch:
     batch = make_batch(
         mask=mask,
         present=mask,
+        guided=torch.zeros_like(mask),
         tokens=target,
         prompt=group[:, None] % VOCABULARY,
         prompt_mask=torch.ones(n, 1, dtype=torch.float64),
@@ -216,6 +218,7 @@ def probe_batch(recipe: Recipe) -> Batch:
         truncated=torch.tensor([float((g, i) == _CUT) for g, i, *_ in rows], dtype=torch.float64),
         budget=torch.full((n,), BUDGET),
         version=torch.zeros(n, dtype=torch.long),
+        age=torch.zeros(n, dtype=torch.long),
         new_from=torch.zeros(n, dtype=torch.long),
         turn=torch.zeros(n, dtype=torch.long),
         noise=_wave(0),
@@ -226,6 +229,7 @@ def probe_batch(recipe: Recipe) -> Batch:
         reward=correct,
         correct=correct,
         formatted=torch.maximum(correct, (length % 2).double()),
+        pass_rate=group_mean(correct, group),
         baseline_reward=(group % 2).double(),
         step_reward=torch.stack([correct, 0.5 * correct + 0.25], 1),
         step_end=torch.stack([length // 2 - 1, length - 1], 1),

@@ -24,12 +24,15 @@ ON_DEMAND: Mapping[str, tuple[str, ...]] = {
     "rollout_logp": ("rollout_logp",),
     "prox_logp": ("prox_logp",),
     "noise": ("noise",),
+    "guided": ("guided",),
     "value": ("value", "old_value"),
     "baseline_reward": ("baseline_reward",),
     "correct": ("correct",),
     "formatted": ("formatted",),
+    "pass_rate": ("pass_rate",),
     "history": ("history",),
     "step_reward": ("step_reward", "step_end"),
+    "step_end": ("step_end",),
 }
 """What a part may need, and the columns that are there only then."""
 
@@ -89,6 +92,7 @@ def random_batch(
             "truncated": (length == width).double(),
             "budget": torch.full((n,), BUDGET),
             "version": torch.zeros(n, dtype=torch.long),
+            "age": group % 2,
             "new_from": torch.randint(2, (n,), generator=g),
             "turn": torch.randint(2, (n,), generator=g),
             "source": torch.randint(2, (n,), generator=g),
@@ -96,12 +100,14 @@ def random_batch(
             "reward": 0.7 * correct + 0.3 * uniform(n),
             "correct": correct,
             "formatted": ((correct > 0) | (uniform(n) < 0.5)).double(),
+            "pass_rate": (group % 3).double() / 2,
             "consistency": 2 * uniform(n) - 1,
             "history": history[group],
             "baseline_reward": uniform(n),
             "step_reward": uniform(n, 2),
             "step_end": torch.stack([length // 2 - 1, length - 1], dim=1),
             "noise": uniform(n, width),
+            "guided": (torch.arange(width) >= length[:, None] // 2).double() * (group % 2)[:, None],
             "old_value": value,
             "value": value + 0.3 * normal(n, width),
         }
@@ -173,7 +179,8 @@ def statistics(
 
 def declared(batch: Batch, needs: frozenset[str]) -> Batch:
     """The batch without the columns that come only where a part needs them and that are not among ``needs``."""
-    unasked = [name for need, names in ON_DEMAND.items() if need not in needs for name in names]
+    asked = {name for need in needs & ON_DEMAND.keys() for name in ON_DEMAND[need]}
+    unasked = {name for names in ON_DEMAND.values() for name in names} - asked
     return batch.replace(**dict.fromkeys(unasked))
 
 

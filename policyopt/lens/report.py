@@ -115,14 +115,16 @@ def _cards(run: RunRecord) -> list[_Card]:
     before, after, last = _ends(run)
     pass_at = sorted({k for k in (*before, *after) if k.startswith("pass@")})
     labels = {"accuracy": "Accuracy", "length": "Mean length", "format": "Well formed"} | {k: k for k in pass_at}
+    labels["accuracy/decode"] = "Accuracy with decode"
     notes = {
         "accuracy": "right at the first answer",
+        "accuracy/decode": "right at the first answer of the recipe's decode program",
         "length": "tokens per response",
         "format": "the judge can read it",
     }
     notes |= {k: f"at least one of {k.removeprefix('pass@')} is right" for k in pass_at}
     cards = []
-    for key in ("accuracy", *pass_at, "length", "format"):
+    for key in ("accuracy", "accuracy/decode", *pass_at, "length", "format"):
         a, b = number(before.get(key)), number(after.get(key))
         if a is None and b is None:
             continue

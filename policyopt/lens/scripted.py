@@ -82,6 +82,31 @@ def begun_mask(mask: Any, start: Sequence[int]) -> Tensor:
     return torch.nn.functional.pad(found, (0, len(mask[0]) - found.shape[1]))
 
 
+def with_targets(given: Mapping[str, Any], name: str, groups: Sequence[Any]) -> dict[str, Any]:
+    """A case with the targets ``{name}_mask`` and ``{name}_logp`` as rows of ``source`` 1 behind its own.
+
+    They are on-policy and worth ``{name}_reward``, or nothing; ``groups`` says which prompt each belongs to. Raises
+    ``ValueError`` where there is not one for each.
+    """
+    own, rest = len(given["mask"]), {k: x for k, x in given.items() if not k.startswith(f"{name}_")}
+    mask, logp = given.get(f"{name}_mask", []), given.get(f"{name}_logp", [])
+    if len(mask) != len(groups):
+        raise ValueError(f"{len(mask)} targets for {len(groups)} prompts")
+    known = {"mask": mask, "group": list(groups), "reward": given.get(f"{name}_reward", [0.0] * len(mask))}
+    for column, x in rest.items():
+        if isinstance(x, list):
+            nothing = [[0.0] * len(row) for row in mask] if isinstance(x[0], list) else [0.0] * len(mask)
+            rest[column] = [*x, *known.get(column, logp if column.endswith("logp") else nothing)]
+    return rest | {"source": [0] * own + [1] * len(mask)}
+
+
+def both(x: Tensor, given: Mapping[str, Any], name: str) -> tuple[list[list[float]], list[list[float]]]:
+    """A result [N, T] on the rows of a case, and on its targets, each in the width of its own mask."""
+    own, mask = len(given["mask"]), given.get(f"{name}_mask", [])
+    widths = max(map(len, given["mask"])), max(map(len, mask), default=0)
+    return x[:own, : widths[0]].tolist(), x[own:, : widths[1]].tolist()
+
+
 def begun_run(method: str, given: Mapping[str, Any], start: str) -> tuple[Run, Tensor]:
     """A case whose rows begin with ``given[start]`` tokens that the policy did not write, and its mask."""
     mask = begun_mask(given["mask"], given[start])

@@ -32,8 +32,14 @@ class Critic(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Values [N, T], 0 on padding; float32 for 16-bit models."""
         ids, row, position = pack(batch)
-        hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state[row, position]
-        values = self.head(hidden)[:, 0]
-        values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+        values = self._at(ids, row, position)
         mask = batch.mask.bool()
         return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+    def after(self, ids: Tensor, length: Tensor) -> Tensor:
+        """Values [N] of the states that texts lead to: ids [N, L], right-padded, of which the first ``length`` [N] count."""
+        return self._at(ids, torch.arange(len(ids), device=ids.device), length.long() - 1)
+
+    def _at(self, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
+        values = self.head(self.backbone(input_ids=ids, use_cache=False).last_hidden_state[row, position])[:, 0]
+        return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import platformdirs
 import torch
@@ -30,7 +31,9 @@ FORMAT = 1
 """Raised whenever the code that builds a model changes what it builds."""
 
 KEY_EXAMPLES = 64
-"""How many training examples, evenly spread, stand for the whole set in the cache key."""
+"""How many training examples, evenly spread, stand for the whole set in the cache key; and how many lessons."""
+
+X = TypeVar("X")
 
 
 @part
@@ -145,7 +148,7 @@ def _build(
         tokenizer = build_tokenizer(architecture.positions)
         model = architecture.build(tokenizer, seed)
         with one_thread():
-            warm_start(model, tokenizer, task.train, settings, seed=seed, progress=progress)
+            warm_start(model, tokenizer, task.train, settings, lessons=task.lessons, seed=seed, progress=progress)
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         scratch.rename(folder)
@@ -165,17 +168,32 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def spread(items: Sequence[X]) -> list[X]:
+    """Some of many, evenly spread."""
+    n = len(items)
+    return [items[i * n // KEY_EXAMPLES] for i in range(min(n, KEY_EXAMPLES))]
+
+
 def _key(task: Task, seed: int, architecture: Architecture, settings: WarmStart) -> str:
     """A hash of everything that decides what is built."""
-    n = len(task.train)
-    shown = [task.train[i * n // KEY_EXAMPLES] for i in range(min(n, KEY_EXAMPLES))]
-    made_of = {
+    made_of: dict[str, Any] = {
         "format": FORMAT,
-        "task": [task.name, n, [[list(e.prompt), e.solution, *filter(None, [e.hasty])] for e in shown]],
+        "task": [
+            task.name,
+            len(task.train),
+            [[list(e.prompt), e.solution, *filter(None, [e.hasty])] for e in spread(task.train)],
+        ],
         "seed": seed,
         "architecture": TypeAdapter(Architecture).dump_python(architecture),
         "settings": TypeAdapter(WarmStart).dump_python(settings),
         "tokenizer": build_tokenizer(architecture.positions).backend_tokenizer.to_str(),
         "torch": torch.__version__.split(".")[0],
     }
+    share = made_of["settings"].pop("lessons")
+    if task.lessons:
+        made_of["lessons"] = [
+            share,
+            len(task.lessons),
+            [[list(x.prompt), x.given, x.reply] for x in spread(task.lessons)],
+        ]
     return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=8).hexdigest()

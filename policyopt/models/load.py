@@ -20,7 +20,6 @@ from policyopt.models.logprobs import SplitModel, split_model
 from policyopt.models.quiet import quiet
 from policyopt.models.tokenizer import encode_prompt
 from policyopt.parts.base import Count, Positive, part
-from policyopt.tasks.answers import answer_line
 from policyopt.tasks.base import Example
 
 __all__ = ["LoRA", "Policy", "encode_prompt", "load_policy"]
@@ -105,9 +104,10 @@ class Policy:
         return self.tokenizer.batch_decode([list(r) for r in rows], skip_special_tokens=True)
 
     def encode_solution(self, example: Example) -> tuple[int, ...]:
-        """Ids of a question's worked solution, or of its answer line where it has none, with an end token."""
-        text = answer_line(example.answer) if example.solution is None else example.solution
-        return (*self.tokenizer.encode(text, add_special_tokens=False), self.eos[0])
+        """Ids of a question's worked solution with an end token; none where it has no solution."""
+        if example.solution is None:
+            return ()
+        return (*self.tokenizer.encode(example.solution, add_special_tokens=False), self.eos[0])
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token by itself, special tokens included."""

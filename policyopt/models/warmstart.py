@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from policyopt.errors import UserError
 from policyopt.models.tokenizer import encode_prompt
 from policyopt.parts.base import Count, Fraction, NonNegative, Positive, part
-from policyopt.tasks.base import Example
+from policyopt.tasks.base import Example, Lesson
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with the step, the number of steps, and the loss in nats per token."""
@@ -55,6 +55,8 @@ class WarmStart:
     terse: Fraction = 0.3
     """Share of the solutions that are hasty, an answer line alone: what people write is not always worked out. The
     model then knows both ways; that working a question out pays is left to be learned from rewards."""
+    lessons: NonNegative = 0.5
+    """How many lessons are drawn for each solution, where the task has any."""
 
 
 WARM_START = WarmStart()
@@ -66,10 +68,12 @@ def warm_start(
     examples: Sequence[Example],
     settings: WarmStart = WARM_START,
     *,
+    lessons: Sequence[Lesson] = (),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Train ``model`` in place to answer each prompt with its worked solution and the end token.
+    """Train ``model`` in place to answer each prompt with its worked solution and the end token, and each lesson with
+    its reply.
 
     The loss is the mean cross-entropy over response tokens; prompts carry none. The result is a function of the
     arguments and of the number of threads alone.
@@ -93,6 +97,8 @@ def warm_start(
     drawn = shuffle.sample(range(len(examples)), min(settings.examples, len(examples)))
     longest = model.config.max_position_embeddings
     rows = [_row(examples[i], tokenizer, longest, terse=shuffle.random() < settings.terse) for i in drawn]
+    taught = shuffle.sample(range(len(lessons)), min(len(lessons), round(settings.lessons * len(rows))))
+    rows += [_join(f"lesson {i}", lessons[i], tokenizer, longest) for i in taught]
     size = max(1, round(settings.tokens * len(rows) / sum(len(ids) for ids, _ in rows)))
     model.train()
     for step, (tokens, labels) in enumerate(islice(_batches(rows, size, shuffle), settings.steps), 1):
@@ -123,11 +129,16 @@ def _row(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int, *, 
         raise UserError(
             f"example {example.id} has no worked solution, which a warm start trains on: give a model of your own"
         )
-    prompt = encode_prompt(tokenizer, example.prompt)
     written = example.hasty or example.solution.splitlines()[-1] if terse else example.solution
-    response = [*tokenizer.encode(written, add_special_tokens=False), tokenizer.eos_token_id]
+    return _join(f"example {example.id}", Lesson(example.prompt, written), tokenizer, longest)
+
+
+def _join(name: str, lesson: Lesson, tokenizer: PreTrainedTokenizerBase, longest: int) -> Row:
+    given = tokenizer.encode(lesson.given, add_special_tokens=False)
+    prompt = [*encode_prompt(tokenizer, lesson.prompt), *given]
+    response = [*tokenizer.encode(lesson.reply, add_special_tokens=False), tokenizer.eos_token_id]
     if len(prompt) + len(response) > longest:
-        raise UserError(f"example {example.id} has {len(prompt) + len(response)} tokens, and the model reads {longest}")
+        raise UserError(f"{name} has {len(prompt) + len(response)} tokens, and the model reads {longest}")
     return prompt + response, len(prompt)
 
 

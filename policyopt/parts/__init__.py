@@ -6,8 +6,10 @@ from policyopt.parts.aggregate import (
     SeqMeanTokenSum,
     SeqMeanTokenSumNorm,
     SeqSumTokenMean,
+    SeqSumTokenSumNorm,
     TokenMean,
 )
+from policyopt.parts.alignment import AgainstSamples, Alignment, PromptMean
 from policyopt.parts.auxiliary import ReplaceByAuxiliary, RewardedAuxiliary
 from policyopt.parts.base import (
     Advantage,
@@ -23,6 +25,7 @@ from policyopt.parts.base import (
     Weight,
     part,
 )
+from policyopt.parts.bellman import SoftBellman, SoftBellmanValue
 from policyopt.parts.bounds import (
     BalancedBounds,
     Bounds,
@@ -53,9 +56,10 @@ from policyopt.parts.divergence import (
     SequenceDivergence,
 )
 from policyopt.parts.entropy import EntropyAnchor, EntropyBand
-from policyopt.parts.filter import MixedOutcomes, NotTruncated
+from policyopt.parts.filter import Credited, MixedOutcomes, NotTruncated
 from policyopt.parts.forward_kl import ForwardKL
 from policyopt.parts.gate import GammaWeight, SoftGate
+from policyopt.parts.guided import GuidedValueLoss
 from policyopt.parts.history import SmoothNormalise, VisitMoments
 from policyopt.parts.likelihood import Likelihood
 from policyopt.parts.novelty import NoveltyAdvantage
@@ -76,14 +80,15 @@ from policyopt.parts.ratio import (
     TokenRatio,
     TrajectoryRatio,
 )
-from policyopt.parts.regularize import KL, EntropyBonus
+from policyopt.parts.regularize import KL, EntropyBonus, KLByDifficulty
 from policyopt.parts.select import AboveQuantile, LeastLikely, Mastered, SelectedWeight
 from policyopt.parts.shape import Consistency, Correctness, KLPenalty, LengthReward, OverlongPenalty, TruncatedReward
+from policyopt.parts.shaping import PolicyShaping
 from policyopt.parts.shield import ProxyShield
 from policyopt.parts.shortest import ShorterAdvantage
+from policyopt.parts.source import BySource, Superseded
 from policyopt.parts.statistic import LogProbAt, MinPLogProb, NucleusEntropy, RewardTempered
 from policyopt.parts.subtree import SharedAdvantage, SubtreeAdvantage
-from policyopt.parts.superseded import PerSource, Superseded
 from policyopt.parts.surrogate import (
     GeometricMeanClip,
     GPPOClip,
@@ -92,9 +97,10 @@ from policyopt.parts.surrogate import (
     PPOClip,
     RatioTimesAdvantage,
 )
+from policyopt.parts.target import OwnTokens
 from policyopt.parts.tier import TierWeight
 from policyopt.parts.tree import EdgeAdvantage
-from policyopt.parts.value import ClippedValueLoss
+from policyopt.parts.value import ClippedValueLoss, NodeValueLoss
 from policyopt.parts.virtual import VirtualTemperature
 from policyopt.parts.weight import (
     AdvantageWeight,
@@ -114,10 +120,13 @@ __all__ = [
     "Advantage",
     "AdvantageRegression",
     "AdvantageWeight",
+    "AgainstSamples",
     "Aggregate",
+    "Alignment",
     "BalancedBounds",
     "BestOf",
     "Bounds",
+    "BySource",
     "CentredRatio",
     "ClampedTokenRatio",
     "ClipMask",
@@ -127,6 +136,7 @@ __all__ = [
     "Controller",
     "Correctness",
     "CovarianceBand",
+    "Credited",
     "Critic",
     "DistributionLoss",
     "EarlierTokens",
@@ -143,8 +153,10 @@ __all__ = [
     "GPPOClip",
     "GammaWeight",
     "GeometricMeanClip",
+    "GuidedValueLoss",
     "HardNegatives",
     "HybridClip",
+    "KLByDifficulty",
     "KLPenalty",
     "LeastLikely",
     "LengthReward",
@@ -159,6 +171,7 @@ __all__ = [
     "MixedOutcomes",
     "NoRatio",
     "NoSurrogate",
+    "NodeValueLoss",
     "Normalise",
     "NotTruncated",
     "NoveltyAdvantage",
@@ -166,17 +179,19 @@ __all__ = [
     "OccupancyPenalty",
     "OneToken",
     "OverlongPenalty",
+    "OwnTokens",
     "PPOClip",
     "Pairs",
     "Part",
     "PassAtK",
-    "PerSource",
+    "PolicyShaping",
     "PositionWeight",
     "PosteriorGap",
     "PosteriorWeight",
     "PrefixAdvantage",
     "PrefixMinRatio",
     "ProbabilityBounds",
+    "PromptMean",
     "Proximal",
     "ProximalBounds",
     "ProximalRatio",
@@ -199,6 +214,7 @@ __all__ = [
     "SeqMeanTokenSum",
     "SeqMeanTokenSumNorm",
     "SeqSumTokenMean",
+    "SeqSumTokenSumNorm",
     "SequenceDivergence",
     "SequenceRatio",
     "SequenceRatioPerToken",
@@ -207,6 +223,8 @@ __all__ = [
     "ShorterAdvantage",
     "SigmaFilter",
     "SmoothNormalise",
+    "SoftBellman",
+    "SoftBellmanValue",
     "SoftGate",
     "StepNormalise",
     "SubtreeAdvantage",

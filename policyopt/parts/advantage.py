@@ -32,6 +32,13 @@ def group_mean(x: Tensor, group: Tensor) -> Tensor:
     return low + group_sum(x - low, group) / group_sum(torch.ones_like(x), group)
 
 
+def by_source(batch: Batch) -> Tensor:
+    """[N] the group of each row where what each source drew for a prompt is a group of its own."""
+    if batch.source is None or not len(batch.source):
+        return batch.group
+    return batch.group * (int(batch.source.max()) + 1) + batch.source.to(batch.group)
+
+
 def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
     """How hard each row's prompt is, [N]: ``recent``, the mean over earlier prompts of their mean rewards, minus the
     mean of ``reward`` [N] over the row's group. Positive is harder than usual. Source: DeepVideo-R1, arXiv:2506.07464."""
@@ -225,7 +232,7 @@ class GAE(Advantage):
     cut: Cut = "end"
     """What follows the last token of a truncated response: nothing (``end``), or the value before it (``hold``)."""
     whiten: bool = True
-    """Centre and scale over all tokens of the batch."""
+    """Centre and scale over all tokens of the batch that the policy wrote."""
     ddof: Literal[0, 1] = 1
     """Delta degrees of freedom of the whitening."""
     whiten_eps: NonNegative = 1e-8
@@ -238,5 +245,5 @@ class GAE(Advantage):
         raw = gae(batch, self.gamma, self.lam, self.cut)
         if not self.whiten:
             return raw
-        mean, variance = moments(raw, batch.mask, self.ddof)
+        mean, variance = moments(raw, batch.own(), self.ddof)
         return (raw - mean) / (variance + self.whiten_eps).sqrt() * batch.mask

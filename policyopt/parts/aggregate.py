@@ -64,5 +64,21 @@ class SeqMeanTokenSumNorm(Aggregate):
     """The constant in tokens; None takes the budget of the run (``batch.budget``)."""
 
     def __call__(self, batch: Batch) -> Tensor:
+        return self.over_norm(batch) / batch.mask.shape[0]
+
+    def over_norm(self, batch: Batch) -> Tensor:
+        """1 over the constant, [N, T]."""
         norm = batch.budget[:, None].to(batch.mask) if self.norm is None else self.norm
-        return batch.mask / norm / batch.mask.shape[0]
+        return batch.mask / norm
+
+
+@part
+class SeqSumTokenSumNorm(SeqMeanTokenSumNorm):
+    r"""``seq-sum-token-sum-norm``: all token losses are summed, over a constant, :math:`1/L_{max}`.
+
+    A larger mini-batch makes a larger step. Source: Critique-GRPO, arXiv:2506.03106, the authors' code
+    (zhangxy-2019/critique-GRPO).
+    """
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.over_norm(batch)

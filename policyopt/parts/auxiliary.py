@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch
-from policyopt.parts.advantage import Normalise
+from policyopt.parts.advantage import Normalise, by_source
 from policyopt.parts.base import Filter, Finite, Fraction, Positive, Unit, Whole, part
 
 
@@ -28,8 +28,7 @@ class RewardedAuxiliary(Normalise):
     def __call__(self, batch: Batch) -> Tensor:
         if batch.source is None:
             return super().__call__(batch)
-        sources = int(batch.source.max()) + 1 if len(batch.source) else 1
-        advantage = super().__call__(batch.replace(group=batch.group * sources + batch.source))
+        advantage = super().__call__(batch.replace(group=by_source(batch)))
         rewarded = self.constant * (advantage > self.threshold).to(advantage)
         return torch.where((batch.source > 0)[:, None], rewarded, advantage) * batch.mask
 

@@ -42,7 +42,7 @@ class Part:
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """Columns beyond ``logp`` that the part reads and that cost something or may be missing: "entropy", "ref_logp",
-    "teacher_logp", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "history"."""
+    "teacher_logp", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "pass_rate", "history"."""
     unit: ClassVar[Unit] = "token"
     """The smallest piece of a batch on which the part gives the same numbers as on the whole."""
     min_group: ClassVar[int] = 1
@@ -181,7 +181,8 @@ class Critic(Part):
         raise NotImplementedError
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Loss per token [N, T], a function of ``value``, ``old_value`` and ``returns``."""
+        """Loss per token [N, T], or one number for the whole mini-batch (``unit`` is then "batch"): a function of
+        ``value``, ``old_value`` and ``returns``."""
         raise NotImplementedError
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor
-
 from policyopt.batch import Batch
-from policyopt.parts.advantage import Normalise
-from policyopt.parts.base import Advantage, Finite, Shape, Unit, part
+from policyopt.parts.base import Finite, Shape, part
 
 OWN = frozenset({"correct", "formatted"})
 """Components that every judge has."""
@@ -39,32 +36,3 @@ class WeightedSum(Shape):
         if batch.components is None and not {name for name, _ in self.weights} <= OWN:
             return batch
         return batch.replace(reward=sum((w * batch.component(name) for name, w in self.weights), 0 * batch.reward))
-
-
-@part
-class BySource(Advantage):
-    """An advantage within the rows of one source: what a prompt's different programs drew is not compared."""
-
-    inner: Advantage = Normalise()
-    """How the rows of one source are compared."""
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What the inner advantage reads."""
-        return self.inner.needs
-
-    @property
-    def unit(self) -> Unit:  # type: ignore[override]
-        """The inner advantage's."""
-        return self.inner.unit
-
-    @property
-    def min_group(self) -> int:  # type: ignore[override]
-        """The inner advantage's."""
-        return self.inner.min_group
-
-    def __call__(self, batch: Batch) -> Tensor:
-        if batch.source is None:
-            return self.inner(batch)
-        sources = int(batch.source.max()) + 1
-        return self.inner(batch.replace(group=batch.group * sources + batch.source))

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch, masked
+from policyopt.batch import Batch, masked, masked_mean
 from policyopt.parts.advantage import group_sum
-from policyopt.parts.base import NonNegative, Regularizer, Unit, part
+from policyopt.parts.base import Fraction, NonNegative, Regularizer, Unit, part
 
 Estimator = Literal["k1", "k2", "k3"]
 
@@ -63,7 +63,8 @@ class KL(Regularizer):
 
     def __call__(self, batch: Batch) -> Tensor:
         estimate = kl_estimate(batch.logp, getattr(batch, TARGET_COLUMN[self.target]), self.estimator)
-        return self.coef * masked(estimate, self.picked(batch)[:, None])
+        k = self.picked(batch)[:, None]
+        return self.coef * k * masked(estimate, k)
 
     def picked(self, batch: Batch) -> Tensor:
         """k, [N]: 1 on the rows that the penalty falls on."""
@@ -74,13 +75,48 @@ class KL(Regularizer):
 
 
 @part
+class KLByDifficulty(KL):
+    r"""The same penalty, weaker or stronger on the rows of hard prompts.
+
+    .. math:: k_i = c_h \text{ where } \mathrm{acc}_i \le \tau,\quad c_n \text{ elsewhere}
+
+    acc is ``pass_rate``: what the policy makes of the prompt as it was asked, also on rows that answer it in other words.
+    Source: CLPO, arXiv:2509.25004, and the authors' code (csuking/CLPO).
+    """
+
+    upper: Fraction = 0.3
+    """tau, the largest pass rate of a hard prompt."""
+    hard: NonNegative = 0.5
+    """c_h."""
+    other: NonNegative = 1.0
+    """c_n."""
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The pass rate too."""
+        return super().needs | {"pass_rate"}
+
+    def picked(self, batch: Batch) -> Tensor:
+        """k, [N]."""
+        picked = super().picked(batch)
+        return picked * torch.where(batch.pass_rate <= self.upper, self.hard, self.other).to(picked)
+
+
+@part
 class EntropyBonus(Regularizer):
     r"""A bonus :math:`-c H(\pi_\theta(\cdot|x, y_{<t}))` that keeps the policy from becoming deterministic. Source: arXiv:1707.06347, eq. 9."""
 
     coef: NonNegative = 0.01
     """c, the weight of the entropy in nats."""
+    mean: bool = False
+    """Whether it is the mean over the tokens of the mini-batch, however their losses are aggregated."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
 
+    @property
+    def unit(self) -> Unit:  # type: ignore[override]
+        """The batch where it is a mean over it, else the token."""
+        return "batch" if self.mean else "token"
+
     def __call__(self, batch: Batch) -> Tensor:
-        return -self.coef * batch.entropy
+        return -self.coef * (masked_mean(batch.entropy, batch.mask) if self.mean else batch.entropy)

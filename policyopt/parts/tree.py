@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked
-from policyopt.parts.advantage import group_sum, moments
-from policyopt.parts.base import Advantage, NonNegative, Unit, part
+from policyopt.parts.advantage import group_rank, group_sum, moments
+from policyopt.parts.base import Advantage, Count, NonNegative, Unit, part
 from policyopt.parts.select import Selector
 
 FLAT = 1e-6
@@ -67,6 +67,31 @@ def sharing(node: Tensor) -> Tensor:
     return group_sum(torch.ones_like(node, dtype=torch.float64), node)
 
 
+def in_turn(batch: Batch, live: Tensor, most: int) -> Tensor:
+    """[N, T] the tokens of the edges whose turn it is: of each prompt's edges with ``live`` tokens [N, T], ``most`` at
+    each step that its rows are in the batch, drawn without replacement.
+
+    Which they are follows from the random numbers that came with the tokens, whatever else is in the batch.
+    """
+    edge, way = edge_of(batch), lineage(batch)
+    real = torch.arange(way.shape[1] - 1, device=edge.device) < depth(batch)[:, None]
+    begin = torch.zeros_like(way[:, 1:])
+    if batch.node is not None:
+        begin[:, 1:] = batch.node_end[:, :-1].clamp(max=edge.shape[1] - 1)
+    there = torch.zeros_like(real, dtype=live.dtype).scatter_reduce(1, edge, live, "amax")
+    nodes, index = torch.unique(way[:, 1:][real], return_inverse=True)
+    count = torch.zeros(len(nodes), dtype=torch.float64, device=edge.device)
+    # the sum of several uniform numbers, modulo 1, is uniform: all rows of an edge have a say, in any order
+    turn = count.index_add(0, index, batch.noise.double().gather(1, begin)[real]) % 1
+    alive = count.index_add(0, index, there[real].double()) > 0
+    prompt = torch.zeros_like(nodes).index_copy(0, index, way[:, :1].expand_as(real)[real])
+    age = torch.zeros_like(way[:, 0]) if batch.age is None else batch.age.long()
+    due = torch.zeros_like(nodes).index_copy(0, index, age[:, None].expand_as(real)[real])
+    mine = alive & (group_rank(torch.where(alive, turn, torch.inf), prompt) // most == due)
+    taken = torch.zeros_like(real).masked_scatter(real, mine[index])
+    return taken.gather(1, edge)
+
+
 Over = Literal["leaves", "children", "continuations"]
 
 
@@ -115,8 +140,16 @@ class EdgeAdvantage(Advantage):
     """The tokens that are credited; None for all."""
     whiten: bool = False
     """Mean 0 and variance 1 over the tokens that are credited."""
+    per_prompt: Count | None = None
+    """How many edges with an advantage are credited in one step, for each prompt, drawn without replacement; the others
+    have their turn at the steps to come, as long as their batch is trained on again. None for all at once."""
 
     unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        turns = frozenset() if self.per_prompt is None else frozenset({"noise"})
+        return turns if self.only is None else turns | self.only.needs
 
     def edges(self, batch: Batch) -> Tensor:
         """[N, D] the advantage of each edge of each row."""
@@ -135,6 +168,8 @@ class EdgeAdvantage(Advantage):
     def __call__(self, batch: Batch) -> Tensor:
         advantage = masked(self.edges(batch).gather(1, edge_of(batch)), batch.mask)
         kept = batch.mask if self.only is None else self.only(batch).to(batch.mask)
+        if self.per_prompt is not None:
+            kept = kept * in_turn(batch, kept * (advantage.abs() > FLAT), self.per_prompt)
         if self.whiten:
             mean, variance = moments(advantage, kept, 0)
             advantage = (advantage - mean) / (variance + self.eps).sqrt()

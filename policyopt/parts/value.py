@@ -8,13 +8,20 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked
-from policyopt.parts.base import Critic, Fraction, NonNegative, part
+from policyopt.parts.base import Critic, Fraction, NonNegative, Unit, part
 
 
 def token_rewards(batch: Batch) -> Tensor:
     """The reward that falls on each token, [N, T]: token rewards, and the response's reward on its last token."""
     final = batch.reward[:, None] * batch.terminal()
     return final if batch.token_reward is None else final + masked(batch.token_reward, batch.mask)
+
+
+def over_states(x: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    """[N, T] numbers that belong to some tokens of a row, weighed so that ``seq-mean-token-mean`` takes their mean over
+    these ``states`` [N, T], then over rows."""
+    count = states.sum(-1, keepdim=True).clamp(min=1)
+    return masked(x, states) * (mask.sum(-1, keepdim=True) / count)
 
 
 Cut = Literal["end", "hold"]
@@ -79,3 +86,41 @@ class ClippedValueLoss(Critic):
             clipped = torch.clamp(batch.value, batch.old_value - self.clip, batch.old_value + self.clip)
             error = torch.maximum(error, (clipped - batch.returns) ** 2)
         return 0.5 * self.coef * masked(error, self.learned(batch))
+
+
+@part
+class NodeValueLoss(Critic):
+    r"""The squared error of the critic at the nodes of a tree of responses.
+
+    .. math:: c\,rac{1}{|S_i|}\sum_{t\in S_i}(v_{i,t} - G_{i,t})^2,\qquad G = V(n)	ext{ at the end of node }n,\quad R_i	ext{ at the last token}
+
+    V(n) is ``node_value``; where there is none, as in independent responses, every state is regressed on the reward. A
+    state that several responses pass counts once for each. Meant for ``seq-mean-token-mean``. Source: ReST-RL,
+    arXiv:2508.19576, and the authors' code (THUDM/ReST-RL).
+    """
+
+    coef: NonNegative = 1.0
+    """c."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    unit: ClassVar[Unit] = "row"
+
+    def target(self, batch: Batch) -> Tensor:
+        return self._known(batch)[1]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        states, returns = self._known(batch)
+        return self.coef * over_states((batch.value - returns) ** 2, states, batch.mask)
+
+    def _known(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """[N, T] 1 on the tokens before which the value is known, and what it is there."""
+        reward = batch.total_reward()[:, None]
+        if batch.node_value is None:
+            return batch.mask, reward * batch.mask
+        position = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+        known = (batch.node > 0) & ~batch.node_value.isnan()
+        at = known[..., None] & (batch.node_end[..., None] == position)
+        value = torch.where(at, batch.node_value[..., None], -torch.inf).amax(1)
+        last = batch.terminal().bool()
+        states = batch.mask * (at.any(1) | last)
+        return states, masked(torch.where(last, reward, value), states)

@@ -80,9 +80,11 @@ class Allocated(Rollout):
     n_q rewards of prompt q have the standard deviation s_q (ddof 1), T were drawn for all prompts. Every prompt has
     ``base`` responses first; the rest of ``size`` per prompt is shared out in ``phases`` - 1 rounds, one response after
     the other to the prompt of the largest priority, with n_q, not s_q, brought up to date. A prompt without a success is
-    asked with up to ``examples`` solved problems of the batch before it, those whose mean token vectors are nearest.
-    Source: XRPO, arXiv:2510.06672, from third parties' descriptions. Our reading: the corpus is what the batch has
-    solved so far; seeded responses are trained on in the context that they answer.
+    asked with up to ``examples`` solved problems before it, those whose mean token vectors are nearest. They come from a
+    corpus that grows as the run goes on, with what the batch has solved so far. Source: XRPO, arXiv:2510.06672, from
+    third parties' descriptions. Our reading: the corpus holds one answer to each problem, the latest, of the last
+    ``corpus`` problems that were solved; a problem is never shown its own answer, nor more examples than leave room for
+    a response; seeded responses are trained on in the context that they answer.
     """
 
     base: Annotated[int, Field(ge=2)] = 4
@@ -97,6 +99,8 @@ class Allocated(Rollout):
     """K: solved problems before one that was never solved."""
     example_tokens: Count = 256
     """Most tokens of a solved problem with its answer; the end is cut off."""
+    corpus: Whole = 1024
+    """Solved problems that are remembered from step to step, the latest ones."""
     success: Fraction = 0.5
     """A score above it is a success."""
     embedder: Embedder = InputEmbeddings()
@@ -154,17 +158,38 @@ class Allocated(Rollout):
                 extra = counts[list(everyone).index(prompt.key)]
                 context = prompt.tokens if right else self.seeded(prompt, everyone, sampler)
         together.members -= 1
+        if prompt.key == next(iter(everyone)):  # one of the batch, for all
+            self.remember(prompt.notes, everyone)
         return rows
+
+    def remember(self, notes: dict[str, Any], everyone: Mapping[tuple[int, ...], Shown]) -> None:
+        """Add what a batch has solved to the corpus."""
+        found = {tuple(problem): answer for problem, answer in notes.get("solved", ())}
+        for shown in everyone.values():
+            if shown.solved:
+                found.pop(shown.solved.problem, None)
+                found[shown.solved.problem] = shown.solved.answer
+        notes["solved"] = [[list(p), list(a)] for p, a in found.items()][max(0, len(found) - self.corpus) :]
+
+    def known(self, prompt: Prompt, everyone: Mapping[tuple[int, ...], Shown]) -> list[Solved]:
+        """The other problems that were solved, at earlier steps or in the batch."""
+        found = {tuple(p): Solved(tuple(p), tuple(a)) for p, a in prompt.notes.get("solved", ())}
+        found |= {shown.solved.problem: shown.solved for shown in everyone.values() if shown.solved}
+        found.pop(prompt.tokens, None)
+        return list(found.values())
 
     def seeded(self, prompt: Prompt, everyone: Mapping[tuple[int, ...], Shown], sampler: Sampler) -> tuple[int, ...]:
         """The prompt with the solved problems that are most like it before it, the nearest one last."""
-        solved = [shown.solved for shown in everyone.values() if shown.solved]
+        solved = self.known(prompt, everyone)
         if not solved or not self.examples:
             return prompt.tokens
         like = self.likeness(prompt.tokens, [s.problem for s in solved], sampler)
         nearest = sorted(range(len(solved)), key=lambda i: (-float(like[i]), i))[: self.examples]
-        found = [(*solved[i].problem, *solved[i].answer)[: self.example_tokens] for i in reversed(nearest)]
-        return tuple(token for example in [*found, prompt.tokens] for token in example)
+        seeded = prompt.tokens
+        for i in nearest:
+            longer = (*(*solved[i].problem, *solved[i].answer)[: self.example_tokens], *seeded)
+            seeded = longer if len(longer) <= prompt.room else seeded
+        return seeded
 
     def likeness(self, text: tuple[int, ...], others: Sequence[tuple[int, ...]], sampler: Sampler) -> Tensor:
         """Cosines between the mean token vector of a text and those of others, [M]."""

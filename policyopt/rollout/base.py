@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.errors import UserError
 from policyopt.parts.base import Count, Part, part
-from policyopt.tasks.base import Verdict
+from policyopt.tasks.base import Example, JudgeSpec, Verdict
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,16 @@ class Prompt:
     judge: Judge | None = field(default=None, compare=False)
     """Scores responses while the program runs; see :meth:`score`."""
     solution: tuple[int, ...] = ()
-    """Ids of the worked solution, or of the answer line where the task has none, with an end token."""
+    """Ids of the worked solution with an end token; empty where there is none."""
 
     encode: Callable[[str], tuple[int, ...]] | None = field(default=None, compare=False)
     """Ids of a text, without special tokens, for programs that put words into a response."""
     decode: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
     """The text of ids, for programs that read what was written."""
+    end: tuple[int, ...] = ()
+    """The token that ends a response, for programs that write one themselves."""
+    guide: Sampler | None = field(default=None, compare=False)
+    """Samples from another model, in the role of the teacher, for programs that name it among their ``roles``."""
     earlier: tuple[Response, ...] = field(default=(), compare=False)
     """What the program drew for the prompt at the step before and asked to have back (``Response.later``)."""
     question: str = ""
@@ -44,6 +49,12 @@ class Prompt:
     """How many tokens a context may have, so that a response of the whole budget fits behind it."""
     tally: dict[str, float] = field(default_factory=dict, compare=False)
     """What the program counts of itself, by name; the log has the sums over prompts."""
+    notes: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What the programs of a run remember from step to step, together; JSON-able, part of every checkpoint."""
+    critic: Valuer | None = field(default=None, compare=False)
+    """Values responses while the program runs; see :meth:`value`."""
+    breaks: Callable[[], frozenset[int]] | None = field(default=None, compare=False)
+    """Ids of the tokens that have a line break in their text; see :meth:`lines`."""
 
     def asked(self, text: str) -> tuple[int, ...] | None:
         """The context in which the policy answers ``text`` in the place of the question, for programs that ask it
@@ -57,12 +68,35 @@ class Prompt:
         for name, x in found.items():
             self.tally[name] = self.tally.get(name, 0.0) + x
 
+    def lines(self, tokens: Sequence[int]) -> list[int]:
+        """After how many of some tokens each line is over; the last one, broken off or not, at their end."""
+        assert self.breaks is not None, "this prompt comes without a tokenizer"
+        ends, breaks = len(tokens), self.breaks()
+        return [i for i, t in enumerate(tokens, 1) if t in breaks and i < ends] + [ends] * (ends > 0)
+
+    def line_ends(self) -> list[tuple[int]]:
+        """Stop sequences: every token that ends a line."""
+        assert self.breaks is not None, "this prompt comes without a tokenizer"
+        return [(token,) for token in sorted(self.breaks())]
+
+    async def value(self, responses: Sequence[Response]) -> list[float]:
+        """What the critic expects of the states that responses lead to, for programs that decide by it what to draw next.
+
+        A response that has ended is valued before its end token, at the last state that the critic learns. What is
+        asked for at the same time is computed together. Raises :class:`~policyopt.errors.UserError` without a critic.
+        """
+        if self.critic is None:
+            raise UserError("this program asks what responses are worth, but there is no critic: set recipe.critic")
+        return await self.critic(responses) if responses else []
+
     async def score(self, responses: Sequence[Response]) -> list[Verdict]:
         """The verdicts on some responses, for programs that decide by them what to draw next.
 
         What is asked for at the same time is judged together; a response is judged once, its verdict stays with it.
+        Raises :class:`~policyopt.errors.UserError` where nobody may be asked, as on held-out questions.
         """
-        assert self.judge is not None, "this prompt comes without a judge"
+        if self.judge is None:
+            raise UserError("this program asks the judge while it draws, so it cannot stand in recipe.decode")
         fresh = [r for r in responses if r.verdict is None]
         for response, verdict in zip(fresh, await self.judge(fresh) if fresh else (), strict=True):
             response.verdict = verdict
@@ -91,6 +125,9 @@ class Response:
     """The likeliest tokens at each place with their log-probabilities, where they were asked for."""
     own: list[bool] = field(default_factory=list)
     """Which tokens the policy wrote; empty where it wrote all. The others are read, never trained on."""
+    guided: list[bool] = field(default_factory=list)
+    """Which of its own tokens a guide wrote in the policy's place; empty where there are none. They are scored and valued
+    as if the policy had written them, and only the critic learns from them."""
     role: str = "train"
     """"train", "baseline" for a response that alone is the baseline of its prompt, "pool" for one that is not trained
     on but counts in it, as those that are trained on do, or "wait" for one that is not even judged yet."""
@@ -123,7 +160,36 @@ class Response:
         return min(self.versions, default=0)
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A question with responses to it."""
+
+    example: Example
+    prompt: Prompt
+    responses: list[Response]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a run, for programs that look beyond its prompts."""
+
+    key: tuple[int, ...]
+    """(seed, step)."""
+    run: str
+    """The name of the run: letters and digits that no other run has, the same when it is resumed."""
+    judge: JudgeSpec
+    """Who judges its responses."""
+    ask: Callable[[Example], Prompt | None]
+    """The prompt of a question that is none of the run's own; ``None`` where it does not fit into the context. Text that
+    spells a special token stays text in what it encodes."""
+    notes: dict[str, Any]
+    """What the program remembers from step to step, JSON-able; part of every checkpoint."""
+    counts: dict[str, float]
+    """What the log says of the step, to be filled."""
+
+
 Judge = Callable[[Sequence[Response]], Awaitable[list[Verdict]]]
+Valuer = Callable[[Sequence[Response]], Awaitable[list[float]]]
 
 
 Heat = Callable[[Tensor], Tensor]
@@ -163,6 +229,10 @@ class Rollout(Part):
 
     provides: ClassVar[frozenset[str]] = frozenset()
     """Columns that the program fills beyond the responses themselves."""
+    solutions: ClassVar[bool] = False
+    """The program reads worked solutions. A prompt without one is answered by the policy alone, and counted."""
+    roles: ClassVar[frozenset[str]] = frozenset()
+    """Models beside the policy that the program draws from: "teacher", which it finds in ``Prompt.guide``."""
 
     size: Count = 8
     """Responses to one prompt that are trained on."""
@@ -173,3 +243,13 @@ class Rollout(Part):
 
     async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
         raise NotImplementedError
+
+    def beside(
+        self, drawn: Sequence[Answered], step: Step, sampler: Sampler
+    ) -> Coroutine[Any, Any, list[Answered]] | None:
+        """Groups that answer none of the step's prompts, to train on beside those that were drawn for these; ``None``
+        for a program that never has any.
+
+        Asked once a step, when all that was ``drawn`` is judged. Their responses are like those that a program draws.
+        """
+        return None

@@ -7,10 +7,18 @@ import asyncio
 import math
 import random
 from collections.abc import Sequence
+from typing import ClassVar
 
 from policyopt.parts.base import Count, Fraction, part
 from policyopt.rollout.base import Prompt, Response, Sampler
 from policyopt.rollout.group import Group
+
+
+def fitting(prompt: Prompt, start: Sequence[int]) -> Sequence[int]:
+    """What of a beginning leaves one token of the budget to the policy. What had to be cut is counted."""
+    if len(start) >= prompt.budget:
+        prompt.count(beginnings_cut=1)
+    return start[: prompt.budget - 1]
 
 
 def begin(response: Response, start: Sequence[int]) -> Response:
@@ -46,6 +54,8 @@ class Prefixed(Group):
     responses to different versions are never compared. Source: PrefixRL, arXiv:2601.18795 (three cuts, 0.4 to 0.8).
     """
 
+    solutions: ClassVar[bool] = True
+
     low: Fraction = 0.4
     """Shortest prefix, as a share of the solution."""
     high: Fraction = 0.8
@@ -63,11 +73,11 @@ class Prefixed(Group):
 
     async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
         version = random.Random(repr(("version", prompt.key))).randrange(self.cuts + 1)
-        if version == self.cuts:
+        if version == self.cuts or not prompt.solution:
             return await super().draw(prompt, sampler)
         u = random.Random(repr(("cut", prompt.tokens, version))).random()
         text = prompt.solution[:-1]  # without its end token
-        start = text[: min(self.length(len(text), u), prompt.budget - 1)]
+        start = fitting(prompt, text[: self.length(len(text), u)])
         return await go_on(prompt, sampler, start, n=self.size, temperature=self.temperature, key=prompt.key)
 
 
@@ -80,6 +90,8 @@ class DatasetReset(Group):
     The first h of the solution's tokens stand before what the policy writes; it writes one token at least. Source:
     DR-PO, arXiv:2404.08495, and the authors' code (Cornell-RL/drpo).
     """
+
+    solutions: ClassVar[bool] = True
 
     share: Fraction = 1.0
     """Probability that a response starts in the solution."""
@@ -95,7 +107,7 @@ class DatasetReset(Group):
         starts = []
         for _ in range(self.size):
             h = self.length(len(prompt.solution), chance.random(), chance.random())
-            starts.append(prompt.solution[: min(h, prompt.budget - 1)])
+            starts.append(fitting(prompt, prompt.solution[:h]))
         drawn = await asyncio.gather(
             *(
                 go_on(prompt, sampler, start, n=1, temperature=self.temperature, key=(*prompt.key, i))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from statistics import fmean
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -28,10 +29,10 @@ class Segments(Branching):
     left to fork.
 
     The root has a random number of children in [``first_low``, ``first_high``]; then every open path has ``fan_out`` of
-    them until there are as many paths as leaves were asked for. Where all paths have ended before, a path is cut at the
-    end of a random segment, or at the root, and goes on from there. A path that repeats itself ends. Source: TreePO,
-    arXiv:2508.17445, and the authors' code (multimodal-art-projection/TreePO). Our reading: a path that repeats itself
-    is a leaf, cut short; only an end token finishes a response.
+    them until there are as many paths as leaves were asked for. Where all paths have ended before, random ones are cut
+    and go on from there. A path that repeats itself ends. Source: TreePO, arXiv:2508.17445, and the authors' code
+    (multimodal-art-projection/TreePO). Our reading: a path that repeats itself is a leaf, cut short; only an end token
+    finishes a response.
     """
 
     depth: Count = 14
@@ -48,6 +49,11 @@ class Segments(Branching):
     """Tokens of a piece of text that counts as a repetition."""
     repeat_times: Annotated[int, Field(ge=2)] = 8
     """How often it has to be there for the path to end."""
+    restart: Literal["random", "least-likely", "block"] = "random"
+    """Where a path is cut: at the end of a random segment or at the root; before the least likely of its tokens; or
+    before a block of tokens, drawn with the softmax of their mean log-probabilities."""
+    block: Count | None = None
+    """Tokens of such a block; None for a quarter of a segment."""
 
     def __post_init__(self) -> None:
         if self.first_low > self.first_high:
@@ -59,7 +65,7 @@ class Segments(Branching):
             return [Fork(0, 0, min(size, tree.random.randint(self.first_low, self.first_high)), length)]
         for i in tree.open():
             tree.rows[i].stopped = repeats(tree.rows[i].tokens, self.repeat_length, self.repeat_times)
-        active = [i for i in tree.open() if len(tree.way(i)) < self.depth]
+        active = [i for i in tree.open() if math.ceil(len(tree.rows[i].tokens) / length) < self.depth]
         spare = size - len(tree.rows)
         if not active:
             return [self._restart(tree, length) for _ in range(spare)]
@@ -72,7 +78,15 @@ class Segments(Branching):
 
     def _restart(self, tree: Growth, length: int) -> Fork:
         row = tree.random.randrange(len(tree.rows))
-        return Fork(row, tree.random.choice([0, *(end for _, end in tree.way(row)[:-1])]), 1, length)
+        if self.restart == "random":
+            return Fork(row, tree.random.choice([0, *(end for _, end in tree.way(row)[:-1])]), 1, length)
+        logp = tree.rows[row].logp
+        if self.restart == "least-likely":
+            return Fork(row, logp.index(min(logp)), 1, length)
+        size = self.block or max(1, length // 4)
+        blocks = range(0, len(logp), size)
+        weights = [math.exp(fmean(logp[begin : begin + size])) for begin in blocks]
+        return Fork(row, tree.random.choices(blocks, weights)[0], 1, length)
 
 
 @part

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
-from policyopt.errors import UserError
 from policyopt.parts.base import Fraction, Whole, part
 from policyopt.rollout.base import Prompt, Response, Sampler
-from policyopt.rollout.begun import go_on
+from policyopt.rollout.begun import fitting, go_on
 from policyopt.rollout.group import Group
 
 
@@ -26,9 +26,11 @@ def weakest(success: Iterable[bool]) -> int | None:
 class Hinted(Group):
     """A group, and a ladder of hints for the programs that give them to prompts without a right answer.
 
-    A hint is the beginning of the response: it is read, judged with what follows, and never trained on. Where the task
-    has no worked solutions it is the beginning of the answer line.
+    A hint is the beginning of the response: it is read, judged with what follows, and never trained on. A prompt
+    without a worked solution gets none.
     """
+
+    solutions: ClassVar[bool] = True
 
     hints: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
     """Shares of the worked solution that the hints show, the weakest first."""
@@ -38,17 +40,11 @@ class Hinted(Group):
             raise ValueError(f"hints are shares of a solution above 0, the weakest first, not {self.hints}")
 
     def ladder(self, prompt: Prompt) -> list[tuple[int, ...]]:
-        """The hints for a prompt. They leave one token of the budget, and the end token, to the policy.
-
-        Raises :class:`~policyopt.errors.UserError` for a prompt without a solution.
-        """
+        """The hints for a prompt. They leave one token of the budget, and the end token, to the policy."""
         text = prompt.solution[:-1]
         if not text:
-            raise UserError(
-                f"{type(self).__name__} takes hints from worked solutions, and a prompt of the task has none: "
-                "give the dataset solutions, or take a method without hints"
-            )
-        return [text[: min(hint_length(len(text), share), prompt.budget - 1)] for share in self.hints]
+            return []
+        return [tuple(fitting(prompt, text[: hint_length(len(text), share)])) for share in self.hints]
 
     async def solved(self, prompt: Prompt, responses: Sequence[Response]) -> bool:
         """Whether one of the responses is right."""
@@ -122,6 +118,8 @@ class Guided(Hinted):
         if await self.solved(prompt, group):
             return group
         ladder = self.ladder(prompt)
+        if not ladder:
+            return group
         drawn = await asyncio.gather(
             *(
                 self.hinted(prompt, sampler, ladder[i % len(ladder)], n=1, key=(*prompt.key, i))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar
 
 from policyopt.parts.base import Count, Finite, Fraction, part
@@ -13,6 +14,7 @@ from policyopt.rollout.base import Prompt, Response, Sampler
 from policyopt.rollout.group import Group
 from policyopt.tasks.answers import find_answer
 from policyopt.tasks.base import Verdict
+from policyopt.tasks.words import SCORE, judging
 
 _SCORE = re.compile(r"(?<![\w.])-?\d{1,4}(?:\.\d{1,4})?(?![\w.])", re.ASCII)
 
@@ -43,7 +45,7 @@ class PlayerAndReferee(Group):
     """Share of the prompts whose candidates the referee scores instead of the judge."""
     invalid_reward: Finite = -1.0
     """What a judging that cannot be read earns."""
-    request: str = "\nscore each: "
+    request: str = SCORE
     """What the referee is asked, after the candidates."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -74,10 +76,8 @@ class PlayerAndReferee(Group):
     def context(self, prompt: Prompt, drawn: Sequence[Response]) -> tuple[int, ...]:
         """The question, the candidates by number, and the request."""
         assert prompt.encode is not None, "this prompt comes without a tokenizer"
-        found = list(prompt.tokens)
-        for i, r in enumerate(drawn):
-            found += [*prompt.encode(f"\n({i + 1}) "), *(r.tokens[:-1] if r.finished else r.tokens)]
-        return (*found, *prompt.encode(self.request))
+        candidates = [tuple(r.tokens[:-1] if r.finished else r.tokens) for r in drawn]
+        return (*prompt.tokens, *chain.from_iterable(judging(candidates, prompt.encode, self.request)))
 
     def verdict(self, scores: Sequence[float] | None, gold: Sequence[float]) -> Verdict:
         """What a judging is worth."""

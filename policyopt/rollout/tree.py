@@ -57,7 +57,7 @@ class Growth:
         in_place = fork.row in self.open() and len(stem.tokens) == fork.kept
         if fork.kept:
             self.cuts.add(writer(fork.row, fork.kept, self.origin))
-        grown = [_joined(stem, fork.kept, piece) for piece in drawn]
+        grown = [extended(stem, fork.kept, piece) for piece in drawn]
         if in_place:
             self.rows[fork.row], self.marks[fork.row] = grown[0], known + marks[0]
         new = slice(1 if in_place else 0, None)
@@ -98,7 +98,7 @@ def numbered(ways: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     return [[numbers.setdefault(point, len(numbers) + 1) for point in passed] for passed in ways]
 
 
-def _joined(stem: Response, kept: int, piece: Response) -> Response:
+def extended(stem: Response, kept: int, piece: Response) -> Response:
     """The first tokens of a response with a continuation of them."""
     return replace(
         piece,

@@ -34,12 +34,13 @@ def __getattr__(name: str) -> Any:
 def builtin_tasks() -> dict[str, str]:
     """The built-in tasks: name and one line of description."""
     from policyopt.tasks.builtin import BUILTIN
+    from policyopt.tasks.requests import summaries as requests
     from policyopt.tasks.sparse import SPARSE_HARD
     from policyopt.tasks.testbed import TIES
 
     testbeds = {"ties": TIES, "sparse-hard": SPARSE_HARD}
     summaries = {name: task.summary for name, task in {**BUILTIN, **testbeds}.items()}
-    return {**summaries, "json": "a sum with its working, as a JSON object in a fence: json 12+34"}
+    return {**summaries, "json": "a sum with its working, as a JSON object in a fence: json 12+34", **requests()}
 
 
 def load_task(
@@ -54,7 +55,7 @@ def load_task(
     """The task that ``spec`` names.
 
     Args:
-        spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), a file
+        spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``, ``"requests:chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), a file
             (``"data.jsonl"``, ``"data.parquet"``, or training and held-out file joined by a comma:
             ``"train.jsonl,heldout.jsonl"``), or the id of a dataset on the hub (``"owner/name"``, or
             ``"owner/name:config"``; its split ``train`` is taken).
@@ -100,6 +101,12 @@ def load_task(
         if judge is not None or options:
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
         return sparse_hard_task(seed=seed, heldout=heldout)
+    if testbed == "requests":
+        from policyopt.tasks.requests import requests_task
+
+        if judge is not None or options:
+            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
+        return requests_task(option, seed=seed, heldout=heldout)
     if spec in BUILTIN or spec.startswith(_PREFIX):
         from policyopt.tasks.reasoning import load_reasoning
 

@@ -29,6 +29,18 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Something else than a question that a model may be asked, and what somebody helpful replies."""
+
+    prompt: tuple[Message, ...]
+    """Chat messages."""
+    reply: str
+    """What a warm start teaches."""
+    given: str = ""
+    """Words between the prompt and the reply, which are read and not taught."""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a judge says of one response."""
 
@@ -70,6 +82,8 @@ class Task:
     """Suggested response budget, in tokens of the embedded (character-level) tokenizer."""
     warm_start: Mapping[str, Any] = field(default_factory=dict)
     """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
+    lessons: Sequence[Lesson] = ()
+    """What the embedded model's warm start is shown beside questions and their solutions."""
 
 
 def user(text: str) -> tuple[Message, ...]:

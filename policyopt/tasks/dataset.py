@@ -1,7 +1,7 @@
 """Tasks from the user's own questions: a JSON Lines or Parquet file, or a dataset on the hub.
 
-Every row has a ``prompt`` (text, or a list of chat messages) and an ``answer`` (text or a number); other columns are
-ignored. All rows are checked before anything runs, and the first one that cannot be used is named with its file and
+Every row has a ``prompt`` (text, or a list of chat messages) and an ``answer`` (text or a number), and may have a
+``solution`` (text: a worked solution, for methods that take hints from it); other columns are ignored. All rows are checked before anything runs, and the first one that cannot be used is named with its file and
 line (for Parquet and hub datasets: its row, counted from 1).
 
 Held-out questions are chosen by a hash of their prompts, so they stay the same from run to run, whatever the seed and
@@ -26,6 +26,8 @@ from policyopt.tasks.judges import answer_error, check_judge, parse_number
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""
+
+COLUMNS = ("prompt", "answer", "solution")
 
 _ROLES = ("system", "user", "assistant", "tool")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -111,9 +113,10 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            _need_columns(str(path), file.schema_arrow.names)
+            names = file.schema_arrow.names
+            _need_columns(str(path), names)
             number = 0
-            for batch in file.iter_batches(columns=["prompt", "answer"]):
+            for batch in file.iter_batches(columns=[name for name in COLUMNS if name in names]):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path.name}, row", number, row
@@ -131,8 +134,9 @@ def _hub(source: str) -> Iterator[Row]:
         # The library raises anything from ConnectionError to ValueError; each means that there are no rows
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"the dataset {source!r} could not be loaded from the hub: {first}") from None
-    _need_columns(source, rows.column_names or [])
-    for number, row in enumerate(rows.select_columns(["prompt", "answer"]), 1):
+    names = rows.column_names or []
+    _need_columns(source, names)
+    for number, row in enumerate(rows.select_columns([name for name in COLUMNS if name in names]), 1):
         yield f"{source}, row", number, row
 
 
@@ -153,7 +157,12 @@ def _example(where: str, number: int, row: Any) -> Example:
         if row.get(name) is None:
             raise UserError(f"{place}: no {name!r}" + (f" (it has {', '.join(map(str, row))})" if row else ""))
     source = where.rpartition(", ")[0]
-    return Example(f"{source}:{number}", _prompt(place, row["prompt"]), _answer(place, row["answer"]))
+    return Example(
+        f"{source}:{number}",
+        _prompt(place, row["prompt"]),
+        _answer(place, row["answer"]),
+        _solution(place, row.get("solution")),
+    )
 
 
 def _place(example: Example) -> str:
@@ -206,6 +215,14 @@ def _answer(place: str, answer: Any) -> str:
     if not math.isfinite(answer):
         raise UserError(f"{place}: answer is {answer}, expected a finite number")
     return str(answer)
+
+
+def _solution(place: str, solution: Any) -> str | None:
+    if solution is None:
+        return None
+    if not isinstance(solution, str):
+        raise UserError(f"{place}: solution is {_kind(solution)}, expected text, or no solution at all")
+    return _unicode(f"{place}: solution", solution) if solution.strip() else None
 
 
 def _kind(value: Any) -> str:

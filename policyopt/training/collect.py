@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +23,13 @@ from policyopt.models.load import encode_prompt
 from policyopt.objective import kept, shaped
 from policyopt.parts.advantage import group_sum
 from policyopt.recipe import Recipe
-from policyopt.rollout.base import Prompt, Response
-from policyopt.tasks.base import Example, Message, Verdict
+from policyopt.rollout.base import Answered, Prompt, Response, Rollout, Step
+from policyopt.tasks.base import Example, JudgeSpec, Message, Verdict
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.prompts import PromptStream
+
+Q = TypeVar("Q")
+X = TypeVar("X")
 
 
 @dataclass
@@ -39,10 +43,10 @@ class Drawn:
     stats: dict[str, float] = field(default_factory=dict)
 
 
-def pad(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+def pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, value: float = 0) -> Tensor:
     """Lists of unlike length as one right-padded tensor [N, T] (T at least 1)."""
     width = max(1, max(map(len, rows), default=1))
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
 
 
 def to_batch(
@@ -51,16 +55,19 @@ def to_batch(
 ) -> Batch:  # fmt: skip
     """Responses as a batch; all sequences have one entry per row."""
     others = any(not all(r.own) for r in responses)
+    guided = any(any(r.guided) for r in responses)
     asked = [r.context or p for p, r in zip(prompts, responses, strict=True)]
     names = sorted({name for v in verdicts for name in v.parts})
     return make_batch(
         **{COMPONENTS + x: torch.tensor([v.parts.get(x, 0.0) for v in verdicts], dtype=dtype) for x in names},
         **({"present": pad([[1.0] * len(r.tokens) for r in responses], dtype)} if others else {}),
         mask=pad([r.own or [1.0] * len(r.tokens) for r in responses], dtype),
+        **({"guided": pad([r.guided or [0.0] * len(r.tokens) for r in responses], dtype)} if guided else {}),
         tokens=pad([r.tokens for r in responses], torch.long),
         prompt=pad(asked, torch.long),
         prompt_mask=pad([[1.0] * len(p) for p in asked], dtype),
         group=torch.tensor(group, dtype=torch.long),
+        pass_rate=pass_rate(responses, verdicts, group, dtype),
         truncated=torch.tensor([0.0 if r.finished else 1.0 for r in responses], dtype=dtype),
         budget=torch.full((len(responses),), budget, dtype=torch.long),
         version=torch.tensor([r.version for r in responses], dtype=torch.long),
@@ -76,6 +83,16 @@ def to_batch(
         sampled_entropy=pad([r.entropy for r in responses], dtype),
         **tree_columns(responses, dtype),
     )
+
+
+def pass_rate(
+    responses: Sequence[Response], verdicts: Sequence[Verdict], group: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """[N] the share of the main program's sampled responses to each row's prompt that are right; 0 where it has none."""
+    mine = torch.tensor([float(r.source == 0 and r.role != "baseline") for r in responses], dtype=dtype)
+    right = torch.tensor([float(v.correct) for v in verdicts], dtype=dtype)
+    prompt = torch.tensor(group, dtype=torch.long)
+    return group_sum(mine * right, prompt) / group_sum(mine, prompt).clamp(min=1)
 
 
 def tree_columns(responses: Sequence[Response], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -143,6 +160,10 @@ class Collector:
     """What the recipe remembers of prompts, by their id."""
     held: list[Held] = field(default_factory=list)
     """What is still being written."""
+    run: str = "run"
+    """What distinguishes the run from others: letters and digits."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the rollout program remembers from step to step."""
 
     def draw(self, recipe: Recipe, step: int, prompts: int) -> Drawn:
         """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``rollout.rounds`` rounds of
@@ -154,6 +175,7 @@ class Collector:
         records: list[dict[str, Any]] = []
         stats = {
             "prompts": 0.0,
+            "prompts/unanswered": 0.0,
             "responses": 0.0,
             "tokens": 0.0,
             "judge/failed": 0.0,
@@ -161,11 +183,12 @@ class Collector:
             "time/judge": 0.0,
             "time/score": 0.0,
         }
-        groups, skipped = 0, self.stream.skipped
+        groups, skipped, answered = 0, self.stream.skipped, list[Answered]()
+        computed = self.engine.sampler.computed
         for _ in range(recipe.rollout.rounds):
             if groups >= prompts:
                 break
-            piece, found = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats)
+            piece, found = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
             if piece is None:
                 continue
             pieces.append(piece)
@@ -173,26 +196,37 @@ class Collector:
             groups += len(set(piece.group.tolist()))
         stats["filtered"] = 1 - groups / stats["prompts"]
         stats["prompts/skipped"] = float(self.stream.skipped - skipped)
-        if groups == 0:
+        piece, found = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
+        if piece is not None:
+            pieces.append(piece)
+            records += found
+        stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
+        if not records:
             return Drawn(None, [], stats)
         return Drawn(join(pieces).to(self.engine.device), records, stats)
 
     def _round(
-        self, recipe: Recipe, step: int, prompts: int, first: int, stats: dict[str, float]
+        self, recipe: Recipe, step: int, prompts: int, first: int, stats: dict[str, float], answered: list[Answered]
     ) -> tuple[Batch | None, list[dict[str, Any]]]:
-        """One round of drawing; groups are numbered from ``first``. No batch where every response is still under way."""
+        """One round of drawing; groups are numbered from ``first`` and added to ``answered``. No batch where every
+        response is still under way."""
         going = [h for h in self.held if h.step != step]
         self.held = [h for h in self.held if h.step == step]
         fresh = self.stream.take(max(0, prompts - len(going)))
         taken = [*((h.example, h.tokens) for h in going), *fresh]
         start = time.perf_counter()
-        between = JudgeBetween(lambda items: self._verdicts(self._read(items), stats))
+        judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
+        critic = Between(self._values)
         asked = [
-            self._prompt(example, tokens, (self.seed, step, first + i), going[i] if i < len(going) else None, between)
+            self._prompt(
+                example, tokens, (self.seed, step, first + i), going[i] if i < len(going) else None, judge, critic
+            )
             for i, (example, tokens) in enumerate(taken)
         ]
+        if self.engine.guide is not None:
+            self.engine.guide.forget()
         drawn = self.engine.sampler.run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
-        stats["time/rollout"] += time.perf_counter() - start - between.seconds
+        stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):
                 self.held.append(Held(example, tokens, prompt.key, [r for r in responses if r.later], step))
@@ -200,13 +234,61 @@ class Collector:
             for name, x in prompt.tally.items():
                 stats[f"rollout/{name}"] = stats.get(f"rollout/{name}", 0.0) + x
         stats["prompts"] += len(taken)
-        rows = [(i, r) for i, responses in enumerate(drawn) for r in responses if r.role != "wait"]
+        stats["prompts/unanswered"] += unanswered(recipe.rollout, drawn)
+        if recipe.rollout.solutions:
+            unsolved = sum(not prompt.solution for prompt in asked)
+            stats["prompts/unsolved"] = stats.get("prompts/unsolved", 0.0) + unsolved
+        groups = [Answered(e, p, r) for (e, _), p, r in zip(taken, asked, drawn, strict=True)]
+        answered += groups
+        rows = [r for group in groups for r in group.responses if r.role != "wait"]
+        stats["responses"] += len(rows)
+        stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
+        return self._piece(recipe, groups, first, stats)
+
+    def _beside(
+        self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
+    ) -> tuple[Batch | None, list[dict[str, Any]]]:
+        """The groups that the program has beside those of the step's prompts."""
+        policy = self.engine.policy
+        judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
+        critic = Between(self._values)
+
+        def ask(example: Example) -> Prompt | None:
+            try:
+                tokens = tuple(encode_prompt(policy.tokenizer, example.prompt))
+            except UserError:  # the chat template refuses it
+                return None
+            if len(tokens) > self.stream.longest:
+                return None
+            asked.append(example)
+            prompt = self._prompt(example, tokens, (self.seed, step, -len(asked)), None, judge, critic)
+            return dataclasses.replace(prompt, encode=literal)
+
+        def literal(text: str) -> tuple[int, ...]:
+            return tuple(policy.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+        asked: list[Example] = []
+        spec = getattr(self.judge, "judge", JudgeSpec("custom"))
+        at = Step((self.seed, step), self.run, spec, ask, self.notes, stats)
+        program = recipe.rollout.beside(answered, at, self.engine.sampler)
+        if program is None:
+            return None, []
+        start = time.perf_counter()
+        [groups] = self.engine.sampler.run([program])
+        stats["time/rollout"] += time.perf_counter() - start - judge.seconds
+        return self._piece(recipe, groups, first, stats)
+
+    def _piece(
+        self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]
+    ) -> tuple[Batch | None, list[dict[str, Any]]]:
+        """Groups as a batch, judged, scored, shaped and filtered, with their records."""
+        rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.role != "wait"]
         if not rows:
             return None, []
         texts = self.engine.policy.decode([r.tokens for _, r in rows])
-        verdicts = self._judged([(taken[i][0], r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
+        verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
         batch = to_batch(
-            [taken[i][1] for i, _ in rows],
+            [groups[i].prompt.tokens for i, _ in rows],
             [r for _, r in rows],
             verdicts,
             [first + i for i, _ in rows],
@@ -214,22 +296,24 @@ class Collector:
             self.engine.dtype,
         )
         if "noise" in recipe.needs:
-            places = [(i, j, r) for i, responses in enumerate(drawn) for j, r in enumerate(responses)]
-            keys = [(*asked[i].key, j) for i, j, r in places if r.role != "wait"]
+            places = [(i, j, r) for i, group in enumerate(groups) for j, r in enumerate(group.responses)]
+            keys = [(*groups[i].prompt.key, j) for i, j, r in places if r.role != "wait"]
             batch = batch.replace(noise=noise(keys, batch.mask))
+        if "step_end" in recipe.needs:
+            lines = [[end - 1 for end in groups[i].prompt.lines(r.tokens)] for i, r in rows]
+            batch = batch.replace(step_end=pad(lines, torch.long, -1))
         if recipe.memory is not None:
             unknown = [math.nan] * recipe.memory.width
-            known = [self.memory.get(taken[i][0].id, unknown) for i, _ in rows]
+            known = [self.memory.get(groups[i].example.id, unknown) for i, _ in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
         start = time.perf_counter()
         batch = self.engine.score(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
         batch = shaped(recipe, batch).cpu()
-        stats["responses"] += len(rows)
-        stats["tokens"] += float(batch.mask.sum())
         train = torch.tensor([r.role == "train" for _, r in rows])
         records = [
-            record(taken[i][0], text, verdict) for ((i, _), text, verdict) in zip(rows, texts, verdicts, strict=True)
+            record(groups[i].example, text, verdict, self.engine.policy.decode([r.context])[0] if r.context else None)
+            for ((i, r), text, verdict) in zip(rows, texts, verdicts, strict=True)
         ]
         if "baseline_reward" in recipe.rollout.provides:
             batch = with_baseline(batch, [r.role for _, r in rows])
@@ -239,24 +323,56 @@ class Collector:
         return batch[keep], [r for r, mine in zip(records, keep.tolist(), strict=True) if mine]
 
     def _prompt(
-        self, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None, between: JudgeBetween
-    ) -> Prompt:
+        self, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
+        judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float],
+    ) -> Prompt:  # fmt: skip
         """A question as its rollout program sees it, with what was held of it at an earlier step."""
         policy = self.engine.policy
         return Prompt(
             tokens,
             self.budget,
             key if held is None else held.key,
-            partial(between, example),
+            None if judge is None else partial(judge, example),
             policy.encode_solution(example),
             encode=lambda text: tuple(policy.tokenizer.encode(text, add_special_tokens=False)),
             decode=lambda ids: policy.decode([list(ids)])[0],
+            end=policy.eos[:1],
+            guide=self.engine.guide,
             earlier=() if held is None else tuple(held.responses),
             question=example.prompt[-1]["content"],
             answer=example.answer,
             frame=lambda text: tuple(encode_prompt(policy.tokenizer, asked_instead(example.prompt, text))),
             room=self.stream.longest,
+            notes=self.notes,
+            critic=None if self.engine.critic is None else partial(critic, tokens),
+            breaks=lambda: self._breaks,
         )
+
+    def decoded(self, program: Rollout, examples: Sequence[Example]) -> float:
+        """The share of questions that a program answers right with the first response that it returns.
+
+        It has no judge to ask. A question that does not fit into the context counts as wrong.
+        """
+        policy, critic = self.engine.policy, Between(self._values)
+        tokens = [tuple(encode_prompt(policy.tokenizer, e.prompt)) for e in examples]
+        asked = [
+            (example, self._prompt(example, ids, (self.seed, -1, i), None, None, critic))
+            for i, (example, ids) in enumerate(zip(examples, tokens, strict=True))
+            if len(ids) <= self.stream.longest
+        ]
+        drawn = self.engine.sampler.run([program.draw(prompt, self.engine.sampler) for _, prompt in asked])
+        answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
+        return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
+
+    @cached_property
+    def _breaks(self) -> frozenset[int]:
+        """Ids of the tokens that have a line break in their text."""
+        tokenizer = self.engine.policy.tokenizer
+        return frozenset(i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i]))
+
+    def _values(self, items: Sequence[tuple[tuple[int, ...], Response]]) -> list[float]:
+        """What the critic thinks of responses to prompts; of one that has ended, before its end token."""
+        return self.engine.values([(*prompt, *r.tokens[: len(r.tokens) - r.finished]) for prompt, r in items])
 
     def _read(self, items: Sequence[tuple[Example, Response]]) -> list[tuple[Example, str]]:
         texts = self.engine.policy.decode([r.tokens for _, r in items])
@@ -290,28 +406,29 @@ class Collector:
             )
 
 
-class JudgeBetween:
-    """Verdicts for programs that are still drawing: what they ask for at the same time is judged together."""
+class Between(Generic[Q, X]):
+    """Opinions on responses for programs that are still drawing: what they ask for at the same time is answered
+    together."""
 
-    def __init__(self, judge: Callable[[Sequence[tuple[Example, Response]]], list[Verdict]]) -> None:
-        self._judge = judge
-        self._waiting: list[tuple[Example, Sequence[Response], asyncio.Future[list[Verdict]]]] = []
+    def __init__(self, answer: Callable[[Sequence[tuple[Q, Response]]], list[X]]) -> None:
+        self._answer = answer
+        self._waiting: list[tuple[Q, Sequence[Response], asyncio.Future[list[X]]]] = []
         self.seconds = 0.0
 
-    async def __call__(self, example: Example, responses: Sequence[Response]) -> list[Verdict]:
-        """The verdicts on some responses to a question."""
+    async def __call__(self, question: Q, responses: Sequence[Response]) -> list[X]:
+        """The opinions on some responses to a question."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[list[Verdict]] = loop.create_future()
+        done: asyncio.Future[list[X]] = loop.create_future()
         if not self._waiting:  # runs after every program that is ready now has had its turn to ask
             loop.call_soon(loop.call_soon, self._run)
-        self._waiting.append((example, responses, done))
+        self._waiting.append((question, responses, done))
         return await done
 
     def _run(self) -> None:
         waiting, self._waiting = self._waiting, []
         start = time.perf_counter()
         try:
-            verdicts = iter(self._judge([(example, r) for example, responses, _ in waiting for r in responses]))
+            found = iter(self._answer([(question, r) for question, responses, _ in waiting for r in responses]))
         except BaseException as error:  # hand it to whoever waits, rather than to the event loop
             for _, _, done in waiting:
                 done.set_exception(error)
@@ -319,7 +436,29 @@ class JudgeBetween:
         finally:
             self.seconds += time.perf_counter() - start
         for _, responses, done in waiting:
-            done.set_result([next(verdicts) for _ in responses])
+            done.set_result([next(found) for _ in responses])
+
+
+def unanswered(rollout: Rollout, drawn: Sequence[Sequence[Response]]) -> int:
+    """How many prompts a program returned no response to.
+
+    Raises :class:`~policyopt.errors.UserError` where that is all of them, and for a response whose lists disagree.
+    """
+    name = type(rollout).__name__
+    if not any(drawn):
+        raise UserError(
+            f"the rollout program {name} returned no response to any of {len(drawn)} prompts: draw() has to return a "
+            "list with at least one Response"
+        )
+    for r in (r for responses in drawn for r in responses):
+        sizes = {"logp": len(r.logp), "entropy": len(r.entropy)} | ({"own": len(r.own)} if r.own else {})
+        for field_name, size in sizes.items():
+            if size != len(r.tokens):
+                raise UserError(
+                    f"the rollout program {name} returned a response with {len(r.tokens)} tokens and {size} entries in "
+                    f"{field_name!r}: both lists have one entry for each token"
+                )
+    return sum(not responses for responses in drawn)
 
 
 def asked_instead(prompt: Sequence[Message], text: str) -> list[Message]:
@@ -327,11 +466,11 @@ def asked_instead(prompt: Sequence[Message], text: str) -> list[Message]:
     return [*prompt[:-1], {**prompt[-1], "content": text}]
 
 
-def record(example: Example, text: str, verdict: Verdict) -> dict[str, Any]:
-    """What the log keeps of a judged response."""
+def record(example: Example, text: str, verdict: Verdict, asked: str | None = None) -> dict[str, Any]:
+    """What the log keeps of a judged response, with what was asked where that is not the example's prompt."""
     return {
         "id": example.id,
-        "prompt": "\n".join(m["content"] for m in example.prompt),
+        "prompt": "\n".join(m["content"] for m in example.prompt) if asked is None else asked,
         "response": text,
         "answer": example.answer,
         "score": verdict.score,
@@ -350,6 +489,10 @@ def with_baseline(batch: Batch, roles: Sequence[str]) -> Batch:
     return batch.replace(baseline_reward=mean)
 
 
+PADDING = {"step_end": -1}
+"""What stands where a row has no entry, in the columns in which it is not 0."""
+
+
 def join(pieces: Sequence[Batch]) -> Batch:
     """Batches of unlike width as one. What a judge said in some of them alone is 0 in the others."""
     if len(pieces) == 1:
@@ -357,12 +500,19 @@ def join(pieces: Sequence[Batch]) -> Batch:
     columns = [columns_of(p) for p in pieces]
     if any("present" in c for c in columns):
         columns = [{"present": c["mask"], **c} for c in columns]
+    if any("guided" in c for c in columns):
+        columns = [{"guided": torch.zeros_like(c["mask"]), **c} for c in columns]
     said = {name for c in columns for name in c if name.startswith(COMPONENTS)}
     columns = [{**{name: torch.zeros_like(c["reward"]) for name in said}, **c} for c in columns]
     width = {name: max(c[name].shape[1] for c in columns) for name in columns[0] if columns[0][name].dim() == 2}
     return make_batch(
         **{
-            name: torch.cat([nn.functional.pad(c[name], (0, width[name] - c[name].shape[1])) for c in columns])
+            name: torch.cat(
+                [
+                    nn.functional.pad(c[name], (0, width[name] - c[name].shape[1]), value=PADDING.get(name, 0))
+                    for c in columns
+                ]
+            )
             if name in width
             else torch.cat([c[name] for c in columns])
             for name in columns[0]

@@ -191,7 +191,8 @@ def final_table(summary: Mapping[str, Any], report: Path | None, *, out: rich.co
     """Print what training changed, from the contents of ``summary.json``, and where the report lies."""
     out = out or rich.console.Console(highlight=False)
     before, after = summary.get("before") or {}, summary.get("after") or {}
-    keys = ["accuracy", *sorted({k for k in (*before, *after) if k.startswith("pass@")}), "length", "format"]
+    further = sorted({k for k in (*before, *after) if k.startswith(("accuracy/", "pass@"))})
+    keys = ["accuracy", *further, "length", "format"]
     table = Table(box=box.SIMPLE_HEAD, title="Held-out, before and after", title_justify="left", title_style="bold")
     table.add_column("")
     for column in ("before", "after", "change"):

@@ -201,6 +201,8 @@ class Trainer:
             lambda done, total: self.console.task(f"evaluation ({phase})", done, total),
         )
         scores.summary.update(self.probe(scores))
+        if deep and (program := self.state.recipe.decode) is not None:
+            scores.summary["accuracy/decode"] = self.collector.decoded(program, self.evaluator.examples)
         for record in scores.records[: 32 if deep else self.config.log_samples]:
             self.log.sample({"step": self.state.step, "phase": phase} | record | {"reward": record["score"]})
         return scores
@@ -250,6 +252,7 @@ class Trainer:
             "version": self.engine.version,
             "memory": self.collector.memory,
             "held": [dataclasses.asdict(h) for h in self.collector.held],
+            "notes": self.collector.notes,
             **kept,
             "log": self.log.position(),
         }
@@ -282,6 +285,7 @@ class Trainer:
             )
         self.collector.memory.update(saved["memory"])
         self.collector.held = [Held.from_dict(h) for h in saved["held"]]
+        self.collector.notes.update(saved.get("notes", {}))
         for name, value in saved["counts"].items():
             setattr(state, name, value)
         self.collector.stream.cursor, self.collector.stream.skipped = saved["cursor"], saved["skipped_prompts"]
@@ -296,8 +300,11 @@ class Trainer:
 
 
 def with_replay(new: Batch, earlier: Sequence[Batch | None]) -> Batch:
-    """A batch with earlier ones after it, their groups renumbered so that no two share one."""
-    pieces = [new, *(b for b in earlier if b is not None)]
+    """A batch with earlier ones after it, newest first, their groups renumbered so that no two share one; each row knows
+    its ``age``."""
+    if not earlier:
+        return new
+    pieces = [b.replace(age=torch.full_like(b.group, i)) for i, b in enumerate([new, *earlier]) if b is not None]
     first = 0
     for i, piece in enumerate(pieces):
         pieces[i] = piece.replace(group=piece.group + first) if i else piece

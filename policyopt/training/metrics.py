@@ -19,6 +19,8 @@ def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, 
     if batch.source is not None and bool((batch.source > 0).any()):
         main = (batch.source == 0).tolist()
         batch, records = batch[batch.source == 0], [r for r, mine in zip(records, main, strict=True) if mine]
+    if not records:
+        return {}
     length = batch.length()
     advantage = batch.advantage
     signal = group_sum((advantage.abs() * batch.mask).sum(1), batch.group) > 0
@@ -33,7 +35,7 @@ def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, 
         "length/mean": float(length.mean()),
         "length/max": float(length.max()),
         "length/truncated": float(batch.truncated.mean()),
-        "entropy": float(masked_mean(batch.sampled_entropy, batch.mask)),
+        "entropy": float(masked_mean(batch.sampled_entropy, batch.own())),
     }
     if batch.components is not None:
         out |= {f"component/{name}": float(x.mean()) for name, x in sorted(batch.components.items())}

@@ -31,7 +31,7 @@ class PromptStream:
         Returns how many are too long. Raises :class:`~policyopt.errors.UserError` for a prompt that is too long where
         such prompts are refused, and where all are.
         """
-        tried = len(self.examples) if isinstance(self.examples, list | tuple) else min(len(self.examples), 256)
+        tried = self._tried()
         too_long = sum(len(self.encode(self.examples[i])) > self.longest for i in range(tried))
         if too_long == tried:
             raise UserError(
@@ -39,6 +39,23 @@ class PromptStream:
                 "leaves beside the response: lower --max-tokens, or take a model with a longer context"
             )
         return too_long
+
+    def check_solutions(self, method: str) -> int:
+        """How many of the same prompts have no worked solution.
+
+        Raises :class:`~policyopt.errors.UserError` where none has one.
+        """
+        tried = self._tried()
+        missing = sum(self.examples[i].solution is None for i in range(tried))
+        if missing == tried:
+            raise UserError(
+                f"{method} reads worked solutions, and none of the first {tried} training prompts has one: give the "
+                "dataset a column 'solution', or take a method that needs none"
+            )
+        return missing
+
+    def _tried(self) -> int:
+        return len(self.examples) if isinstance(self.examples, list | tuple) else min(len(self.examples), 256)
 
     def take(self, n: int) -> list[tuple[Example, tuple[int, ...]]]:
         """The next ``n`` prompts that fit, with their tokens."""

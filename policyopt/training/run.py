@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -97,13 +99,15 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             )
             if too_long := stream.check():
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
+            if config.recipe.rollout.solutions and (unsolved := stream.check_solutions(config.recipe.name)):
+                console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
             optim = config.optim
             engine = LocalEngine(
                 policy, config.recipe, teacher=teacher, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
                 eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm,
                 micro_batch=config.micro_batch,
             )  # fmt: skip
-            collector = Collector(engine, stream, judge, budget, config.seed, most)
+            collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
             evaluator = Evaluator(policy, engine.sampler, judge, task.heldout, budget, longest, config.seed)
             evaluator.check()
             judge.ready()
@@ -219,6 +223,11 @@ def claimed(config: TrainConfig, resume: Path | None) -> Iterator[Path]:
         for folder in reversed(made):
             with suppress(OSError):  # it holds something by now
                 folder.rmdir()
+
+
+def run_name(out: Path) -> str:
+    """A name that no other run has, in letters and digits: of this machine and the run's folder, which says neither."""
+    return hashlib.blake2b(f"{platform.node()}:{out.resolve()}".encode(), digest_size=8).hexdigest()
 
 
 def make_folder(config: TrainConfig, made: list[Path]) -> Path:

@@ -174,7 +174,7 @@ def _misshapen(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
             expected = [rows]
         elif isinstance(part, Memory):
             expected = [("[N, width]", (n, part.width))]
-        elif isinstance(part, Regularizer):
+        elif isinstance(part, Regularizer | Critic) and name == "result":
             expected.append(number)
         what = "returns" if name == "result" else f"makes {name} of"
         if not isinstance(x, Tensor):
@@ -187,7 +187,7 @@ def _misshapen(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
             yield f"{what} {x.dtype}, where booleans are expected"
         elif not isinstance(part, Filter) and x.dtype != batch.mask.dtype:
             yield f"{what} {x.dtype} from a batch of {batch.mask.dtype}: make its tensors like batch.mask"
-        elif isinstance(part, Regularizer) and x.dim() == 0 and part.unit != "batch":
+        elif isinstance(part, Regularizer | Critic) and x.dim() == 0 and part.unit != "batch":
             yield f"returns one number for the whole mini-batch but has unit {part.unit!r}: set unit = 'batch'"
 
 

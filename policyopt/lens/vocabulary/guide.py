@@ -8,18 +8,27 @@ from typing import Any
 from policyopt.lens.case import Run
 from policyopt.objective import credit, selected, token_gradients
 from policyopt.parts.contrast import row_credit
+from policyopt.parts.source import BySource
 from policyopt.registry import get_method
 
 COLUMNS = {"guided": ("source", "row")}
-PARAMS = {"agg": "aggregate", "adv_eps": "advantage.eps", "ddof": "advantage.ddof"}
+PARAMS = {"agg": "aggregate"}
+STATISTICS = {"adv_eps": "eps", "ddof": "ddof"}
 
 
 def _loss(given: Mapping[str, Any]) -> dict[str, Any]:
     """The rows that go on to the update, and their loss."""
-    run = Run(get_method("guide"), "mask", given)
-    batch = credit(run.recipe, run.batch)
-    used = selected(run.recipe, batch)
-    loss, gradient = token_gradients(run.recipe, batch[used], {"logp": batch.logp[used]})
+    params = given["params"]
+    run = Run(
+        get_method("guide"), "mask", {**given, "params": {k: v for k, v in params.items() if k not in STATISTICS}}
+    )
+    recipe = run.recipe
+    statistics = "advantage.inner" if isinstance(recipe.advantage, BySource) else "advantage"
+    for name in STATISTICS.keys() & params.keys():
+        recipe = recipe.set(f"{statistics}.{STATISTICS[name]}", params[name])
+    batch = credit(recipe, run.batch)
+    used = selected(recipe, batch)
+    loss, gradient = token_gradients(recipe, batch[used], {"logp": batch.logp[used]})
     every = batch.logp.new_zeros(batch.logp.shape)
     every[used] = gradient["logp"]
     return {

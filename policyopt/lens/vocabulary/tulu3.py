@@ -23,7 +23,7 @@ def _credit(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _preference(given: Mapping[str, Any]) -> dict[str, Any]:
+def preference(given: Mapping[str, Any]) -> dict[str, Any]:
     """The loss of each pair, its mean, and the gradient of the mean."""
     params = given["params"]
     column = {k: torch.tensor(x, dtype=torch.float64) for k, x in given.items() if k != "params"}
@@ -41,4 +41,4 @@ def _preference(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"loss": float(loss.mean()), "loss_per_pair": loss.detach(), **gradients}
 
 
-CASES = {"advantage": _credit, "preference_loss": _preference}
+CASES = {"advantage": _credit, "preference_loss": preference}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import PerSource, Superseded, TokenMean
+from policyopt.parts import BySource, Superseded, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rollout.hint import Guided
@@ -34,4 +34,4 @@ def guide(
     mixed = grpo(low, high, kl_coef=0.0).replace(rollout=Guided(size=group_size, hints=hints), aggregate=TokenMean())
     if mode == "mix":
         return mixed
-    return mixed.replace(advantage=PerSource(centre="group", scale="group"), select=(Superseded(),))
+    return mixed.replace(advantage=BySource(), select=(Superseded(),))

@@ -11,7 +11,7 @@ from policyopt.rollout.hint import Scaffold
 
 @method(parent=grpo, arxiv="2510.19807", code="dvlab-research/Scaf-GRPO", confidence="code")
 def scaf_grpo(
-    levels: int = 8,
+    levels: int = 12,
     warmup_steps: int = 5,
     low: float | None = 0.2,
     high: float | None = 0.2,
@@ -26,8 +26,8 @@ def scaf_grpo(
     After ``warmup_steps`` steps without help, :math:`o^{(m^*)}` takes the place of one wrong response, under its own
     context; hint tokens have no gradient. The rest is GRPO with a token-mean and no KL; groups with a success are
     GRPO's. Source: arXiv:2510.19807 and the authors' code. Our reading: the hints are the first m/(M+1) of the worked
-    solution, M = ``levels``, at the beginning of the response (there: chunks of knowledge and solution that a
-    stronger model wrote, in the prompt); 5 steps of warm-up for short runs, where the authors' script has 50.
+    solution, M = ``levels``, at the beginning of the response (there: chunks of knowledge, plan and solution that a
+    stronger model wrote, in the prompt; the paper has three stages of four, the code leaves the plan out); 5 steps of warm-up for short runs, where the authors' script has 50.
     """
     hints = tuple(m / (levels + 1) for m in range(1, levels + 1))
     return grpo(low, high, kl_coef=0.0).replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.components import BySource
+from policyopt.parts.source import BySource
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rollout.referee import PlayerAndReferee

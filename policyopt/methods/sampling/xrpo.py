@@ -18,6 +18,7 @@ def xrpo(
     alpha: float = 0.05,
     bonus: float = 0.5,
     examples: int = 2,
+    corpus: int = 1024,
     low: float | None = 0.2,
     high: float | None = 0.2,
     kl_coef: float = 0.04,
@@ -32,11 +33,14 @@ def xrpo(
 
     h is the half width of the Student interval of a prompt's mean reward; eta compares a response's mean
     log-probability with the group's; A is GRPO's advantage, over groups of unlike size with ``group_size`` responses on
-    average. lambda_nov = ``novelty``, kappa = ``cap``, lambda = ``bonus``. Source: arXiv:2510.06672, from third parties'
-    descriptions: the form of the bonus and of the rise are recalled, alpha and lambda are not known. Our reading: the
-    mean of the log-probabilities runs over all responses of the group; seeded responses are trained on in their context.
+    average. The last ``corpus`` solved problems are remembered from step to step. lambda_nov = ``novelty``, kappa =
+    ``cap``, lambda = ``bonus``. Source: arXiv:2510.06672, from third parties' descriptions: the form of the bonus and of
+    the rise are recalled, alpha and lambda are not known. Our reading: the mean of the log-probabilities runs over all
+    responses of the group; seeded responses are trained on in their context.
     """
     return grpo(low, high, kl_coef, epochs=epochs).replace(
-        rollout=Allocated(size=group_size, base=base, phases=phases, alpha=alpha, bonus=bonus, examples=examples),
+        rollout=Allocated(
+            size=group_size, base=base, phases=phases, alpha=alpha, bonus=bonus, examples=examples, corpus=corpus
+        ),
         advantage=NoveltyAdvantage(novelty=novelty, cap=cap),
     )

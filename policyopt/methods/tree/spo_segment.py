@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import KL, TruncatedReward
+from policyopt.parts import KL, Credited, TruncatedReward
 from policyopt.parts.once import MeanOver, Unlikely
 from policyopt.parts.tree import EdgeAdvantage
 from policyopt.recipe import Recipe, Update
@@ -29,7 +29,8 @@ def spo_segment(
     high: float | None = 0.2,
     kl_coef: float = 1e-4,
     epochs: int | None = None,
-    replay: int = 0,
+    edges: int | None = 32,
+    replay: int | None = None,
     group_size: int = 8,
 ) -> Recipe:
     r"""Segment Policy Optimization: segments have the change of a Monte-Carlo value as credit; only uncertain tokens are
@@ -43,24 +44,34 @@ def spo_segment(
     cut has no credit. ``tree``: nodes of ``segment`` tokens have ``widths[d]`` children at depth d, those of the last
     level run to the end, and V of a node is the mean over its children; ``group_size`` is the product of the widths.
     Every leaf is a row with its whole path, an edge counts once however many leaves lie behind it, and edges without
-    advantage are left out. rho = ``prob_threshold``; ``scale`` divides by the spread of the siblings. Truncated
+    advantage are left out. Of the others a step trains on at most ``edges`` random ones for each prompt; what is left
+    has its turn at one of the next ``replay`` steps (7 for trees), with the probabilities of the policy that wrote it,
+    and no edge is trained on twice. rho = ``prob_threshold``; ``scale`` divides by the spread of the siblings. Truncated
     responses are worth 0. Source: arXiv:2505.23564; defaults from the authors' code for short answers, where the
-    sampling temperature is 0.6 and the advantage is whitened too. Our reading: instead of 32 random edges per prompt
-    out of a buffer of 8 steps, all edges are trained on at once, and with ``replay`` those of earlier batches again.
+    sampling temperature is 0.6 and the advantage is whitened too. Our reading: an edge is trained on in a row that
+    passes it, an edge of certain tokens alone takes no place, and a question that comes again within the replay has its
+    edges counted apart.
     """
     chain = variant == "chain"
     uncertain = Unlikely(threshold=prob_threshold)
     passes = epochs or (2 if chain else 1)
+    turns = None if chain else edges
+    earlier = replay if replay is not None else 0 if turns is None else 7
     return ppo(low, high, kl_coef=0.0).replace(
         rollout=Chain(size=group_size, threshold=prob_threshold, interval=interval, samples=samples)
         if chain
         else Tree(size=math.prod(widths), branching=Levels(widths=widths, segment=segment)),
         shape=(TruncatedReward(reward=0.0),),
         advantage=EdgeAdvantage(
-            values="continuations" if chain else "children", scale=scale, only=uncertain, whiten=whiten
+            values="continuations" if chain else "children",
+            scale=scale,
+            only=uncertain,
+            whiten=whiten,
+            per_prompt=turns,
         ),
+        select=(Credited(),) if turns is not None else (),
         weight=(MeanOver(tokens=uncertain, once=not chain),),
         regularizers=(KL(coef=kl_coef, estimator="k3"),) if kl_coef else (),
         critic=None,
-        update=Update(epochs=passes, replay=replay),
+        update=Update(epochs=passes, replay=earlier),
     )

@@ -20,6 +20,7 @@ def treepo(
     depth: int = 14,
     segment: int | None = None,
     fan_out: int = 2,
+    restart: Literal["random", "least-likely", "block"] = "random",
     low: float | None = 0.2,
     high: float | None = 0.28,
     dual: float | None = 10.0,
@@ -36,13 +37,18 @@ def treepo(
 
     S_d(i) are the leaves that share the first d segments of leaf i; trees that it is alone in are left out below the
     root. mu and sigma run over the response tokens of the batch. ``size`` weights the trees by their leaves. Segments
-    have ``segment`` tokens, or the budget over ``depth``, as 7168 over 14 in the paper. DAPO's loss with a dual clip, no
+    have ``segment`` tokens, or the budget over ``depth``, as 7168 over 14 in the paper; ``restart`` says where a path that
+    has ended is cut to fill up the leaves. DAPO's loss with a dual clip, no
     KL. Every leaf is a row with its whole path: a shared token counts once for each leaf behind it, with that leaf's
     advantage. Source: arXiv:2508.17445; defaults from the authors' code (the soft margin is 512 of 7168 tokens). Our
     reading: DAPO's reward of 1 or -1.
     """
     return dapo(overlong_share=overlong_share, minibatches=minibatches).replace(
-        rollout=Tree(size=group_size, rounds=rounds, branching=Segments(depth=depth, segment=segment, fan_out=fan_out)),
+        rollout=Tree(
+            size=group_size,
+            rounds=rounds,
+            branching=Segments(depth=depth, segment=segment, fan_out=fan_out, restart=restart),
+        ),
         filter=(MixedOutcomes(),),
         advantage=SubtreeAdvantage(weight=weight, drop_flat=drop_flat),
         surrogate=PPOClip(low=low, high=high, dual=dual),

@@ -1,0 +1,1 @@
+"""Methods that make texts likelier that the policy is not judged by: references, explanations of the answer."""

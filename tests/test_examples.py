@@ -1,0 +1,42 @@
+"""The examples run, and the documents show what they hold."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import policyopt
+from tests.commands import lines, write_rows
+
+ROOT = Path(__file__).parent.parent
+
+JUDGE = '''
+def never_at_first(prompt, response, answer):
+    """Right about every eighth time."""
+    good = sum(map(ord, response)) % 8 == 0
+    return {"score": float(good), "correct": good}
+'''
+
+
+def test_a_rollout_program_of_ones_own(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ROOT / "examples" / "second_try.py"
+    monkeypatch.syspath_prepend(str(source.parent))
+    module = importlib.import_module("second_try")
+    (tmp_path / "judge.py").write_text(JUDGE)
+    task = write_rows(tmp_path / "data.jsonl", ({"prompt": f"{i}?", "answer": "?"} for i in range(32)))
+    result = policyopt.train(
+        policyopt.methods.grpo(kl_coef=0.0, group_size=4).replace(rollout=module.SecondTry(size=4)),
+        model=str(tiny_model), task=str(task), judge=f"{tmp_path / 'judge.py'}:never_at_first", steps=3, batch=16,
+        max_tokens=8, device="cpu", out=tmp_path / "run", log_samples=100, quiet=True,
+    )  # fmt: skip
+    steps = [row for row in lines(result.out / "metrics.jsonl") if row["step"]]
+    assert sum(row["rollout/tried_again"] for row in steps if "rollout/tried_again" in row) > 0
+    for row in steps:
+        assert row["responses"] == 16 + 4 * row.get("rollout/tried_again", 0)
+
+    [shown] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "rollouts.md").read_text(), re.DOTALL)
+    without = re.sub(r"  # .*", "", source.read_text())
+    assert shown in without
