@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import SCORED, TOKEN_COLUMNS, Batch, make_batch
+from policyopt.lens import random_batch as lens
 from policyopt.objective import credit, objective, shaped, token_gradients
 from policyopt.parts.base import Part
 from policyopt.recipe import Recipe
@@ -19,7 +20,7 @@ from policyopt.registry import Method, methods
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
 LEAVES = ("logp", "entropy", "value")
-BUDGET = 9
+BUDGET = lens.BUDGET
 
 
 def random_batch(
@@ -31,53 +32,17 @@ def random_batch(
     drift: float = 0.3,
     dtype: torch.dtype = torch.float64,
 ) -> Batch:
-    """Groups of the given sizes; ``drift`` is how far the policy has moved, ``gaps`` puts text of others into rows."""
-    g = torch.Generator().manual_seed(seed)
-    n = sum(groups)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    length = torch.tensor(lengths) if lengths else torch.randint(1, width + 1, (n,), generator=g)
-    mask = (torch.arange(width) < length[:, None]).double()
-    if gaps:
-        mask[:, 1] *= length <= 2
-    old, value = -(normal(n, width).abs() + 0.1), normal(n, width)
-    correct = torch.cat([torch.arange(k) % 2 for k in groups]).double()
-    filled = {
-        "mask": mask,
-        "group": torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(groups)),
-        "truncated": (length == width).double(),
-        "budget": torch.full((n,), BUDGET),
-        "pass_rate": torch.cat([torch.full((k,), i % 3 / 2) for i, k in enumerate(groups)]).double(),
-        "reward": correct + 0.3 * normal(n),
-        "correct": correct,
-        "baseline_reward": normal(n),
-        "step_reward": normal(n, 2),
-        "step_end": torch.stack([length // 2 - 1, length - 1], dim=1),
-        "old_logp": old,
-        "ref_logp": old + drift * normal(n, width),
-        "old_value": value,
-        "logp": old + drift * normal(n, width),
-        "entropy": normal(n, width).abs(),
-        "value": value + 0.3 * normal(n, width),
-        "formatted": ((correct > 0) | (normal(n) > 0)).double(),
-        "rollout_logp": old + 0.1 * drift * normal(n, width),
-        "prox_logp": old + drift * normal(n, width),
-        "prev_logp": old + drift * normal(n, width),
-        "noise": torch.rand(n, width, generator=g, dtype=torch.float64),
-        "sampled_entropy": normal(n, width).abs(),
-        "age": torch.repeat_interleave(torch.arange(len(groups)) % 2, torch.tensor(groups)),
-        "new_from": torch.randint(2, (n,), generator=g),
-        "history": remembered(groups, g),
-        "consistency": torch.randint(-1, 2, (n,), generator=g).double(),
-        "teacher_logp": old + drift * normal(n, width),
-        "tokens": torch.randint(3, (n, width), generator=g),
-    } | tree_columns(groups, length, g)
-    return make_batch(**{k: x.to(dtype) if x.is_floating_point() else x for k, x in filled.items()})
+    """Groups of the given sizes, as the main program of a rollout draws them at temperature 1; ``drift`` is how far the
+    policy has moved, ``gaps`` puts text of others into rows."""
+    batch = lens.random_batch(seed, groups, width, lengths, gaps, drift, dtype)
+    others = ("present", "source", "temperature", "turn", "guided", "cut", "thought")
+    tree = tree_columns(groups, batch.present.sum(-1).long(), seed)
+    return batch.replace(
+        **dict.fromkeys(others), **{k: x.to(dtype) if x.is_floating_point() else x for k, x in tree.items()}
+    )
 
 
-def tree_columns(groups: tuple[int, ...], length: Tensor, g: torch.Generator) -> dict[str, Tensor]:
+def tree_columns(groups: tuple[int, ...], length: Tensor, seed: int) -> dict[str, Tensor]:
     """A tree for each group: two children of the root, each with two children, and a leaf for each row; the last row of
     all passes one node only."""
     first = torch.cat([torch.arange(k) % 2 for k in groups])
@@ -87,16 +52,9 @@ def tree_columns(groups: tuple[int, ...], length: Tensor, g: torch.Generator) ->
     node[-1:] = torch.tensor([9, 0, 0])
     end = torch.stack([length // 3, length // 2, length], 1)
     end[-1:] = torch.stack([length, length * 0, length * 0], 1)[-1:]
-    value = torch.rand(len(node), 3, generator=g, dtype=torch.float64)
+    value = torch.rand(len(node), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     value[:, 2] = torch.nan
     return {"node": node, "node_end": end, "node_value": value}
-
-
-def remembered(groups: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """What a memory may hold of each row's prompt, [N, 4]; the last prompt is new."""
-    history = torch.rand(len(groups), 4, generator=g, dtype=torch.float64)
-    history[-1:] = torch.nan
-    return torch.repeat_interleave(history, torch.tensor(groups), dim=0)
 
 
 def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:

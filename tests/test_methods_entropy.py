@@ -575,7 +575,7 @@ def test_entropy_settles_around_its_target(method: str, target: float) -> None:
 
 @SEEDS
 def test_mastered_tokens_rest_and_stay_in_the_divisor(seed: int) -> None:
-    recipe = po.ulorl(tau=0.4, entropy_target=0.9, importance="sais")
+    recipe = po.ulorl(tau=0.2, entropy_target=1.4, importance="sais")
     batch = random_batch(seed)
     rest = recipe.get("weight.0.tokens")(ready(recipe, batch))
     assert rest.any()
@@ -584,9 +584,9 @@ def test_mastered_tokens_rest_and_stay_in_the_divisor(seed: int) -> None:
     mean = batch.sampled_entropy.mul(batch.mask).sum(-1) / batch.mask.sum(-1)
     rows = rest.any(-1)
     assert (batch.correct[rows] == 1).all()
-    assert (mean[rows] < 0.9).all()
-    assert (batch.logp[rest].exp() >= 0.4).all()
-    assert not Mastered(tau=0.4, sigma=0.9)(ready(recipe, batch).replace(reward=torch.full((9,), 0.9))).any()
+    assert (mean[rows] < 1.4).all()
+    assert (batch.logp[rest].exp() >= 0.2).all()
+    assert not Mastered(tau=0.2, sigma=1.4)(ready(recipe, batch).replace(reward=torch.full((9,), 0.9))).any()
 
 
 def test_pseudo_on_policy_nothing_is_clipped() -> None:

@@ -108,6 +108,8 @@ class LocalSampler:
         self.eos = frozenset(eos)
         self.computed = 0
         """Tokens that went through the model so far, prompts included (what is shared counts once)."""
+        self.drawn = 0
+        """Tokens that were drawn so far."""
         self._config: Any = getattr(split.hidden, "config", None)
         takes = inspect.signature(getattr(split.hidden, "forward", split.hidden)).parameters
         self._positions = "position_ids" in takes
@@ -145,7 +147,7 @@ class LocalSampler:
             raise UserError(
                 f"{name} cannot be sampled from with a key-value cache ({error}); it is not supported"
             ) from error
-        self.max_rows, self.computed = rows, 0
+        self.max_rows, self.computed, self.drawn = rows, 0, 0
         self._prefixes.clear()
         for prompt, [response] in zip(asked, found, strict=True):
             ids = torch.tensor([[*prompt, *response.tokens]], device=self.device)
@@ -456,6 +458,7 @@ class LocalSampler:
         """Draw a token for each row and write it down. Returns the tokens [B], and which rows end by it."""
         assert self._hidden is not None
         rows = self._active
+        self.drawn += len(rows)
         logits = self.split.logits(self._hidden)
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         logits, heat = self._adjusted(logits)

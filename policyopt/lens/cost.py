@@ -48,9 +48,9 @@ class Cost:
     """Work of one step, per response or token that is trained on; what the sampler does is no pass."""
 
     sampled: float
-    """Responses drawn."""
+    """Responses that the rollout returns."""
     tokens: float
-    """Tokens drawn, over the tokens that are trained on."""
+    """Tokens drawn, those of discarded responses and of a guide too, over the tokens that are trained on."""
     updates: int
     """Optimiser steps."""
     passes: Mapping[str, Passes]
@@ -74,10 +74,11 @@ def measure(recipe: Recipe) -> Cost:
         with ExitStack() as hooks:
             for role, head in heads(trainer.engine):
                 hooks.callback(head.register_forward_pre_hook(watch.of(role)).remove)
+            before = drawn(trainer.engine)
             metrics = trainer.step()
     return Cost(
         sampled=metrics["responses"] / watch.rows,
-        tokens=metrics["tokens"] / watch.tokens,
+        tokens=(drawn(trainer.engine) - before) / watch.tokens,
         updates=int(metrics["update/count"] + metrics["update/skipped"]),
         passes={
             role: Passes(watch.seen[role, False] / watch.tokens, watch.seen[role, True] / watch.tokens)
@@ -97,11 +98,11 @@ class _Watch:
         draw, run = trainer.collector.draw, trainer.engine.sampler.run
 
         def noted(recipe: Recipe, step: int, prompts: int) -> Any:
-            drawn = draw(recipe, step, prompts)
-            if drawn.batch is None:
+            found = draw(recipe, step, prompts)
+            if found.batch is None:
                 raise ValueError("the recipe's filters left no prompt to train on, so that there is no step to count")
-            self.rows, self.tokens = float(len(drawn.batch.mask)), float(drawn.batch.mask.sum())
-            return drawn
+            self.rows, self.tokens = float(len(found.batch.mask)), float(found.batch.mask.sum())
+            return found
 
         def sampling(programs: Any) -> Any:
             self._sampling = True
@@ -123,6 +124,11 @@ class _Watch:
         return hook
 
 
+def drawn(engine: LocalEngine) -> int:
+    """Tokens that the samplers of an engine have drawn so far."""
+    return engine.sampler.drawn + (engine.guide.drawn if engine.guide is not None else 0)
+
+
 def heads(engine: LocalEngine) -> Iterator[tuple[str, nn.Module]]:
     """The output layers of an engine's models by role: all that a model says of a token comes out of its head."""
     yield "policy", engine.policy.model.get_output_embeddings()
@@ -137,7 +143,7 @@ def _trainer(recipe: Recipe) -> Trainer:
     prompts = pieces * math.ceil(PROMPTS / pieces)
     policy = _policy(seed=0)
     engine = LocalEngine(policy, recipe, teacher=_policy(seed=1), micro_batch=MICRO)
-    examples = [Example(str(i), user(f"{i}?"), "") for i in range(64 * prompts)]
+    examples = [Example(str(i), user(f"{i}?"), "7", "3+4=7\n#### 7") for i in range(64 * prompts)]
     stream = PromptStream(examples, policy.tokenizer, seed=0, longest=policy.context - BUDGET, skip=False)
     collector = Collector(engine, stream, cast(Any, _judge), BUDGET, seed=0)
     config = TrainConfig(

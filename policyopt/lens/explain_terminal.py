@@ -129,7 +129,7 @@ def cost_rows(costs: Mapping[str, Cost]) -> Iterator[tuple[str, list[str]]]:
         return label, [f"{v:.3g}" if v else "–" for v in values]
 
     found = list(costs.values())
-    yield row("responses drawn", [c.sampled for c in found])
+    yield row("responses returned", [c.sampled for c in found])
     yield row("tokens drawn, of one trained on", [c.tokens for c in found])
     yield row("optimiser steps", [float(c.updates) for c in found])
     none = Passes(0, 0)
