@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -54,7 +54,8 @@ class _Request:
 
     prompt: tuple[int, ...]
     temperature: float | Heat
-    stop: tuple[tuple[int, ...], ...]
+    stop: Mapping[int, Sequence[tuple[int, ...]]]
+    """Stop sequences by their last token: there may be thousands, as where every token with a line break is one."""
     forced: tuple[int, ...]
     processor: Processor | None
     top: int
@@ -175,9 +176,10 @@ class LocalSampler:
         loop = asyncio.get_running_loop()
         self._forget_other_loops(loop)
         prompt = tuple(map(int, tokens))
-        request = _Request(
-            prompt, temperature, tuple(map(tuple, stop)), tuple(forced), processor, top, keep, loop.create_future()
-        )
+        ends: dict[int, list[tuple[int, ...]]] = {}
+        for sequence in stop:
+            ends.setdefault(sequence[-1], []).append(tuple(sequence))
+        request = _Request(prompt, temperature, ends, tuple(forced), processor, top, keep, loop.create_future())
         for i in range(n):
             response = resume or Response([], [], [], False)
             response.stopped = False
@@ -519,9 +521,8 @@ class LocalSampler:
         if callable(request.temperature):
             response.heat.append(heat)
         response.finished = token in self.eos
-        for end in request.stop:
-            if tuple(response.tokens[-len(end) :]) == end:
-                response.stopped = True
+        ends = request.stop.get(token, ())
+        response.stopped |= any(tuple(response.tokens[-len(end) :]) == end for end in ends)
         return response.finished or response.stopped or len(response.tokens) >= row.end
 
 

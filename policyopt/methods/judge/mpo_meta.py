@@ -18,7 +18,7 @@ def mpo_meta(
     kl_coef: float = 0.02,
     low: float | None = 0.2,
     high: float | None = 0.2,
-    clip_value: float | None = 0.2,
+    clip_value: float | None = None,
     vf_coef: float = 0.1,
     gamma: float = 1.0,
     lam: float = 0.95,
@@ -34,6 +34,7 @@ def mpo_meta(
     first rubric, which is PPO. Source: arXiv:2504.20157 and the authors' code (minnesotanlp/mpo), where language models
     judge and meta-judge. Our reading: both are functions here, behind the interface
     :class:`~policyopt.parts.rubric.MetaJudge`; its rule moves points from criteria that all fulfil to those that few do.
+    The critic is not clipped (``clip_value``): a rubric's sums are whole points, and change with the rubric.
     """
     parent = ppo(low, high, clip_value, vf_coef, kl_coef, None, 0.0, gamma, lam, epochs, 1, group_size)
     rubric = Rubric(items=tuple(Criterion(name) for name in criteria))
