@@ -48,7 +48,14 @@ def other_answer(answer: str) -> str:
 
 
 def test_the_list_of_tasks() -> None:
-    assert tuple(builtin_tasks()) == (*NAMES, "ties", "sparse-hard", "json", *(f"requests:{x}" for x in NAMES))
+    assert tuple(builtin_tasks()) == (
+        *NAMES,
+        "ties",
+        "sparse-hard",
+        "long-winded",
+        "json",
+        *(f"requests:{x}" for x in NAMES),
+    )
     assert all(summary and "\n" not in summary for summary in builtin_tasks().values())
 
 
@@ -356,3 +363,19 @@ def test_the_last_answer_line_wins(before, answer) -> None:
 def test_find_answer_takes_any_text(response) -> None:
     found = find_answer(response)
     assert found is None or (found and found in response)
+
+
+def test_long_winded_solutions_are_right_and_say_things_again() -> None:
+    task = load_task("long-winded", heldout=8)
+    judge = make_judge(task.judge)
+    rounds = []
+    for example, plain in zip(task.train[:300], load_task("chain_sum", heldout=8).train[:300], strict=True):
+        assert (example.prompt, example.answer) == (plain.prompt, plain.answer)
+        *steps, last = example.solution.splitlines()
+        *once, end = plain.solution.splitlines()
+        assert last == end
+        assert steps == once * (len(steps) // len(once))
+        assert judge(example, example.solution).correct
+        assert len(example.solution) < task.max_tokens
+        rounds.append(len(steps) // len(once))
+    assert all(70 < rounds.count(n) < 130 for n in (1, 2, 3)), "each as often"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +39,31 @@ def builtin_tasks() -> dict[str, str]:
     from policyopt.tasks.requests import summaries as requests
     from policyopt.tasks.sparse import SPARSE_HARD
     from policyopt.tasks.testbed import TIES
+    from policyopt.tasks.winded import LONG_WINDED
 
-    testbeds = {"ties": TIES, "sparse-hard": SPARSE_HARD}
+    testbeds = {"ties": TIES, "sparse-hard": SPARSE_HARD, "long-winded": LONG_WINDED}
     summaries = {name: task.summary for name, task in {**BUILTIN, **testbeds}.items()}
     return {**summaries, "json": "a sum with its working, as a JSON object in a fence: json 12+34", **requests()}
+
+
+def _made(spec: str) -> Callable[..., Task] | None:
+    """What makes the task of a name that is no dataset, from a seed and the number of held-out questions."""
+    from policyopt.tasks.builtin import BUILTIN
+    from policyopt.tasks.reasoning import load_reasoning
+    from policyopt.tasks.requests import requests_task
+    from policyopt.tasks.sparse import sparse_hard_task
+    from policyopt.tasks.structured import json_task
+    from policyopt.tasks.testbed import ties_task
+    from policyopt.tasks.winded import long_winded_task
+
+    plain = {"json": json_task, "sparse-hard": sparse_hard_task, "long-winded": long_winded_task}
+    with_option = {"ties": ties_task, "requests": requests_task}
+    family, _, option = spec.partition(":")
+    if family in with_option:
+        return partial(with_option[family], option)
+    if spec in BUILTIN or spec.startswith(_PREFIX):
+        return partial(load_reasoning, spec.removeprefix(_PREFIX), builtin=spec in BUILTIN)
+    return plain.get(spec)
 
 
 def load_task(
@@ -70,7 +93,6 @@ def load_task(
     Raises:
         UserError: An unknown task, judge or prior prompt, a dataset row that cannot be used (with file and line), an empty dataset.
     """
-    from policyopt.tasks.builtin import BUILTIN
     from policyopt.tasks.prior import with_prior
 
     if prior is not None:
@@ -82,37 +104,10 @@ def load_task(
         inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, heldout=heldout)
         wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
         return dataclasses.replace(inner, judge=wrapped)
-    if spec == "json":
-        from policyopt.tasks.structured import json_task
-
+    if (made := _made(spec)) is not None:
         if judge is not None or options:
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
-        return json_task(seed=seed, heldout=heldout)
-    testbed, _, option = spec.partition(":")
-    if testbed == "ties":
-        from policyopt.tasks.testbed import ties_task
-
-        if judge is not None or options:
-            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
-        return ties_task(option, seed=seed, heldout=heldout)
-    if spec == "sparse-hard":
-        from policyopt.tasks.sparse import sparse_hard_task
-
-        if judge is not None or options:
-            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
-        return sparse_hard_task(seed=seed, heldout=heldout)
-    if testbed == "requests":
-        from policyopt.tasks.requests import requests_task
-
-        if judge is not None or options:
-            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
-        return requests_task(option, seed=seed, heldout=heldout)
-    if spec in BUILTIN or spec.startswith(_PREFIX):
-        from policyopt.tasks.reasoning import load_reasoning
-
-        if judge is not None or options:
-            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
-        return load_reasoning(spec.removeprefix(_PREFIX), builtin=spec in BUILTIN, seed=seed, heldout=heldout)
+        return made(seed=seed, heldout=heldout)
     if spec.endswith((".jsonl", ".parquet")) or "/" in spec or Path(spec).is_file():
         from policyopt.tasks.dataset import load_dataset_task
 
