@@ -14,7 +14,7 @@ from policyopt.models.load import encode_prompt, load_policy
 from policyopt.models.logprobs import response_columns, split_model
 from policyopt.parts import Normalise, PPOClip, SeqMeanTokenMean, TokenRatio
 from policyopt.tasks import JudgePool, load_task
-from policyopt.training.collect import to_batch
+from policyopt.training.rows import to_batch
 
 PROMPTS, GROUP, STEPS = 16, 8, 30
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,7 +40,6 @@ from policyopt.training.loop import control
 from tests.batches import EVERY_METHOD, held
 from tests.commands import Said
 
-CHROMIUM = Path("/usr/bin/chromium")
 Command = Callable[..., Said]
 
 
@@ -411,17 +410,6 @@ def test_bad_input(command: Command, tmp_path: Path) -> None:
 
 
 # The page in a browser -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM} (apt-get install chromium)")
-    with playwright.sync_playwright() as p:
-        found = p.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 def test_the_page(browser: Any, tmp_path: Path) -> None:

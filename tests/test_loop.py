@@ -32,10 +32,11 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.parts.control import AdaptiveKL, Schedule
 from policyopt.recipe import Recipe, Update
 from policyopt.training.checkpoint import load_checkpoint
-from policyopt.training.collect import Collector, join
+from policyopt.training.collect import Collector
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.loop import lr_factor, minibatches
+from policyopt.training.rows import join
 from policyopt.training.run import Result, run
 from tests.runs import assert_same_end, finish, left_behind, lines, nth, start, tiny_run
 from tests.tiny import load_tiny, token_batch, write_task

@@ -56,7 +56,7 @@ from policyopt.tasks import load_task
 from policyopt.tasks.base import Example, JudgeSpec, Task, Verdict, user
 from policyopt.tasks.judges import answer_error, check_judge, make_judge
 from policyopt.tasks.prior import PRIORS, with_prior
-from policyopt.training.collect import with_baseline
+from policyopt.training.rows import with_baseline
 from tests.batches import dlogp, gradients, random_batch, ready
 
 EQUAL_LENGTHS = (4,) * 9

@@ -36,8 +36,8 @@ from policyopt.rollout.hint import Guided, Hinted, Redraw, Scaffold, hint_length
 from policyopt.tasks import load_task
 from policyopt.tasks.judges import make_judge
 from policyopt.tasks.sparse import SLIP, running_sums
-from policyopt.training.collect import to_batch
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
+from policyopt.training.rows import to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, random_batch
 from tests.commands import lines, write_rows

@@ -46,7 +46,8 @@ from policyopt.tasks.base import Example, JudgeSpec, Verdict, user
 from policyopt.tasks.diversity import diversity, sentences
 from policyopt.tasks.judges import BadResult, make_judge, read_result
 from policyopt.tasks.structured import judge_json, parse_json, share_present
-from policyopt.training.collect import Held, join, to_batch
+from policyopt.training.collect import Held
+from policyopt.training.rows import join, to_batch
 from tests.batches import dlogp, random_batch, ready
 
 

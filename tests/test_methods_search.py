@@ -31,8 +31,8 @@ from policyopt.rollout.group import Group
 from policyopt.rollout.resumed import ResumedFromBest
 from policyopt.rollout.search import Node, Search
 from policyopt.tasks.base import Verdict
-from policyopt.training.collect import join
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
+from policyopt.training.rows import join
 from policyopt.training.run import run
 from tests.batches import gradients, random_batch, ready
 from tests.commands import lines, write_rows

@@ -30,9 +30,9 @@ from policyopt.rollout.base import Answered, Prompt, Response, Step
 from policyopt.rollout.channel import MAX_BYTES, Folder, Package, Unusable, package
 from policyopt.rollout.swarm import REASONS, Swarm, reads_data
 from policyopt.tasks.base import Example, JudgeSpec, Verdict, user
-from policyopt.training.collect import to_batch
 from policyopt.training.config import Checkpoints, TrainConfig
 from policyopt.training.loop import Trainer
+from policyopt.training.rows import to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, random_batch
 from tests.runs import lines, tiny_run

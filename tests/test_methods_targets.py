@@ -33,8 +33,8 @@ from policyopt.rollout.base import Prompt, Response
 from policyopt.rollout.begun import DatasetReset
 from policyopt.rollout.guided import WithGuide
 from policyopt.rollout.target import SelfExplained, WithReference
-from policyopt.training.collect import join, to_batch
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
+from policyopt.training.rows import join, to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, gradients, poisoned, random_batch, ready
 from tests.commands import lines, write_rows

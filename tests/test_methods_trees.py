@@ -43,9 +43,9 @@ from policyopt.rollout.chain import Chain, cutpoints
 from policyopt.rollout.embed import Embedder, InputEmbeddings
 from policyopt.rollout.tree import Growth, Levels, Tree
 from policyopt.tasks.base import Verdict
-from policyopt.training.collect import join, to_batch
 from policyopt.training.config import Checkpoints
 from policyopt.training.loop import with_replay
+from policyopt.training.rows import join, to_batch
 from policyopt.training.run import run as training_run
 from tests.batches import gradients, random_batch, ready
 from tests.runs import lines, tiny_run

@@ -37,7 +37,7 @@ from policyopt.rollout.group import Group
 from policyopt.rollout.restructure import Restructured
 from policyopt.rollout.rewrite import Kind, PolicyRewriter, ReorderedSum, Rewriter, fenced, stands
 from policyopt.tasks.base import Verdict
-from policyopt.training.collect import to_batch
+from policyopt.training.rows import to_batch
 from tests.batches import dlogp, gradients, random_batch, ready
 from tests.commands import lines, write_rows
 from tests.tiny import load_tiny

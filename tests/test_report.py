@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from policyopt.lens.charts import length_chart, other_charts, sections, written
 from policyopt.lens.report import MAX_SAMPLES, MAX_TEXT, difference, pick_samples, render, wilson, write_report
 from policyopt.training.logging import RunLog, read_run
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = (
     '</script><script>window.pwned = 1</script><!-- <script> <img src=x onerror="window.pwned = 2"> {{ 7 * 7 }} '
     "<style>body{display:none}</style> \u2028 \x00 ' \" & <a href='javascript:window.pwned=3'>"
@@ -273,17 +271,6 @@ def test_hostile_text_stays_text_in_the_source(tmp_path: Path) -> None:
 
 
 # The page in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM} (apt-get install chromium)")
-    with playwright.sync_playwright() as p:
-        found = p.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 class Visit:

@@ -28,7 +28,7 @@ from policyopt.models.logprobs import response_columns, split_model
 from policyopt.rollout.base import Prompt, Response
 from policyopt.rollout.group import GroupWithGreedy
 from policyopt.tasks.base import Verdict
-from policyopt.training.collect import to_batch
+from policyopt.training.rows import to_batch
 from tests.tiny import ENDS, FAMILIES, family_model, load_tiny, token_batch
 
 Request = tuple[tuple[int, ...], int, int, float, tuple[int, ...]]

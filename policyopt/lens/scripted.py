@@ -16,7 +16,7 @@ from policyopt.registry import get_method
 from policyopt.rollout.base import Prompt, Response, Rollout
 from policyopt.rollout.begun import begin
 from policyopt.tasks.base import Verdict
-from policyopt.training.collect import to_batch
+from policyopt.training.rows import to_batch
 
 
 def verdict(accuracy: float, formatted: float = 1.0) -> Verdict:

@@ -60,6 +60,41 @@ class Part:
         return ()
 
 
+class Wrapper(Part):
+    """A part around another one: it reads what that one reads, on the same piece of a batch."""
+
+    around: ClassVar[str] = "inner"
+    """The field that holds the other part, or None where there is none."""
+
+    @property
+    def within(self) -> Part:
+        """The other part."""
+        return getattr(self, self.around) or Part()
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What the part within reads."""
+        return self.within.needs
+
+    @property
+    def unit(self) -> Unit:  # type: ignore[override]
+        """That of the part within."""
+        return self.within.unit
+
+    @property
+    def min_group(self) -> int:  # type: ignore[override]
+        """That of the part within."""
+        return self.within.min_group
+
+    @property
+    def live(self) -> tuple[Statistic, ...]:
+        return self.within.live
+
+    @property
+    def scored(self) -> tuple[Statistic, ...]:
+        return self.within.scored
+
+
 class Statistic(Part):
     """A number per token made from whole next-token distributions, worked out chunk by chunk.
 

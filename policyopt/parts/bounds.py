@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked
-from policyopt.parts.base import Fraction, Level, NonNegative, Part, Positive, Unit, part
+from policyopt.parts.base import Fraction, Level, NonNegative, Part, Positive, Unit, Wrapper, part
 
 
 class Bounds(Part):
@@ -226,7 +226,7 @@ def clip_metrics(ratio: Tensor, advantage: Tensor, low: Tensor, high: Tensor) ->
 
 
 @part
-class Bounded(Part):
+class Bounded(Wrapper):
     """What parts that clip have in common: two distances from 1, and what becomes of them at each token."""
 
     low: NonNegative | None = 0.2
@@ -236,15 +236,7 @@ class Bounded(Part):
     bounds: Bounds = FixedBounds()
     """What becomes of the two distances at each token."""
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What the bounds read."""
-        return self.bounds.needs
-
-    @property
-    def unit(self) -> Unit:  # type: ignore[override]
-        """The unit of the bounds."""
-        return self.bounds.unit
+    around: ClassVar[str] = "bounds"
 
     @property
     def levels(self) -> frozenset[Level]:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from policyopt.batch import Batch, masked
 from policyopt.parts.advantage import Normalise, group_mean, group_sum, moments
-from policyopt.parts.base import Advantage, NonNegative, Positive, Unit, part
+from policyopt.parts.base import Advantage, NonNegative, Positive, Unit, Wrapper, part
 
 
 @part
-class SigmaFilter(Advantage):
+class SigmaFilter(Wrapper, Advantage):
     r"""An advantage standardised over all tokens of the batch, with its outliers set to zero.
 
     .. math:: z = (A - \mu)/\sigma,\qquad A' = z\,[|z| \le k]
@@ -28,17 +28,8 @@ class SigmaFilter(Advantage):
     sigma: Positive = 3.0
     """k."""
 
+    around: ClassVar[str] = "of"
     unit: ClassVar[Unit] = "batch"
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What the advantage before it reads."""
-        return self.of.needs
-
-    @property
-    def min_group(self) -> int:  # type: ignore[override]
-        """That of the advantage before it."""
-        return self.of.min_group
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.filtered(self.of(batch), batch.mask)

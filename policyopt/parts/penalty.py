@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked, masked_mean
-from policyopt.parts.base import NonNegative, Regularizer, Statistic, Unit, part
+from policyopt.parts.base import NonNegative, Regularizer, Unit, Wrapper, part
 from policyopt.parts.regularize import kl_estimate
 from policyopt.parts.select import Selector
 
@@ -37,7 +37,7 @@ def deviation(log_ratio: Tensor, kind: Deviation) -> Tensor:
 
 
 @part
-class Proximal(Regularizer):
+class Proximal(Wrapper, Regularizer):
     r"""A penalty on every token for leaving the policy that sampled it, :math:`c\,f(\log\pi_\theta - \log\pi_{old})`.
 
     f is one of :func:`deviation`; with ``tokens`` it falls on those alone. Sources: chi2, R2VPO, arXiv:2601.03320;
@@ -51,19 +51,7 @@ class Proximal(Regularizer):
     tokens: Selector | None = None
     """Which tokens are held; None for all."""
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What the selector reads."""
-        return self.tokens.needs if self.tokens else frozenset()
-
-    @property
-    def unit(self) -> Unit:  # type: ignore[override]
-        """The selector's."""
-        return self.tokens.unit if self.tokens else "token"
-
-    @property
-    def live(self) -> tuple[Statistic, ...]:
-        return self.tokens.live if self.tokens else ()
+    around: ClassVar[str] = "tokens"
 
     def __call__(self, batch: Batch) -> Tensor:
         found = self.coef * deviation(batch.logp - batch.old_logp, self.deviation)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked_mean
-from policyopt.parts.base import Finite, Fraction, NonNegative, Part, Statistic, Unit, Weight, Whole, part
+from policyopt.parts.base import Finite, Fraction, NonNegative, Part, Statistic, Unit, Weight, Whole, Wrapper, part
 
 Quantity = Literal["entropy", "logp"] | Statistic
 """What tokens are ranked by: a column, or a statistic of the policy being trained."""
@@ -133,7 +133,7 @@ class Mastered(Selector):
 
 
 @part
-class SelectedWeight(Weight):
+class SelectedWeight(Wrapper, Weight):
     """One factor on the tokens that a selector picks, another on the rest. The divisor of the loss counts all tokens."""
 
     tokens: Selector = AboveQuantile()
@@ -143,17 +143,7 @@ class SelectedWeight(Weight):
     outside: NonNegative = 0.0
     """Factor on the others."""
 
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        return self.tokens.needs
-
-    @property
-    def unit(self) -> Unit:  # type: ignore[override]
-        return self.tokens.unit
-
-    @property
-    def live(self) -> tuple[Statistic, ...]:
-        return self.tokens.live
+    around: ClassVar[str] = "tokens"
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return torch.where(self.tokens(batch), self.inside, self.outside).to(log_ratio)

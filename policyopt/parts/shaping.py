@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, masked
-from policyopt.parts.base import Level, Positive, Surrogate, Unit, part
+from policyopt.parts.base import Level, Positive, Surrogate, Wrapper, part
 from policyopt.parts.surrogate import RatioTimesAdvantage
 
 
 @part
-class PolicyShaping(Surrogate):
+class PolicyShaping(Wrapper, Surrogate):
     r"""A bounded function of the probability on auxiliary rows, another surrogate on the others.
 
     .. math:: -f(p_{i,t})\,A,\qquad f(p) = \frac{p}{p + \gamma},\quad p = \pi_\theta(y_{i,t} \mid x, y_{i,<t})
@@ -29,16 +29,6 @@ class PolicyShaping(Surrogate):
     """The probability at which the gradient is largest."""
     inner: Surrogate = RatioTimesAdvantage()
     """The surrogate of rows that the main program drew."""
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What the inner surrogate reads."""
-        return self.inner.needs
-
-    @property
-    def unit(self) -> Unit:  # type: ignore[override]
-        """The inner surrogate's."""
-        return self.inner.unit
 
     @property
     def levels(self) -> frozenset[Level]:  # type: ignore[override]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from policyopt.batch import Batch
 from policyopt.parts.advantage import Normalise, by_source, group_sum
-from policyopt.parts.base import Advantage, Filter, Unit, part
+from policyopt.parts.base import Advantage, Filter, Unit, Wrapper, part
 
 
 def main_rows(batch: Batch) -> Tensor:
@@ -28,28 +28,13 @@ def over_main_rows(f: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
 
 
 @part
-class BySource(Advantage):
+class BySource(Wrapper, Advantage):
     """An advantage within the rows of one source: what a prompt's different programs drew is not compared."""
 
     inner: Advantage = Normalise()
     """How the rows of one source are compared."""
     auxiliary: bool = True
     """Credit the rows of auxiliary programs too; otherwise they have an advantage of 0, and no statistic sees them."""
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What the inner advantage reads."""
-        return self.inner.needs
-
-    @property
-    def unit(self) -> Unit:  # type: ignore[override]
-        """The inner advantage's."""
-        return self.inner.unit
-
-    @property
-    def min_group(self) -> int:  # type: ignore[override]
-        """The inner advantage's."""
-        return self.inner.min_group
 
     def __call__(self, batch: Batch) -> Tensor:
         if not self.auxiliary:

@@ -25,12 +25,13 @@ from policyopt.errors import UserError
 from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
-from policyopt.training.collect import Collector, Drawn, Held, join, to_batch
+from policyopt.training.collect import Collector, Drawn, Held
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.logging import RunLog
 from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.rows import join, to_batch
 
 SKIPS_IN_A_ROW = 3
 

@@ -13,7 +13,7 @@ from policyopt.objective import credit, selected, shaped, token_gradients
 from policyopt.parts.auxiliary import ReplaceByAuxiliary
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method
-from policyopt.training.collect import join
+from policyopt.training.rows import join
 
 PARAMS: Mapping[str, Any] = {"clip_dual": "dual"}
 

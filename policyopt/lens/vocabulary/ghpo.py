@@ -11,7 +11,7 @@ from policyopt.lens.scripted import Script, given_tokens, play, verdict
 from policyopt.methods.guidance.ghpo import ghpo
 from policyopt.objective import credit, shaped
 from policyopt.parts.contrast import row_credit
-from policyopt.training.collect import to_batch
+from policyopt.training.rows import to_batch
 
 
 def _ladder(given: Mapping[str, Any]) -> dict[str, Any]:

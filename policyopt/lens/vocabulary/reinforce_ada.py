@@ -11,7 +11,7 @@ from policyopt.methods.sampling.reinforce_ada import reinforce_ada
 from policyopt.objective import credit, shaped
 from policyopt.rollout.base import Prompt, Response
 from policyopt.tasks.base import Verdict
-from policyopt.training.collect import to_batch, with_baseline
+from policyopt.training.rows import to_batch, with_baseline
 
 STOPS = {"balanced": "balanced", "positive_focused": "positive"}
 

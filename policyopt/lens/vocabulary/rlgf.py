@@ -15,7 +15,7 @@ from policyopt.parts.guided import GuidedValueLoss
 from policyopt.registry import get_method
 from policyopt.rollout.base import Response
 from policyopt.rollout.guided import Setting, WithGuide, finished_by
-from policyopt.training.collect import to_batch
+from policyopt.training.rows import to_batch
 
 COLUMNS = {"source": ("source", "row"), "guided": ("guided", "token")}
 
