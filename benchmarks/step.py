@@ -31,12 +31,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from policyopt.engine.local import LocalEngine
+from policyopt.items import Example, JudgeSpec, user
+from policyopt.judging.pool import JudgePool
 from policyopt.methods import grpo
 from policyopt.models.embedded import Architecture
 from policyopt.models.load import encode_prompt, load_policy
 from policyopt.models.tokenizer import build_tokenizer
-from policyopt.tasks.base import Example, JudgeSpec, user
-from policyopt.tasks.judging import JudgePool
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 
+from policyopt.data import JudgePool, load_task
 from policyopt.engine.sampler import LocalSampler
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import encode_prompt, load_policy
 from policyopt.models.logprobs import response_columns, split_model
 from policyopt.parts import Normalise, PPOClip, SeqMeanTokenMean, TokenRatio
-from policyopt.tasks import JudgePool, load_task
 from policyopt.training.rows import to_batch
 
 PROMPTS, GROUP, STEPS = 16, 8, 30

@@ -7,9 +7,9 @@ draws, it counts what the log should show, and it returns responses.
 from __future__ import annotations
 
 import policyopt as po
-from policyopt.parts.base import Positive, part
-from policyopt.rollout.base import Prompt, Response, Sampler
-from policyopt.rollout.group import Group
+from policyopt.part import Positive, part
+from policyopt.sources.draw import Group
+from policyopt.sources.program import Prompt, Response, Sampler
 
 
 @part

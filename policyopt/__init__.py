@@ -9,14 +9,14 @@ __version__ = "0.1.0"
 
 # Names are loaded at first use: a judge's worker process imports policyopt without paying for torch.
 _HOME = {
-    "Batch": "policyopt.batch",
-    "make_batch": "policyopt.batch",
+    "Batch": "policyopt.rows",
+    "make_batch": "policyopt.rows",
     "Recipe": "policyopt.recipe",
     "get_method": "policyopt.registry",
     "method": "policyopt.registry",
     "train": "policyopt.training.run",
 }
-_MODULES = ("methods", "parts", "tasks", "models", "training", "rollout", "engine", "lens")
+_MODULES = ("methods", "parts", "control", "sources", "data", "judging", "models", "training", "engine", "lens")
 
 __all__ = [*_HOME, *_MODULES]
 

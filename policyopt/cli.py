@@ -333,7 +333,7 @@ def _tasks(args: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from policyopt.tasks import builtin_tasks
+    from policyopt.data import builtin_tasks
 
     console = Console(highlight=False)
     for title, rows in (("built-in tasks", builtin_tasks()), ("your own", OWN_TASKS)):

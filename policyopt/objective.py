@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch
-from policyopt.parts.base import Critic, Filter, Regularizer
+from policyopt.part import Critic, Filter, Regularizer
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch
 
 
 def credit(recipe: Recipe, batch: Batch) -> Batch:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from policyopt.errors import explain, nearest
-from policyopt.parts.base import (
+from policyopt.part import (
     UNITS,
     Advantage,
     Aggregate,
@@ -33,8 +33,8 @@ from policyopt.parts.base import (
     Whole,
     part,
 )
-from policyopt.parts.reference import Frozen
-from policyopt.rollout.base import Rollout
+from policyopt.parts import Frozen
+from policyopt.sources.program import Rollout
 
 R = TypeVar("R")
 
@@ -234,15 +234,15 @@ def _plain(x: Any) -> Any:
 
 def part_classes() -> dict[str, type[Part]]:
     """Every part that can stand in a recipe, by class name (those of a user's own files too, once imported)."""
-    for package in ("policyopt.parts", "policyopt.rollout"):
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            importlib.import_module(f"{package}.{module.name}")
+    for package in ("policyopt.parts", "policyopt.control", "policyopt.sources", "policyopt.methods"):
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            importlib.import_module(module.name)
     found: dict[str, type[Part]] = {}
     stack: list[type[Part]] = [Part]
     while stack:
         cls = stack.pop()
         stack += cls.__subclasses__()
-        abstract = cls.__module__ in ("policyopt.parts.base", "policyopt.rollout.base")
+        abstract = cls.__module__ in ("policyopt.part", "policyopt.sources.program")
         if "__dataclass_fields__" in cls.__dict__ and not abstract:
             found[cls.__name__] = cls
     return found

@@ -65,7 +65,7 @@ def method(
         name = make.__name__.replace("_", "-")
         if name in _METHODS:
             raise ValueError(f"a method called {name!r} exists already, in {_METHODS[name].make.__module__}")
-        family = f"own.{make.__module__}".split(".")[-2].replace("_", "-")
+        family = f"own.own.{make.__module__}".removeprefix("own.own.policyopt.methods.").split(".")[0].replace("_", "-")
         found = Method(make, name, family, parent.name if parent else None, arxiv, code, confidence)
         update_wrapper(found, make, updated=())
         _METHODS[name] = found

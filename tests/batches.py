@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from policyopt.batch import SCORED, TOKEN_COLUMNS, Batch, make_batch
 from policyopt.lens import random_batch as lens
 from policyopt.objective import credit, objective, shaped, token_gradients
-from policyopt.parts.base import Part
+from policyopt.part import Part
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
+from policyopt.rows import SCORED, TOKEN_COLUMNS, Batch, make_batch
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
 LEAVES = ("logp", "entropy", "value")

@@ -20,8 +20,8 @@ import policyopt
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.embedded import random_tiny
-from policyopt.rollout.base import Prompt, Response, Sampler
-from policyopt.rollout.group import Group
+from policyopt.sources.draw import Group
+from policyopt.sources.program import Prompt, Response, Sampler
 from tests.commands import QUICK, Said, contents, lines, write_rows, write_sums
 
 Command = Callable[..., Said]

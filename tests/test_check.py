@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from policyopt.batch import Batch, masked
 from policyopt.lens.check import Finding, Report, check
 from policyopt.lens.check.derivative import TOLERANCE, derivative_error
 from policyopt.lens.check.parts import faults, remarks
@@ -26,10 +25,11 @@ from policyopt.lens.random_batch import ON_DEMAND, declared, random_batch
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.ratio.gspo import gspo
+from policyopt.part import Part, Unit, part
 from policyopt.parts import Advantage, LogProb, Normalise, Ratio, RatioTimesAdvantage, Surrogate
-from policyopt.parts.base import Part, Unit, part
 from policyopt.recipe import Recipe, part_classes
 from policyopt.registry import Method, get_method, methods
+from policyopt.rows import Batch, masked
 from tests.batches import EVERY_METHOD
 from tests.commands import Said
 
@@ -306,10 +306,10 @@ def test_a_batch_has_the_columns_that_are_asked_for_and_no_others() -> None:
 
 HEAD = """
 import torch
-from policyopt.batch import masked, masked_mean
+from policyopt.rows import masked, masked_mean
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import *
-from policyopt.parts.base import part
+from policyopt.part import part
 from policyopt.registry import method
 """
 
@@ -526,13 +526,13 @@ class Halfway(Reference):
     def __call__(self, step):
         return step / 2
 """
-    said = check_text("from policyopt.parts.base import Reference\n" + remembering)
+    said = check_text("from policyopt.part import Reference\n" + remembering)
     assert "Remembering: checked alone: in a plain grpo, advantage (Remembering) needs 'history'" in said.out
     assert "broken: Halfway returns 1.5, where a fraction from 0 to 1 is expected" in said.out
 
 
 STATISTICS = """
-from policyopt.parts.base import Statistic
+from policyopt.part import Statistic
 
 @part
 class Wide(Statistic):

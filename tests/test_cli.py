@@ -24,12 +24,12 @@ from transformers.utils import logging
 
 import policyopt
 from policyopt.cli import main, parse_config
+from policyopt.data import builtin_tasks
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.quiet import quiet
 from policyopt.options import plain
 from policyopt.registry import Method, get_method, methods
-from policyopt.tasks import builtin_tasks
 from policyopt.training.config import Optim, TrainConfig
 from tests.batches import EVERY_METHOD
 from tests.commands import QUICK, Said, contents, lines, write_rows, write_sums

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyopt.data import Task, load_task
 from policyopt.errors import UserError
-from policyopt.tasks import Task, load_task
-from policyopt.tasks.base import JudgeSpec
+from policyopt.items import JudgeSpec
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -339,6 +339,6 @@ def test_a_dataset_that_cannot_be_loaded(monkeypatch) -> None:
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
 def test_number_answers_survive(number) -> None:
-    from policyopt.tasks.dataset import _answer
+    from policyopt.data.dataset import _answer
 
     assert math.isclose(float(_answer("here", number)), number)

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from policyopt.errors import UserError
+from policyopt.items import Example, JudgeSpec, Task, user
 from policyopt.models import warmstart
 from policyopt.models.embedded import Architecture, build_embedded, random_tiny
 from policyopt.models.tokenizer import ALPHABET, END, UNKNOWN, build_tokenizer, encode_prompt
 from policyopt.models.warmstart import WarmStart, warm_start
-from policyopt.tasks.base import Example, JudgeSpec, Task, user
 
 TOKENIZER = build_tokenizer()
 SHAPE = Architecture(hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, inner=64, positions=128)

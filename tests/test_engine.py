@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 
 import policyopt.engine.local as local
-from policyopt.batch import Batch
 from policyopt.engine.local import LocalEngine
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.load import LoRA
 from policyopt.objective import credit, objective, shaped
-from policyopt.parts import KL, ClippedValueLoss, EntropyBonus, LogProb
-from policyopt.parts.base import Surrogate, Unit, part
+from policyopt.part import Surrogate, Unit, part
+from policyopt.parts import ClippedValueLoss, EntropyBonus, LogProb
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
 from policyopt.registry import Method
+from policyopt.rows import Batch
 from policyopt.training.loop import minibatches
 from tests.batches import EVERY_METHOD, with_all_terms
 from tests.tiny import load_tiny, plain_columns, rows_of, token_batch

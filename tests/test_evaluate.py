@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyopt.data import JudgePool
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
+from policyopt.items import Example, JudgeSpec, Verdict, user
 from policyopt.models.load import Policy, load_policy
-from policyopt.rollout.base import Response
-from policyopt.tasks import JudgePool
-from policyopt.tasks.base import Example, JudgeSpec, Verdict, user
+from policyopt.sources.program import Response
 from policyopt.training.evaluate import Evaluator, pass_at_k
 
 # pass@k --------------------------------------------------------------------------------------------------------------

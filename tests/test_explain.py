@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from policyopt.batch import Batch, columns_of
+from policyopt.items import Verdict
 from policyopt.lens import cost
 from policyopt.lens.cost import Passes, measure
 from policyopt.lens.explain import Explanation, differences, explain
@@ -31,11 +31,12 @@ from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.objective import credit, kept, objective, selected, shaped
-from policyopt.parts import KL, EntropyBonus, KLPenalty, PPOClip, TokenMean
-from policyopt.parts.base import Regularizer, Unit, part
+from policyopt.part import Regularizer, Unit, part
+from policyopt.parts import EntropyBonus, KLPenalty, PPOClip, TokenMean
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, part_classes
 from policyopt.registry import Method, methods
-from policyopt.tasks.base import Verdict
+from policyopt.rows import Batch, columns_of
 from policyopt.training.loop import control
 from tests.batches import EVERY_METHOD, held
 from tests.commands import Said
@@ -304,7 +305,7 @@ def test_a_formula_is_cut_at_its_gaps() -> None:
 
 
 def test_markup_of_docstrings() -> None:
-    doc = "The ratio :math:`r_i` of ``low`` (J. Schulman, eq. 7). More of :class:`~policyopt.batch.Batch`.\n\n.. math:: a\n          = b\n\nEnd."
+    doc = "The ratio :math:`r_i` of ``low`` (J. Schulman, eq. 7). More of :class:`~policyopt.rows.Batch`.\n\n.. math:: a\n          = b\n\nEnd."
     assert first_sentence(doc) == "The ratio :math:`r_i` of ``low`` (J. Schulman, eq. 7)."
     assert paragraphs(doc) == (["a = b"], [doc.split("\n\n")[0], "End."])
     assert list(prose("a :math:`x` ``y`` :func:`~p.q`")) == [

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyopt.data import JudgePool, JudgeSpec
 from policyopt.errors import UserError
-from policyopt.tasks import JudgePool, JudgeSpec
-from policyopt.tasks.base import Example, Verdict, user
-from policyopt.tasks.judges import BadResult, check_judge, make_judge, parse_number, read_result
+from policyopt.items import Example, Verdict, user
+from policyopt.judging.judges import BadResult, check_judge, make_judge, parse_number, read_result
 
 HOSTILE = """
 import os, subprocess, sys, time
@@ -207,7 +207,7 @@ class TestPool:
         # The worker hangs in a way that holds the interpreter; with SIGKILL only the kernel can still end it
         limit = 1.0 if ending == signal.SIGKILL else 60.0
         script.write_text(
-            "from policyopt.tasks import JudgePool, JudgeSpec, Example\n"
+            "from policyopt.data import JudgePool, JudgeSpec, Example\n"
             f"pool = JudgePool(JudgeSpec({hostile!r}), timeout={limit}, workers=2)\n"
             "pool.ready()\n"
             f"open({str(note)!r}, 'w').write(' '.join(str(w.process.pid) for w in pool._workers))\n"

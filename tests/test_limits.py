@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.methods.aggregation.luspo import luspo
 from policyopt.methods.baseline.reinforce import reinforce
@@ -18,7 +17,7 @@ from policyopt.methods.baseline.rloo import rloo
 from policyopt.methods.clip.cispo import cispo
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.critic.ppo import ppo
-from policyopt.methods.group.grpo import grpo
+from policyopt.methods.group.grpo import StepNormalise, grpo
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.objective import shaped
 from policyopt.parts import (
@@ -30,11 +29,11 @@ from policyopt.parts import (
     RolloutBaseline,
     SeqMeanTokenMean,
     SeqMeanTokenSum,
-    StepNormalise,
     TokenMean,
     TruncatedRatio,
 )
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch, make_batch
 from tests.batches import BUDGET, TinyPolicy, dlogp, gradients, on_policy, random_batch, ready
 
 same = torch.testing.assert_close

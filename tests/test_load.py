@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
+from policyopt.items import user
 from policyopt.models.embedded import random_tiny
 from policyopt.models.load import LoRA, Policy, load_policy
 from policyopt.models.tokenizer import build_tokenizer, encode_prompt
-from policyopt.tasks.base import user
 
 IDS = torch.arange(6, 40)[None]
 

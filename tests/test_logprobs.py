@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import policyopt.models.logprobs as logprobs
-from policyopt.batch import Batch
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
 from policyopt.models.critic import Critic
 from policyopt.models.load import Policy
 from policyopt.models.logprobs import Chunk, pack, response_columns, split_model
 from policyopt.models.prefix import shared_hidden
+from policyopt.rows import Batch
 from tests.tiny import FAMILIES, family_model, load_tiny, plain_columns, rows_of, token_batch
 
 

@@ -21,16 +21,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import policyopt.training.loop as loop
-from policyopt.batch import Batch
+from policyopt.control import Schedule
 from policyopt.engine.local import LocalEngine, UpdateReport
 from policyopt.errors import UserError
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.remax import remax
 from policyopt.methods.clip.dapo import dapo
-from policyopt.methods.critic.ppo import ppo
+from policyopt.methods.critic.ppo import AdaptiveKL, ppo
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.control import AdaptiveKL, Schedule
 from policyopt.recipe import Recipe, Update
+from policyopt.rows import Batch
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.collect import Collector
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig

@@ -14,48 +14,34 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
+from policyopt.control import Schedule
+from policyopt.data import load_task
+from policyopt.data.prior import PRIORS, with_prior
 from policyopt.errors import UserError
+from policyopt.groups import group_rank
+from policyopt.items import Example, JudgeSpec, Task, Verdict, user
+from policyopt.judging.judges import answer_error, check_judge, make_judge
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.methods.credit.lite_ppo import lite_ppo
 from policyopt.methods.credit.maxrl import maxrl
-from policyopt.methods.credit.pass_at_k import pass_at_k
+from policyopt.methods.credit.pass_at_k import MaxAtK, PassAtK, pass_at_k
 from policyopt.methods.credit.reinforce_plus_plus import reinforce_plus_plus
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.critic.t_ppo import t_ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.reward.open_rs import open_rs
 from policyopt.methods.reward.ppe import ppe
-from policyopt.methods.reward.rmt import rmt
-from policyopt.methods.reward.unlikeliness import unlikeliness
-from policyopt.methods.sampling.dars import dars
-from policyopt.methods.sampling.pf_ppo import pf_ppo
-from policyopt.methods.sampling.reinforce_ada import reinforce_ada
+from policyopt.methods.reward.rmt import TierWeight, rmt
+from policyopt.methods.reward.unlikeliness import RankDiscount, unlikeliness
+from policyopt.methods.sampling.dars import MoreForHard, dars
+from policyopt.methods.sampling.pf_ppo import RankWeight, pf_ppo, weighted_r2
+from policyopt.methods.sampling.reinforce_ada import UntilMixed, reinforce_ada
 from policyopt.objective import kept, shaped
-from policyopt.parts import (
-    GAE,
-    ClippedValueLoss,
-    Correctness,
-    LengthReward,
-    MaxAtK,
-    MixedOutcomes,
-    Normalise,
-    PassAtK,
-    RankDiscount,
-    RankWeight,
-    TierWeight,
-    TokenMean,
-)
-from policyopt.parts.advantage import group_rank
-from policyopt.parts.control import Schedule
-from policyopt.parts.rank import weighted_r2
+from policyopt.parts import ClippedValueLoss, Correctness, LengthReward, MixedOutcomes, Normalise, TokenMean
+from policyopt.parts.advantage.gae import GAE
 from policyopt.recipe import Recipe
-from policyopt.rollout.adaptive import MoreForHard, UntilMixed
-from policyopt.rollout.base import Prompt, Response
-from policyopt.tasks import load_task
-from policyopt.tasks.base import Example, JudgeSpec, Task, Verdict, user
-from policyopt.tasks.judges import answer_error, check_judge, make_judge
-from policyopt.tasks.prior import PRIORS, with_prior
+from policyopt.rows import Batch, make_batch
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.rows import with_baseline
 from tests.batches import dlogp, gradients, random_batch, ready
 

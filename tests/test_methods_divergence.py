@@ -11,58 +11,57 @@ import pytest
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
+from policyopt.control import Schedule
+from policyopt.control.schedule import scheduled
+from policyopt.data import load_task
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
-from policyopt.methods.analysis.alignment_asymptotics import alignment_asymptotics
-from policyopt.methods.analysis.policy_cliff import policy_cliff
-from policyopt.methods.analysis.rl_subnetworks import rl_subnetworks
+from policyopt.judging.judges import make_judge
+from policyopt.methods.analysis.alignment_asymptotics import (
+    BestOf,
+    alignment_asymptotics,
+    best_of,
+    best_of_kl,
+    expected_best,
+    kl,
+    strength_at,
+)
+from policyopt.methods.analysis.policy_cliff import RewardCliff, policy_cliff, soft_policy, stability_bound
+from policyopt.methods.analysis.rl_subnetworks import UpdateSparsity, overlap, rl_subnetworks, sparsity, updated
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.critic.ppo import ppo
-from policyopt.methods.distillation.aligndistil import aligndistil
+from policyopt.methods.distillation.aligndistil import ExtrapolatedKL, aligndistil
 from policyopt.methods.distillation.gkd import gkd
 from policyopt.methods.distillation.kdrl import kdrl
-from policyopt.methods.distillation.otr import otr
+from policyopt.methods.distillation.otr import OneToken, otr, token_key, uniforms
 from policyopt.methods.divergence.grpo_d import grpo_d
-from policyopt.methods.divergence.orpo_chi2 import orpo_chi2
-from policyopt.methods.divergence.rl_as_bayes import rl_as_bayes
+from policyopt.methods.divergence.orpo_chi2 import (
+    OccupancyPenalty,
+    SequenceDivergence,
+    occupancy_distance,
+    orpo_chi2,
+    tamed_expm1,
+    trimmed_mean,
+)
+from policyopt.methods.divergence.rl_as_bayes import (
+    PosteriorGap,
+    PosteriorWeight,
+    log_evidence,
+    regularised_value,
+    rl_as_bayes,
+)
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.embedded import random_tiny
 from policyopt.models.logprobs import split_model
 from policyopt.objective import objective
 from policyopt.parts import RatioTimesAdvantage, TokenMean
-from policyopt.parts.control import Schedule, scheduled
-from policyopt.parts.divergence import (
-    JSD,
-    ExtrapolatedKL,
-    OccupancyPenalty,
-    PosteriorWeight,
-    SequenceDivergence,
-    occupancy_distance,
-    tamed_expm1,
-    trimmed_mean,
-)
-from policyopt.parts.one_token import OneToken, token_key, uniforms
-from policyopt.parts.probe import BestOf, PosteriorGap, RewardCliff, UpdateSparsity, overlap, sparsity, updated
-from policyopt.parts.regularize import KL, kl_estimate
-from policyopt.parts.tilt import (
-    best_of,
-    best_of_kl,
-    expected_best,
-    kl,
-    log_evidence,
-    optimal_set,
-    regularised_value,
-    soft_policy,
-    stability_bound,
-    strength_at,
-    tilt,
-)
+from policyopt.parts.probe.tilt import optimal_set, tilt
+from policyopt.parts.regularizer.kl import KL, kl_estimate
+from policyopt.parts.statistic.jsd import JSD
 from policyopt.recipe import Recipe
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.demonstration import Demonstrated
-from policyopt.tasks import load_task
-from policyopt.tasks.judges import make_judge
+from policyopt.rows import Batch, make_batch
+from policyopt.sources.draw import Demonstrated
+from policyopt.sources.program import Prompt, Response
 from tests.batches import gradients, on_policy, random_batch, ready
 
 

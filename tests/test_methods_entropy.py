@@ -14,32 +14,20 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from policyopt import methods as po
-from policyopt.batch import SCORED, Batch, make_batch
+from policyopt.control import Thermostat
+from policyopt.methods.entropy.aepo import GroupWithAuxiliary, ReplaceByAuxiliary, RewardedAuxiliary
+from policyopt.methods.entropy.dcpo_distribution import LogProbAt, TargetGap, VirtualTemperature
+from policyopt.methods.entropy.epo import EntropyBand, TurnHistory, TwoPhases, two_phases
+from policyopt.methods.entropy.lp_reg import LeastLikely, MinPLogProb, ProxyShield
+from policyopt.methods.entropy.rapo import ForwardKL, RewardTempered
+from policyopt.methods.entropy.siren import EntropyAnchor, FirstValue, NucleusEntropy
+from policyopt.methods.entropy.ulorl import Mastered
 from policyopt.objective import credit, objective, selected
-from policyopt.parts import (
-    AboveQuantile,
-    EntropyAnchor,
-    EntropyBand,
-    EntropyBonus,
-    ForwardKL,
-    LeastLikely,
-    LogProbAt,
-    Mastered,
-    MinPLogProb,
-    NucleusEntropy,
-    PPOClip,
-    ProxyShield,
-    ReplaceByAuxiliary,
-    RewardedAuxiliary,
-    RewardTempered,
-    TokenMean,
-    VirtualTemperature,
-)
-from policyopt.parts.statistic import tempered_logp
-from policyopt.parts.thermostat import FirstValue, TargetGap, Thermostat, TurnHistory, TwoPhases, two_phases
+from policyopt.parts import AboveQuantile, EntropyBonus, PPOClip, TokenMean
+from policyopt.parts.statistic.tempered import tempered_logp
 from policyopt.recipe import Recipe
-from policyopt.rollout.auxiliary import GroupWithAuxiliary
-from policyopt.rollout.base import Prompt, Response
+from policyopt.rows import SCORED, Batch, make_batch
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.loop import control
 from tests.batches import dlogp, gradients, random_batch, ready
 

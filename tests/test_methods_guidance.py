@@ -12,34 +12,32 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from policyopt.batch import Batch
+from policyopt.data import load_task
+from policyopt.data.sparse import SLIP, running_sums
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
-from policyopt.lens.scripted import Script, begun_mask, given_tokens, play, verdict
+from policyopt.judging.judges import make_judge
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.guidance.dr_po import dr_po
 from policyopt.methods.guidance.ghpo import ghpo
-from policyopt.methods.guidance.guide import guide
+from policyopt.methods.guidance.guide import Guided, Superseded, guide
 from policyopt.methods.guidance.keye_vl import keye_vl
-from policyopt.methods.guidance.prefix_rl import prefix_rl
-from policyopt.methods.guidance.scaf_grpo import scaf_grpo
+from policyopt.methods.guidance.prefix_rl import Prefixed, prefix_rl
+from policyopt.methods.guidance.scaf_grpo import Scaffold, scaf_grpo, weakest
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.objective import selected
-from policyopt.parts import Correctness, LogProb, Superseded, TokenMean
+from policyopt.parts import Correctness, LogProb, TokenMean
 from policyopt.recipe import Recipe
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.begun import DatasetReset, Prefixed
-from policyopt.rollout.demonstration import Demonstrated
-from policyopt.rollout.group import Group
-from policyopt.rollout.hint import Guided, Hinted, Redraw, Scaffold, hint_length, weakest
-from policyopt.tasks import load_task
-from policyopt.tasks.judges import make_judge
-from policyopt.tasks.sparse import SLIP, running_sums
+from policyopt.rows import Batch
+from policyopt.sources.draw import DatasetReset, Demonstrated, Group, Hinted, Redraw
+from policyopt.sources.draw.hint import hint_length
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.rows import to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, random_batch
+from tests.cases.words._scripted import Script, begun_mask, given_tokens, play, verdict
 from tests.commands import lines, write_rows
 from tests.tiny import load_tiny
 

@@ -13,39 +13,31 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from policyopt.batch import COMPONENTS, Batch, columns_of, make_batch
+from policyopt.data import load_task
+from policyopt.data.structured import judge_json, parse_json, share_present
 from policyopt.errors import UserError
+from policyopt.items import Example, JudgeSpec, Verdict, user
+from policyopt.judging.diversity import diversity, sentences
+from policyopt.judging.judges import BadResult, make_judge, read_result
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.critic.t_ppo import t_ppo
-from policyopt.methods.exit.brpo_anytime import brpo_anytime
-from policyopt.methods.exit.mrt import mrt
+from policyopt.methods.exit.brpo_anytime import BudgetRelative, brpo_anytime
+from policyopt.methods.exit.mrt import ContinueOrStop, mrt, progress, regret
 from policyopt.methods.exit.s_grpo import s_grpo
 from policyopt.methods.group.grpo import grpo
-from policyopt.methods.judge.cgpo import cgpo
-from policyopt.methods.judge.constrained_rlhf import constrained_rlhf
-from policyopt.methods.judge.mpo_meta import mpo_meta
+from policyopt.methods.judge.cgpo import CalibratedAdvantage, cgpo, first_best
+from policyopt.methods.judge.constrained_rlhf import ConstrainedAdvantage, DualDescent, constrained_rlhf
+from policyopt.methods.judge.mpo_meta import Criterion, Refinement, merge, mpo_meta, within
 from policyopt.methods.judge.multirole_r1 import multirole_r1
 from policyopt.methods.judge.rl_struct import rl_struct
-from policyopt.methods.judge.tulu3 import tulu3
-from policyopt.methods.judge.urpo import urpo
+from policyopt.methods.judge.tulu3 import dpo_loss, implicit_reward, tulu3
+from policyopt.methods.judge.urpo import PlayerAndReferee, kendall_tau, read_scores, urpo
 from policyopt.objective import credit, shaped
 from policyopt.parts import Normalise
-from policyopt.parts.exits import BudgetRelative, progress, regret
-from policyopt.parts.feasible import CalibratedAdvantage, first_best
-from policyopt.parts.lagrange import ConstrainedAdvantage, DualDescent
-from policyopt.parts.preference import dpo_loss, implicit_reward
-from policyopt.parts.rank import kendall_tau
-from policyopt.parts.rubric import Criterion, Refinement, merge, within
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.exits import ContinueOrStop, EarlyExits
-from policyopt.rollout.referee import PlayerAndReferee, read_scores
-from policyopt.rollout.windows import Windows
-from policyopt.tasks import load_task
-from policyopt.tasks.base import Example, JudgeSpec, Verdict, user
-from policyopt.tasks.diversity import diversity, sentences
-from policyopt.tasks.judges import BadResult, make_judge, read_result
-from policyopt.tasks.structured import judge_json, parse_json, share_present
+from policyopt.rows import COMPONENTS, Batch, columns_of, make_batch
+from policyopt.sources.draw import EarlyExits, Windows
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.collect import Held
 from policyopt.training.rows import join, to_batch
 from tests.batches import dlogp, random_batch, ready

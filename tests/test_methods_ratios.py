@@ -11,49 +11,35 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
-from policyopt.methods.clip.bapo import bapo
+from policyopt.methods.clip.bapo import BalancedBounds, bapo
 from policyopt.methods.clip.cispo import cispo
 from policyopt.methods.clip.dapo import dapo
-from policyopt.methods.clip.dcpo_clipping import dcpo_clipping
+from policyopt.methods.clip.dcpo_clipping import ProbabilityBounds, SmoothNormalise, VisitMoments, dcpo_clipping
 from policyopt.methods.clip.dual_clip import dual_clip
-from policyopt.methods.clip.gppo_klear import gppo_klear
-from policyopt.methods.clip.hapo_heterogeneous import hapo_heterogeneous
-from policyopt.methods.clip.stablereinforce import stablereinforce
+from policyopt.methods.clip.gppo_klear import GPPOClip, gppo_klear
+from policyopt.methods.clip.hapo_heterogeneous import EntropyBounds, TokenNormalise, entropy_scale, hapo_heterogeneous
+from policyopt.methods.clip.stablereinforce import SigmaFilter, stablereinforce
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.ratio.dhpo import dhpo
 from policyopt.methods.ratio.gmpo import gmpo
-from policyopt.methods.ratio.grpo_guard import grpo_guard
+from policyopt.methods.ratio.grpo_guard import (
+    CentredRatio,
+    KLFromReference,
+    PositionWeight,
+    gaussian_kl,
+    gaussian_log_ratio,
+    grpo_guard,
+)
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.methods.ratio.minirl import minirl
-from policyopt.methods.ratio.minpro import minpro
+from policyopt.methods.ratio.minpro import PrefixMinRatio, minpro
 from policyopt.methods.ratio.tis import tis
 from policyopt.objective import shaped
-from policyopt.parts import (
-    BalancedBounds,
-    CentredRatio,
-    EntropyBounds,
-    FixedBounds,
-    GPPOClip,
-    LogProb,
-    Normalise,
-    PositionWeight,
-    PPOClip,
-    PrefixMinRatio,
-    ProbabilityBounds,
-    SamplerMismatch,
-    SequenceRatio,
-    SigmaFilter,
-    SmoothNormalise,
-    TokenNormalise,
-    TokenRatio,
-    VisitMoments,
-)
-from policyopt.parts.bounds import entropy_scale
-from policyopt.parts.centred import KLFromReference, gaussian_kl, gaussian_log_ratio
-from policyopt.parts.weight import Mode
+from policyopt.parts import FixedBounds, LogProb, Normalise, PPOClip, SamplerMismatch, SequenceRatio, TokenRatio
+from policyopt.parts.weight.mismatch import Mode
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch, make_batch
 from tests.batches import gradients, on_policy, random_batch, ready
 
 

@@ -14,23 +14,22 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
 from policyopt.engine.local import LocalEngine
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
-from policyopt.methods.critic.oreo import oreo
+from policyopt.items import Verdict
+from policyopt.methods.critic.oreo import Beam, SoftBellman, SoftBellmanValue, action_starts, oreo
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.tree.rest_rl import rest_rl
-from policyopt.parts import ClippedValueLoss, NodeValueLoss, SeqMeanTokenMean, SoftBellman, SoftBellmanValue
-from policyopt.parts.bellman import action_starts
+from policyopt.methods.tree.rest_rl.resumed import ResumedFromBest
+from policyopt.methods.tree.rest_rl.search import Node, Search
+from policyopt.methods.tree.rest_rl.value import NodeValueLoss
+from policyopt.parts import ClippedValueLoss, SeqMeanTokenMean
 from policyopt.recipe import recipe_from_dict
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.beam import Beam
-from policyopt.rollout.group import Group
-from policyopt.rollout.resumed import ResumedFromBest
-from policyopt.rollout.search import Node, Search
-from policyopt.tasks.base import Verdict
+from policyopt.rows import Batch, make_batch
+from policyopt.sources.draw import Group
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.rows import join
 from policyopt.training.run import run

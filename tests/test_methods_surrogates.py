@@ -10,53 +10,46 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
+from policyopt.control import Schedule
+from policyopt.control.schedule import scheduled
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.rloo import rloo
-from policyopt.methods.clip.sapo_soft import sapo_soft
+from policyopt.methods.clip.sapo_soft import SoftGate, sapo_soft
 from policyopt.methods.contrast.copg import copg
-from policyopt.methods.contrast.disco import disco
+from policyopt.methods.contrast.disco import HardNegatives, disco
 from policyopt.methods.contrast.p3o import p3o
-from policyopt.methods.contrast.reg_grpo import reg_grpo
+from policyopt.methods.contrast.reg_grpo import AdvantageRegression, reg_grpo
 from policyopt.methods.contrast.trpa import trpa
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.divergence.mdpo import mdpo
-from policyopt.methods.divergence.r2vpo import r2vpo
-from policyopt.methods.entropy.clip_cov import clip_cov
-from policyopt.methods.entropy.kl_cov import kl_cov
+from policyopt.methods.divergence.r2vpo import DualAscent, r2vpo
+from policyopt.methods.entropy.clip_cov import CovarianceBand, clip_cov
+from policyopt.methods.entropy.kl_cov import TopCovariance, kl_cov
 from policyopt.methods.group.grpo import grpo
-from policyopt.methods.offpolicy.opmd_asymre import opmd_asymre
+from policyopt.methods.offpolicy.opmd_asymre import AdvantageWeight, opmd_asymre
 from policyopt.methods.offpolicy.remix import remix
-from policyopt.methods.offpolicy.vespo import vespo
+from policyopt.methods.offpolicy.vespo import GammaWeight, TrajectoryRatio, vespo
 from policyopt.objective import objective
 from policyopt.parts import (
-    AdvantageRegression,
-    AdvantageWeight,
     ClipMask,
-    CovarianceBand,
-    GammaWeight,
-    HardNegatives,
     Logistic,
     Normalise,
     Pairs,
     Proximal,
     RatioTimesAdvantage,
     Regress,
+    Reset,
     RowScore,
     SeqMeanTokenMean,
-    SoftGate,
     TokenMean,
     TokenRatio,
-    TopCovariance,
-    TrajectoryRatio,
     TrustRegion,
 )
-from policyopt.parts.contrast import row_credit
-from policyopt.parts.control import DualAscent, Schedule, scheduled
-from policyopt.parts.covariance import covariance
-from policyopt.parts.penalty import deviation
-from policyopt.parts.reference import Reset
+from policyopt.parts.regularizer.proximal import deviation
+from policyopt.parts.select.covariance import covariance
+from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch, make_batch
 from tests.batches import dlogp, gradients, on_policy, random_batch, ready
 
 PLAIN = grpo(kl_coef=0.0)

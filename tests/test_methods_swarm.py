@@ -17,19 +17,19 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from policyopt.batch import columns_of
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
+from policyopt.items import Example, JudgeSpec, Verdict, user
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.sampling.sapo_swarm import sapo_swarm
+from policyopt.methods.sampling.sapo_swarm.channel import MAX_BYTES, Folder, Package, Unusable, package
+from policyopt.methods.sampling.sapo_swarm.swarm import REASONS, Swarm, reads_data
 from policyopt.objective import credit
 from policyopt.parts import TokenMean
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.rollout.base import Answered, Prompt, Response, Step
-from policyopt.rollout.channel import MAX_BYTES, Folder, Package, Unusable, package
-from policyopt.rollout.swarm import REASONS, Swarm, reads_data
-from policyopt.tasks.base import Example, JudgeSpec, Verdict, user
+from policyopt.rows import columns_of
+from policyopt.sources.program import Answered, Prompt, Response, Step
 from policyopt.training.config import Checkpoints, TrainConfig
 from policyopt.training.loop import Trainer
 from policyopt.training.rows import to_batch

@@ -12,31 +12,26 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch
+from policyopt.control.schedule import scheduled
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
-from policyopt.lens.scripted import Script, given_tokens, verdict
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
-from policyopt.methods.guidance.rlgf import rlgf
-from policyopt.methods.target.expo import expo
-from policyopt.methods.target.grao import grao
+from policyopt.methods.guidance.rlgf import GuidedValueLoss, WithGuide, rlgf
+from policyopt.methods.target.expo import SelfExplained, expo
+from policyopt.methods.target.grao import AgainstSamples, PromptMean, WithReference, grao
 from policyopt.objective import credit, objective
-from policyopt.parts import Likelihood, LogProb, Normalise, SeqMeanTokenMean
-from policyopt.parts.alignment import AgainstSamples, PromptMean
-from policyopt.parts.contrast import row_credit
-from policyopt.parts.control import scheduled
-from policyopt.parts.guided import GuidedValueLoss
-from policyopt.parts.target import OwnTokens
+from policyopt.parts import Likelihood, LogProb, Normalise, OwnTokens, SeqMeanTokenMean
+from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.begun import DatasetReset
-from policyopt.rollout.guided import WithGuide
-from policyopt.rollout.target import SelfExplained, WithReference
+from policyopt.rows import Batch
+from policyopt.sources.draw import DatasetReset
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.rows import join, to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, gradients, poisoned, random_batch, ready
+from tests.cases.words._scripted import Script, given_tokens, verdict
 from tests.commands import lines, write_rows
 from tests.test_engine import assert_same_for_any_partition, drawn, engine_of
 from tests.tiny import load_tiny

@@ -17,32 +17,25 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
+from policyopt.items import Verdict
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.methods.group.grpo import grpo
-from policyopt.methods.sampling.xrpo import xrpo
-from policyopt.methods.tree.arpo_agentic import arpo_agentic
-from policyopt.methods.tree.rose import rose
-from policyopt.methods.tree.spo_segment import spo_segment
-from policyopt.methods.tree.tempo import tempo
-from policyopt.methods.tree.treepo import treepo
+from policyopt.methods.sampling.xrpo import Allocated, NoveltyAdvantage, xrpo
+from policyopt.methods.tree.arpo_agentic import EntropyJump, SharedAdvantage, arpo_agentic
+from policyopt.methods.tree.rose import SemanticBranching, ShorterAdvantage, rose, semantic_divergence
+from policyopt.methods.tree.spo_segment import Chain, MeanOver, Unlikely, cutpoints, spo_segment
+from policyopt.methods.tree.tempo import prefix_values, tempo
+from policyopt.methods.tree.treepo import Segments, SubtreeAdvantage, repeats, treepo
 from policyopt.objective import credit, selected
-from policyopt.parts import EdgeAdvantage, MeanOver, Normalise, NoveltyAdvantage, ShorterAdvantage, Unlikely
-from policyopt.parts.base import part
-from policyopt.parts.prefix import prefix_values
-from policyopt.parts.semantic import semantic_divergence
-from policyopt.parts.subtree import SharedAdvantage, SubtreeAdvantage
-from policyopt.parts.tree import edge_of, node_values
+from policyopt.part import part
+from policyopt.parts import EdgeAdvantage, Normalise
+from policyopt.parts.advantage.tree import edge_of, node_values
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.rollout.allocate import Allocated
-from policyopt.rollout.base import Prompt, Response, Rollout, Sampler
-from policyopt.rollout.branching import EntropyJump, Segments, SemanticBranching, repeats
-from policyopt.rollout.chain import Chain, cutpoints
-from policyopt.rollout.embed import Embedder, InputEmbeddings
-from policyopt.rollout.tree import Growth, Levels, Tree
-from policyopt.tasks.base import Verdict
+from policyopt.rows import Batch, make_batch
+from policyopt.sources.draw import Embedder, Growth, InputEmbeddings, Levels, Tree
+from policyopt.sources.program import Prompt, Response, Rollout, Sampler
 from policyopt.training.config import Checkpoints
 from policyopt.training.loop import with_replay
 from policyopt.training.rows import join, to_batch

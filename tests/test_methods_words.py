@@ -13,30 +13,36 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from policyopt.batch import make_batch, masked_mean
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
+from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
-from policyopt.methods.guidance.clpo import clpo
-from policyopt.methods.guidance.critique_grpo import critique_grpo
-from policyopt.objective import credit, kept
-from policyopt.parts import (
-    EntropyBonus,
+from policyopt.methods.guidance.clpo import (
+    Kind,
     KLByDifficulty,
-    MixedOutcomes,
-    PolicyShaping,
-    PPOClip,
-    RatioTimesAdvantage,
-    SeqMeanTokenSumNorm,
-    SeqSumTokenSumNorm,
-    TokenMean,
+    PolicyRewriter,
+    ReorderedSum,
+    Restructured,
+    Rewriter,
+    clpo,
+    fenced,
+    stands,
 )
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.critique import FunctionCritique, Refined, SelfCritique, VerdictInWords, pick
-from policyopt.rollout.group import Group
-from policyopt.rollout.restructure import Restructured
-from policyopt.rollout.rewrite import Kind, PolicyRewriter, ReorderedSum, Rewriter, fenced, stands
-from policyopt.tasks.base import Verdict
+from policyopt.methods.guidance.critique_grpo import (
+    FunctionCritique,
+    PolicyShaping,
+    Refined,
+    SelfCritique,
+    SeqSumTokenSumNorm,
+    VerdictInWords,
+    critique_grpo,
+    pick,
+)
+from policyopt.objective import credit, kept
+from policyopt.parts import EntropyBonus, MixedOutcomes, PPOClip, RatioTimesAdvantage, SeqMeanTokenSumNorm, TokenMean
+from policyopt.rows import make_batch, masked_mean
+from policyopt.sources.draw import Group
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.rows import to_batch
 from tests.batches import dlogp, gradients, random_batch, ready
 from tests.commands import lines, write_rows

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
+from policyopt.control import Schedule
+from policyopt.methods.baseline.reinforce import MovingAverage
+from policyopt.methods.critic.ppo import AdaptiveKL
+from policyopt.methods.group.grpo import StepNormalise
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.objective import kept, objective
 from policyopt.parts import (
-    GAE,
     Advantage,
     Aggregate,
     Bounds,
@@ -28,6 +30,7 @@ from policyopt.parts import (
     Critic,
     Filter,
     KLPenalty,
+    Link,
     MixedOutcomes,
     Normalise,
     Part,
@@ -37,18 +40,16 @@ from policyopt.parts import (
     SequenceRatio,
     SequenceRatioPerToken,
     Shape,
-    StepNormalise,
     Surrogate,
     TokenRatio,
     TruncatedRatio,
     Weight,
 )
-from policyopt.parts.contrast import Link
-from policyopt.parts.control import AdaptiveKL, MovingAverage, Schedule
-from policyopt.parts.regularize import kl_estimate
-from policyopt.parts.value import gae
+from policyopt.parts.advantage.gae import GAE, gae
+from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe, part_classes
 from policyopt.registry import Method
+from policyopt.rows import Batch, make_batch
 from tests.batches import (
     BUDGET,
     EVERY_METHOD,
@@ -608,7 +609,7 @@ def test_a_moving_average_never_contains_the_step_that_it_is_used_at() -> None:
 
 def test_filters_of_a_recipe_act_together() -> None:
     from policyopt.methods.clip.dapo import dapo
-    from policyopt.parts import NotTruncated
+    from policyopt.methods.clip.gppo_klear import NotTruncated
 
     batch = random_batch(groups=(2, 3), lengths=(6, 2, 2, 6, 1)).replace(correct=torch.tensor([1.0, 1, 0, 1, 0]))
     both = dapo().replace(filter=(MixedOutcomes(), NotTruncated()))

@@ -13,18 +13,19 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch
-from policyopt.methods.baseline.reinforce import reinforce
+from policyopt.methods.baseline.reinforce import MovingAverage, reinforce
 from policyopt.methods.baseline.remax import remax
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.objective import objective
-from policyopt.parts import GAE, KL, Normalise, PPOClip, RatioTimesAdvantage, RolloutBaseline, Surrogate, TokenMean
-from policyopt.parts.base import Positive, part
-from policyopt.parts.control import MovingAverage
+from policyopt.part import Positive, part
+from policyopt.parts import Normalise, PPOClip, RatioTimesAdvantage, RolloutBaseline, Surrogate, TokenMean
+from policyopt.parts.advantage.gae import GAE
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, part_classes, parts_of, recipe_from_dict
 from policyopt.registry import Method
-from policyopt.rollout.group import Group
+from policyopt.rows import Batch
+from policyopt.sources.draw import Group
 from tests.batches import EVERY_METHOD, gradients, random_batch, ready
 
 

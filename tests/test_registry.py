@@ -79,15 +79,18 @@ def test_a_recipe_carries_the_name_of_its_method(method: Method) -> None:
     assert method().name == method.name
 
 
-def test_every_file_holds_one_method_in_the_folder_of_its_family() -> None:
-    files = {f for f in (PACKAGE / "methods").rglob("*.py") if f.name != "__init__.py"}
+def test_every_page_holds_one_method_in_the_folder_of_its_family() -> None:
+    """A page is a file, or a folder with the method in its ``__init__``."""
+    families = {f.parent for f in (PACKAGE / "methods").glob("*/__init__.py")}
+    pages = {p for family in families for p in family.iterdir() if p.name not in ("__init__.py", "__pycache__")}
     for m in methods().values():
         if not m.make.__module__.startswith("policyopt."):
             continue
-        path = PACKAGE / "methods" / m.family.replace("-", "_") / f"{m.name.replace('-', '_')}.py"
-        assert Path(inspect.getfile(m.make)) == path
-        files.remove(path)
-    assert not files, "files without a method"
+        file = Path(inspect.getfile(m.make))
+        page = file.parent if file.name == "__init__.py" else file
+        assert page == PACKAGE / "methods" / m.family.replace("-", "_") / (m.name.replace("-", "_") + page.suffix)
+        pages.remove(page)
+    assert not pages, "pages without a method"
 
 
 def test_every_family_says_what_its_methods_have_in_common() -> None:

@@ -21,13 +21,13 @@ from policyopt.engine.local import LocalEngine
 from policyopt.engine.prefixes import Prefixes
 from policyopt.engine.sampler import LocalSampler, stream_key, uniforms
 from policyopt.errors import UserError
+from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.embedded import cache_folder
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.logprobs import response_columns, split_model
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.group import GroupWithGreedy
-from policyopt.tasks.base import Verdict
+from policyopt.sources.draw import GroupWithGreedy
+from policyopt.sources.program import Prompt, Response
 from policyopt.training.rows import to_batch
 from tests.tiny import ENDS, FAMILIES, family_model, load_tiny, token_batch
 

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyopt.data import builtin_tasks, load_task
+from policyopt.data.reasoning import held_out
 from policyopt.errors import UserError
+from policyopt.items import Example, Task, user
+from policyopt.judging.answers import answer_line, find_answer
+from policyopt.judging.judges import Judge, make_judge
+from policyopt.judging.reasoning_judge import RUN_BY_LIBRARY, library_judge
 from policyopt.models.embedded import Architecture, build_embedded
 from policyopt.models.warmstart import WarmStart
-from policyopt.tasks import builtin_tasks, load_task
-from policyopt.tasks.answers import answer_line, find_answer
-from policyopt.tasks.base import Example, Task, user
-from policyopt.tasks.judges import Judge, make_judge
-from policyopt.tasks.reasoning import held_out
-from policyopt.tasks.reasoning_judge import RUN_BY_LIBRARY, library_judge
 
 NAMES = ("chain_sum", "countdown", "number_sorting", "simple_equations", "spell_backward")
 
@@ -308,8 +308,8 @@ def test_more_heldout_questions_than_there_are() -> None:
 
 
 def _narrow(heldout: int) -> None:
-    from policyopt.tasks.builtin import BUILTIN
-    from policyopt.tasks.reasoning import reasoning_task
+    from policyopt.data.builtin import BUILTIN
+    from policyopt.data.reasoning import reasoning_task
 
     config = {"min_terms": 1, "max_terms": 1, "min_digits": 1, "max_digits": 1}
     reasoning_task("chain_sum", seed=0, heldout=heldout, builtin=replace(BUILTIN["chain_sum"], config=config))
@@ -317,7 +317,7 @@ def _narrow(heldout: int) -> None:
 
 def test_importing_tasks_is_light() -> None:
     code = (
-        "import sys, policyopt.tasks as t, policyopt.tasks.judging\n"
+        "import sys, policyopt.data as t, policyopt.judging.pool\n"
         "t.builtin_tasks()\n"
         "print([m for m in ('torch', 'transformers', 'reasoning_gym', 'datasets', 'numpy') if m in sys.modules])"
     )

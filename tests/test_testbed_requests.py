@@ -13,22 +13,21 @@ from typing import Any
 import pytest
 import torch
 
+from policyopt.data import Task, load_task
+from policyopt.data.builtin import BUILTIN
+from policyopt.data.requests import Lessons
 from policyopt.errors import UserError
+from policyopt.items import Example, Lesson, user
+from policyopt.judging.judges import make_judge
+from policyopt.methods.guidance.clpo import PolicyRewriter, Restructured, fenced, stands
+from policyopt.methods.guidance.critique_grpo import Refined
+from policyopt.methods.judge.urpo import PlayerAndReferee, read_scores
+from policyopt.methods.target.expo import SelfExplained
 from policyopt.models.embedded import Architecture, build_embedded
 from policyopt.models.tokenizer import build_tokenizer, encode_prompt
 from policyopt.models.warmstart import WarmStart, warm_start
-from policyopt.rollout.base import Prompt, Response
-from policyopt.rollout.critique import Refined
-from policyopt.rollout.group import Group
-from policyopt.rollout.referee import PlayerAndReferee, read_scores
-from policyopt.rollout.restructure import Restructured
-from policyopt.rollout.rewrite import PolicyRewriter, fenced, stands
-from policyopt.rollout.target import SelfExplained
-from policyopt.tasks import Task, load_task
-from policyopt.tasks.base import Example, Lesson, user
-from policyopt.tasks.builtin import BUILTIN
-from policyopt.tasks.judges import make_judge
-from policyopt.tasks.requests import Lessons
+from policyopt.sources.draw import Group
+from policyopt.sources.program import Prompt, Response
 
 TOKENIZER = build_tokenizer()
 SHAPE = Architecture(hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, inner=64, positions=512)

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import policyopt as po
-from policyopt.batch import Batch
 from policyopt.errors import UserError
+from policyopt.part import Advantage, Positive, Unit, part
 from policyopt.parts import LogProb, Normalise, TokenMean, TokenRatio
-from policyopt.parts.base import Advantage, Positive, Unit, part
 from policyopt.recipe import Recipe
-from policyopt.rollout.group import Group
+from policyopt.rows import Batch
+from policyopt.sources.draw import Group
 from policyopt.training.run import Result, evaluate_model, sample_model
 from tests.commands import lines, write_sums
 

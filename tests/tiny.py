@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from policyopt.batch import Batch, make_batch
 from policyopt.models.embedded import random_tiny
 from policyopt.models.load import Policy, load_policy
-from policyopt.parts.base import Statistic
+from policyopt.part import Statistic
+from policyopt.rows import Batch, make_batch
 
 ENDS = (2, *range(90, 102))
 """Thirteen ids end a response, so that an untrained model writes responses of unequal length."""

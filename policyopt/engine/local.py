@@ -10,15 +10,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from policyopt.batch import SCORED, Batch, make_batch, masked
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
 from policyopt.models.critic import Critic
 from policyopt.models.load import Policy, Role
 from policyopt.models.logprobs import response_columns, split_model
 from policyopt.objective import token_gradients
-from policyopt.parts.reference import Frozen
+from policyopt.parts import Frozen
 from policyopt.recipe import Recipe
+from policyopt.rows import SCORED, Batch, make_batch, masked
 
 _MICRO_TOKENS = 16_384
 _SHORT = (torch.bfloat16, torch.float16)

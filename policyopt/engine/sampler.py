@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from policyopt.batch import Batch, make_batch
 from policyopt.engine.prefixes import Prefixes
 from policyopt.engine.slots import Slots
 from policyopt.errors import UserError
 from policyopt.models.load import Policy
 from policyopt.models.logprobs import SplitModel, response_columns, split_model
-from policyopt.rollout.base import Heat, Processor, Response
+from policyopt.rows import Batch, make_batch
+from policyopt.sources.program import Heat, Processor, Response
 
 X = TypeVar("X")
 
@@ -168,7 +168,7 @@ class LocalSampler:
         key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
         processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
     ) -> list[Response]:  # fmt: skip
-        """See :class:`~policyopt.rollout.base.Sampler`. Raises ``ValueError`` for a request that cannot be."""
+        """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be."""
         if n < 1 or (resume is not None and n != 1) or not len(tokens):
             raise ValueError(
                 f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
@@ -196,7 +196,7 @@ class LocalSampler:
 
     async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
         """What the policy thinks of a response that it did not write; what is asked for at the same time is one batch.
-        See :class:`~policyopt.rollout.base.Sampler`."""
+        See :class:`~policyopt.sources.program.Sampler`."""
         loop = asyncio.get_running_loop()
         self._forget_other_loops(loop)
         asked = _Written(tuple(tokens), tuple(written), temperature, loop.create_future())

@@ -9,12 +9,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from policyopt.batch import SCORED, Batch, make_batch
 from policyopt.lens.given import (
     COLUMNS,
     SERIES,
@@ -25,23 +25,24 @@ from policyopt.lens.given import (
     build_recipe,
     number,
 )
-from policyopt.lens.vocabulary import vocabulary
+from policyopt.lens.words import vocabulary
 from policyopt.objective import credit, kept, objective, shaped, token_gradients
+from policyopt.part import Part, Statistic
 from policyopt.parts import Normalise, OverlongPenalty, SequenceRatio
-from policyopt.parts.base import Part, Statistic
-from policyopt.parts.regularize import kl_estimate
-from policyopt.parts.value import token_rewards
+from policyopt.parts.advantage.gae import token_rewards
+from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.registry import Method
+from policyopt.rows import SCORED, Batch, make_batch
 
 
 class Run:
     """One case: every stage is worked out when an expected key asks for it."""
 
-    def __init__(self, method: Method, what: str, given: Mapping[str, Any]) -> None:
+    def __init__(self, method: Method, what: str, given: Mapping[str, Any], words: Path | None = None) -> None:
         self.what, self.given = what, given
         self.params: Mapping[str, Any] = given.get("params") or {}
-        self.words = vocabulary(method.name)
+        self.words = vocabulary(method.name, words)
         self.columns = {**COLUMNS, **self.words.columns}
         self.whole: Mapping[str, Any] | None = None
         """Every expected key at once, where the case is no batch with a loss."""

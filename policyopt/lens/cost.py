@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from policyopt.engine.local import LocalEngine
+from policyopt.items import Example, Verdict, user
 from policyopt.models.embedded import one_thread, random_tiny
 from policyopt.models.load import Policy
 from policyopt.recipe import Recipe
-from policyopt.tasks.base import Example, Verdict, user
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console

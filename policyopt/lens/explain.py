@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policyopt.batch import Batch
 from policyopt.lens.cost import Cost, measure
 from policyopt.lens.formula import first_sentence, paragraphs
 from policyopt.lens.probe_batch import Picture, picture
@@ -17,6 +16,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.options import field_docs
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method, methods
+from policyopt.rows import Batch
 
 
 @dataclass(frozen=True)

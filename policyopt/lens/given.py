@@ -17,17 +17,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
-from policyopt.parts import (
-    Part,
-    SeqMeanTokenMean,
-    SeqMeanTokenSum,
-    SeqMeanTokenSumNorm,
-    StepNormalise,
-    TokenMean,
-)
+from policyopt.methods.group.grpo import StepNormalise
+from policyopt.parts import Part, SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
+from policyopt.rows import Batch, make_batch
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "mask": ("mask", "token"),

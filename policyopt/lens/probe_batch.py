@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policyopt.batch import SCORED, Batch, make_batch
+from policyopt.groups import group_mean
 from policyopt.lens.random_batch import tree
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
-from policyopt.parts.advantage import group_mean
-from policyopt.parts.base import Statistic
+from policyopt.part import Statistic
 from policyopt.recipe import Recipe
+from policyopt.rows import SCORED, Batch, make_batch
 from policyopt.training.loop import control
 
 VOCABULARY = 8

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from policyopt.batch import SCORED, TOKEN_COLUMNS, Batch, make_batch, masked
-from policyopt.parts.base import Statistic
+from policyopt.part import Statistic
+from policyopt.rows import SCORED, TOKEN_COLUMNS, Batch, make_batch, masked
 
 LOGITS = "logits:"
 """Prefix of the keys under which a batch keeps the logits [N, T, V] that it was made from."""

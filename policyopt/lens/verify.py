@@ -14,6 +14,7 @@ import torch
 from policyopt.errors import UserError
 from policyopt.lens.case import Run
 from policyopt.lens.given import Malformed, Unsupported
+from policyopt.lens.words import words_of
 from policyopt.registry import get_method
 
 TOLERANCE = 1e-6
@@ -63,14 +64,16 @@ class Outcome:
         return f"{self.status:11} {self.id}: {self.case}" + (f": {self.reason}" if self.reason else "")
 
 
-def verify_file(path: str | Path) -> list[Outcome]:
+def verify_file(path: str | Path, words: Path | None = None) -> list[Outcome]:
     """Run all cases of a file of the catalogue's schema against the methods that they name.
 
     A case passes when every expected key agrees to a relative error of 1e-6 in float64, and fails when a computed one
     does not. It is unsupported when the library has no such method, or no meaning for a column, hyper-parameter or key.
+    What a method's cases call things is read from the folder ``words`` (unset: see :func:`~policyopt.lens.words.words_of`).
     Raises :class:`~policyopt.errors.UserError`, naming file, case and field, where the file breaks the schema.
     """
-    return [_verify(str(path), raw) for raw in read_cases(path)]
+    folder = words_of(Path(path), words)
+    return [_verify(str(path), raw, folder) for raw in read_cases(path)]
 
 
 def case_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -131,7 +134,7 @@ def _where(path: str, number: int, raw: Any) -> str:
 
 
 @torch.no_grad()
-def _verify(file: str, raw: Mapping[str, Any]) -> Outcome:
+def _verify(file: str, raw: Mapping[str, Any], words: Path | None) -> Outcome:
     details: list[Detail] = []
     missing: list[str] = []
 
@@ -139,7 +142,7 @@ def _verify(file: str, raw: Mapping[str, Any]) -> Outcome:
         return Outcome(file, raw["id"], raw["case"], status, tuple(details), reason)
 
     try:
-        run = Run(get_method(raw["id"]), raw["what"], raw["given"])
+        run = Run(get_method(raw["id"]), raw["what"], raw["given"], words)
         for key, expected in raw["expect"].items():
             try:
                 details.append(compare(key, expected, run.value(key, expected)))

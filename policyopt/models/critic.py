@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policyopt.batch import Batch
 from policyopt.models.logprobs import pack
+from policyopt.rows import Batch
 
 
 class Critic(nn.Module):

@@ -21,11 +21,11 @@ from pydantic import TypeAdapter
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from policyopt.errors import UserError
+from policyopt.items import Task
 from policyopt.models.quiet import quiet
 from policyopt.models.tokenizer import build_tokenizer
 from policyopt.models.warmstart import WARM_START, Progress, WarmStart, warm_start
-from policyopt.parts.base import Count, Positive, part
-from policyopt.tasks.base import Task
+from policyopt.part import Count, Positive, part
 
 FORMAT = 1
 """Raised whenever the code that builds a model changes what it builds."""

@@ -16,11 +16,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
+from policyopt.items import Example
 from policyopt.models.logprobs import SplitModel, split_model
 from policyopt.models.quiet import quiet
 from policyopt.models.tokenizer import encode_prompt
-from policyopt.parts.base import Count, Positive, part
-from policyopt.tasks.base import Example
+from policyopt.part import Count, Positive, part
 
 __all__ = ["LoRA", "Policy", "encode_prompt", "load_policy"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from policyopt.batch import Batch
 from policyopt.errors import UserError
 from policyopt.models.prefix import can_share, shared_hidden
-from policyopt.parts.base import Statistic
+from policyopt.part import Statistic
+from policyopt.rows import Batch
 
 _CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fits pays no recomputation
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from policyopt.batch import Batch
+from policyopt.rows import Batch
 
 WORTH = 0.1
 """Share of the tokens that must be saved: below it a second call of the model costs more than it saves."""

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from policyopt.errors import UserError
+from policyopt.items import Example, Lesson
 from policyopt.models.tokenizer import encode_prompt
-from policyopt.parts.base import Count, Fraction, NonNegative, Positive, part
-from policyopt.tasks.base import Example, Lesson
+from policyopt.part import Count, Fraction, NonNegative, Positive, part
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with the step, the number of steps, and the loss in nats per token."""

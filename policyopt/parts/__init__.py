@@ -1,248 +1,123 @@
-"""The parts: pure mathematics on a batch, no model and no input or output."""
+"""The parts that two papers or more use: pure mathematics on a batch, no model and no input or output."""
 
-from policyopt.parts.advantage import GAE, Normalise, RolloutBaseline, StepNormalise
-from policyopt.parts.aggregate import (
-    SeqMeanTokenMean,
-    SeqMeanTokenSum,
-    SeqMeanTokenSumNorm,
-    SeqSumTokenMean,
-    SeqSumTokenSumNorm,
-    TokenMean,
-)
-from policyopt.parts.alignment import AgainstSamples, Alignment, PromptMean
-from policyopt.parts.auxiliary import ReplaceByAuxiliary, RewardedAuxiliary
-from policyopt.parts.base import (
+from policyopt.part import (
     Advantage,
     Aggregate,
     Controller,
     Critic,
     Filter,
+    Memory,
     Part,
+    Probe,
     Ratio,
+    Reference,
     Regularizer,
     Shape,
+    Statistic,
     Surrogate,
     Weight,
     part,
 )
-from policyopt.parts.bellman import SoftBellman, SoftBellmanValue
-from policyopt.parts.bounds import (
-    BalancedBounds,
-    Bounds,
-    EntropyBounds,
-    FixedBounds,
-    ProbabilityBounds,
-    ProximalBounds,
-)
-from policyopt.parts.centred import CentredRatio
-from policyopt.parts.contrast import (
-    AdvantageRegression,
-    ClippedPair,
-    HardNegatives,
-    Logistic,
-    Pairs,
-    Regress,
-    RowScore,
-)
-from policyopt.parts.covariance import CovarianceBand, TopCovariance
-from policyopt.parts.divergence import (
-    JSD,
-    DistributionLoss,
-    ExtrapolatedKL,
-    NoRatio,
-    NoSurrogate,
-    OccupancyPenalty,
-    PosteriorWeight,
-    SequenceDivergence,
-)
-from policyopt.parts.entropy import EntropyAnchor, EntropyBand
-from policyopt.parts.filter import Credited, MixedOutcomes, NotTruncated
-from policyopt.parts.forward_kl import ForwardKL
-from policyopt.parts.gate import GammaWeight, SoftGate
-from policyopt.parts.guided import GuidedValueLoss
-from policyopt.parts.history import SmoothNormalise, VisitMoments
-from policyopt.parts.likelihood import Likelihood
-from policyopt.parts.novelty import NoveltyAdvantage
-from policyopt.parts.once import MeanOver, Unlikely
-from policyopt.parts.one_token import OneToken
-from policyopt.parts.outlier import SigmaFilter, TokenNormalise
-from policyopt.parts.passk import MaxAtK, PassAtK
-from policyopt.parts.penalty import Proximal, TrustRegion
-from policyopt.parts.prefix import PrefixAdvantage
-from policyopt.parts.probe import BestOf, PosteriorGap, RewardCliff, UpdateSparsity
-from policyopt.parts.rank import RankDiscount, RankWeight
-from policyopt.parts.ratio import (
-    ClampedTokenRatio,
-    PrefixMinRatio,
-    ProximalRatio,
-    SequenceRatio,
-    SequenceRatioPerToken,
-    TokenRatio,
-    TrajectoryRatio,
-)
-from policyopt.parts.regularize import KL, EntropyBonus, KLByDifficulty
-from policyopt.parts.select import AboveQuantile, LeastLikely, Mastered, SelectedWeight
-from policyopt.parts.shape import Consistency, Correctness, KLPenalty, LengthReward, OverlongPenalty, TruncatedReward
-from policyopt.parts.shaping import PolicyShaping
-from policyopt.parts.shield import ProxyShield
-from policyopt.parts.shortest import ShorterAdvantage
-from policyopt.parts.source import BySource, Superseded
-from policyopt.parts.statistic import LogProbAt, MinPLogProb, NucleusEntropy, RewardTempered
-from policyopt.parts.subtree import SharedAdvantage, SubtreeAdvantage
-from policyopt.parts.surrogate import (
-    GeometricMeanClip,
-    GPPOClip,
-    HybridClip,
-    LogProb,
-    PPOClip,
-    RatioTimesAdvantage,
-)
-from policyopt.parts.target import OwnTokens
-from policyopt.parts.tier import TierWeight
-from policyopt.parts.tree import EdgeAdvantage
-from policyopt.parts.value import ClippedValueLoss, NodeValueLoss
-from policyopt.parts.virtual import VirtualTemperature
-from policyopt.parts.weight import (
-    AdvantageWeight,
-    ClipMask,
-    EntropyRedistribution,
-    PositionWeight,
-    SamplerMismatch,
-    TruncatedRatio,
-)
-from policyopt.parts.window import EarlierTokens
+from policyopt.parts.advantage.baseline import RolloutBaseline
+from policyopt.parts.advantage.by_source import BySource
+from policyopt.parts.advantage.gae import GAE
+from policyopt.parts.advantage.normalise import Normalise
+from policyopt.parts.advantage.tree import EdgeAdvantage
+from policyopt.parts.aggregate.means import SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
+from policyopt.parts.aggregate.own import OwnTokens
+from policyopt.parts.critic.value import ClippedValueLoss
+from policyopt.parts.filter.outcomes import MixedOutcomes
+from policyopt.parts.ratio.none import NoRatio
+from policyopt.parts.ratio.sequence import SequenceRatio, SequenceRatioPerToken
+from policyopt.parts.ratio.token import TokenRatio
+from policyopt.parts.reference.following import EMA, Frozen, Reset
+from policyopt.parts.regularizer.distribution import DistributionLoss
+from policyopt.parts.regularizer.entropy import EntropyBonus
+from policyopt.parts.regularizer.kl import KL
+from policyopt.parts.regularizer.likelihood import Likelihood
+from policyopt.parts.regularizer.proximal import Proximal, TrustRegion
+from policyopt.parts.select.tokens import AboveQuantile, Selector
+from policyopt.parts.shape.components import WeightedSum
+from policyopt.parts.shape.correctness import Correctness
+from policyopt.parts.shape.kl import KLPenalty
+from policyopt.parts.shape.length import LengthReward, OverlongPenalty
+from policyopt.parts.shape.truncated import TruncatedReward
+from policyopt.parts.statistic.jsd import JSD
+from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
+from policyopt.parts.surrogate.contrast import Contrast, Link, Logistic, Pairs, Regress, RowScore
+from policyopt.parts.surrogate.none import NoSurrogate
+from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
+from policyopt.parts.surrogate.ppo import PPOClip
+from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
+from policyopt.parts.weight.mismatch import SamplerMismatch
+from policyopt.parts.weight.selected import SelectedWeight
 
 __all__ = [
+    "EMA",
     "GAE",
     "JSD",
     "KL",
     "AboveQuantile",
     "Advantage",
-    "AdvantageRegression",
-    "AdvantageWeight",
-    "AgainstSamples",
     "Aggregate",
-    "Alignment",
-    "BalancedBounds",
-    "BestOf",
+    "Bounded",
     "Bounds",
     "BySource",
-    "CentredRatio",
-    "ClampedTokenRatio",
     "ClipMask",
-    "ClippedPair",
     "ClippedValueLoss",
-    "Consistency",
+    "Contrast",
     "Controller",
     "Correctness",
-    "CovarianceBand",
-    "Credited",
     "Critic",
     "DistributionLoss",
-    "EarlierTokens",
     "EdgeAdvantage",
-    "EntropyAnchor",
-    "EntropyBand",
     "EntropyBonus",
-    "EntropyBounds",
-    "EntropyRedistribution",
-    "ExtrapolatedKL",
     "Filter",
     "FixedBounds",
-    "ForwardKL",
-    "GPPOClip",
-    "GammaWeight",
-    "GeometricMeanClip",
-    "GuidedValueLoss",
-    "HardNegatives",
-    "HybridClip",
-    "KLByDifficulty",
+    "Frozen",
     "KLPenalty",
-    "LeastLikely",
     "LengthReward",
     "Likelihood",
+    "Link",
     "LogProb",
-    "LogProbAt",
     "Logistic",
-    "Mastered",
-    "MaxAtK",
-    "MeanOver",
-    "MinPLogProb",
+    "Memory",
     "MixedOutcomes",
     "NoRatio",
     "NoSurrogate",
-    "NodeValueLoss",
     "Normalise",
-    "NotTruncated",
-    "NoveltyAdvantage",
-    "NucleusEntropy",
-    "OccupancyPenalty",
-    "OneToken",
     "OverlongPenalty",
     "OwnTokens",
     "PPOClip",
     "Pairs",
     "Part",
-    "PassAtK",
-    "PolicyShaping",
-    "PositionWeight",
-    "PosteriorGap",
-    "PosteriorWeight",
-    "PrefixAdvantage",
-    "PrefixMinRatio",
-    "ProbabilityBounds",
-    "PromptMean",
+    "Probe",
     "Proximal",
-    "ProximalBounds",
-    "ProximalRatio",
-    "ProxyShield",
-    "RankDiscount",
-    "RankWeight",
     "Ratio",
     "RatioTimesAdvantage",
+    "Reference",
     "Regress",
     "Regularizer",
-    "ReplaceByAuxiliary",
-    "RewardCliff",
-    "RewardTempered",
-    "RewardedAuxiliary",
+    "Reset",
     "RolloutBaseline",
     "RowScore",
     "SamplerMismatch",
     "SelectedWeight",
+    "Selector",
     "SeqMeanTokenMean",
     "SeqMeanTokenSum",
     "SeqMeanTokenSumNorm",
-    "SeqSumTokenMean",
-    "SeqSumTokenSumNorm",
-    "SequenceDivergence",
     "SequenceRatio",
     "SequenceRatioPerToken",
     "Shape",
-    "SharedAdvantage",
-    "ShorterAdvantage",
-    "SigmaFilter",
-    "SmoothNormalise",
-    "SoftBellman",
-    "SoftBellmanValue",
-    "SoftGate",
-    "StepNormalise",
-    "SubtreeAdvantage",
-    "Superseded",
+    "Statistic",
     "Surrogate",
-    "TierWeight",
     "TokenMean",
-    "TokenNormalise",
     "TokenRatio",
-    "TopCovariance",
-    "TrajectoryRatio",
     "TruncatedRatio",
     "TruncatedReward",
     "TrustRegion",
-    "Unlikely",
-    "UpdateSparsity",
-    "VirtualTemperature",
-    "VisitMoments",
     "Weight",
+    "WeightedSum",
     "part",
 ]

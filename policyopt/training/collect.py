@@ -13,15 +13,15 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from policyopt.batch import Batch
 from policyopt.engine.local import LocalEngine
 from policyopt.errors import UserError
+from policyopt.items import Example, JudgeSpec, Message, Verdict
+from policyopt.judging.pool import JudgePool
 from policyopt.models.load import encode_prompt
 from policyopt.objective import kept, shaped
 from policyopt.recipe import Recipe
-from policyopt.rollout.base import Answered, Prompt, Response, Rollout, Step
-from policyopt.tasks.base import Example, JudgeSpec, Message, Verdict
-from policyopt.tasks.judging import JudgePool
+from policyopt.rows import Batch
+from policyopt.sources.program import Answered, Prompt, Response, Rollout, Step
 from policyopt.training.prompts import PromptStream
 from policyopt.training.rows import join, noise, pad, to_batch, with_baseline
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError
+from policyopt.items import Example, Verdict
+from policyopt.judging.pool import JudgePool
 from policyopt.models.load import Policy, encode_prompt
-from policyopt.rollout.base import Response
-from policyopt.tasks.base import Example, Verdict
-from policyopt.tasks.judging import JudgePool
+from policyopt.sources.program import Response
 from policyopt.training.collect import record
 
 _BLOCK = 64

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from policyopt.batch import Batch, columns_of, make_batch
 from policyopt.engine.local import LocalEngine, UpdateReport
 from policyopt.errors import UserError
 from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
+from policyopt.rows import Batch, columns_of, make_batch
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn, Held
 from policyopt.training.config import TrainConfig

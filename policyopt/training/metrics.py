@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from policyopt.batch import Batch, masked_mean
 from policyopt.engine.local import UpdateReport
-from policyopt.parts.advantage import group_sum
-from policyopt.parts.regularize import kl_estimate
+from policyopt.groups import group_sum
+from policyopt.parts.regularizer.kl import kl_estimate
+from policyopt.rows import Batch, masked_mean
 
 
 def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from policyopt.errors import UserError
+from policyopt.items import Example
 from policyopt.models.load import encode_prompt
-from policyopt.tasks.base import Example
 
 
 class PromptStream:

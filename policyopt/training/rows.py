@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policyopt.batch import COMPONENTS, Batch, columns_of, make_batch
 from policyopt.engine.sampler import stream_key, uniforms
-from policyopt.parts.advantage import group_sum
-from policyopt.rollout.base import Response
-from policyopt.tasks.base import Verdict
+from policyopt.groups import group_sum
+from policyopt.items import Verdict
+from policyopt.rows import COMPONENTS, Batch, columns_of, make_batch
+from policyopt.sources.program import Response
 
 
 def pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, value: float = 0) -> Tensor:

@@ -19,17 +19,17 @@ from pydantic import ValidationError
 from rich.console import Console as RichConsole
 
 from policyopt import __version__
+from policyopt.data import builtin_tasks, load_task
 from policyopt.engine.local import LocalEngine
 from policyopt.engine.sampler import LocalSampler
 from policyopt.errors import UserError, explain
+from policyopt.items import Example, Task, Verdict, user
+from policyopt.judging.pool import JudgePool
 from policyopt.lens.report import write_report
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import DTypeName, Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
 from policyopt.recipe import Recipe
-from policyopt.tasks import builtin_tasks, load_task
-from policyopt.tasks.base import Example, Task, Verdict, user
-from policyopt.tasks.judging import JudgePool
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console

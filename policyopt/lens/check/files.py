@@ -35,7 +35,7 @@ from policyopt.parts import (
 )
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
-from policyopt.rollout.group import GroupWithGreedy
+from policyopt.sources.draw import GroupWithGreedy
 
 PLACES: dict[type[Part], tuple[str, bool]] = {
     Shape: ("shape", True),

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch
 from policyopt.lens.random_batch import declared, random_batch, rescored
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch
 
 SEEDS = (0, 1, 2)
 

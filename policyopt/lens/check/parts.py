@@ -11,13 +11,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch
 from policyopt.errors import explain
 from policyopt.lens.check.derivative import TOLERANCE, derivative_error
 from policyopt.lens.check.sound import EXACT, POISONS, pieces
 from policyopt.lens.random_batch import ON_DEMAND, VOCABULARY, declared, poisoned, random_batch
-from policyopt.parts import SequenceRatio, TokenRatio
-from policyopt.parts.base import (
+from policyopt.part import (
     Advantage,
     Aggregate,
     Critic,
@@ -32,6 +30,8 @@ from policyopt.parts.base import (
     Surrogate,
     Weight,
 )
+from policyopt.parts import SequenceRatio, TokenRatio
+from policyopt.rows import Batch
 
 LIBRARY = Path(__file__).parents[2]
 
@@ -159,7 +159,7 @@ def _raised(error: Exception) -> str:
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     if isinstance(error, NotImplementedError):
         return "has no __call__ of its own, so it does nothing"
-    if any(f.name in ("stat", "scored") and Path(f.filename).name == "batch.py" for f in frames):
+    if any(f.name in ("stat", "scored") and Path(f.filename).name == "rows.py" for f in frames):
         return f"reads a statistic that it lists neither under live nor under scored{where}"
     words = explain(error) if isinstance(error, ValidationError) else str(error)
     return f"raises {type(error).__name__}: {words}{where}"

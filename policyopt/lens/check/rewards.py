@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch
 from policyopt.lens.check.measure import SEEDS, batch_for, deviation, draws, group_size, policy_part, prepared, weights
 from policyopt.lens.check.report import Finding, not_applicable
 from policyopt.recipe import Recipe, parts_of
+from policyopt.rows import Batch
 
 TOLERANCE = 1e-3
 """Relative; loose, because an eps beside a standard deviation is meant to be forgiven. The number is reported."""

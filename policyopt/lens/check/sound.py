@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch
 from policyopt.lens.check.derivative import TOLERANCE, derivative_error
 from policyopt.lens.check.measure import batch_for, draws, gradients, leaves, prepared
 from policyopt.lens.check.report import Finding
 from policyopt.lens.random_batch import poisoned
 from policyopt.objective import objective
-from policyopt.parts.base import Unit
+from policyopt.part import Unit
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch
 
 EXACT = 1e-9
 POISONS = (float("nan"), 1e6)

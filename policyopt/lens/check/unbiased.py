@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from policyopt.batch import Batch, masked
 from policyopt.lens.check.measure import batch_for, policy_part
 from policyopt.lens.check.report import Finding, not_applicable
 from policyopt.lens.check.weights import credited
 from policyopt.lens.random_batch import scores, statistics
 from policyopt.objective import objective
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch, masked
 
 RESPONSES = ((0,), *((a, b) for a in (1, 2) for b in (0, 1, 2)))
 """Three tokens, two steps at most, token 0 ends: seven responses."""

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from policyopt.batch import TOKEN_COLUMNS, Batch
 from policyopt.lens.check.measure import (
     batch_for,
     deviation,
@@ -22,6 +21,7 @@ from policyopt.lens.check.measure import (
 from policyopt.lens.check.report import Finding, not_applicable
 from policyopt.objective import credit, shaped
 from policyopt.recipe import Recipe
+from policyopt.rows import TOKEN_COLUMNS, Batch
 
 LENGTHS = (8, 16, 32, 64)
 EXACT = 1e-6

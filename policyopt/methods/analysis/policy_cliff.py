@@ -2,11 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
-from policyopt.parts import EntropyBonus
-from policyopt.parts.probe import RewardCliff
+from policyopt.part import NonNegative, Positive, Probe, part
+from policyopt.parts import EntropyBonus, Normalise
+from policyopt.parts.probe.tilt import optimal_set, tilt
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import make_batch
+
+
+@part
+class RewardCliff(Probe):
+    r"""How far credit and the soft optimum jump when a tie between the best responses is broken by a tiny reward.
+
+    The first of the best responses to each prompt gets ``epsilon`` more. Logs ``cliff/ties``, the share of prompts with
+    several best responses; ``cliff/advantage`` and ``cliff/centred``, the mean change of the group-normalised and of the
+    mean-centred advantage; and ``cliff/policy``, the change in L1 of :math:`\mathrm{softmax}(r/\alpha)`, at most
+    :math:`\epsilon/\alpha`. Source: after arXiv:2507.20150.
+    """
+
+    epsilon: Positive = 1e-3
+    """The reward that breaks ties."""
+    alpha: Positive = 0.1
+    """Temperature of the soft optimum."""
+    tie: NonNegative = 1e-9
+    """Rewards that differ by no more are equal."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})  # samples are only scored for probes that say so
+
+    def samples(self, reward: Tensor, log_ratio: Tensor) -> dict[str, float]:
+        reward = reward.double()
+        best = optimal_set(reward, self.tie)
+        broken = reward + self.epsilon * (best & (best.cumsum(1) == 1))
+
+        def moved(by: Callable[[Tensor], Tensor]) -> float:
+            return float((by(broken) - by(reward)).abs().mean())
+
+        return {
+            "cliff/ties": float((best.sum(1) > 1).double().mean()),
+            "cliff/advantage": moved(lambda r: advantages(Normalise(), r)),
+            "cliff/centred": moved(lambda r: advantages(Normalise(scale="none"), r)),
+            "cliff/policy": moved(lambda r: soft_policy(r, self.alpha)) * reward.shape[1],
+        }
+
+
+def advantages(part: Normalise, reward: Tensor) -> Tensor:
+    """The advantage of each response, [P, K], from the rewards of K responses to each of P prompts."""
+    group = torch.arange(len(reward), device=reward.device).repeat_interleave(reward.shape[1])
+    rows = reward.flatten()
+    return part(make_batch(mask=torch.ones_like(rows)[:, None], reward=rows, group=group))[:, 0].view_as(reward)
+
+
+def soft_policy(value: Tensor, alpha: float) -> Tensor:
+    r"""The optimum of :math:`E_\pi[Q] + \alpha H(\pi)`, :math:`\mathrm{softmax}(Q/\alpha)`.
+
+    Another Q' moves it by at most :math:`\|Q - Q'\|_\infty/\alpha` in L1, and it gives away at most
+    :math:`\alpha\log n` of the largest value.
+    """
+    return tilt(torch.ones_like(value), value, 1 / alpha)
+
+
+def stability_bound(change: Tensor, alpha: float) -> Tensor:
+    """How far, in L1, the soft policy can move at most when its values change by ``change`` [..., n]."""
+    return change.abs().amax(-1) / alpha
+
+
+def effective_reward(weights: Tensor, rewards: Tensor) -> Tensor:
+    """One reward from K of them, [..., n]: weights [..., K], rewards [K, n]."""
+    return weights @ rewards
 
 
 @method(parent=dr_grpo, arxiv="2507.20150", confidence="abstract")
@@ -26,7 +95,7 @@ def policy_cliff(
     Where several answers tie, the best policy jumps at the smallest change of the reward; an entropy term (alpha) makes
     the map from rewards to policies continuous, at the price of that much reward. Group-normalised advantages repeat the
     cliff: an epsilon between equal rewards becomes an advantage of full size; mean-centred ones (Dr. GRPO) stay small.
-    Both are measured at evaluations (:class:`~policyopt.parts.probe.RewardCliff`); ``--task ties:EPSILON`` is a testbed
+    Both are measured at evaluations (:class:`~policyopt.methods.analysis.policy_cliff.RewardCliff`); ``--task ties:EPSILON`` is a testbed
     whose questions have several right answers, one of them worth epsilon more. The paper is theory, known here from its
     abstract: the bounds are elementary, the recipe is ours.
     """

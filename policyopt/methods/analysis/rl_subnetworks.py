@@ -2,12 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.probe import UpdateSparsity
+from policyopt.part import NonNegative, Probe, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+
+# Of parameters -------------------------------------------------------------------------------------------------------
+
+
+def updated(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
+    """Which weights moved by more than ``tolerance``, boolean."""
+    return (after - before).abs() > tolerance
+
+
+def sparsity(moved: Tensor) -> Tensor:
+    """The share of weights that did not move; 1 of none."""
+    return 1 - moved.double().sum() / max(1, moved.numel())
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    r"""The share of the weights in the mask ``a`` that are in ``b`` too, :math:`|a \cap b|/|a|`.
+
+    One-sided, and :func:`density` of ``b`` by chance; NaN where ``a`` is empty.
+    """
+    return (a & b).double().sum() / a.double().sum()
+
+
+def density(mask: Tensor) -> Tensor:
+    """The share of the weights that are in the mask."""
+    return 1 - sparsity(mask)
+
+
+def subnetwork_gradient(gradient: Tensor, moved: Tensor) -> Tensor:
+    """The gradient with which only the weights in the mask ``moved`` are trained: 0 elsewhere, whatever stood there."""
+    return torch.where(moved, gradient, torch.zeros_like(gradient))
+
+
+def update_rank(before: Tensor, after: Tensor) -> float:
+    """Numerical rank of the change of a matrix, over the largest that it can have."""
+    change = (after - before).float()
+    return float(torch.linalg.matrix_rank(change)) / min(change.shape)
+
+
+@part
+class UpdateSparsity(Probe):
+    r"""Which share of the parameters has not moved since the start, :math:`1 - \frac1n\sum_j 1[|\theta_j - \theta^0_j| > \epsilon]`.
+
+    Logs ``sparsity/all`` and one number for each kind of tensor (``sparsity/q_proj``: the last but one piece of its
+    name), with ``rank`` also ``sparsity/rank``, the mean relative rank of the updates of matrices. The precision is part
+    of the claim: in float32 nearly every weight moves a little. Source: arXiv:2505.11711 (bfloat16, 1e-5).
+    """
+
+    tolerance: NonNegative = 1e-5
+    """epsilon: a weight has moved if it differs by more."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """What both are rounded to before they are compared."""
+    rank: bool = False
+    """Also measure the rank of the updates, which costs a decomposition of every matrix."""
+
+    def parameters(self, now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
+        kinds: dict[str, list[Tensor]] = {}
+        ranks: list[float] = []
+        for name, before in start.items():
+            moved = updated(self._rounded(before), self._rounded(now[name]), self.tolerance).flatten()
+            for kind in ("all", ([name, *name.split(".")])[-2]):
+                kinds.setdefault(kind, []).append(moved)
+            if self.rank and before.dim() == 2:
+                ranks.append(update_rank(before, now[name]))
+        found = {f"sparsity/{kind}": float(sparsity(torch.cat(moved))) for kind, moved in kinds.items()}
+        return found | ({"sparsity/rank": sum(ranks) / len(ranks)} if ranks else {})
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32).float()
 
 
 @method(parent=grpo, arxiv="2505.11711", confidence="recalled")

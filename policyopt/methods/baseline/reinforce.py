@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from policyopt.parts import KL, LogProb, Normalise, SeqMeanTokenSum, TokenRatio
-from policyopt.parts.base import Controller
-from policyopt.parts.control import MovingAverage
+from policyopt.part import Controller, Fraction, part
+from policyopt.parts import LogProb, Normalise, SeqMeanTokenSum, TokenRatio
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.group import Group
+from policyopt.sources.draw import Group
+
+
+@part
+class MovingAverage(Controller):
+    r"""Keep a field at the moving average of a metric of earlier steps, :math:`b \leftarrow \mu b + (1-\mu)\,m`.
+
+    The value used at a step never contains that step, so as a baseline it leaves the gradient unbiased (Williams 1992).
+    """
+
+    field: str = "advantage.baseline"
+    """Path of the field."""
+    metric: str = "reward/mean"
+    """What is averaged."""
+    momentum: Fraction = 0.9
+    """mu."""
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        if self.metric not in metrics:
+            return recipe, state
+        value = self.momentum * recipe.get(self.field) + (1 - self.momentum) * metrics[self.metric]
+        return recipe.set(self.field, value), state
+
 
 Baseline = Literal["none", "constant", "moving-average", "batch-mean", "group-mean"]
+
+
 _CENTRE: dict[str, Any] = {"moving-average": "constant", "batch-mean": "batch", "group-mean": "group"}
 
 

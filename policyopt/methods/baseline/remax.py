@@ -6,7 +6,7 @@ from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.parts import KLPenalty, RolloutBaseline, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.group import GroupWithGreedy
+from policyopt.sources.draw import GroupWithGreedy
 
 
 @method(parent=reinforce, arxiv="2310.10505", code="liziniu/ReMax", confidence="code")

@@ -6,7 +6,7 @@ from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.parts import KLPenalty, Normalise
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.group import Group
+from policyopt.sources.draw import Group
 
 
 @method(parent=reinforce, arxiv="2402.14740", confidence="secondary")

@@ -6,7 +6,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness, MixedOutcomes, OverlongPenalty, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rollout.group import Group
+from policyopt.sources.draw import Group
 
 
 @method(parent=grpo, arxiv="2503.14476", code="verl-project/verl-recipe", confidence="paper")

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import GPPOClip, Likelihood, NotTruncated, TokenMean
+from policyopt.part import Filter, NonNegative, part
+from policyopt.parts import Likelihood, PPOClip, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class NotTruncated(Filter):
+    """Leave out responses that were cut off at the budget (overlong filtering; DAPO, arXiv:2503.14476, section 3.4)."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return batch.truncated < 0.5
+
+
+@part
+class GPPOClip(PPOClip):
+    r"""The clipped surrogate whose clipped tokens keep the gradient that they have at the bound.
+
+    .. math:: -\tilde r A,\qquad \tilde r = \beta_{high}\,hi\,\frac{r}{sg[r]}\ (A > 0, r > hi),\quad
+              \beta_{low}\,lo\,\frac{r}{sg[r]}\ (A < 0, r < lo),\quad r \text{ elsewhere}
+
+    With both beta 1 its value is PPO's on every token. Beyond ``dual`` a bad token has no gradient. Source: GPPO,
+    arXiv:2508.07629, and the authors' code (suu990901/KlearReasoner). Our reading: beta scales the value too.
+    """
+
+    beta_low: NonNegative = 1.0
+    """Factor on bad tokens below the lower bound; 0 silences them."""
+    beta_high: NonNegative = 1.0
+    """Factor on good tokens above the upper bound; 0 silences them."""
+
+    def counted(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        low, high = self.window(log_ratio, batch)
+        ratio, advantage = log_ratio.exp(), batch.advantage
+        alive = (log_ratio - log_ratio.detach()).exp()  # 1, with the gradient of the log-ratio
+        kept = torch.where((advantage > 0) & (ratio > high), self.beta_high * high * alive, ratio)
+        kept = torch.where((advantage < 0) & (ratio < low), self.beta_low * low * alive, kept)
+        return kept if self.dual is None else torch.where(advantage < 0, kept.clamp(max=self.dual), kept)
 
 
 @method(parent=grpo, arxiv="2508.07629", code="suu990901/KlearReasoner", confidence="code")

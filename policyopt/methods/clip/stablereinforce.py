@@ -2,20 +2,90 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from policyopt.groups import moments
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.parts import (
-    ClampedTokenRatio,
-    Consistency,
-    Correctness,
-    KLPenalty,
-    PPOClip,
-    SeqMeanTokenMean,
-    SigmaFilter,
-)
-from policyopt.parts.base import Shape
+from policyopt.part import Advantage, Finite, Positive, Ratio, Shape, Unit, Wrapper, part
+from policyopt.parts import Correctness, KLPenalty, Normalise, PPOClip, SeqMeanTokenMean, TokenRatio
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.group import Group
+from policyopt.rows import Batch, masked
+from policyopt.sources.draw import Group
+
+
+@part
+class SigmaFilter(Wrapper, Advantage):
+    r"""An advantage standardised over all tokens of the batch, with its outliers set to zero.
+
+    .. math:: z = (A - \mu)/\sigma,\qquad A' = z\,[|z| \le k]
+
+    Population standard deviation; what remains is not standardised again. Below 11 tokens nothing can lie beyond 3
+    sigma. Source: StableReinforce, arXiv:2505.02835, section 3 (the authors' code compares z with the mean of A plus
+    and minus 3).
+    """
+
+    of: Advantage = Normalise(centre="none", scale="none", gamma=1.0)
+    """The advantage before it."""
+    sigma: Positive = 3.0
+    """k."""
+
+    around: ClassVar[str] = "of"
+    unit: ClassVar[Unit] = "batch"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.filtered(self.of(batch), batch.mask)
+
+    def filtered(self, advantage: Tensor, mask: Tensor) -> Tensor:
+        """A' of an advantage, both [N, T]."""
+        advantage = masked(advantage, mask)
+        mean, variance = moments(advantage, mask, ddof=0)
+        z = (advantage - mean) / variance.clamp(min=1e-8).sqrt()
+        return torch.where(z.abs() <= self.sigma, z, 0.0) * mask
+
+
+@part
+class ClampedTokenRatio(Ratio):
+    r"""The token ratio with its logarithm clamped before it is exponentiated.
+
+    .. math:: \log r_{i,t} = \mathrm{clip}\big(\log\pi_\theta(y_{i,t}) - \log\pi_{old}(y_{i,t}),\, \log d_{min}, \log d_{max}\big)
+
+    A token beyond has no gradient, and its ratio stays finite. Source: StableReinforce, arXiv:2505.02835, and the
+    authors' code (yfzhang114/r1_reward).
+    """
+
+    ratio_min: Positive = 1e-3
+    """d_min."""
+    ratio_max: Positive = 1e3
+    """d_max."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return TokenRatio()(batch).clamp(math.log(self.ratio_min), math.log(self.ratio_max))
+
+
+@part
+class Consistency(Shape):
+    r"""A bonus for right answers that follow from the reasoning before them, :math:`R \leftarrow R + c\,[right]\,k`.
+
+    k is the column ``consistency``: 1 where a judge finds that they agree, 0 where it does not (-1 in the released
+    code). Without such a judge nothing changes. Source: StableReinforce, arXiv:2505.02835, section 3.
+    """
+
+    coef: Finite = 0.5
+    """c."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"correct"})
+
+    def __call__(self, batch: Batch) -> Batch:
+        if batch.consistency is None:
+            return batch
+        return batch.replace(
+            reward=batch.reward + self.coef * (batch.correct > 0.5).to(batch.reward) * batch.consistency
+        )
 
 
 @method(parent=reinforce, arxiv="2505.02835", code="yfzhang114/r1_reward", confidence="code")

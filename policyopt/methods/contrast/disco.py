@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_max, group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import HardNegatives, Normalise, RowScore, TrustRegion
+from policyopt.part import Positive, Unit, part
+from policyopt.parts import Contrast, Normalise, RowScore, TrustRegion
+from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+# Positives against negatives -----------------------------------------------------------------------------------------
+
+
+@part
+class HardNegatives(Contrast):
+    r"""Each good response against the bad ones of its prompt, those with the highest scores first.
+
+    .. math:: L = -\frac1Q\sum_q \frac{1}{|P_q|}\sum_{i\in P_q}\Big(s_i - \tau\log\frac{1}{|N_q|}\sum_{j\in N_q} e^{s_j/\tau}\Big)
+
+    P_q and N_q are the responses of prompt q with an advantage above and below 0; a prompt without either adds 0, but
+    counts in Q, the number of prompts. The weight of a prompt does not depend on its accuracy. Source: DisCO,
+    arXiv:2505.12366.
+    """
+
+    score: RowScore = RowScore(reduce="mean")
+    """The number that stands for a response."""
+    tau: Positive | None = 10.0
+    """tau; None takes the plain mean of the negatives (tau without bound)."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def rows(self, batch: Batch) -> Tensor:
+        score, credit, group = self.score(batch), row_credit(batch), batch.group
+        good, bad = (credit > 0).to(score), (credit < 0).to(score)
+        scale = group_sum(good, group).clamp(min=1) * len(group.unique()) / len(group)
+        counts = (good > 0) & (group_sum(bad, group) > 0)
+        return torch.where(counts, (self.negative(score, bad, group) - score) / scale, 0.0)
+
+    def negative(self, score: Tensor, bad: Tensor, group: Tensor) -> Tensor:
+        """The score that the good responses of each row's prompt are held against, [N]; 0 where there is none."""
+        count = group_sum(bad, group)
+        if self.tau is None:
+            return group_sum(bad * score, group) / count.clamp(min=1)
+        top = group_max(torch.where(bad > 0, score.detach(), -math.inf), group)
+        top = torch.where(count > 0, top, 0.0)  # taken out of the sum, so that no exponential overflows
+        shifted = torch.where(bad > 0, (score - top) / self.tau, -math.inf).exp()
+        total = torch.where(count > 0, group_sum(shifted, group), 1.0)
+        return torch.where(count > 0, top + self.tau * (total / count.clamp(min=1)).log(), 0.0)
 
 
 @method(parent=grpo, arxiv="2505.12366", code="Optimization-AI/DisCO", confidence="code")

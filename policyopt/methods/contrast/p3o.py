@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
+from torch import Tensor
+
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import ClippedPair, Normalise, Pairs, RowScore, SeqMeanTokenMean
+from policyopt.part import NonNegative, part
+from policyopt.parts import Link, Normalise, Pairs, RowScore, SeqMeanTokenMean
+from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+BOUND = 20.0
+"""Log-ratios of whole responses are held to plus and minus this before they become ratios."""
+
+
+@part
+class ClippedPair(Link):
+    r"""PPO's minimum for a pair whose advantage is the difference, :math:`d = A_1 - A_2`; the scores are log-ratios.
+
+    .. math:: \text{separate:}\quad -\tfrac12\big[sg(\rho_2)\min(d\rho_1, d\,\mathrm{clip}(\rho_1)) + sg(\rho_1)\min(-d\rho_2, -d\,\mathrm{clip}(\rho_2))\big]
+
+    .. math:: \text{joint:}\quad -\tfrac12\,sg(\rho_1\rho_2)\min(d x, d\,\mathrm{clip}(x, -\epsilon, \epsilon)),\qquad x = \log\rho_1 - \log\rho_2
+
+    Both have the gradient :math:`-\frac d2\nabla\log\frac{\pi(y_1)}{\pi(y_2)}` on-policy. Separately, one side may be clipped while the
+    other still learns. Source: P3O, arXiv:2310.00212. Our reading: where the gradient stops, and the factor 1/2.
+    """
+
+    clip: NonNegative | None = 0.2
+    """epsilon; None clips nothing."""
+    joint: bool = False
+    """Clip the difference of the log-ratios, rather than each ratio."""
+
+    def __call__(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
+        credit, bound = row_credit(batch), math.inf if self.clip is None else self.clip
+        gain = credit[better] - credit[worse]  # never negative: the minimum is reached from above
+        log1, log2 = (score[i].clamp(-BOUND, BOUND) for i in (better, worse))
+        one, two = log1.exp(), log2.exp()
+        if self.joint:
+            return -0.5 * (one * two).detach() * gain * (log1 - log2).clamp(max=bound)
+        up, down = one.clamp(max=1 + bound), two.clamp(min=1 - bound)
+        return -0.5 * gain * (two.detach() * up - one.detach() * down)
 
 
 @method(parent=ppo, arxiv="2310.00212", confidence="recalled")

@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import AdvantageRegression
+from policyopt.part import NonNegative, Positive, Unit, part
+from policyopt.parts import Contrast, RowScore
+from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+# Regression ----------------------------------------------------------------------------------------------------------
+
+
+@part
+class AdvantageRegression(Contrast):
+    r"""The advantage, predicted by how the policy has moved, and the squared error of the prediction.
+
+    .. math:: (A_i - \hat A_i)^2,\qquad \hat A_i = \frac{s_i - \mathrm{mean}(s)}{\max(\mathrm{std}(s), \sigma) + \epsilon}
+
+    Mean and std run over the responses to one prompt, with their gradients: only the direction of the scores is fitted,
+    not their size. Below ``floor`` the scale is that constant. Source: Reg-GRPO, arXiv:2506.07464. Our reading: ddof 1,
+    and the floor, without which the first step on a batch divides by eps.
+    """
+
+    score: RowScore = RowScore(against="old")
+    """The number that stands for a response."""
+    eps: NonNegative = 1e-6
+    """epsilon."""
+    floor: Positive = 1e-2
+    """sigma, in nats per response."""
+
+    unit: ClassVar[Unit] = "group"
+    min_group: ClassVar[int] = 2
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """The predicted advantage of each row, [N]."""
+        score, size = self.score(batch), group_sum(torch.ones_like(batch.mask[:, 0]), batch.group)
+        centred = score - group_sum(score, batch.group) / size
+        variance = group_sum(centred**2, batch.group) / (size - 1).clamp(min=1)
+        return centred / (variance.clamp(min=self.floor**2).sqrt() + self.eps)
+
+    def rows(self, batch: Batch) -> Tensor:
+        return (row_credit(batch) - self.predicted(batch)) ** 2
 
 
 @method(parent=grpo, arxiv="2506.07464", code="mlvlab/DeepVideoR1", confidence="paper")
@@ -20,7 +63,7 @@ def reg_grpo(kl_coef: float = 0.04, floor: float = 1e-2, epochs: int = 2, group_
     scale is that constant, so the first step on a batch is a policy gradient. beta = ``kl_coef``. Source: eq. 8 of the
     paper, as far as its text could be read. Our reading: the floor, ddof 1, sums over tokens; beta is GRPO's. Hints for
     hard and noise for easy prompts belong to the curriculum; how hard a prompt is:
-    :func:`policyopt.parts.advantage.difficulty`.
+    :func:`policyopt.methods.guidance.clpo.difficulty`.
     """
     return grpo(kl_coef=kl_coef, epochs=epochs, group_size=group_size).replace(
         surrogate=AdvantageRegression(floor=floor)

@@ -2,12 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_rank, group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import Correctness, MaxAtK, PassAtK
+from policyopt.part import Advantage, Count, NonNegative, Unit, part
+from policyopt.parts import Correctness
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+def choose_ratio(some: Tensor, all: Tensor, k: int) -> Tensor:
+    r"""The probability :math:`\binom{some}{k} / \binom{all}{k}` that k of ``all`` drawn without replacement lie among
+    ``some`` of them; where there are fewer than k, all are drawn."""
+    out = torch.ones_like(some)
+    for j in range(k):
+        drawn = (some - j).clamp(min=0) / (all - j).clamp(min=1)
+        out = torch.where(all > j, out * drawn, out)
+    return out
+
+
+@part
+class PassAtK(Advantage):
+    r"""The group-normalised advantage of pass@k, in closed form over all subsets of k responses to a prompt.
+
+    .. math:: \bar R = 1 - \binom{n-c}{k} \Big/ \binom nk,\quad \sigma = \sqrt{\bar R(1-\bar R)},\quad
+              A_{right} = \frac{1-\bar R}{\sigma+\epsilon},\quad
+              A_{wrong} = \frac{1 - \bar R - \binom{n-c-1}{k-1} / \binom{n-1}{k-1}}{\sigma+\epsilon}
+
+    n responses to the prompt, c of them right (their reward is above 0). The advantages of a group add up to 0.
+    Source: Pass@k Training, arXiv:2508.10751, and the authors' code (RUCAIBox/Passk_Training).
+    """
+
+    k: Count = 4
+    """Size of the subsets; 1 is GRPO with a standard deviation of ddof 0."""
+    eps: NonNegative = 1e-6
+    """Added to the standard deviation."""
+
+    unit: ClassVar[Unit] = "group"
+    min_group: ClassVar[int] = 2
+
+    def __call__(self, batch: Batch) -> Tensor:
+        right = (batch.total_reward() > 0).to(batch.mask)
+        n, c = group_sum(torch.ones_like(right), batch.group), group_sum(right, batch.group)
+        none = choose_ratio(n - c, n, self.k)
+        others = choose_ratio((n - c - 1).clamp(min=0), n - 1, self.k - 1)
+        advantage = torch.where(right > 0, none, none - others) / ((none * (1 - none)).sqrt() + self.eps)
+        return advantage[:, None] * batch.mask
+
+
+@part
+class MaxAtK(Advantage):
+    r"""The gradient of the best reward among k responses, for any rewards (PKPO).
+
+    .. math:: s_i = \binom nk^{-1} \sum_{I \ni i,\,|I|=k} \max_I R,\qquad A_i = n\,s_i
+
+    The objective averages over responses, hence the factor n. With ``leave_one_out`` the best of the others is
+    subtracted inside the sum, which changes no expectation, and only a response that is the best of some subset has
+    weight. A prompt with fewer than k responses has subsets of all of them. Source: PKPO, arXiv:2505.15201.
+    """
+
+    k: Count = 4
+    """Size of the subsets."""
+    leave_one_out: bool = True
+    """Subtract the best of the other k - 1 (LOO minus one)."""
+
+    unit: ClassVar[Unit] = "group"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        size = group_sum(torch.ones_like(batch.reward), batch.group)
+        return (size * self.weights(batch))[:, None] * batch.mask
+
+    def weights(self, batch: Batch) -> Tensor:
+        """s [N]: weights for a sum over the responses to a prompt."""
+        reward, rank = batch.total_reward(), group_rank(batch.total_reward(), batch.group)
+        out = torch.zeros_like(reward)
+        for g in batch.group.unique():
+            rows = (batch.group == g).nonzero()[:, 0]
+            rows = rows[rank[rows].argsort()]
+            out[rows] = self._sorted(reward[rows])
+        return out
+
+    def _sorted(self, reward: Tensor) -> Tensor:
+        """The weights of one group whose rewards rise."""
+        n = torch.tensor(float(len(reward)), dtype=reward.dtype, device=reward.device)
+        k, below = min(self.k, len(reward)), torch.arange(len(reward), device=reward.device).to(reward)
+        # Of all subsets: the share in which a row is the best; in which it is the best and a given lower row is in it.
+        alone = k / n * choose_ratio(below, n - 1, k - 1)
+        above = k * (k - 1) / (n * (n - 1).clamp(min=1)) * choose_ratio((below - 1).clamp(min=0), n - 2, k - 2)
+        if not self.leave_one_out:
+            return alone * reward + (above * reward).flip(0).cumsum(0).flip(0) - above * reward
+        if k == 1:
+            return reward / n
+        # The second best of a subset whose best is row i is row j < i in this share of all subsets.
+        second = k * (k - 1) / (n * (n - 1).clamp(min=1)) * choose_ratio(below, n - 2, k - 2)
+        return reward * (second.cumsum(0) - second) - ((second * reward).cumsum(0) - second * reward)
 
 
 @method(parent=grpo, arxiv="2508.10751", code="RUCAIBox/Passk_Training", confidence="code")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import KL, KLPenalty, Normalise
-from policyopt.parts.regularize import Estimator
+from policyopt.parts import KLPenalty, Normalise
+from policyopt.parts.regularizer.kl import KL, Estimator
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 

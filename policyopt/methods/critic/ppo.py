@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.parts import GAE, ClippedValueLoss, EntropyBonus, KLPenalty, PPOClip, TokenMean
-from policyopt.parts.control import AdaptiveKL
+from policyopt.part import Controller, Positive, part
+from policyopt.parts import ClippedValueLoss, EntropyBonus, KLPenalty, PPOClip, TokenMean
+from policyopt.parts.advantage.gae import GAE
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+
+
+@part
+class AdaptiveKL(Controller):
+    r"""Move a KL coefficient so that the measured KL approaches a target.
+
+    .. math:: e = \mathrm{clip}(KL / target - 1, \pm c),\qquad \beta \leftarrow \beta\,(1 + e\,n / horizon)
+
+    n is the number of responses of the step. Source: Ziegler et al., arXiv:1909.08593, section 2.2.
+    """
+
+    field: str = "shape.0.coef"
+    """Path of the coefficient."""
+    target: Positive = 6.0
+    """Wanted KL per response, in nats."""
+    horizon: Positive = 10_000
+    """Responses over which the coefficient can change by a factor of about ``1 + c``."""
+    clip: Positive = 0.2
+    """Bound c on the proportional error."""
+    metric: str = "kl/ref_response"
+    """Where the KL is read."""
+
+    def updated(self, coef: float, kl: float, responses: float) -> float:
+        """The coefficient after ``responses`` responses with a mean KL of ``kl``."""
+        error = min(max(kl / self.target - 1, -self.clip), self.clip)
+        return coef * (1 + error * responses / self.horizon)
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        if self.metric not in metrics:
+            return recipe, state
+        coef = self.updated(recipe.get(self.field), metrics[self.metric], metrics["responses"])
+        return recipe.set(self.field, coef), state
 
 
 @method(parent=reinforce, arxiv="1707.06347", code="openai/lm-human-preferences", confidence="secondary")

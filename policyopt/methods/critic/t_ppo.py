@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import GAE, ClippedValueLoss, EarlierTokens, TruncatedReward
-from policyopt.parts.select import SelectedWeight
+from policyopt.part import Unit, part
+from policyopt.parts import ClippedValueLoss, SelectedWeight, Selector, TruncatedReward
+from policyopt.parts.advantage.gae import GAE
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.windows import Windows
+from policyopt.rows import Batch
+from policyopt.sources.draw import Windows
+
+
+@part
+class EarlierTokens(Selector):
+    """The tokens of earlier windows: an update has been made on them already.
+
+    Reads ``new_from``, the index [N] of each row's first new token; without it all tokens are new. Muted by a
+    ``SelectedWeight``, every token trains the policy once. Source: T-PPO, arXiv:2506.15050 (token filter).
+    """
+
+    unit: ClassVar[Unit] = "row"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.new_from is None:
+            return torch.zeros_like(batch.mask, dtype=torch.bool)
+        position = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+        return batch.mask.bool() & (position < batch.new_from[:, None])
 
 
 @method(parent=ppo, arxiv="2506.15050", confidence="secondary")

@@ -6,18 +6,20 @@ from typing import Literal
 
 from policyopt.parts import (
     Correctness,
+    DistributionLoss,
     KLPenalty,
+    NoRatio,
     Normalise,
+    NoSurrogate,
     RatioTimesAdvantage,
     SeqMeanTokenMean,
     TokenMean,
     TokenRatio,
 )
-from policyopt.parts.divergence import JSD, DistributionLoss, NoRatio, NoSurrogate
+from policyopt.parts.statistic.jsd import JSD
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.demonstration import Demonstrated
-from policyopt.rollout.group import Group
+from policyopt.sources.draw import Demonstrated, Group
 
 
 @method(arxiv="2306.13649", confidence="secondary")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from policyopt.control import Schedule
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import KL, RatioTimesAdvantage, TokenMean
-from policyopt.parts.control import Schedule
+from policyopt.parts import RatioTimesAdvantage, TokenMean
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 

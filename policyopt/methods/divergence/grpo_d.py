@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from policyopt.control import Schedule
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import KL, Correctness
-from policyopt.parts.control import Schedule
+from policyopt.parts import Correctness
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from policyopt.control import Schedule
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import Proximal, RatioTimesAdvantage
-from policyopt.parts.control import Schedule
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from policyopt.methods.group.grpo import grpo
+from policyopt.part import Controller, Finite, Positive, part
 from policyopt.parts import Proximal, RatioTimesAdvantage, TokenMean
-from policyopt.parts.control import DualAscent
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+
+
+@part
+class DualAscent(Controller):
+    r"""A Lagrange multiplier that learns to hold a metric at or below a limit.
+
+    .. math:: \lambda \leftarrow \max\big(0,\; \lambda + \eta\,(m - limit)\big)
+
+    While the metric lies below the limit, the multiplier falls to 0 and stays there. Source: projected gradient ascent on
+    the dual; R2VPO, arXiv:2601.03320 (the variance of the ratio). Our reading: one step per batch, with the mean of the
+    metric over the updates on it.
+    """
+
+    field: str = "regularizers.0.coef"
+    """Path of the multiplier."""
+    metric: str = "proximal/chi2"
+    """What is held down."""
+    limit: Finite = 0.01
+    """Where it is held."""
+    lr: Positive = 0.1
+    """eta."""
+
+    def updated(self, multiplier: float, measured: float) -> float:
+        """The multiplier after a measurement."""
+        return max(0.0, multiplier + self.lr * (measured - self.limit))
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        if self.metric not in metrics:
+            return recipe, state
+        return recipe.set(self.field, self.updated(recipe.get(self.field), metrics[self.metric])), state
 
 
 @method(parent=grpo, arxiv="2601.03320", confidence="secondary")

@@ -2,14 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_max, group_sum
 from policyopt.methods.baseline.reinforce import reinforce
+from policyopt.part import Advantage, Positive, Probe, Unit, part
 from policyopt.parts import KLPenalty
-from policyopt.parts.divergence import PosteriorWeight
-from policyopt.parts.probe import PosteriorGap
+from policyopt.parts.probe.tilt import kl
+from policyopt.parts.ratio.sequence import sequence_log_ratio
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class PosteriorWeight(Advantage):
+    r"""How much likelier each response is under the posterior than under the policy that sampled it.
+
+    .. math:: A_i = \frac{\pi^*(y_i)}{\pi_{old}(y_i)},\qquad \pi^*(y) \propto \pi_{ref}(y)\,e^{R(y)/\beta}
+
+    With the score-function loss it descends :math:`KL(\pi^*\|\pi_\theta)`, which covers all of the posterior where a KL
+    penalty in the reward descends :math:`KL(\pi_\theta\|\pi^*)`. The normaliser is the mean over the responses to the same
+    prompt, so the weights of a group have mean 1. Source: arXiv:2205.11275, section 4 (distributional control).
+    """
+
+    beta: Positive = 0.1
+    """beta: reward worth one nat."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
+    unit: ClassVar[Unit] = "group"
+    min_group: ClassVar[int] = 2
+
+    def __call__(self, batch: Batch) -> Tensor:
+        u = sequence_log_ratio(batch.old_logp, batch.ref_logp, batch.mask)
+        log_weight = batch.total_reward() / self.beta - u
+        weight = (log_weight - group_max(log_weight, batch.group)).exp()
+        mean = group_sum(weight, batch.group) / group_sum(torch.ones_like(weight), batch.group)
+        return (weight / mean)[:, None] * batch.mask
+
+
+@part
+class PosteriorGap(Probe):
+    r"""How far the policy is from the posterior that KL-regularised RL aims at, :math:`\pi^* \propto \pi_{ref}\,e^{r/\beta}`.
+
+    Logs per prompt, averaged: ``posterior/objective`` :math:`E[r] - \beta\,KL(\pi\|\pi_{ref})`; ``posterior/log_evidence``,
+    :math:`\log Z` from the weights :math:`e^{r/\beta - u}` of the samples, u their log-ratio; ``posterior/gap``
+    :math:`\log Z - J/\beta`, an estimate of :math:`KL(\pi\|\pi^*)` that is never negative; and ``posterior/ess``, the effective
+    share of the samples, 1 at the posterior. Source: arXiv:2205.11275.
+    """
+
+    beta: Positive = 0.1
+    """beta."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
+
+    def samples(self, reward: Tensor, log_ratio: Tensor) -> dict[str, float]:
+        log_weight = (reward / self.beta - log_ratio).double()
+        size = log_weight.shape[1]
+        evidence = log_weight.logsumexp(1) - math.log(size)
+        gap = evidence - log_weight.mean(1)
+        ess = 1 / (log_weight.softmax(1) ** 2).sum(1) / size
+        return {
+            "posterior/objective": self.beta * float(log_weight.mean()),
+            "posterior/log_evidence": float(evidence.mean()),
+            "posterior/gap": float(gap.mean()),
+            "posterior/ess": float(ess.mean()),
+        }
+
+
+def regularised_value(policy: Tensor, base: Tensor, reward: Tensor, beta: float) -> Tensor:
+    r"""The objective :math:`E_\pi[r] - \beta\,KL(\pi\|p)`, [...]; over beta, a lower bound on the log-evidence."""
+    return (policy * reward).sum(-1) - beta * kl(policy, base)
+
+
+def log_evidence(base: Tensor, reward: Tensor, beta: float) -> Tensor:
+    r""":math:`\log Z = \log\sum_y p(y)\,e^{r(y)/\beta}`, [...]; beta times it is the largest possible objective."""
+    return (base.log() + reward / beta).logsumexp(-1)
 
 
 @method(parent=reinforce, arxiv="2205.11275", confidence="recalled")

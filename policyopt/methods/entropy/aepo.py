@@ -2,13 +2,113 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from policyopt.control import Thermostat
+from policyopt.groups import by_source
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import PPOClip, TokenMean
-from policyopt.parts.auxiliary import ReplaceByAuxiliary, RewardedAuxiliary
-from policyopt.parts.thermostat import Thermostat
+from policyopt.part import Count, Filter, Finite, Fraction, Positive, Unit, Whole, part
+from policyopt.parts import Normalise, PPOClip, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rollout.auxiliary import GroupWithAuxiliary
+from policyopt.rows import Batch
+from policyopt.sources.draw import Group
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+@part
+class RewardedAuxiliary(Normalise):
+    r"""The usual advantage on rows of the main program; on auxiliary rows a constant if theirs is large enough, else 0.
+
+    The auxiliary responses to a prompt are a group of their own. With a constant the surrogate is a likelihood term on
+    rewarded answers. Source: AEPO, arXiv:2510.08141, and the authors' code (597358816/AEPO), where it is 1.
+    """
+
+    constant: Positive = 1.0
+    """Advantage of a rewarded auxiliary row."""
+    threshold: Finite = 0.05
+    """Advantage in their own group that auxiliary rows must exceed."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.source is None:
+            return super().__call__(batch)
+        advantage = super().__call__(batch.replace(group=by_source(batch)))
+        rewarded = self.constant * (advantage > self.threshold).to(advantage)
+        return torch.where((batch.source > 0)[:, None], rewarded, advantage) * batch.mask
+
+
+@part
+class ReplaceByAuxiliary(Filter):
+    r"""Take rewarded auxiliary rows in the place of as many rows of the main program.
+
+    n = floor(share * min(limit, available)) auxiliary rows with positive advantage replace n rows of the main program;
+    all other auxiliary rows go. Source: AEPO, arXiv:2510.08141, the authors' code (597358816/AEPO); the paper's
+    coefficient on the auxiliary term is n over the number of rows. Our reading: which n is left to the random numbers
+    that came with the rows, where the code takes the first ones; so it does here where a batch has no such numbers.
+    """
+
+    limit: Whole = 60
+    """Most rows to replace."""
+    share: Fraction = 1.0
+    """Part of what is available that is used; a controller may move it."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"noise"})
+    unit: ClassVar[Unit] = "batch"
+
+    def used(self, available: int) -> int:
+        """n."""
+        return int(self.share * min(self.limit, available))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.source is None:
+            return torch.ones_like(batch.mask[:, 0], dtype=torch.bool)
+        main = batch.source == 0
+        rewarded = ~main & ((batch.advantage > 0) & batch.mask.bool()).any(-1)
+        n = min(self.used(int(rewarded.sum())), int(main.sum()))
+        turn = torch.arange(len(main), device=main.device) if batch.noise is None else batch.noise[:, 0]
+        return (main & ~first(main, turn, n)) | first(rewarded, turn, n)
+
+
+def first(rows: Tensor, turn: Tensor, n: int) -> Tensor:
+    """Of some rows, boolean [N], the ``n`` whose turn [N] comes first."""
+    order = torch.where(rows, turn.double(), torch.inf).argsort(stable=True)
+    return rows & torch.zeros_like(rows).index_fill(0, order[:n], True)
+
+
+@part
+class GroupWithAuxiliary(Group):
+    """A group, and for every ``every``-th prompt as many auxiliary responses at a temperature of their own.
+
+    Auxiliary rows have ``source`` 1. Their log-probabilities are those of the main temperature: the policy that is
+    trained is asked for what a hotter or colder copy of it wrote. Source: AEPO, arXiv:2510.08141, and the authors' code
+    (597358816/AEPO), where they answer the first quarter of the prompts.
+    """
+
+    auxiliary_temperature: Annotated[float, Field(gt=0, le=10)] = 1.2
+    """Sampling temperature of the auxiliary responses; a controller may move it."""
+    every: Count = 4
+    """One prompt in so many has them."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rollout_logp"})
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        if prompt.key[-1] % self.every:
+            return await super().draw(prompt, sampler)
+        main, auxiliary = await asyncio.gather(
+            super().draw(prompt, sampler),
+            sampler.generate(
+                prompt.tokens, n=self.size, max_tokens=prompt.budget, temperature=self.auxiliary_temperature,
+                key=(*prompt.key, -1),
+            ),
+        )  # fmt: skip
+        for response in auxiliary:
+            response.source, response.temperature = 1, self.temperature
+        return [*main, *auxiliary]
 
 
 @method(parent=grpo, arxiv="2510.08141", code="597358816/AEPO", confidence="code")

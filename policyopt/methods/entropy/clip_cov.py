@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
+from torch import Tensor
+
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import CovarianceBand, TokenMean
-from policyopt.parts.select import SelectedWeight
+from policyopt.part import Finite, Fraction, NonNegative, Unit, part
+from policyopt.parts import SelectedWeight, Selector, TokenMean
+from policyopt.parts.select.covariance import covariance, largest, quota
+from policyopt.parts.surrogate.bounds import clip_metrics
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class CovarianceBand(Selector):
+    r"""A random :math:`\max(1, \lfloor q\,n \rfloor)` of the tokens whose :func:`covariance` lies inside a band.
+
+    Tokens that PPO's bounds clip have no gradient anyway and are not drawn. The draw takes the largest of the random
+    numbers that came with the batch (``noise``), so it is the same for any order of rows. Source: Clip-Cov,
+    arXiv:2505.22617.
+    """
+
+    fraction: Fraction = 2e-4
+    """q, a share of all tokens; 0 picks none."""
+    above: Finite = 1.0
+    """The band's lower end."""
+    below: Finite = 5.0
+    """The band's upper end."""
+    low: NonNegative | None = 1.0
+    """PPO's lower distance from 1; None for no lower bound."""
+    high: NonNegative | None = 1.0
+    """PPO's upper distance from 1; None for no upper bound."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"noise"})
+    unit: ClassVar[Unit] = "batch"
+
+    def eligible(self, batch: Batch) -> Tensor:
+        """The tokens that may be drawn, boolean [N, T]."""
+        low, high = (batch.logp.new_tensor(math.inf if x is None else x) for x in (self.low, self.high))
+        clipped = clip_metrics((batch.logp - batch.old_logp).exp(), batch.advantage, 1 - low, 1 + high)
+        found = covariance(batch)
+        inside = (found > self.above) & (found < self.below)
+        return batch.mask.bool() & inside & (clipped["clip/low"] + clipped["clip/high"] == 0)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return largest(batch.noise, self.eligible(batch), quota(self.fraction, batch))
 
 
 @method(parent=grpo, arxiv="2505.22617", code="PRIME-RL/Entropy-Mechanism-of-RL", confidence="code")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyopt.methods.clip.dapo import dapo
-from policyopt.parts.select import AboveQuantile, SelectedWeight
+from policyopt.parts import AboveQuantile, SelectedWeight
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 

@@ -2,14 +2,148 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts.base import Controller
-from policyopt.parts.entropy import EntropyBand
-from policyopt.parts.thermostat import TurnHistory, TwoPhases
+from policyopt.part import Controller, Count, NonNegative, Regularizer, Unit, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch, masked_mean
+
+
+@part
+class EntropyBand(Regularizer):
+    r"""An entropy bonus, less a penalty on tokens whose entropy leaves a band around the mean of earlier steps.
+
+    .. math:: -\lambda\,(H_{i,t} - c\,w\,P_{i,t}),\qquad
+              P = 0 \text{ where } \kappa_l \bar H_{u_i} < H_{i,t} < \kappa_r \bar H_{u_i},\ \text{else } \alpha
+
+    u_i is the environment turn of the row (0 in tasks with one turn) and H-bar_u the ``history`` of that turn, a field
+    that a controller keeps. The penalty exists only in mini-batches that reach turn ``max_turns // 2``, and is 0 for
+    turns without history. ``indicator`` is the published form: a constant, so it moves the reported loss and no
+    parameter. ``hinge`` acts: alpha times the distance to the band. Source: EPO, arXiv:2509.22576, and the authors'
+    code (WujiangXu/EPO), where it is decided by micro-batch.
+    """
+
+    coef: NonNegative = 0.001
+    """lambda."""
+    smooth: NonNegative = 1.0
+    """c."""
+    low: NonNegative = 0.5
+    """kappa_l: lower edge of the band over the historical mean."""
+    high: NonNegative = 1.5
+    """kappa_r: upper edge of the band over the historical mean."""
+    alpha: NonNegative = 0.1
+    """Height (indicator) or slope (hinge) of the penalty."""
+    phase: NonNegative = 1.0
+    """w; a controller may move it."""
+    history: tuple[NonNegative, ...] = ()
+    """Mean entropy of each turn over the steps before; a controller keeps it."""
+    max_turns: Count = 1
+    """Most turns of an episode."""
+    level: Literal["token", "sequence"] = "token"
+    """Whether the entropy of a token or the mean of its row is held against the band."""
+    form: Literal["indicator", "hinge"] = "indicator"
+    """Shape of the penalty."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
+    unit: ClassVar[Unit] = "batch"
+
+    def applied(self, batch: Batch) -> bool:
+        """Whether the mini-batch reaches far enough into episodes for the penalty."""
+        return bool((turns(batch) >= self.max_turns // 2).any())
+
+    def penalty(self, batch: Batch) -> Tensor:
+        """w P, [N, T]; 0 on padding."""
+        turn, known = turns(batch), turns(batch) < len(self.history)
+        if not (self.history and self.applied(batch)):
+            return torch.zeros_like(batch.mask)
+        centre = batch.mask.new_tensor(self.history)[turn.clamp(max=len(self.history) - 1)][:, None]
+        entropy = batch.entropy
+        if self.level == "sequence":
+            entropy = masked_mean(entropy, batch.mask, dim=-1, keepdim=True).expand_as(entropy)
+        if self.form == "hinge":
+            out = (entropy - self.high * centre).clamp(min=0) + (self.low * centre - entropy).clamp(min=0)
+        else:
+            out = ((entropy <= self.low * centre) | (entropy >= self.high * centre)).to(batch.mask)
+        return torch.where(batch.mask.bool() & known[:, None], self.phase * self.alpha * out, 0.0)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return -self.coef * (batch.entropy - self.smooth * self.penalty(batch))
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        """For each turn u ``turn/u/share`` of the tokens, and ``turn/u/entropy``: its mean times that share."""
+        found = {"entropy/outside": (self.penalty(batch) > 0).to(batch.mask)}
+        for u in range(self.max_turns):
+            here = (turns(batch) == u).to(batch.mask)[:, None].expand_as(batch.mask)
+            found |= {f"turn/{u}/share": here, f"turn/{u}/entropy": here * batch.entropy}
+        return found
+
+
+def turns(batch: Batch) -> Tensor:
+    """[N] the environment turn of each row; 0 where the task has no turns."""
+    return torch.zeros_like(batch.mask[:, 0], dtype=torch.long) if batch.turn is None else batch.turn.long()
+
+
+def two_phases(step: float, steps: int, drop: float = 0.2, rate: float = 2.0, decay: float = 3.0) -> float:
+    r"""A slow decline over the first half of a run and a fast one over the second, with a step between them.
+
+    .. math:: w = 1 - d\,(1 - e^{-r s/h})\ (s \le h),\qquad w = (1-d)\,e^{-k (s-h)/(S-h)}\ (s > h),\qquad h = \lfloor S/2\rfloor
+    """
+    half = steps // 2
+    if step <= half:
+        return 1 - drop * (1 - math.exp(-rate * step / half))
+    return (1 - drop) * math.exp(-decay * (step - half) / (steps - half))
+
+
+@part
+class TwoPhases(Controller):
+    """A field on the course of :func:`two_phases`. Source: EPO, arXiv:2509.22576, the authors' code (WujiangXu/EPO)."""
+
+    field: str
+    """Path of the field."""
+    steps: Annotated[int, Field(ge=2)] = 150
+    """Steps of the run; the value stays from there on."""
+
+    def start(self) -> dict[str, float]:
+        return {"step": 0.0}
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        value = two_phases(min(state["step"], self.steps), self.steps)
+        return recipe.set(self.field, value), {"step": state["step"] + 1}
+
+
+@part
+class TurnHistory(Controller):
+    r"""The mean entropy of each turn over all steps so far, as a tuple: turn u is entry u.
+
+    Reads ``turn/u/entropy`` over ``turn/u/share`` (:class:`~policyopt.methods.entropy.epo.EntropyBand`). Source: EPO,
+    arXiv:2509.22576. Our reading: a turn that a step did not reach is left out of its mean (the authors' code keeps
+    generating for finished episodes), and the step under way is not in it.
+    """
+
+    field: str = "regularizers.0.history"
+    """Path of the tuple."""
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        state = dict(state)
+        for u in range(sum(name.endswith("/share") for name in metrics)):
+            share = metrics.get(f"turn/{u}/share", 0.0)
+            if share > 0:
+                state[f"sum/{u}"] = state.get(f"sum/{u}", 0.0) + metrics[f"turn/{u}/entropy"] / share
+                state[f"steps/{u}"] = state.get(f"steps/{u}", 0.0) + 1
+        seen = sum(name.startswith("steps/") for name in state)
+        return recipe.set(self.field, tuple(state[f"sum/{u}"] / state[f"steps/{u}"] for u in range(seen))), state
 
 
 @method(parent=ppo, arxiv="2509.22576", code="WujiangXu/EPO", confidence="code")

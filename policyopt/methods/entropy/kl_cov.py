@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from torch import Tensor
+
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import Proximal, RatioTimesAdvantage, TokenMean, TopCovariance
+from policyopt.part import Fraction, Unit, part
+from policyopt.parts import Proximal, RatioTimesAdvantage, Selector, TokenMean
+from policyopt.parts.select.covariance import covariance, largest, quota
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class TopCovariance(Selector):
+    r"""The :math:`\max(1, \lfloor q\,n \rfloor)` of the n tokens of the batch with the largest :func:`covariance`.
+
+    Source: KL-Cov, arXiv:2505.22617.
+    """
+
+    fraction: Fraction = 2e-3
+    """q; 0 picks none."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return largest(covariance(batch), batch.mask.bool(), quota(self.fraction, batch))
 
 
 @method(parent=grpo, arxiv="2505.22617", code="PRIME-RL/Entropy-Mechanism-of-RL", confidence="code")

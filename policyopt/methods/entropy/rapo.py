@@ -2,12 +2,75 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
 from policyopt.methods.group.grpo import grpo
+from policyopt.part import Fraction, NonNegative, Positive, Regularizer, Statistic, part
 from policyopt.parts import EntropyBonus
-from policyopt.parts.forward_kl import ForwardKL
-from policyopt.parts.statistic import RewardTempered
+from policyopt.parts.statistic.tempered import tempered_logp
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class RewardTempered(Statistic):
+    r"""Log-probability of the sampled token under a reference that is flatter where the reward is low.
+
+    .. math:: \hat\pi_{ref}(v) \propto \pi_{ref}(v)^{\phi(R_i)},\qquad
+              \phi(R) = \phi_{min} + (1-\phi_{min})\,\mathrm{clip}(R, 0, 1)
+
+    R_i is the reward of the row when the batch is scored. Source: RAPO, arXiv:2510.03865 (from third-party summaries).
+    Our reading: phi is only said to rise into [0, 1]; the power is taken token by token, where it has a normaliser.
+    """
+
+    floor: Fraction = 0.5
+    """phi_min: the power at reward 0; 1 leaves the reference as it is, 0 makes it uniform."""
+
+    roles: ClassVar[frozenset[str]] = frozenset({"reference"})
+    columns: ClassVar[tuple[str, ...]] = ("reward",)
+
+    def power(self, reward: Tensor) -> Tensor:
+        """phi of a reward, same shape."""
+        return self.floor + (1 - self.floor) * reward.clamp(0, 1)
+
+    def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
+        return tempered_logp(others["reference"], target, self.power(others["reward"]).to(logits))
+
+
+@part
+class ForwardKL(Regularizer):
+    r"""A penalty :math:`\alpha\,(\rho\log\rho - \rho + 1)`, :math:`\rho = \hat\pi_{ref}/\pi_\theta` at the sampled token.
+
+    Never negative, 0 where the two agree, and unbiased for :math:`KL(\hat\pi_{ref}\|\pi_\theta)` on-policy. Its gradient
+    in log pi is :math:`-\alpha\rho\log\rho`: it pulls up what the reference finds likelier, and lets go of what the
+    reference finds impossible. Source: RAPO, arXiv:2510.03865 (from third-party summaries).
+    """
+
+    coef: NonNegative = 0.01
+    """alpha."""
+    target: Statistic = RewardTempered()
+    """Log-probability of the sampled token under the reference, taken when the batch is scored."""
+    limit: Positive | None = None
+    """Largest rho that still has a gradient; None for no limit."""
+
+    @property
+    def scored(self) -> tuple[Statistic, ...]:
+        return (self.target,)
+
+    def estimate(self, batch: Batch) -> Tensor:
+        """The KL at each token, [N, T]."""
+        log_ratio = (batch.scored(self.target) - batch.logp).clamp(
+            max=math.inf if self.limit is None else math.log(self.limit)
+        )
+        return log_ratio.exp() * (log_ratio - 1) + 1
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.coef * self.estimate(batch)
 
 
 @method(parent=grpo, arxiv="2510.03865", confidence="secondary")

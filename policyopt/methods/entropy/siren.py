@@ -2,15 +2,108 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
-from policyopt.parts.entropy import EntropyAnchor
-from policyopt.parts.select import AboveQuantile
-from policyopt.parts.statistic import NucleusEntropy
-from policyopt.parts.thermostat import FirstValue
+from policyopt.part import Controller, Fraction, NonNegative, Regularizer, Statistic, Unit, part
+from policyopt.parts import AboveQuantile
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch, masked_mean
+
+
+@part
+class NucleusEntropy(Statistic):
+    r"""Entropy in nats of the distribution cut to its nucleus and renormalised.
+
+    .. math:: H^p = -\sum_{v\in V_p}\tilde\pi(v)\log\tilde\pi(v),\qquad \tilde\pi = \pi / \textstyle\sum_{V_p}\pi
+
+    With probabilities in falling order and c_j their running sum, the nucleus V_p has the tokens with c_j < p
+    (``exclusive``: the token that crosses p is out) or those with c_{j-1} < p (``inclusive``: it is in, the usual
+    top-p). Which tokens are in is held constant in the gradient. A position whose first token reaches p has entropy 0.
+    Source: SIREN, arXiv:2509.25133; exclusive is the authors' code, which sorts the 10,000 largest logits only, a
+    shortcut that is left out here.
+    """
+
+    p: Fraction = 0.8
+    """Mass of the nucleus."""
+    edge: Literal["exclusive", "inclusive"] = "exclusive"
+    """What happens to the token that crosses p."""
+
+    def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
+        ordered = logits.sort(-1, descending=True).values
+        with torch.no_grad():
+            probability = ordered.softmax(-1)
+            mass = probability.cumsum(-1) - (probability if self.edge == "inclusive" else 0.0)
+            inside = mass < self.p
+            inside[:, 0] = True  # alone it has entropy 0, as an empty nucleus has
+        kept = torch.where(inside, ordered, -math.inf)
+        weight = kept.softmax(-1)
+        return kept.logsumexp(-1) - (weight * torch.where(inside, ordered, 0.0)).sum(-1)
+
+
+@part
+class EntropyAnchor(Regularizer):
+    r"""Hold the entropy of a response's most uncertain positions at its first value.
+
+    .. math:: \beta\,(\bar H - \bar H_0)^2,\qquad \bar H = \frac1N\sum_i\frac{\sum_t m_{i,t}H_{i,t}}{\sum_t m_{i,t}}
+
+    m is the selector's choice, held constant in the gradient; H the quantity that it ranks by. A response without a
+    selected token counts as 0. Below the anchor the push is upward, above it downward. Source: SIREN, arXiv:2509.25133,
+    and the authors' code (Linn3a/siren). The mean is the mini-batch's, so the square punishes its noise too.
+    """
+
+    coef: NonNegative = 0.005
+    """beta."""
+    anchor: NonNegative | None = None
+    """H-bar_0 in nats; None, until a controller has measured it, is no loss."""
+    tokens: AboveQuantile = AboveQuantile(of=NucleusEntropy(), scope="row", strict=True)
+    """Which positions, and which entropy."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return self.tokens.needs
+
+    @property
+    def live(self) -> tuple[Statistic, ...]:
+        return self.tokens.live
+
+    def mean(self, batch: Batch) -> Tensor:
+        """H-bar, a scalar."""
+        rows = masked_mean(self.tokens.values(batch), self.tokens(batch).to(batch.mask), dim=-1)
+        return rows.sum() / max(1, len(rows))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if self.anchor is None:
+            return batch.mask.new_zeros(())
+        return self.coef * (self.mean(batch) - self.anchor) ** 2
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        return {"entropy/peak": self.mean(batch).expand_as(batch.mask)}
+
+
+@part
+class FirstValue(Controller):
+    """A field that takes the first value of a metric and keeps it. Source: SIREN, arXiv:2509.25133 (its anchor)."""
+
+    field: str
+    """Path of a field that is None until then."""
+    metric: str
+    """What is measured."""
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        if recipe.get(self.field) is not None or self.metric not in metrics:
+            return recipe, state
+        return recipe.set(self.field, metrics[self.metric]), state
 
 
 @method(parent=dr_grpo, arxiv="2509.25133", code="Linn3a/siren", confidence="code")

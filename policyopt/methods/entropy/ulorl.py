@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
+
+from torch import Tensor
 
 from policyopt.methods.clip.dapo import dapo
-from policyopt.parts import Correctness, TokenRatio, TruncatedReward
-from policyopt.parts.ratio import ProximalRatio
-from policyopt.parts.select import Mastered, SelectedWeight
+from policyopt.part import Finite, Fraction, NonNegative, Ratio, Unit, part
+from policyopt.parts import Correctness, SelectedWeight, Selector, TokenRatio, TruncatedReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.windows import Windows
+from policyopt.rows import Batch, masked_mean
+from policyopt.sources.draw import Windows
+
+
+@part
+class ProximalRatio(Ratio):
+    r"""The token ratio to the policy just before its first update on the batch, whoever wrote the tokens.
+
+    .. math:: \log r_{i,t} = \log\pi_\theta(y_{i,t}) - \log\pi_{prox}(y_{i,t})
+
+    It starts at 0, so nothing is clipped in the first update of stale or pieced rows. Source: UloRL, arXiv:2507.19766
+    (pseudo on-policy importance sampling).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prox_logp"})
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return batch.logp - batch.prox_logp
+
+
+@part
+class Mastered(Selector):
+    r"""Tokens of right answers that the policy is sure of, in responses with little entropy.
+
+    .. math:: R_i \ge 1 \;\wedge\; \pi_\theta(y_{i,t}) \ge \tau \;\wedge\; \tfrac{1}{|y_i|}\textstyle\sum_t H_{i,t} < \sigma
+
+    H is the entropy of the distributions that the response was drawn from. Source: UloRL, arXiv:2507.19766, section
+    3.3. Our reading: the entropy is the response's own, as in the formula, not the batch's; its printed form lacks a
+    minus sign.
+    """
+
+    tau: Fraction = 0.99
+    """From which probability on a token counts as mastered."""
+    sigma: Finite = 0.2
+    """Mean entropy in nats below which mastered tokens are picked; 0 or less picks none."""
+    reward: NonNegative = 1.0
+    """From which reward on an answer counts as right."""
+
+    unit: ClassVar[Unit] = "row"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        calm = masked_mean(batch.sampled_entropy, batch.mask, dim=-1) < self.sigma
+        right = batch.reward >= self.reward
+        return batch.mask.bool() & (calm & right)[:, None] & (batch.logp.detach().exp() >= self.tau)
 
 
 @method(parent=dapo, arxiv="2507.19766", code="liushulinle/ULORL", confidence="paper")

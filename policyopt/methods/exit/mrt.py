@@ -2,11 +2,80 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+
 from policyopt.methods.group.grpo import grpo
+from policyopt.part import Count, part
 from policyopt.parts import RolloutBaseline
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.exits import ContinueOrStop
+from policyopt.sources.draw import Exits
+from policyopt.sources.draw.exits import joined
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+def progress(success: Sequence[float]) -> list[float]:
+    r"""What each episode of a thought adds to the probability of success when it has to stop there,
+    :math:`J_j - J_{j-1}`; the first number is that of no episode. Source: MRT, arXiv:2503.07572."""
+    return [after - before for before, after in pairwise(success)]
+
+
+def progress_reward(outcome: float, success: Sequence[float], alpha: float) -> float:
+    """The reward of the outcome, and ``alpha`` times the progress of all episodes."""
+    return outcome + alpha * sum(progress(success))
+
+
+def regret(tokens: Sequence[float], success: Sequence[float], cutoff: float) -> float:
+    r"""Normalised cumulative regret at a budget C, :math:`1 - \frac1C\int_0^C J`.
+
+    J goes linearly from (0, 0) through the points (tokens, success), in rising order, and stays flat after the last
+    one. Source: MRT, arXiv:2503.07572.
+    """
+    x, y = np.array([0.0, *tokens]), np.array([0.0, *success])
+    inside = x < cutoff
+    x, y = np.append(x[inside], cutoff), np.append(y[inside], np.interp(cutoff, x, y))
+    return 1 - float(np.trapezoid(y, x)) / cutoff
+
+
+@part
+class ContinueOrStop(Exits):
+    """Continuations of one beginning of a thought, and as baseline the answers that are forced there.
+
+    The thought is cut behind one of its lines, drawn evenly, the prompt itself among them. Only what comes after the
+    cut is trained on; the mean reward of the forced answers is ``baseline_reward``. Source: MRT, arXiv:2503.07572.
+    """
+
+    stops: Count = 4
+    """Forced answers."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"baseline_reward"})
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        plan = self.plan(prompt)
+        thought = await self.think(prompt, sampler, plan, 0)
+        cut = random.Random(repr(prompt.key)).choice(self.boundaries(prompt, thought))
+        stopped, going = await asyncio.gather(
+            self.answer(prompt, sampler, plan, thought, cut, self.stops, (0,), trained=False),
+            sampler.generate(
+                (*prompt.tokens, *thought.tokens[:cut]), n=self.size, max_tokens=prompt.budget - cut,
+                temperature=self.temperature, key=(*prompt.key, 0, 1),
+            ),
+        )  # fmt: skip
+        for response in stopped:
+            response.role = "baseline"
+        return [*(joined(thought, cut, (), end, trained=False) for end in going), *stopped]
+
+    def boundaries(self, prompt: Prompt, thought: Response) -> list[int]:
+        """After how many tokens of a thought one of its lines is over, 0 among them."""
+        assert prompt.encode is not None, "this prompt comes without a tokenizer"
+        line = set(prompt.encode("\n"))
+        return [0, *(i + 1 for i, token in enumerate(thought.tokens[:-1]) if token in line)]
 
 
 @method(parent=grpo, arxiv="2503.07572", code="CMU-AIRe/MRT", confidence="recalled")
@@ -24,8 +93,8 @@ def mrt(
 
     c is the beginning of a thought, cut behind a line; the K = ``stops`` answers that are forced there are the baseline
     of the responses that go on from it. Where stopping is as good as going on, nothing is learned. The general form
-    adds the progress of each episode to the reward (:func:`~policyopt.parts.exits.progress_reward`), and
-    :func:`~policyopt.parts.exits.regret` measures what is lost. Source: arXiv:2503.07572 and the authors' guide
+    adds the progress of each episode to the reward (:func:`~policyopt.methods.exit.mrt.progress_reward`), and
+    :func:`~policyopt.methods.exit.mrt.regret` measures what is lost. Source: arXiv:2503.07572 and the authors' guide
     (CMU-AIRe/MRT), which has this baseline; recalled, not verified. Our reading: one beginning for each prompt, the
     number of forced answers, no division by the deviation, no KL.
     """

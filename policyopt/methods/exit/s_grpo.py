@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
+import torch
+
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.exits import SerialReward
+from policyopt.part import Fraction, Shape, Unit, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.exits import EarlyExits
+from policyopt.rows import Batch
+from policyopt.sources.draw import EarlyExits
+
+
+@part
+class SerialReward(Shape):
+    r"""Each right answer along a thought earns a fraction of the right one before it, :math:`R_i = d^{N_i-1}`.
+
+    N_i counts the right answers up to and with exit i of the same thought; wrong ones earn 0 and do not count. Exits are
+    in the order of ``source``, and the whole response, 0, is the last one. Source: S-GRPO, arXiv:2505.07686.
+    """
+
+    decay: Fraction = 0.5
+    """d."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"correct"})
+    unit: ClassVar[Unit] = "group"
+
+    def __call__(self, batch: Batch) -> Batch:
+        right = batch.correct > 0.5
+        source = torch.zeros_like(batch.group) if batch.source is None else batch.source
+        place = torch.where(source == 0, math.inf, source.to(batch.reward))
+        before = (batch.group[:, None] == batch.group) & (place < place[:, None])
+        if batch.thought is not None:
+            before &= batch.thought[:, None] == batch.thought
+        count = (before & right).sum(-1)
+        reward = torch.where(right, self.decay ** count.to(batch.reward), 0.0)
+        return batch.replace(reward=reward)
 
 
 @method(parent=grpo, arxiv="2505.07686", confidence="secondary")

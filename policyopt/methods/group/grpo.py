@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_mean, group_std
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import KL, Normalise, SeqMeanTokenMean
-from policyopt.parts.regularize import Estimator
+from policyopt.part import Advantage, NonNegative, Unit, part
+from policyopt.parts import Normalise, SeqMeanTokenMean
+from policyopt.parts.regularizer.kl import KL, Estimator
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class StepNormalise(Advantage):
+    r"""Process supervision: rewards of single steps, normalised over all steps of the group, then summed from the
+    token on.
+
+    .. math:: \tilde r_{ij} = \frac{r_{ij} - \mathrm{mean}}{\mathrm{std} + \epsilon},\qquad A_{i,t} = \sum_{j:\, e_{ij} \ge t} \tilde r_{ij}
+
+    e_ij is the index of the last token of step j. Source: GRPO, arXiv:2402.03300, section 4.1.3.
+    """
+
+    ddof: Literal[0, 1] = 1
+    """Delta degrees of freedom of the standard deviation."""
+    eps: NonNegative = 1e-6
+    """Added to the standard deviation."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"step_reward"})
+    unit: ClassVar[Unit] = "batch"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        position = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+        reached = batch.step_end[:, :, None] >= position
+        return (self.normalised(batch)[:, :, None] * reached).sum(1) * batch.mask
+
+    def normalised(self, batch: Batch) -> Tensor:
+        """The step rewards after normalisation, [N, K], 0 where a response has no such step."""
+        there = batch.step_end >= 0
+        group, reward = batch.group[:, None].expand_as(there)[there], batch.step_reward[there]
+        normalised = torch.zeros_like(batch.step_reward)
+        normalised[there] = (reward - group_mean(reward, group)) / (group_std(reward, group, self.ddof) + self.eps)
+        return normalised
 
 
 @method(parent=ppo, arxiv="2402.03300", confidence="secondary")

@@ -2,14 +2,204 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from policyopt.data.sums import added_first, reordered, shuffled
+from policyopt.data.words import DIVERSIFY, SIMPLIFY, rewriting
+from policyopt.groups import group_mean
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import BySource, KLByDifficulty, MixedOutcomes, TokenMean
+from policyopt.part import Count, Fraction, NonNegative, Part, part
+from policyopt.parts import BySource, MixedOutcomes, TokenMean
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rollout.restructure import Restructured
-from policyopt.rollout.rewrite import PolicyRewriter, ReorderedSum
+from policyopt.rows import Batch
+from policyopt.sources.draw import Group
+from policyopt.sources.draw.request import reply
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
+    """How hard each row's prompt is, [N]: ``recent``, the mean over earlier prompts of their mean rewards, minus the
+    mean of ``reward`` [N] over the row's group. Positive is harder than usual. Source: DeepVideo-R1, arXiv:2506.07464."""
+    return recent - group_mean(reward, group)
+
+
+@part
+class KLByDifficulty(KL):
+    r"""The same penalty, weaker or stronger on the rows of hard prompts.
+
+    .. math:: k_i = c_h \text{ where } \mathrm{acc}_i \le \tau,\quad c_n \text{ elsewhere}
+
+    acc is ``pass_rate``: what the policy makes of the prompt as it was asked, also on rows that answer it in other words.
+    Source: CLPO, arXiv:2509.25004, and the authors' code (csuking/CLPO).
+    """
+
+    upper: Fraction = 0.3
+    """tau, the largest pass rate of a hard prompt."""
+    hard: NonNegative = 0.5
+    """c_h."""
+    other: NonNegative = 1.0
+    """c_n."""
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The pass rate too."""
+        return super().needs | {"pass_rate"}
+
+    def picked(self, batch: Batch) -> Tensor:
+        """k, [N]."""
+        picked = super().picked(batch)
+        return picked * torch.where(batch.pass_rate <= self.upper, self.hard, self.other).to(picked)
+
+
+Label = Literal["hard", "medium", "easy"]
+
+
+Kind = Literal["simplify", "diversify"]
+"""What a rewrite is for: to be understood better, or to say the same in another way."""
+
+
+KINDS: Mapping[Label, Kind] = {"hard": "simplify", "medium": "diversify"}
+"""How the questions of each difficulty are written anew; easy ones are not."""
+
+
+class Rewriter(Part):
+    """Writes the question of a prompt anew; ``None`` where nothing of use came out."""
+
+    async def __call__(self, prompt: Prompt, sampler: Sampler, kind: Kind) -> str | None:
+        raise NotImplementedError
+
+
+@part
+class PolicyRewriter(Rewriter):
+    """The policy writes the question anew, in the first fence of what it answers to a request, or in all of it.
+
+    A rewrite of another length than was asked for is of no use, nor is one that gives away the answer. Source: CLPO,
+    arXiv:2509.25004, and the authors' code (csuking/CLPO): temperature 0.7, 400 tokens, 11 to 1999 characters. Our
+    reading: 4 characters are enough, for short questions; the request, which has to name the answer for it to be kept,
+    is ours, and that it must not be given away is looked after (there it is only asked for).
+    """
+
+    simplify: str = SIMPLIFY
+    """What is asked about hard questions."""
+    diversify: str = DIVERSIFY
+    """What is asked about middling ones."""
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.7
+    """Sampling temperature of the rewrite."""
+    tokens: Count = 400
+    """Longest rewrite in tokens, all that is written around it included."""
+    shortest: Count = 4
+    """Shortest rewrite in characters."""
+    longest: Count = 2000
+    """Longest rewrite in characters."""
+    hide: bool = True
+    """Whether a rewrite in which the answer stands, unless the question had it, is of no use."""
+
+    async def __call__(self, prompt: Prompt, sampler: Sampler, kind: Kind) -> str | None:
+        request = self.request(prompt, kind)
+        written = await reply(
+            prompt, sampler, request, tokens=self.tokens, temperature=self.temperature, key=(*prompt.key, -1)
+        )
+        text = fenced(written or "")
+        if not self.shortest <= len(text) <= self.longest:
+            return None
+        told = self.hide and stands(prompt.answer, text) and not stands(prompt.answer, prompt.question)
+        prompt.count(rewrites_telling=told)
+        return None if told else text
+
+    def request(self, prompt: Prompt, kind: Kind) -> str:
+        """What the policy is asked."""
+        return rewriting(prompt.question, prompt.answer, self.simplify if kind == "simplify" else self.diversify)
+
+
+@part
+class Restructured(Group):
+    """A group, and for a hard or middling question as many answers to another wording of it.
+
+    The share of right answers says how hard the question is. Answers to the new wording have ``source`` 1; they are
+    read and trained on behind it, and judged as answers to the question as the task has it. Where nothing of use was
+    written, or it leaves no room for a response, the group stands alone. The log counts rewrites that were asked for,
+    that were used, and that were answered both right and wrong. Source: CLPO, arXiv:2509.25004, and the authors' code
+    (csuking/CLPO).
+    """
+
+    hard: Fraction = 0.3
+    """Largest share of right answers of a hard question."""
+    medium: Fraction = 0.7
+    """Largest share of a middling one."""
+    rewrite: Literal["both", "hard", "medium", "none"] = "both"
+    """Which questions are written anew."""
+    rewriter: Rewriter = PolicyRewriter()
+    """Who writes them."""
+
+    def __post_init__(self) -> None:
+        if self.medium < self.hard:
+            raise ValueError(f"medium is {self.medium}, below hard, which is {self.hard}: it is the larger share")
+
+    def label(self, accuracy: float) -> Label:
+        """How hard a question is."""
+        if accuracy <= self.hard:
+            return "hard"
+        return "medium" if accuracy <= self.medium else "easy"
+
+    def kind(self, label: Label) -> Kind | None:
+        """How such a question is written anew; ``None`` where it is not."""
+        return KINDS.get(label) if self.rewrite in ("both", label) else None
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        group = await super().draw(prompt, sampler)
+        right = [verdict.correct for verdict in await prompt.score(group)]
+        label = self.label(sum(right) / len(right))
+        kind = self.kind(label)
+        text = None if kind is None else await self.rewriter(prompt, sampler, kind)
+        context = None if text is None else prompt.asked(text)
+        asked, used = kind is not None, context is not None
+        prompt.count(**{f"{name}_prompts": name == label for name in ("hard", "medium", "easy")})
+        prompt.count(rewrites_asked=asked, rewrites_used=used, rewrites_mixed=0)
+        if context is None:
+            return group
+        other = await sampler.generate(
+            context, n=self.size, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, -2)
+        )
+        for response in other:
+            response.source, response.context = 1, context
+        prompt.count(rewrites_mixed=len({verdict.correct for verdict in await prompt.score(other)}) == 2)
+        return [*group, *other]
+
+
+_FENCE = re.compile(r"```(?:\w*\n)?(.*?)(?:```|\Z)", re.DOTALL)
+
+
+@part
+class ReorderedSum(Rewriter):
+    """The first sum of whole numbers in the question with its terms in another order; the answer cannot change.
+
+    Simpler is to add first and subtract after: running totals stay above 0 as long as they can. For variety any other
+    order will do, with an added term first; it follows from the prompt's key. Nothing of use where there is no sum, or
+    no other order.
+    """
+
+    async def __call__(self, prompt: Prompt, sampler: Sampler, kind: Kind) -> str | None:
+        order = added_first if kind == "simplify" else shuffled(repr(("reorder", prompt.key)))
+        return reordered(prompt.question, order)
+
+
+def fenced(text: str) -> str:
+    """What stands in the first fence of a text, or all of it, without space around it."""
+    found = _FENCE.search(text)
+    return (found[1] if found else text).strip()
+
+
+def stands(word: str, text: str) -> bool:
+    """Whether a text holds a word or number, not as a part of another one."""
+    return bool(word) and re.search(rf"(?<![\w.]){re.escape(word)}(?!\w|\.\d)", text) is not None
 
 
 @method(parent=grpo, arxiv="2509.25004", code="csuking/CLPO", confidence="code")

@@ -6,7 +6,7 @@ from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import TruncatedReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.begun import DatasetReset
+from policyopt.sources.draw import DatasetReset
 
 
 @method(parent=ppo, arxiv="2404.08495", code="Cornell-RL/drpo", confidence="code")

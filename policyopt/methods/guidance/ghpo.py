@@ -6,7 +6,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness, Normalise, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.hint import Redraw
+from policyopt.sources.draw import Redraw
 
 
 @method(parent=grpo, arxiv="2507.10628", code="hkgc-1/GHPO", confidence="code")

@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import asyncio
+from typing import ClassVar, Literal
 
+from torch import Tensor
+
+from policyopt.groups import group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import BySource, Superseded, TokenMean
+from policyopt.part import Filter, Unit, part
+from policyopt.parts import BySource, TokenMean
+from policyopt.parts.select.source import main_rows
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.hint import Guided
+from policyopt.rows import Batch
+from policyopt.sources.draw import Hinted
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+@part
+class Superseded(Filter):
+    """Where a prompt has rows of an auxiliary program, only these are trained on.
+
+    Source: Guide, arXiv:2506.13923 (guided rows in the place of plain ones that all failed).
+    """
+
+    unit: ClassVar[Unit] = "group"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        auxiliary = ~main_rows(batch)
+        return auxiliary | (group_sum(auxiliary.to(batch.mask), batch.group) == 0)
+
+
+@part
+class Guided(Hinted):
+    r"""A group; where all of it is wrong, as many responses from a hint beside it, as if the policy had written them.
+
+    With a hint g the policy begins by copying it, with certainty, so the probability of a token in the context with the
+    hint is 1 on the hint and :math:`\pi_{old}(y_t \mid q, g, y_{<t})` after it. That is what the ratio divides by; the
+    policy that is trained reads the plain prompt. Hints go round among the responses, whose ``source`` is 1. Source:
+    Guide, arXiv:2506.13923.
+    """
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        group = await super().draw(prompt, sampler)
+        if await self.solved(prompt, group):
+            return group
+        ladder = self.ladder(prompt)
+        if not ladder:
+            return group
+        drawn = await asyncio.gather(
+            *(
+                self.hinted(prompt, sampler, ladder[i % len(ladder)], n=1, key=(*prompt.key, i))
+                for i in range(self.size)
+            )
+        )
+        guided = [response for [response] in drawn]
+        for response in guided:
+            response.own, response.source = [], 1
+        return [*group, *guided]
 
 
 @method(parent=grpo, arxiv="2506.13923", confidence="recalled")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.hint import Redraw
+from policyopt.sources.draw import Redraw
 
 
 @method(parent=gspo, arxiv="2509.01563", code="Kwai-Keye/Keye", confidence="paper")

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
+import math
+import random
+from typing import ClassVar
+
 from policyopt.methods.group.grpo import grpo
+from policyopt.part import Count, Fraction, part
 from policyopt.parts import LogProb, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.begun import Prefixed
+from policyopt.sources.draw import Group
+from policyopt.sources.draw.begun import fitting, go_on
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+@part
+class Prefixed(Group):
+    r"""A group that goes on from one beginning of a worked solution, or starts from nothing.
+
+    .. math:: h = \lfloor (low + (high - low)\,u)\,|y| \rfloor,\qquad u \sim U[0, 1)
+
+    Of a question and its solution y there are ``cuts`` versions with a prefix, each of a length of its own that never
+    changes, and the plain one; each time that a question comes, one of them is drawn. A group shares its prefix, so
+    responses to different versions are never compared. Source: PrefixRL, arXiv:2601.18795 (three cuts, 0.4 to 0.8).
+    """
+
+    solutions: ClassVar[bool] = True
+
+    low: Fraction = 0.4
+    """Shortest prefix, as a share of the solution."""
+    high: Fraction = 0.8
+    """Longest prefix."""
+    cuts: Count = 3
+    """Versions of a question that have a prefix."""
+
+    def __post_init__(self) -> None:
+        if self.high < self.low:
+            raise ValueError(f"high is {self.high}, below low, which is {self.low}: a prefix is between them")
+
+    def length(self, solution: int, u: float) -> int:
+        """h, for a solution of so many tokens and u in [0, 1)."""
+        return math.floor((self.low + (self.high - self.low) * u) * solution)
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        version = random.Random(repr(("version", prompt.key))).randrange(self.cuts + 1)
+        if version == self.cuts or not prompt.solution:
+            return await super().draw(prompt, sampler)
+        u = random.Random(repr(("cut", prompt.tokens, version))).random()
+        text = prompt.solution[:-1]  # without its end token
+        start = fitting(prompt, text[: self.length(len(text), u)])
+        return await go_on(prompt, sampler, start, n=self.size, temperature=self.temperature, key=prompt.key)
 
 
 @method(parent=grpo, arxiv="2601.18795", confidence="secondary")

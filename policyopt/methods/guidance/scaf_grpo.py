@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 from policyopt.methods.group.grpo import grpo
+from policyopt.part import Whole, part
 from policyopt.parts import TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.hint import Scaffold
+from policyopt.sources.draw import Hinted
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+def weakest(success: Iterable[bool]) -> int | None:
+    """The first level that succeeded, ``None`` where none did."""
+    return next((level for level, good in enumerate(success) if good), None)
+
+
+@part
+class Scaffold(Hinted):
+    """A group; where all of it is wrong, its first response makes way for the success that had the weakest hint.
+
+    One response is drawn from each hint, all at once. Where none is right the group stays as it is. Source: Scaf-GRPO,
+    arXiv:2510.19807, and the authors' code (dvlab-research/Scaf-GRPO).
+    """
+
+    warmup: Whole = 0
+    """Steps without hints."""
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        group = await super().draw(prompt, sampler)
+        _, step, _ = prompt.key
+        if step < self.warmup or await self.solved(prompt, group):
+            return group
+        drawn = await asyncio.gather(
+            *(
+                self.hinted(prompt, sampler, hint, n=1, key=(*prompt.key, level))
+                for level, hint in enumerate(self.ladder(prompt), 1)
+            )
+        )
+        ladder = [response for [response] in drawn]
+        level = weakest(verdict.correct for verdict in await prompt.score(ladder))
+        return group if level is None else [ladder[level], *group[1:]]
 
 
 @method(parent=grpo, arxiv="2510.19807", code="dvlab-research/Scaf-GRPO", confidence="code")

@@ -2,15 +2,166 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.parts import Normalise, SeqMeanTokenMean
-from policyopt.parts.contrast import Logistic
-from policyopt.parts.feasible import BestFeasible, CalibratedAdvantage, FeasiblePairs
+from policyopt.part import Advantage, NonNegative, Positive, Unit, part
+from policyopt.parts import Logistic, Normalise, Pairs, RowScore, SeqMeanTokenMean
+from policyopt.parts.shape.components import own
+from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.group import GroupWithGreedy
+from policyopt.rows import Batch, masked, masked_mean
+from policyopt.sources.draw import GroupWithGreedy
+
+Judges = tuple[str, ...]
+"""Names of a verdict's parts, or "correct" and "formatted". A response is feasible where all are above 1/2."""
+
+
+def feasible(batch: Batch, judges: Judges) -> Tensor:
+    """Which responses no judge forbids, boolean [N]."""
+    found = torch.ones_like(batch.mask[:, 0], dtype=torch.bool)
+    for name in judges:
+        found = found & (batch.component(name) > 0.5)
+    return found
+
+
+def drift(batch: Batch) -> Tensor:
+    r"""How far the policy that sampled has left the reference on each response, :math:`\log\pi_{old}/\pi_{ref}`, [N] in
+    nats."""
+    return masked(batch.old_logp - batch.ref_logp, batch.mask).sum(-1)
+
+
+def calibrated(batch: Batch) -> Tensor:
+    r"""The reward against that of the prompt's baseline response, :math:`\sigma(r - \bar r)`, [N] in (0, 1)."""
+    return torch.sigmoid(batch.reward - batch.baseline_reward)
+
+
+@part
+class CalibratedAdvantage(Advantage):
+    r"""The calibrated reward of feasible responses, less the further they are from the reference.
+
+    .. math:: \tilde R_i = c_i\,\sigma(r_i - \bar r)\,\max\Big(1 - \frac{d_i}{KL_{max}}, 0\Big),\qquad A_i = \tilde R_i - \mathrm{mean}(\tilde R)
+
+    c is 1 where every judge agrees, d the log-ratio to the reference of the whole response (below 0 it raises the
+    reward), the mean runs over the batch. Source: CGPO, arXiv:2409.20370 (CRPG).
+    """
+
+    judges: Judges = ("formatted",)
+    """Who has to agree."""
+    kl_max: Positive | None = 5.0
+    """KL_max in nats per response; None for no bound."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What calibrates, and what the judges say."""
+        return frozenset({"ref_logp", "baseline_reward"}) | own(self.judges)
+
+    def reward(self, batch: Batch) -> Tensor:
+        """R-tilde, [N]."""
+        earned = torch.where(feasible(batch, self.judges), calibrated(batch), 0.0)
+        return earned if self.kl_max is None else earned * (1 - drift(batch) / self.kl_max).clamp(min=0)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        plain = Normalise(centre="batch", scale="none")
+        return plain(batch.replace(reward=self.reward(batch), token_reward=None))
+
+
+@part
+class BestFeasible(Advantage):
+    r"""For each prompt the feasible response with the largest calibrated reward, weighted by it; 0 for the others.
+
+    .. math:: A_{i^*} = \frac{N}{Q}\,\sigma(r_{i^*} - \bar r),\qquad i^* = \mathrm{argmax}\{\sigma(r_i - \bar r) : c_i = 1, d_i \le KL_{max}\}
+
+    Q counts the prompts, so that a mean over the N rows is one over prompts. Source: CGPO, arXiv:2409.20370 (CRRAFT).
+    Our reading: a prompt without such a response is skipped (the paper then takes the baseline response, which is no
+    row here); of equal ones the first is picked.
+    """
+
+    judges: Judges = ("formatted",)
+    """Who has to agree."""
+    kl_max: Positive | None = 5.0
+    """KL_max in nats per response; None for no bound."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What calibrates, and what the judges say."""
+        return frozenset({"ref_logp", "baseline_reward"}) | own(self.judges)
+
+    def picked(self, batch: Batch) -> Tensor:
+        """Row numbers of the picked responses, at most one for each prompt."""
+        allowed = feasible(batch, self.judges) & (drift(batch) <= (math.inf if self.kl_max is None else self.kl_max))
+        return first_best(calibrated(batch), batch.group, allowed)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        picked, per_prompt = self.picked(batch), len(batch.mask) / max(1, len(batch.group.unique()))
+        weight = torch.zeros_like(batch.mask[:, 0])
+        weight[picked] = per_prompt * calibrated(batch)[picked]
+        return weight[:, None] * batch.mask
+
+
+def first_best(x: Tensor, group: Tensor, among: Tensor) -> Tensor:
+    """The row of the largest ``x`` [N] in each group, of the rows ``among`` [N] which are compared; the first of equal
+    ones, and none for a group without any."""
+    order = torch.where(among, x, -math.inf).argsort(descending=True, stable=True)
+    order = order[among[order]]
+    _, index = group[order].unique(return_inverse=True)
+    first = torch.full((int(index.max()) + 1 if len(index) else 0,), len(order), device=x.device)
+    first = first.scatter_reduce(0, index, torch.arange(len(order), device=x.device), "amin")
+    return order[first]
+
+
+@part
+class FeasiblePairs(Pairs):
+    r"""The best feasible response to each prompt against its worst infeasible one, and the likelihood of the best.
+
+    .. math:: -\log\sigma\big(\beta[d(y^+) - d(y^-)]\big) - \frac{\lambda}{|y^+|}\log\pi_\theta(y^+)
+
+    y^+ is the feasible response with the largest advantage, y^- the infeasible one with the smallest, or the smallest
+    of all where every response is feasible. Averaged over the prompts that have both; a prompt without a feasible
+    response has no pair. Source: CGPO, arXiv:2409.20370 (CODPO).
+    """
+
+    score: RowScore = RowScore(against="reference")
+    """d, the log-ratio to the reference."""
+    link: Logistic = Logistic(anisotropy=1.0)
+    """The loss of a pair."""
+    judges: Judges = ("formatted",)
+    """Who has to agree."""
+    likelihood: NonNegative = 1.0
+    """lambda."""
+
+    min_group: ClassVar[int] = 2
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What the score and the link read, and what the judges say."""
+        return super().needs | own(self.judges)
+
+    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        credit, group, good = row_credit(batch), batch.group, feasible(batch, self.judges)
+        better = first_best(credit, group, good)
+        chosen = torch.zeros_like(good).index_fill(0, better, True)
+        has_bad = torch.isin(group, group[~good])
+        worse = first_best(-credit, group, (~good | ~has_bad) & ~chosen)
+        both = torch.isin(group[better], group[worse]), torch.isin(group[worse], group[better])
+        return better[both[0]], worse[both[1]]
+
+    def rows(self, batch: Batch) -> Tensor:
+        better, _ = self.pairs(batch)
+        if not len(better):
+            return torch.zeros_like(batch.mask[:, 0])
+        likely = -self.likelihood * masked_mean(batch.logp, batch.mask, dim=-1)
+        chosen = torch.zeros_like(likely).index_fill(0, better, len(likely) / len(better))
+        return super().rows(batch) + chosen * likely
 
 
 @method(parent=reinforce, arxiv="2409.20370", confidence="secondary")

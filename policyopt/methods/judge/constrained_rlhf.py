@@ -2,10 +2,136 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from policyopt.control.logged import LOGGED
+from policyopt.groups import group_mean
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts.lagrange import ConstrainedAdvantage, DualDescent
+from policyopt.part import Advantage, Controller, Finite, Fraction, NonNegative, Positive, Unit, part
+from policyopt.parts.shape.components import own
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch, masked
+
+
+def squash(raw: Sequence[float], equality: bool) -> tuple[float, ...]:
+    r"""Multipliers from raw numbers: :math:`\tanh\eta` for constraints that shall hold with equality (they may be
+    negative), :math:`\mathrm{sigmoid}(\eta)` for lower bounds (never negative)."""
+    return tuple(math.tanh(x) if equality else (1 + math.tanh(x / 2)) / 2 for x in raw)
+
+
+@part
+class ConstrainedAdvantage(Advantage):
+    r"""Several components of the reward and closeness to the reference, mixed by multipliers.
+
+    .. math:: A = \Big(K - \sum_k\mu_k\Big)A^{(0)} + \sum_k\mu_k A^{(k)}
+
+    A^(k) is component k minus its mean over the responses to the prompt, A^(0) the same of :math:`-\sum_t\log\pi_{old}/\pi_{ref}`;
+    each is whitened over the rows of the batch before it is mixed, so the scale of a component does not matter. The
+    weights add up to K whatever the multipliers. Source: constrained RLHF, arXiv:2310.04373, and the authors' code
+    (tedmoskovitz/ConstrainedRL4LMs), where K + 1 critics take the place of the means over the prompt.
+    """
+
+    components: tuple[str, ...] = ("correct", "formatted")
+    """What is constrained: names of a verdict's parts, or "correct" and "formatted"."""
+    lagrange: tuple[Finite, ...] = (0.0, 0.0)
+    """eta, the raw multiplier of each component; a controller moves them."""
+    equality: bool = True
+    """Components are held at their thresholds (tanh), not just above (sigmoid)."""
+    ddof: int = 1
+    """Delta degrees of freedom of the whitening."""
+    eps: NonNegative = 1e-8
+    """Added to the variance."""
+
+    unit: ClassVar[Unit] = "batch"
+    min_group: ClassVar[int] = 2
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The reference, and what every judge says, as far as it counts."""
+        return frozenset({"ref_logp"}) | own(self.components)
+
+    def __post_init__(self) -> None:
+        if len(self.components) != len(self.lagrange):
+            raise ValueError(f"{len(self.components)} components, but {len(self.lagrange)} multipliers (lagrange)")
+
+    def whitened(self, x: Tensor) -> Tensor:
+        """``x`` [N, ...] with mean 0 and variance 1 over the rows."""
+        centred = x - x.mean(0)
+        variance = (centred**2).sum(0) / max(1, len(x) - self.ddof)
+        return centred / (variance + self.eps).sqrt()
+
+    def mixed(self, constrained: Tensor, close: Tensor) -> Tensor:
+        """The advantage of each row, [N], from those of the components [N, K] and of the closeness [N]."""
+        weight = constrained.new_tensor(squash(self.lagrange, self.equality))
+        return (len(weight) - weight.sum()) * self.whitened(close) + self.whitened(constrained) @ weight
+
+    def __call__(self, batch: Batch) -> Tensor:
+        def gain(x: Tensor) -> Tensor:
+            return x - group_mean(x, batch.group)
+
+        close = gain(-masked(batch.old_logp - batch.ref_logp, batch.mask).sum(-1))
+        constrained = torch.stack([gain(batch.component(name)) for name in self.components], -1)
+        return self.mixed(constrained, close)[:, None] * batch.mask
+
+
+@part
+class DualDescent(Controller):
+    r"""Multipliers that learn to hold the components of a reward at their thresholds.
+
+    .. math:: g_k = \mu'(\eta_k)\,(J_k - \theta_k),\qquad v \leftarrow m v + g,\qquad \eta \leftarrow \eta - \alpha v
+
+    J_k is the mean of component k over the batch; g is cut to the norm c first. A component below its threshold gains
+    weight, one above it loses weight. Source: arXiv:2310.04373 and the authors' code.
+    """
+
+    components: tuple[str, ...] = ("correct", "formatted")
+    """Names of the components, in the order of the multipliers."""
+    threshold: tuple[Finite, ...] = (0.9, 0.9)
+    """theta."""
+    field: str = "advantage.lagrange"
+    """Path of the multipliers."""
+    lr: Positive = 0.1
+    """alpha."""
+    momentum: Fraction = 0.1
+    """m."""
+    max_grad_norm: Positive | None = 0.5
+    """c; None for no bound."""
+    equality: bool = True
+    """The multipliers are tanh of eta, not sigmoid."""
+
+    def __post_init__(self) -> None:
+        if len(self.components) != len(self.threshold):
+            raise ValueError(f"{len(self.components)} components, but {len(self.threshold)} thresholds")
+
+    def start(self) -> dict[str, float]:
+        return {f"velocity.{k}": 0.0 for k in range(len(self.components))}
+
+    def gradient(self, raw: Sequence[float], measured: Sequence[float]) -> list[float]:
+        """g."""
+        slope = [1 - m * m if self.equality else m * (1 - m) for m in squash(raw, self.equality)]
+        found = [s * (j - theta) for s, j, theta in zip(slope, measured, self.threshold, strict=True)]
+        if self.max_grad_norm is None:
+            return found
+        # 1e-6 as in torch's clip_grad_norm_, which the authors call
+        return [g * min(1.0, self.max_grad_norm / (math.hypot(*found) + 1e-6)) for g in found]
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        names = [LOGGED.get(name, f"component/{name}") for name in self.components]
+        if not all(name in metrics for name in names):
+            return recipe, state
+        raw = recipe.get(self.field)
+        gradient = self.gradient(raw, [metrics[name] for name in names])
+        after = {k: self.momentum * v + g for (k, v), g in zip(state.items(), gradient, strict=True)}
+        moved = tuple(x - self.lr * v for x, v in zip(raw, after.values(), strict=True))
+        return recipe.set(self.field, moved), after
 
 
 @method(parent=ppo, arxiv="2310.04373", code="tedmoskovitz/ConstrainedRL4LMs", confidence="code")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.components import WeightedSum
+from policyopt.parts import WeightedSum
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
@@ -20,7 +20,7 @@ def multirole_r1(
 
     .. math:: R = \delta R_{acc} + (1 - \delta) R_{div},\qquad R_{div} = \tfrac18\sum_k D_k
 
-    D are eight statistics of words and sentences (:func:`~policyopt.tasks.diversity.diversity`). A task written
+    D are eight statistics of words and sentences (:func:`~policyopt.judging.diversity.diversity`). A task written
     ``diverse:TASK`` has them beside the score of its own judge; a judge without parts keeps its score, which leaves GRPO.
     Source: arXiv:2507.20187; its weight 0.1 of the diversity is read as 1 - delta. Supervised training on chains of
     several roles comes before and lies outside.

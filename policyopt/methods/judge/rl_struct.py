@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.components import WeightedSum
+from policyopt.parts import WeightedSum
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
@@ -26,7 +26,7 @@ def rl_struct(
 
     The text parses strictly; the required keys are there; it stands in its fence and nothing around it; the content
     agrees with the reference; it is not too long. The task ``json`` brings a judge with these parts
-    (:func:`~policyopt.tasks.structured.judge_json`); a judge without parts keeps its score. Source: arXiv:2512.00319,
+    (:func:`~policyopt.data.structured.judge_json`); a judge without parts keeps its score. Source: arXiv:2512.00319,
     after third parties. Our reading: the weights, the linear fall of the length part, and the graded share of keys.
     """
     weights = {"valid": valid, "struct": struct, "format": format, "correct": correct, "length": length}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import Tensor
+
 from policyopt.methods.baseline.reinforce import reinforce
+from policyopt.part import Positive, Regularizer, Weight, part
 from policyopt.parts import (
-    AdvantageWeight,
     ClipMask,
     Likelihood,
     Normalise,
@@ -17,9 +19,20 @@ from policyopt.parts import (
     TokenRatio,
     TruncatedRatio,
 )
-from policyopt.parts.base import Regularizer, Weight
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class AdvantageWeight(Weight):
+    r"""More of what is good: :math:`w_{i,t} = e^{A_{i,t}/T}`. Source: RED-Weight, arXiv:2509.24203."""
+
+    temperature: Positive = 1.0
+    """T; without bound there is no weighting."""
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        return (batch.advantage / self.temperature).exp()
 
 
 @method(parent=reinforce, arxiv="2509.24203", code="modelscope/Trinity-RFT", confidence="code")

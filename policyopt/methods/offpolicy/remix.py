@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from policyopt.control import Schedule
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import KL, EntropyBonus, Normalise, PPOClip, ProximalBounds
-from policyopt.parts.control import Schedule
-from policyopt.parts.reference import Reset
+from policyopt.part import Level, part
+from policyopt.parts import Bounds, EntropyBonus, Normalise, PPOClip, Reset
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class ProximalBounds(Bounds):
+    r"""Centred where the policy stood when training on the batch began, however old the row is.
+
+    .. math:: [c - \epsilon_{low}, c + \epsilon_{high}],\qquad c = \pi_{prox}(y_{i,t}) / \pi_{old}(y_{i,t})
+
+    On the first update no token is clipped; for fresh rows c is 1. Source: ReMix, arXiv:2507.06892.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prox_logp"})
+    levels: ClassVar[frozenset[Level]] = frozenset({"token"})
+
+    def __call__(self, low: float, high: float, log_ratio: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        centre = self.centre(batch)
+        return centre - low, centre + high
+
+    def centre(self, batch: Batch) -> Tensor:
+        """c, [N, T]."""
+        return (batch.prox_logp - batch.old_logp).exp()
+
+    def metrics(self, low: Tensor, high: Tensor, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        return {"bounds/centre": self.centre(batch)}
 
 
 @method(parent=ppo, arxiv="2507.06892", confidence="secondary")

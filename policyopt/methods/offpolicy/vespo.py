@@ -2,10 +2,79 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.parts import GammaWeight, Normalise, TokenMean, TrajectoryRatio
+from policyopt.part import Level, NonNegative, Positive, Ratio, Unit, Weight, part
+from policyopt.parts import Normalise, TokenMean, TokenRatio
+from policyopt.parts.surrogate.sign import BOUND, choose
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch, masked
+
+
+@part
+class GammaWeight(Weight):
+    r"""The shape of a gamma density in the ratio: 1 on-policy, largest at :math:`k/\lambda`, small on both sides.
+
+    .. math:: w = sg\big[W^k e^{\lambda(1 - W)}\big],\qquad (k,\lambda) = (k_+,\lambda_+)\ (A \ge 0),\ (k_-,\lambda_-)\ (A < 0)
+
+    With k = 1 and lambda = 0 it is W itself. Source: VESPO, arXiv:2602.10693, and the authors' code (FloyedShen/VESPO),
+    where W is the ratio of whole responses, held to [1e-8, e^20].
+    """
+
+    k_pos: NonNegative = 2.0
+    """k where the advantage is not negative."""
+    lambda_pos: NonNegative = 3.0
+    """lambda where the advantage is not negative."""
+    k_neg: NonNegative = 3.0
+    """k where the advantage is negative."""
+    lambda_neg: NonNegative = 2.0
+    """lambda where the advantage is negative."""
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        log_w = log_ratio.detach().clamp(math.log(1e-8), BOUND)
+        good = batch.advantage >= 0
+        k = choose(good, self.k_pos, self.k_neg, log_w)
+        lam = choose(good, self.lambda_pos, self.lambda_neg, log_w)
+        return (lam + k * log_w - lam * log_w.exp()).exp()
+
+    def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        return {"gate/weight": self(log_ratio, batch)}
+
+
+@part
+class TrajectoryRatio(Ratio):
+    r"""One importance ratio per response: the product of its token ratios, whatever its length.
+
+    .. math:: \log W_i = \sum_t \log\frac{\pi_\theta(y_{i,t})}{\pi_{old}(y_{i,t})}
+              + \sum_t \min\Big(\log\frac{\pi_{old}(y_{i,t})}{\mu_{old}(y_{i,t})}, \log C\Big)
+
+    Repeated over the tokens of row i, [N, T]. The second sum, trainer over sampler at the weights that drew the batch,
+    stands there with ``mismatch_cap`` = C alone. Source: VESPO, arXiv:2602.10693, and the authors' code
+    (FloyedShen/VESPO), which holds the log-ratio of each token to 20.
+    """
+
+    mismatch_cap: Positive | None = None
+    """C; None leaves the mismatch out."""
+
+    unit: ClassVar[Unit] = "row"
+    level: ClassVar[Level] = "sequence"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The sampler's log-probabilities where they are corrected for."""
+        return frozenset() if self.mismatch_cap is None else frozenset({"rollout_logp"})
+
+    def __call__(self, batch: Batch) -> Tensor:
+        log_ratio = TokenRatio()(batch).clamp(-20, 20)
+        if self.mismatch_cap is not None:
+            log_ratio = log_ratio + (batch.old_logp - batch.rollout_logp).clamp(max=math.log(self.mismatch_cap))
+        return masked(log_ratio, batch.mask).sum(-1, keepdim=True).expand_as(log_ratio)
 
 
 @method(parent=reinforce, arxiv="2602.10693", code="FloyedShen/VESPO", confidence="code")

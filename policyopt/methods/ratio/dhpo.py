@@ -2,12 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from policyopt.methods.ratio.gspo import gspo
-from policyopt.parts import HybridClip, PPOClip, TokenRatio
+from policyopt.part import UNITS, Fraction, Level, Surrogate, Unit, part
+from policyopt.parts import PPOClip, SequenceRatioPerToken, TokenRatio
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch, masked
+
+
+@part
+class HybridClip(Surrogate):
+    r"""A mixture of two clipped surrogates: one of the token's ratio, one of its response's.
+
+    .. math:: w_{i,t}\,\ell_{token}(r_{i,t}) + (1 - w_{i,t})\,\ell_{sequence}(s_{i,t}),\qquad
+              w_{i,t} = \text{const}\quad\text{or}\quad H_{i,t} / \max_{t'} H_{i,t'}
+
+    s is the sequence ratio with the gradient of each token (GSPO-token), H the entropy that the token was drawn with.
+    A token is silent only where both branches clip it. Source: DHPO, arXiv:2601.05607, from its abstract. Our reading:
+    each branch takes its own minimum before they are mixed; high entropy goes to the token branch.
+    """
+
+    token: PPOClip = PPOClip(low=0.2, high=0.28)
+    """The token branch."""
+    sequence: PPOClip = PPOClip(low=3e-4, high=4e-4)
+    """The sequence branch."""
+    mix: Literal["average", "entropy"] = "average"
+    """w: the constant ``weight``, or from the entropy of the token."""
+    weight: Fraction = 0.5
+    """The weight of the token branch where it is constant."""
+    entropy_norm: Literal["response", "batch"] = "response"
+    """Whose largest entropy has the weight 1."""
+    entropy_to: Literal["token", "sequence"] = "token"
+    """The branch that uncertain tokens go to."""
+
+    levels: ClassVar[frozenset[Level]] = frozenset({"token"})
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What the branches read."""
+        return self.token.needs | self.sequence.needs
+
+    @property
+    def unit(self) -> Unit:  # type: ignore[override]
+        """The batch where its largest entropy is the measure, else the row, or what the branches take."""
+        own: Unit = "batch" if (self.mix, self.entropy_norm) == ("entropy", "batch") else "row"
+        return max(own, self.token.unit, self.sequence.unit, key=UNITS.index)
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        w = self.token_weight(batch)
+        return w * self.token(log_ratio, batch) + (1 - w) * self.sequence(SequenceRatioPerToken()(batch), batch)
+
+    def token_weight(self, batch: Batch) -> Tensor:
+        """w, [N, T]."""
+        if self.mix == "average":
+            return torch.full_like(batch.mask, self.weight)
+        entropy = masked(batch.sampled_entropy, batch.mask)
+        top = entropy.amax(-1, keepdim=True)
+        if self.entropy_norm == "batch" and len(top):
+            top = top.max()
+        share = entropy / torch.where(top > 0, top, 1)
+        return share if self.entropy_to == "token" else 1 - share
+
+    def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        branches = {"token": (self.token, log_ratio), "sequence": (self.sequence, SequenceRatioPerToken()(batch))}
+        found = {name: branch.metrics(x, batch) for name, (branch, x) in branches.items()}
+        return {f"{key}/{name}": x for name, metrics in found.items() for key, x in metrics.items()}
 
 
 @method(parent=gspo, arxiv="2601.05607", confidence="abstract")

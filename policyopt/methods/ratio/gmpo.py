@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import GeometricMeanClip
+from policyopt.part import Level, NonNegative, Surrogate, Unit, part
+from policyopt.parts.surrogate.bounds import clip_metrics, pessimistic
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch, masked_mean
+
+
+@part
+class GeometricMeanClip(Surrogate):
+    r"""The geometric mean of a response's ratios, each clipped on the side that its advantage makes optimistic.
+
+    .. math:: -A_{i,t}\,\rho_i,\qquad \rho_i = \exp\Big(\frac{1}{|y_i|}\sum_t c_{i,t}\Big),\qquad
+              c_{i,t} = \min(\log r_{i,t}, \epsilon_{high})\ (A > 0),\quad \max(\log r_{i,t}, -\epsilon_{low})\ (A < 0)
+
+    A clipped token has no gradient, but counts in the mean. The bounds are log-ratios. Source: GMPO, arXiv:2507.20673,
+    and the authors' code (callsys/GMPO).
+    """
+
+    low: NonNegative | None = 0.4
+    """How far the log-ratio of a bad token may fall below 0; None for no lower bound."""
+    high: NonNegative | None = 0.4
+    """How far the log-ratio of a good token may rise above 0; None for no upper bound."""
+
+    unit: ClassVar[Unit] = "row"
+    levels: ClassVar[frozenset[Level]] = frozenset({"token"})
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        return -self.mean_ratio(log_ratio, batch) * batch.advantage
+
+    def mean_ratio(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        """rho, repeated over the tokens of each row, [N, T]."""
+        clipped = pessimistic(log_ratio, batch.advantage, *self._window(log_ratio))
+        return masked_mean(clipped, batch.mask, dim=-1, keepdim=True).exp().expand_as(log_ratio)
+
+    def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        return clip_metrics(log_ratio, batch.advantage, *self._window(log_ratio))
+
+    def _window(self, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = (math.inf if x is None else x for x in (self.low, self.high))
+        return log_ratio.new_tensor(-low), log_ratio.new_tensor(high)
 
 
 @method(parent=grpo, arxiv="2507.20673", code="callsys/GMPO", confidence="code")

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
 from policyopt.methods.clip.cispo import cispo
-from policyopt.parts import PrefixMinRatio
+from policyopt.part import Ratio, Unit, part
+from policyopt.parts import TokenRatio
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class PrefixMinRatio(Ratio):
+    r"""The token ratio times the smallest ratio before it, which stands for the product of all of them.
+
+    .. math:: \log R_{i,t} = \log r_{i,t} + sg\Big[\min_{j<t} \log r_{i,j}\Big]
+
+    The minimum runs over the policy's own tokens; for the first it is 0. Source: MinPRO, arXiv:2601.22718. Our reading:
+    no gradient through the minimum (there the whole is a detached weight).
+    """
+
+    unit: ClassVar[Unit] = "row"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        log_ratio = TokenRatio()(batch)
+        own = torch.where(batch.mask.bool(), log_ratio.detach(), math.inf)
+        before = torch.nn.functional.pad(own, (1, 0), value=math.inf)[:, :-1].cummin(-1).values
+        return log_ratio + torch.where(before.isinf(), 0.0, before)
 
 
 @method(parent=cispo, arxiv="2601.22718", confidence="secondary")

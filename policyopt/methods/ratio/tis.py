@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import SamplerMismatch
-from policyopt.parts.weight import Mode
+from policyopt.parts.weight.mismatch import Mode
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 

@@ -6,7 +6,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness, LengthReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.group import Group
+from policyopt.sources.draw import Group
 
 
 @method(parent=grpo, arxiv="2503.16219", code="knoveleng/open-rs", confidence="code")

@@ -22,7 +22,7 @@ def ppe(
     .. math:: R = w_a\,1[\text{right}] + w_f\,1[\text{format}]
 
     The instruction is an option of the run: ``--prior think``, ``plan``, ``code``, ``knowledge`` or ``examples``, or a
-    text of your own (:mod:`policyopt.tasks.prior`). Each asks for a tagged block of its style, then an answer block;
+    text of your own (:mod:`policyopt.data.prior`). Each asks for a tagged block of its style, then an answer block;
     the format is one of each, well formed, in that order. The optimiser is GRPO's. Source: arXiv:2505.14157. Our
     reading: text outside the two blocks is allowed; what the paper leaves open is as in GRPO here. Without a prior the
     format is the task's own.

@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from policyopt.control import Schedule
+from policyopt.groups import group_mean, group_rank, group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import Correctness, LengthReward, TierWeight
-from policyopt.parts.control import Schedule
+from policyopt.part import NonNegative, Unit, Weight, part
+from policyopt.parts import Correctness, LengthReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch, masked_mean
+
+
+@part
+class TierWeight(Weight):
+    r"""Weigh prompts as if a tier were drawn first, then a prompt in it: :math:`w_i = p_{k(i)}\,P / P_{k(i)}`.
+
+    The P prompts of the mini-batch are put in the order of their entropy, the mean over the tokens sampled for them,
+    and cut into three tiers of equal size, easy to hard; P_k of them are in tier k. Where a tier is empty the others
+    share what is its. Source: RMT, arXiv:2509.24375, which draws the tokens to be predicted so; the thresholds between
+    tiers are not given there. Our reading: equal thirds, and weights in the place of draws, which is the same in
+    expectation and needs no entropy before sampling.
+    """
+
+    share: tuple[NonNegative, NonNegative, NonNegative] = (0.6, 0.3, 0.1)
+    """p: weights of the easy, the middle and the hard tier; controllers may move them."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        tier = self.tiers(batch)
+        one = 1 / group_sum(torch.ones_like(batch.mask[:, 0]), batch.group)  # each prompt counts once
+        size = group_sum(one, tier)
+        p = torch.tensor(self.share, dtype=one.dtype, device=one.device)[tier]
+        there = (one * p / size).sum()  # the probability of the tiers that are not empty
+        weight = p * one.sum() / (size * there.clamp(min=torch.finfo(one.dtype).tiny))
+        return weight[:, None].expand_as(log_ratio)
+
+    def tiers(self, batch: Batch) -> Tensor:
+        """The tier of each row's prompt, [N]: 0 easy, 1 middle, 2 hard."""
+        entropy = group_mean(masked_mean(batch.sampled_entropy, batch.mask, dim=-1), batch.group)
+        prompts, index = torch.unique(batch.group, return_inverse=True)
+        value = torch.zeros(len(prompts), dtype=entropy.dtype, device=entropy.device).scatter(0, index, entropy)
+        rank = group_rank(value, torch.zeros_like(prompts))
+        return (rank * len(self.share) // max(1, len(prompts)))[index]
+
 
 Tiers = tuple[float, float, float]
 
@@ -37,7 +80,7 @@ def rmt(
     count by tier of difficulty, with weights ``p1`` until step ``t1``, ``p2`` from ``t2`` on and a straight line between
     them (None: 30 % and 70 % of T). Source: arXiv:2509.24375, from third parties' notes, which give B_0, B_min, gamma
     and the two shares of T; w, r_max, p1 and p2 are ours. Our reading: |y| is the whole response; tiers are weights, not
-    draws (:class:`~policyopt.parts.tier.TierWeight`). The paper's task is the next token of a corpus, its budget stands
+    draws (:class:`~policyopt.methods.reward.rmt.TierWeight`). The paper's task is the next token of a corpus, its budget stands
     in the prompt, and other tokens get the next-token loss: these belong to a task over a corpus, not to this recipe.
     """
     first = round(0.3 * total_steps) if t1 is None else t1

@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_rank, group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import MixedOutcomes, RankDiscount
+from policyopt.part import Fraction, Shape, Unit, part
+from policyopt.parts import MixedOutcomes
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.group import Group
+from policyopt.rows import Batch, masked
+from policyopt.sources.draw import Group
+
+
+@part
+class RankDiscount(Shape):
+    r"""Discount the reward of responses that were likely already.
+
+    .. math:: \tilde R_i = R_i\Big(1 - \beta\,\frac{k_i}{G}\Big)
+
+    k_i is the rank of row i among all G rows of its group by log-probability under the policy that wrote them, 0 for
+    the least likely. Source: arXiv:2506.02355 and the authors' code, which ranks by the mean over tokens. Our reading:
+    rows of equal likelihood rank in the order of the batch.
+    """
+
+    coef: Fraction = 0.25
+    """beta: what the most likely response loses at most."""
+    length_normalised: bool = True
+    """Rank by the mean log-probability of a token; otherwise by that of the whole response."""
+
+    unit: ClassVar[Unit] = "group"
+
+    def __call__(self, batch: Batch) -> Batch:
+        size = group_sum(torch.ones_like(batch.reward), batch.group)
+        return batch.replace(reward=batch.reward * (1 - self.coef * self.rank(batch) / size))
+
+    def score(self, batch: Batch) -> Tensor:
+        """What is ranked: log-probability of each row, [N], in nats (per token)."""
+        total = masked(batch.old_logp, batch.mask).sum(-1)
+        return total / batch.mask.sum(-1).clamp(min=1) if self.length_normalised else total
+
+    def rank(self, batch: Batch) -> Tensor:
+        """k [N], 0 for the least likely row of a group."""
+        return group_rank(self.score(batch), batch.group)
 
 
 @method(parent=grpo, arxiv="2506.02355", code="AndreHe02/rewarding-unlikely-release", confidence="code")

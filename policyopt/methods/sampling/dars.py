@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
+from policyopt.part import Count, part
 from policyopt.parts import MixedOutcomes
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rollout.adaptive import MoreForHard
+from policyopt.sources.draw import Group
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+@part
+class MoreForHard(Group):
+    r"""A group, and further responses to prompts of which less than half were answered.
+
+    .. math:: \Delta = \Big\lceil \frac{h\,A^* - N S(a)}{S(a)} \Big\rceil \le N_{max} - N
+
+    N = ``size`` responses are drawn first; a is their accuracy (0 counts as 1/(2N)). S(a) is the sum of absolute
+    advantages per response, 2a(1-a) for centred rewards or 2 sqrt(a(1-a)) for scaled ones, and A* = N S(1/2) its peak.
+    h is 1 to bring all hard prompts to the peak, or 2(1-a) to bring the hardest beyond it. Source: DARS,
+    arXiv:2508.13755, and the authors' code (yangzhch6/DARS).
+    """
+
+    most: Count = 32
+    """N_max: most responses to a prompt."""
+    target: Literal["equal", "hardness"] = "equal"
+    """h: equal treatment (ET) or weighted by hardness (HW)."""
+    scaled: bool = False
+    """The advantage divides by the group's standard deviation."""
+
+    def __post_init__(self) -> None:
+        if self.most < self.size:
+            raise ValueError(f"most is {self.most}, fewer than the {self.size} responses (size) that come first")
+
+    def extra(self, accuracy: float) -> int:
+        """How many responses are drawn in the second stage, given the accuracy of the first."""
+        if accuracy >= 0.5:
+            return 0
+        a = accuracy or 1 / (2 * self.size)
+        spread = 2 * math.sqrt(a * (1 - a)) if self.scaled else 2 * a * (1 - a)
+        peak = self.size if self.scaled else self.size / 2
+        hardness = 1.0 if self.target == "equal" else 2 * (1 - a)
+        return min(math.ceil((hardness * peak - self.size * spread) / spread), self.most - self.size)
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        first = await super().draw(prompt, sampler)
+        verdicts = await prompt.score(first)
+        extra = self.extra(sum(v.correct for v in verdicts) / len(verdicts))
+        if extra == 0:
+            return first
+        key = (*prompt.key, 1)
+        second = await sampler.generate(
+            prompt.tokens, n=extra, max_tokens=prompt.budget, temperature=self.temperature, key=key
+        )
+        return [*second, *first]
 
 
 @method(parent=dr_grpo, arxiv="2508.13755", code="yangzhch6/DARS", confidence="code")

@@ -2,12 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_rank, group_sum
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import RankWeight
+from policyopt.part import Unit, Weight, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class RankWeight(Weight):
+    r"""Train on some ranks of a group more than on others: G times the share of each row among its prompt's rows.
+
+    Shares of the rows, best reward first, with G of them: ``best`` (BoN) (1, 0, ...); ``best-random`` (BR) (1/2, and
+    1/(2(G-1)) for each other); ``best-worst`` (BW) (1/2, 0, ..., 0, 1/2). The mean weight of a group is 1. Drawing rows
+    with these probabilities gives the same loss in expectation. Source: PF-PPO, arXiv:2409.06957. Our
+    reading: of equal rewards the first row in the batch ranks higher.
+    """
+
+    ranks: Literal["best", "best-random", "best-worst"] = "best-random"
+    """Which ranks count."""
+
+    unit: ClassVar[Unit] = "group"
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        size = group_sum(torch.ones_like(batch.reward), batch.group)
+        return (size * self.share(batch))[:, None].expand_as(log_ratio)
+
+    def share(self, batch: Batch) -> Tensor:
+        """The share of each row, [N]; those of a group add up to 1."""
+        size = group_sum(torch.ones_like(batch.reward), batch.group)
+        rank = group_rank(-batch.reward, batch.group)
+        best, last = (rank == 0).to(size), (rank == size - 1).to(size)
+        if self.ranks == "best":
+            return best
+        if self.ranks == "best-worst":
+            return (best + last) / 2
+        return torch.where(size == 1, best, best / 2 + (1 - best) / (2 * (size - 1).clamp(min=1)))
+
+
+def weighted_r2(reward: Tensor, actual: Tensor, weight: Tensor) -> Tensor:
+    r"""How well a reward tells the true score on the rows that rank weights select: all [N], a number in [0, 1].
+
+    .. math:: R^2 = 1 - \frac{\sum_i w_i (s_i - \hat s_i)^2}{\sum_i w_i (s_i - \bar s)^2}
+
+    s is the true score, s-hat its weighted least-squares line on the reward. Measured on a labelled set it says which
+    ranks a reward model can be trusted on, before any training. It is 0 where either does not vary. Source: PF-PPO,
+    arXiv:2409.06957.
+    """
+    share = weight / weight.sum()
+    x, y = reward - (share * reward).sum(), actual - (share * actual).sum()
+    between = (share * x * y).sum() ** 2
+    within = (share * x**2).sum() * (share * y**2).sum()
+    return torch.where(within > 0, between / within.clamp(min=torch.finfo(within.dtype).tiny), 0.0)
 
 
 @method(parent=ppo, arxiv="2409.06957", code="swtheing/PF-PPO-RLHF", confidence="code")
@@ -29,7 +81,7 @@ def pf_ppo(
     ``best-random`` (BR), ``best-worst`` (BW). Advantages come before, from all rows. Source: arXiv:2409.06957 and the
     authors' code. Our reading: weights on the loss, in the place of drawing rows with these probabilities, which is
     the same in expectation; the critic learns from all rows. Whether a reward model fits a choice of ranks is measured
-    by :func:`~policyopt.parts.rank.weighted_r2`.
+    by :func:`~policyopt.methods.sampling.pf_ppo.weighted_r2`.
     """
     return ppo(low, high, kl_coef=kl_coef, epochs=epochs, minibatches=minibatches, group_size=group_size).replace(
         weight=(RankWeight(ranks=ranks),)

@@ -2,13 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
+from policyopt.part import Count, Finite, part
 from policyopt.parts import Correctness, EntropyBonus, RolloutBaseline, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rollout.adaptive import UntilMixed
+from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+
+
+@part
+class UntilMixed(Rollout):
+    """Responses in rounds until a prompt has shown enough, then a balanced choice of ``size`` of them.
+
+    The others are not trained on, but count in the mean reward of all that was drawn, which the batch has as
+    ``baseline_reward``. Source: Reinforce-Ada, arXiv:2510.04996, and the authors' code (RLHFlow/Reinforce-Ada).
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset({"baseline_reward"})
+
+    size: Count = 4
+    """n: responses to one prompt that are trained on."""
+    round_size: Count = 8
+    """M: responses of one round."""
+    max_rounds: Count = 4
+    """N: most rounds."""
+    threshold: Finite = 0.7
+    """A response whose score is above it is a success."""
+    stop: Literal["balanced", "positive"] = "balanced"
+    """Enough is half of n successes and half of n failures, or one success."""
+
+    def __post_init__(self) -> None:
+        if self.round_size < self.size:
+            raise ValueError(
+                f"round_size is {self.round_size}, fewer than the {self.size} responses that are kept (size)"
+            )
+
+    def enough(self, success: Sequence[bool]) -> bool:
+        """Whether a prompt with these outcomes is done."""
+        good, half = sum(success), self.size // 2
+        return good >= 1 if self.stop == "positive" else good >= half and len(success) - good >= self.size - half
+
+    def choose(self, success: Sequence[bool]) -> list[int]:
+        """Which responses are trained on: successes, then failures, in the order in which they came. Where one side
+        has too few, the other fills up."""
+        good = [i for i, s in enumerate(success) if s]
+        bad = [i for i, s in enumerate(success) if not s]
+        few = max(min(self.size // 2, len(good)), self.size - len(bad))
+        return good[:few] + bad[: self.size - few]
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        drawn: list[Response] = []
+        success: list[bool] = []
+        for i in range(self.max_rounds):
+            fresh = await sampler.generate(
+                prompt.tokens, n=self.round_size, max_tokens=prompt.budget, temperature=self.temperature,
+                key=(*prompt.key, i),
+            )  # fmt: skip
+            drawn += fresh
+            success += [v.score > self.threshold for v in await prompt.score(fresh)]
+            if self.enough(success):
+                break
+        kept = self.choose(success)
+        rest = [r for i, r in enumerate(drawn) if i not in kept]
+        for response in rest:
+            response.role = "pool"
+        return [*(drawn[i] for i in kept), *rest]
 
 
 @method(parent=dr_grpo, arxiv="2510.04996", code="RLHFlow/Reinforce-Ada", confidence="code")

@@ -2,11 +2,243 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from pydantic import Field
+from scipy.stats import t as student
+from torch import Tensor
+
+from policyopt.groups import group_mean
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.novelty import NoveltyAdvantage
+from policyopt.part import Count, Finite, Fraction, NonNegative, Whole, part
+from policyopt.parts import Normalise
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.allocate import Allocated
+from policyopt.rows import Batch, masked_mean
+from policyopt.sources.draw import Embedder, InputEmbeddings
+from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+
+
+@part
+class NoveltyAdvantage(Normalise):
+    r"""A normalised reward, raised on right responses that are less likely than the group's mean.
+
+    .. math:: A'_i = A_i + \min\big(\max(\lambda(1 - \eta_i), 0),\; \kappa \max(A_i, 0)\big),\qquad \eta_i = e^{s_i - \bar s},\qquad
+              s_i = \frac{1}{|y_i|}\sum_t \log\pi_{old}(y_{i,t})
+
+    s-bar is the mean over all responses of the group. Source: XRPO, arXiv:2510.06672.
+    """
+
+    novelty: NonNegative = 2.5
+    """lambda."""
+    cap: NonNegative = 0.5
+    """kappa: largest rise, as a part of the advantage."""
+    right: Finite = 0.5
+    """A reward above it makes a response right."""
+
+    def likelihood(self, batch: Batch) -> Tensor:
+        """s, [N]."""
+        return masked_mean(batch.old_logp, batch.mask, dim=-1)
+
+    def eta(self, batch: Batch) -> Tensor:
+        """eta, [N]: below 1 for a response that is less likely than the others."""
+        score = self.likelihood(batch)
+        return (score - group_mean(score, batch.group)).exp()
+
+    def __call__(self, batch: Batch) -> Tensor:
+        advantage = super().__call__(batch)
+        wanted = (self.novelty * (1 - self.eta(batch))).clamp(min=0)[:, None]
+        right = (batch.reward > self.right)[:, None]
+        return (
+            advantage + torch.where(right, torch.minimum(wanted, self.cap * advantage.clamp(min=0)), 0.0) * batch.mask
+        )
+
+
+@dataclass
+class Solved:
+    """A problem of the batch with a response that the judge called right."""
+
+    problem: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass
+class Shown:
+    """What a program lets the others know."""
+
+    rewards: list[float]
+    solved: Solved | None
+
+
+@dataclass
+class Meeting:
+    """Where the programs of a batch wait for each other."""
+
+    members: int = 0
+    shown: dict[tuple[int, ...], Shown] = field(default_factory=dict)
+    done: asyncio.Future[Mapping[tuple[int, ...], Shown]] | None = None
+
+    async def exchange(self, key: tuple[int, ...], shown: Shown) -> Mapping[tuple[int, ...], Shown]:
+        """What all members have shown, by the keys of their prompts, once the last of them has."""
+        if self.done is None:
+            self.done = asyncio.get_running_loop().create_future()
+        done, self.shown[key] = self.done, shown
+        if len(self.shown) == self.members:
+            done.set_result(dict(sorted(self.shown.items())))
+            self.shown, self.done = {}, None
+        return await asyncio.shield(done)
+
+
+_MEETINGS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, Meeting]] = WeakKeyDictionary()
+
+
+def meeting(key: object) -> Meeting:
+    """The meeting of this name in the event loop that is running."""
+    return _MEETINGS.setdefault(asyncio.get_running_loop(), {}).setdefault(key, Meeting())
+
+
+@cache
+def quantile(p: float, freedom: int) -> float:
+    """The p-quantile of Student's t."""
+    return float(student.ppf(p, freedom))
+
+
+@part
+class Allocated(Rollout):
+    r"""Rounds of drawing in which a batch's budget goes where it narrows the estimate of a prompt's mean reward most.
+
+    .. math:: \Pi_q = h_q(n_q) - h_q(n_q + 1) + \lambda\sqrt{\frac{\log(1 + T)}{n_q}},\qquad
+              h_q(n) = t_{1-\alpha/2,\,n-1}\,\frac{s_q}{\sqrt n}
+
+    n_q rewards of prompt q have the standard deviation s_q (ddof 1), T were drawn for all prompts. Every prompt has
+    ``base`` responses first; the rest of ``size`` per prompt is shared out in ``phases`` - 1 rounds, one response after
+    the other to the prompt of the largest priority, with n_q, not s_q, brought up to date. A prompt without a success is
+    asked with up to ``examples`` solved problems before it, those whose mean token vectors are nearest. They come from a
+    corpus that grows as the run goes on, with what the batch has solved so far. Source: XRPO, arXiv:2510.06672, from
+    third parties' descriptions. Our reading: the corpus holds one answer to each problem, the latest, of the last
+    ``corpus`` problems that were solved; a problem is never shown its own answer, nor more examples than leave room for
+    a response; seeded responses are trained on in the context that they answer.
+    """
+
+    base: Annotated[int, Field(ge=2)] = 4
+    """Responses to each prompt in the first round; a spread takes two."""
+    phases: Count = 3
+    """Rounds, the first one included."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """One minus the level of the interval."""
+    bonus: NonNegative = 0.5
+    """lambda: how much prompts of few responses are preferred."""
+    examples: Whole = 2
+    """K: solved problems before one that was never solved."""
+    example_tokens: Count = 256
+    """Most tokens of a solved problem with its answer; the end is cut off."""
+    corpus: Whole = 1024
+    """Solved problems that are remembered from step to step, the latest ones."""
+    success: Fraction = 0.5
+    """A score above it is a success."""
+    embedder: Embedder = InputEmbeddings()
+    """What problems are compared by."""
+
+    def __post_init__(self) -> None:
+        if self.base > self.size:
+            raise ValueError(f"base is {self.base}, more than the {self.size} responses (size) that a prompt has")
+
+    def half_width(self, n: int, spread: float) -> float:
+        """h_q(n), 0 for a prompt whose rewards are all equal."""
+        return quantile(1 - self.alpha / 2, n - 1) * spread / math.sqrt(n) if spread else 0.0
+
+    def optimism(self, n: int, total: int) -> float:
+        """The bonus of a prompt with n of all ``total`` responses."""
+        return self.bonus * math.sqrt(math.log1p(total) / n)
+
+    def priority(self, n: int, spread: float, total: int) -> float:
+        """Pi_q."""
+        return self.half_width(n, spread) - self.half_width(n + 1, spread) + self.optimism(n, total)
+
+    def share(self, rewards: Sequence[Sequence[float]], budget: int) -> list[int]:
+        """How many of ``budget`` further responses each prompt has, given its rewards so far."""
+        spread = [statistics.stdev(map(float, r)) for r in rewards]
+        count = [len(r) for r in rewards]
+        total = sum(count)
+        for i in range(budget):
+            rank = [self.priority(n, s, total + i) for n, s in zip(count, spread, strict=True)]
+            count[rank.index(max(rank))] += 1
+        return [n - len(r) for n, r in zip(count, rewards, strict=True)]
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        together = meeting((self, prompt.key[:-1]))
+        together.members += 1
+        rows: list[Response] = []
+        rewards: list[float] = []
+        context, extra = prompt.tokens, self.base
+        for phase in range(self.phases):
+            if extra:
+                fresh = await sampler.generate(
+                    context, n=extra, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, phase)
+                )
+                for response in fresh:
+                    response.context = context if context != prompt.tokens else ()
+                    response.source = int(context != prompt.tokens)
+                rows += fresh
+                rewards += [v.score for v in await prompt.score(fresh)]
+            right = [r for r, reward in zip(rows, rewards, strict=True) if reward > self.success]
+            example = Solved(prompt.tokens, tuple(right[0].tokens)) if right else None
+            everyone = await together.exchange(prompt.key, Shown(rewards, example))
+            if phase + 1 < self.phases:
+                every = [shown.rewards for shown in everyone.values()]
+                left = self.size * len(every) - sum(map(len, every))
+                counts = self.share(every, left // (self.phases - 1 - phase))
+                extra = counts[list(everyone).index(prompt.key)]
+                context = prompt.tokens if right else self.seeded(prompt, everyone, sampler)
+        together.members -= 1
+        if prompt.key == next(iter(everyone)):  # one of the batch, for all
+            self.remember(prompt.notes, everyone)
+        return rows
+
+    def remember(self, notes: dict[str, Any], everyone: Mapping[tuple[int, ...], Shown]) -> None:
+        """Add what a batch has solved to the corpus."""
+        found = {tuple(problem): answer for problem, answer in notes.get("solved", ())}
+        for shown in everyone.values():
+            if shown.solved:
+                found.pop(shown.solved.problem, None)
+                found[shown.solved.problem] = shown.solved.answer
+        notes["solved"] = [[list(p), list(a)] for p, a in found.items()][max(0, len(found) - self.corpus) :]
+
+    def known(self, prompt: Prompt, everyone: Mapping[tuple[int, ...], Shown]) -> list[Solved]:
+        """The other problems that were solved, at earlier steps or in the batch."""
+        found = {tuple(p): Solved(tuple(p), tuple(a)) for p, a in prompt.notes.get("solved", ())}
+        found |= {shown.solved.problem: shown.solved for shown in everyone.values() if shown.solved}
+        found.pop(prompt.tokens, None)
+        return list(found.values())
+
+    def seeded(self, prompt: Prompt, everyone: Mapping[tuple[int, ...], Shown], sampler: Sampler) -> tuple[int, ...]:
+        """The prompt with the solved problems that are most like it before it, the nearest one last."""
+        solved = self.known(prompt, everyone)
+        if not solved or not self.examples:
+            return prompt.tokens
+        like = self.likeness(prompt.tokens, [s.problem for s in solved], sampler)
+        nearest = sorted(range(len(solved)), key=lambda i: (-float(like[i]), i))[: self.examples]
+        seeded = prompt.tokens
+        for i in nearest:
+            longer = (*(*solved[i].problem, *solved[i].answer)[: self.example_tokens], *seeded)
+            seeded = longer if len(longer) <= prompt.room else seeded
+        return seeded
+
+    def likeness(self, text: tuple[int, ...], others: Sequence[tuple[int, ...]], sampler: Sampler) -> Tensor:
+        """Cosines between the mean token vector of a text and those of others, [M]."""
+        own, *theirs = [
+            torch.nn.functional.normalize(self.embedder(torch.tensor(x), sampler).double().mean(0), dim=0)
+            for x in (text, *others)
+        ]
+        return torch.stack(theirs) @ own
 
 
 @method(parent=grpo, arxiv="2510.06672", code="UIUC-MLSys/XRPO", confidence="secondary")

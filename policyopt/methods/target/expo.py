@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from policyopt.control import Schedule
+from policyopt.data.words import EXPLAIN, explanation
+from policyopt.judging.answers import MARK, answer_line
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import Likelihood
-from policyopt.parts.control import Schedule
-from policyopt.parts.source import BySource
-from policyopt.parts.target import OwnTokens
+from policyopt.part import Count, part
+from policyopt.parts import BySource, Likelihood, OwnTokens
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.target import SelfExplained
+from policyopt.sources.draw import Group
+from policyopt.sources.draw.target import as_target
+from policyopt.sources.program import Prompt, Response, Sampler
+
+
+@part
+class SelfExplained(Group):
+    """A group, and explanations of the right answer that the policy gives when it is told it (``source`` 1).
+
+    An explanation stands behind the plain question, and so do its log-probabilities. One that comes to another answer,
+    or to none, is cut before it and ends with the true one. A prompt without a reference answer, or too long for the
+    request, has none. The log counts them, and those that were right as they stood. Source: ExPO, arXiv:2507.02834.
+    """
+
+    explanations: Count = 1
+    """For each prompt."""
+    request: str = EXPLAIN
+    """What the policy is asked; ``{question}`` and ``{answer}`` stand for the prompt's own."""
+
+    def __post_init__(self) -> None:
+        if "{answer}" not in self.request:
+            raise ValueError(f"request is {self.request!r}, which never says the {{answer}} that is to be explained")
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        group, targets = await asyncio.gather(super().draw(prompt, sampler), self.explain(prompt, sampler))
+        return [*group, *targets]
+
+    async def explain(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        """The explanations of a prompt's answer, as targets."""
+        told = explanation(prompt.question, prompt.answer, self.request)
+        context = prompt.asked(told) if prompt.answer else None
+        if context is None:
+            return []
+        drawn = await sampler.generate(
+            context, n=self.explanations, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, -3)
+        )
+        right = [v.correct and r.finished for v, r in zip(await prompt.score(drawn), drawn, strict=True)]
+        prompt.count(explanations=len(drawn), explanations_right=sum(right))
+        texts = [tuple(r.tokens) if ok else self.corrected(prompt, r) for r, ok in zip(drawn, right, strict=True)]
+        return await asyncio.gather(*(as_target(prompt, sampler, text, self.temperature) for text in texts))
+
+    def corrected(self, prompt: Prompt, response: Response) -> tuple[int, ...]:
+        """Ids of an explanation with the true answer line in the place of its own; cut so that this fits."""
+        assert prompt.encode is not None and prompt.decode is not None, "this prompt comes without a tokenizer"
+        before, mark, after = f"\n{prompt.decode(response.tokens)}".rpartition(f"\n{MARK}")
+        steps = (before if mark else after)[1:].rstrip("\n")
+        end = (*prompt.encode(answer_line(prompt.answer)), *prompt.end)[: prompt.budget]
+        return (*prompt.encode(f"{steps}\n" if steps else "")[: prompt.budget - len(end)], *end)
 
 
 @method(parent=grpo, arxiv="2507.02834", code="HumainLab/ExPO_rl_reasoning_by_explanation", confidence="secondary")
@@ -35,7 +85,7 @@ def expo(
     sum over tokens and a mean over prompts; every prompt is explained, at every step, by the policy as it is; none is
     filtered out, but an answer that is not the true one makes way for it. The model has to understand what it is told;
     of the embedded models, those of the testbeds ``requests:TASK`` do. The size of beta is not known: 0.01, for sums
-    over some tens of tokens, is ours. ExP-DPO, the form with pairs, is :func:`~policyopt.parts.preference.dpo_loss` of
+    over some tens of tokens, is ours. ExP-DPO, the form with pairs, is :func:`~policyopt.methods.judge.tulu3.dpo_loss` of
     explanations against failed responses; it is not this method.
     """
     parent = grpo(low, high, kl_coef=kl_coef, group_size=group_size)

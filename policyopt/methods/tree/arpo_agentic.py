@@ -2,14 +2,120 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.subtree import SharedAdvantage
+from policyopt.part import Advantage, Count, Finite, Fraction, Unit, part
+from policyopt.parts import Normalise
+from policyopt.parts.advantage.tree import edge_of, lineage, node_mean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rollout.branching import EntropyJump
-from policyopt.rollout.tree import Tree
+from policyopt.rows import Batch, masked_mean
+from policyopt.sources.draw import Branching, Fork, Growth, Tree
+from policyopt.sources.draw.embed import vocabulary_size
+from policyopt.sources.program import Response, Sampler
+
+
+@part
+class SharedAdvantage(Advantage):
+    r"""Tokens that several responses share have the mean of what these are credited with.
+
+    .. math:: A_{i,t} = \frac1d \sum_{j \ni node(i,t)} A_j
+
+    A_j is the response's own advantage, d the number of responses that pass the node. Source: ARPO, arXiv:2507.19849
+    (the hard form).
+    """
+
+    own: Normalise = Normalise()
+    """The advantage of a response by itself, the same on all of its tokens."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def __post_init__(self) -> None:
+        if self.own.gamma is not None:
+            raise ValueError("own.gamma is set, but what is shared is one number for each response: set it to None")
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return self.own.needs
+
+    @property
+    def min_group(self) -> int:  # type: ignore[override]
+        return self.own.min_group
+
+    def __call__(self, batch: Batch) -> Tensor:
+        row = masked_mean(self.own(batch), batch.mask, dim=-1)
+        shared = [node_mean(row, torch.ones_like(row), level) for level in lineage(batch)[:, 1:].unbind(1)]
+        return torch.stack(shared, 1).gather(1, edge_of(batch)) * batch.mask
+
+
+@part
+class EntropyJump(Branching):
+    r"""Paths fork where the policy has become less sure than it was when it began.
+
+    .. math:: \Delta H = H_t - H_{init},\qquad P = \mathrm{clip}(\alpha + \beta\,\Delta H, 0, 1)
+
+    H is the mean entropy, over the logarithm of the vocabulary, of the first ``probe`` tokens of a step; H_init that of
+    the first step. At the end of each step an open path may fork ``beam - 1`` times, each with probability P, while
+    leaves are missing, path after path. Then all paths run to their end; where they end before, further ones start from
+    the prompt. Source: ARPO, arXiv:2507.19849, and the authors' code (dongguanting/ARPO), where a step ends with the
+    result of a tool. Our reading: without tools a step is ``segment`` tokens.
+    """
+
+    initial: Count = 8
+    """N: paths from the prompt."""
+    alpha: Fraction = 0.5
+    """Probability of a fork where the entropy has not changed."""
+    beta: Finite = 0.2
+    """How far the probability follows the entropy."""
+    beam: Count = 2
+    """Most paths that one becomes at the end of a step."""
+    segment: Count = 32
+    """Tokens of a step."""
+    probe: Count = 20
+    """Tokens of a step that the entropy is measured on."""
+
+    returns: ClassVar[bool] = False
+
+    def mark(self, piece: Response, sampler: Sampler) -> list[float]:
+        return [h / math.log(vocabulary_size(sampler)) for h in piece.entropy]
+
+    def __call__(self, tree: Growth, size: int) -> list[Fork]:
+        if tree.rounds == 0:
+            return [Fork(0, 0, min(self.initial, size), self.segment if self.initial < size else None)]
+        active, slots = tree.open(), size - len(tree.rows)
+        if not active:
+            return [Fork(0, 0, slots)] if slots else []
+        tips = [len(tree.rows[i].tokens) for i in active]
+        if not slots:
+            return [Fork(i, tip) for i, tip in zip(active, tips, strict=True)]
+        draws = [[tree.random.random() for _ in range(self.beam - 1)] for _ in active]
+        more = self.forks([self.jump(tree, i) for i in active], draws, slots)
+        return [Fork(i, tip, 1 + m, self.segment) for i, tip, m in zip(active, tips, more, strict=True)]
+
+    def jump(self, tree: Growth, row: int) -> float:
+        """Delta H of a path at its end."""
+        begin = tree.way(row)[-2][1] if len(tree.way(row)) > 1 else 0
+        now, start = tree.marks[row][begin : begin + self.probe], tree.marks[row][: min(self.probe, self.segment)]
+        return sum(now) / len(now) - sum(start) / len(start)
+
+    def probability(self, jump: float) -> float:
+        """P of a fork."""
+        return min(max(self.alpha + self.beta * jump, 0.0), 1.0)
+
+    def forks(self, jumps: Sequence[float], uniform: Sequence[Sequence[float]], slots: int) -> list[int]:
+        """How many forks each path makes, in order, given random numbers in [0, 1) and how many leaves are missing."""
+        found = []
+        for jump, draws in zip(jumps, uniform, strict=True):
+            wanted = sum(u <= self.probability(jump) for u in draws)
+            found.append(min(wanted, slots))
+            slots -= found[-1]
+        return found
 
 
 @method(parent=grpo, arxiv="2507.19849", code="dongguanting/ARPO", confidence="code")

@@ -2,17 +2,137 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from policyopt.methods.critic.ppo import ppo
-from policyopt.parts import KL, Credited, TruncatedReward
-from policyopt.parts.once import MeanOver, Unlikely
-from policyopt.parts.tree import EdgeAdvantage
+from policyopt.part import Count, Filter, Positive, Unit, Weight, part
+from policyopt.parts import EdgeAdvantage, Selector, TruncatedReward
+from policyopt.parts.advantage.tree import FLAT, edge_of, lineage, sharing
+from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rollout.chain import Chain
-from policyopt.rollout.tree import Levels, Tree
+from policyopt.rows import Batch, masked
+from policyopt.sources.draw import Levels, Tree
+from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+
+
+@part
+class Credited(Filter):
+    """Leave out responses without any advantage, which would cost a pass and teach nothing."""
+
+    unit: ClassVar[Unit] = "row"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return ((batch.advantage != 0) & batch.mask.bool()).any(-1)
+
+
+@part
+class Unlikely(Selector):
+    """The tokens that were drawn with a probability below a threshold. Source: SPO, arXiv:2505.23564."""
+
+    threshold: Positive = 0.9
+    """The probability under the policy that wrote the token; above 1 all tokens are picked."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return batch.mask.bool() & (batch.old_logp.exp() < self.threshold)
+
+
+@part
+class MeanOver(Weight):
+    r"""Makes a token-mean one over a part of the tokens.
+
+    .. math:: w_{i,t} = \frac{M_{i,t}}{d_{i,t}}\,\frac{\sum_{jk} 1}{\sum_{jk} M_{jk}/d_{jk}}
+
+    M picks the tokens; d is the number of rows that share the token's node where it is to count ``once``, else 1.
+    Source: SPO, arXiv:2505.23564, and the authors' code (AIFrameResearch/SPO).
+    """
+
+    tokens: Selector = Unlikely()
+    """The tokens that are trained on."""
+    once: bool = False
+    """An edge counts once, however many leaves lie behind it; one without advantage does not count at all."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def count(self, batch: Batch) -> Tensor:
+        """M / d, [N, T]."""
+        kept = self.tokens(batch).to(batch.mask)
+        if not self.once:
+            return kept
+        rows = torch.stack([sharing(level) for level in lineage(batch)[:, 1:].unbind(1)], 1).to(kept)
+        return torch.where(batch.advantage.abs() > FLAT, kept / rows.gather(1, edge_of(batch)), 0.0)
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        count = masked(self.count(batch), batch.mask)
+        return count * batch.mask.sum() / torch.where(count.sum() > 0, count.sum(), 1.0)
+
+
+def cutpoints(logp: Sequence[float], threshold: float, interval: int) -> list[int]:
+    """Every ``interval``-th, from the first on, of the places where a token was drawn with a probability below
+    ``threshold``."""
+    return [t for t, x in enumerate(logp) if math.exp(x) < threshold][::interval]
+
+
+@part
+class Chain(Rollout):
+    """A group of responses, each cut into segments at tokens that were uncertain; ``samples`` fresh continuations from
+    each cut say what the state there is worth.
+
+    The continuations are not trained on. One that does not end within the budget is worth 0. Source: SPO-chain,
+    arXiv:2505.23564, and the authors' code (AIFrameResearch/SPO).
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Probability below which a token is uncertain."""
+    interval: Count = 5
+    """One cut at every so many uncertain tokens."""
+    samples: Count = 9
+    """Continuations from each cut."""
+
+    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        rows = await sampler.generate(
+            prompt.tokens, n=self.size, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, 0),
+            keep=True,
+        )  # fmt: skip
+        worth = await asyncio.gather(*(self._values(i, r, prompt, sampler) for i, r in enumerate(rows)))
+        count = 0
+        for response, values in zip(rows, worth, strict=True):
+            response.ends = [*self._cuts(response), len(response.tokens)]
+            response.values = [*values, math.nan]
+            response.nodes = list(range(count + 1, count + 1 + len(response.ends)))
+            count += len(response.ends)
+        return rows
+
+    def _cuts(self, response: Response) -> list[int]:
+        return cutpoints(response.logp, self.threshold, self.interval)
+
+    async def _values(self, number: int, response: Response, prompt: Prompt, sampler: Sampler) -> list[float]:
+        """The mean reward of fresh continuations from each cut of a response."""
+        drawn = await asyncio.gather(
+            *(
+                sampler.generate(
+                    (*prompt.tokens, *response.tokens[:cut]), n=self.samples, max_tokens=prompt.budget - cut,
+                    temperature=self.temperature, key=(*prompt.key, 1, number, cut),
+                )
+                for cut in self._cuts(response)
+            )
+        )  # fmt: skip
+        whole = [
+            [
+                Response([*response.tokens[:cut], *r.tokens], [], [], r.finished, temperature=self.temperature)
+                for r in rows
+            ]
+            for cut, rows in zip(self._cuts(response), drawn, strict=True)
+        ]
+        await prompt.score([r for rows in whole for r in rows])
+        return [sum(r.verdict.score for r in rows if r.verdict and r.finished) / len(rows) for rows in whole]
 
 
 @method(parent=ppo, arxiv="2505.23564", code="AIFrameResearch/SPO", confidence="code")

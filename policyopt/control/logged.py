@@ -1,0 +1,6 @@
+"""What the log calls what judges say."""
+
+from __future__ import annotations
+
+LOGGED = {"correct": "accuracy", "formatted": "format"}
+"""What the log calls the means of a verdict's own components; the others are ``component/NAME``."""

@@ -1,0 +1,117 @@
+"""Questions and judges. Nothing here imports torch: a judge's worker process starts fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policyopt.errors import UserError
+from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
+
+if TYPE_CHECKING:
+    from policyopt.judging.pool import JudgePool
+
+__all__ = ["Example", "JudgePool", "JudgeSpec", "Message", "Task", "Verdict", "builtin_tasks", "load_task"]
+
+_PREFIX = "reasoning-gym:"
+_DIVERSE = "diverse:"
+"""A task whose judge also says how varied a text is."""
+_FORMS = (
+    "a task is a built-in name ({builtin}), reasoning-gym:NAME, a .jsonl or .parquet file, "
+    "or the id of a dataset on the hub (owner/name)"
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "JudgePool":
+        return importlib.import_module("policyopt.judging.pool").JudgePool
+    raise AttributeError(f"module 'policyopt.data' has no attribute {name!r}")
+
+
+def builtin_tasks() -> dict[str, str]:
+    """The built-in tasks: name and one line of description."""
+    from policyopt.data.builtin import BUILTIN
+    from policyopt.data.requests import summaries as requests
+    from policyopt.data.sparse import SPARSE_HARD
+    from policyopt.data.testbed import TIES
+    from policyopt.data.winded import LONG_WINDED
+
+    testbeds = {"ties": TIES, "sparse-hard": SPARSE_HARD, "long-winded": LONG_WINDED}
+    summaries = {name: task.summary for name, task in {**BUILTIN, **testbeds}.items()}
+    return {**summaries, "json": "a sum with its working, as a JSON object in a fence: json 12+34", **requests()}
+
+
+def _made(spec: str) -> Callable[..., Task] | None:
+    """What makes the task of a name that is no dataset, from a seed and the number of held-out questions."""
+    from policyopt.data.builtin import BUILTIN
+    from policyopt.data.reasoning import load_reasoning
+    from policyopt.data.requests import requests_task
+    from policyopt.data.sparse import sparse_hard_task
+    from policyopt.data.structured import json_task
+    from policyopt.data.testbed import ties_task
+    from policyopt.data.winded import long_winded_task
+
+    plain = {"json": json_task, "sparse-hard": sparse_hard_task, "long-winded": long_winded_task}
+    with_option = {"ties": ties_task, "requests": requests_task}
+    family, _, option = spec.partition(":")
+    if family in with_option:
+        return partial(with_option[family], option)
+    if spec in BUILTIN or spec.startswith(_PREFIX):
+        return partial(load_reasoning, spec.removeprefix(_PREFIX), builtin=spec in BUILTIN)
+    return plain.get(spec)
+
+
+def load_task(
+    spec: str,
+    *,
+    judge: str | None = None,
+    options: dict[str, Any] | None = None,
+    prior: str | None = None,
+    seed: int = 0,
+    heldout: int = 256,
+) -> Task:
+    """The task that ``spec`` names.
+
+    Args:
+        spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``, ``"requests:chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), a file
+            (``"data.jsonl"``, ``"data.parquet"``, or training and held-out file joined by a comma:
+            ``"train.jsonl,heldout.jsonl"``), or the id of a dataset on the hub (``"owner/name"``, or
+            ``"owner/name:config"``; its split ``train`` is taken).
+        judge: Who judges the responses to a dataset: ``math``, ``exact``, ``number``, ``regex``, ``choice``,
+            ``package.module:function`` or ``file.py:function``. Without one, the answers decide (see
+            :func:`policyopt.data.dataset.load_dataset_task`). Tasks of reasoning-gym bring their own.
+        options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``.
+        prior: A prior prompt before every question: a name of :mod:`policyopt.data.prior`, or a text.
+        seed: Which training questions a generated task draws. Held-out questions do not depend on it.
+        heldout: How many held-out questions (of a dataset: at most a quarter of its rows).
+
+    Raises:
+        UserError: An unknown task, judge or prior prompt, a dataset row that cannot be used (with file and line), an empty dataset.
+    """
+    from policyopt.data.prior import with_prior
+
+    if prior is not None:
+        return with_prior(load_task(spec, judge=judge, options=options, seed=seed, heldout=heldout), prior)
+    if heldout < 1:
+        raise UserError(f"heldout must be at least 1, not {heldout}")
+    known = list(builtin_tasks())
+    if spec.startswith(_DIVERSE):
+        inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, heldout=heldout)
+        wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
+        return dataclasses.replace(inner, judge=wrapped)
+    if (made := _made(spec)) is not None:
+        if judge is not None or options:
+            raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
+        return made(seed=seed, heldout=heldout)
+    if spec.endswith((".jsonl", ".parquet")) or "/" in spec or Path(spec).is_file():
+        from policyopt.data.dataset import load_dataset_task
+
+        return load_dataset_task(spec, judge=judge, options=options, heldout=heldout)
+    close = difflib.get_close_matches(spec, known, n=3, cutoff=0.5)
+    nearest = f"; nearest: {', '.join(close)}" if close else ""
+    raise UserError(f"no task is called {spec!r}{nearest}; " + _FORMS.format(builtin=", ".join(known)))

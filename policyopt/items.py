@@ -1,0 +1,91 @@
+"""What a task is made of: questions, the judge's specification, and its verdicts. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, str]
+"""One chat message: ``{"role": "user", "content": "12+7-16=?"}``."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question."""
+
+    id: str
+    """Stable and unique in its task: ``"chain_sum-123"``, ``"data.jsonl:17"``."""
+    prompt: tuple[Message, ...]
+    """Chat messages; plain text is one user message."""
+    answer: str
+    """The reference answer."""
+    solution: str | None = None
+    """A worked solution (chain of thought, then the answer line), where the task has a writer."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What the judge needs beyond the answer; JSON-able."""
+    hasty: str | None = None
+    """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Something else than a question that a model may be asked, and what somebody helpful replies."""
+
+    prompt: tuple[Message, ...]
+    """Chat messages."""
+    reply: str
+    """What a warm start teaches."""
+    given: str = ""
+    """Words between the prompt and the reply, which are read and not taught."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of one response."""
+
+    score: float
+    """The reward, before any shaping; always finite."""
+    correct: bool
+    """The answer is right."""
+    formatted: bool
+    """The answer stands where it was asked for (see :mod:`policyopt.judging.answers`)."""
+    reason: str
+    """Why, in a few words."""
+    failed: bool = False
+    """The judge itself raised, ran out of time or memory, or returned nonsense; the score is then 0."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What each of several judges says, or one judge of each aspect: finite numbers by name."""
+
+
+@dataclass(frozen=True)
+class JudgeSpec:
+    """A judge by name, with its options; picklable, so that the worker process builds the judge itself."""
+
+    name: str
+    """``"math"``, ``"exact"``, ``"number"``, ``"regex"``, ``"choice"``, ``"reasoning-gym"``,
+    ``"package.module:function"`` or ``"file.py:function"``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Questions to train on, other questions to test on, and who judges the responses."""
+
+    name: str
+    train: Sequence[Example]
+    """May be lazy and very long; index it, never copy it."""
+    heldout: Sequence[Example]
+    """Shares no prompt with ``train``."""
+    judge: JudgeSpec
+    max_tokens: int
+    """Suggested response budget, in tokens of the embedded (character-level) tokenizer."""
+    warm_start: Mapping[str, Any] = field(default_factory=dict)
+    """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
+    lessons: Sequence[Lesson] = ()
+    """What the embedded model's warm start is shown beside questions and their solutions."""
+
+
+def user(text: str) -> tuple[Message, ...]:
+    """Plain text as a prompt: one user message."""
+    return ({"role": "user", "content": text},)

@@ -1,0 +1,274 @@
+"""What a part is, and the slots of a recipe that parts fill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as _dataclass
+from torch import Tensor
+from typing_extensions import dataclass_transform
+
+from policyopt.rows import Batch
+
+if TYPE_CHECKING:
+    from policyopt.recipe import Recipe
+
+Unit = Literal["token", "row", "group", "batch"]
+Level = Literal["token", "sequence"]
+UNITS: tuple[Unit, ...] = ("token", "row", "group", "batch")
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+
+
+@dataclass_transform(frozen_default=True)
+def part(cls: type) -> Any:
+    """Make a class a part: a frozen dataclass whose fields are checked against their types and ranges.
+
+    Raises ``pydantic.ValidationError`` when a part is made with a field of the wrong type or out of its range.
+    """
+    return _dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)
+
+
+@part
+class Part:
+    """Pure mathematics on a :class:`~policyopt.rows.Batch`; its fields are its hyper-parameters."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Columns beyond ``logp`` that the part reads and that cost something or may be missing: "entropy", "ref_logp",
+    "teacher_logp", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "pass_rate", "history"."""
+    unit: ClassVar[Unit] = "token"
+    """The smallest piece of a batch on which the part gives the same numbers as on the whole."""
+    min_group: ClassVar[int] = 1
+    """How many responses to one prompt the part needs for its statistic to exist."""
+
+    @property
+    def live(self) -> tuple[Statistic, ...]:
+        """Statistics of the policy being trained that the part reads with ``batch.stat``: they carry gradient."""
+        return ()
+
+    @property
+    def scored(self) -> tuple[Statistic, ...]:
+        """Statistics that the part reads with ``batch.scored``: taken once, by the policy as it is when the batch is
+        scored."""
+        return ()
+
+
+class Wrapper(Part):
+    """A part around another one: it reads what that one reads, on the same piece of a batch."""
+
+    around: ClassVar[str] = "inner"
+    """The field that holds the other part, or None where there is none."""
+
+    @property
+    def within(self) -> Part:
+        """The other part."""
+        return getattr(self, self.around) or Part()
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What the part within reads."""
+        return self.within.needs
+
+    @property
+    def unit(self) -> Unit:  # type: ignore[override]
+        """That of the part within."""
+        return self.within.unit
+
+    @property
+    def min_group(self) -> int:  # type: ignore[override]
+        """That of the part within."""
+        return self.within.min_group
+
+    @property
+    def live(self) -> tuple[Statistic, ...]:
+        return self.within.live
+
+    @property
+    def scored(self) -> tuple[Statistic, ...]:
+        return self.within.scored
+
+
+class Statistic(Part):
+    """A number per token made from whole next-token distributions, worked out chunk by chunk.
+
+    It stands inside other parts, which list it under ``live`` or ``scored``; equal statistics are computed once.
+    """
+
+    roles: ClassVar[frozenset[str]] = frozenset()
+    """Whose logits it reads beside the policy's: "reference", "teacher"."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Columns [N] of the batch that it reads, such as "reward"; it finds them in ``others``, [M]."""
+
+    def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
+        """The number of each token, [M], from the policy's logits [M, V], the sampled ids [M], and the logits of other
+        roles and the ``columns`` by name.
+
+        All logits are over the sampling temperature of their row, in float32 or float64.
+        """
+        raise NotImplementedError
+
+    @property
+    def key(self) -> str:
+        """Its name in the batch; statistics with the same fields share it."""
+        return repr(self)
+
+
+class Shape(Part):
+    """Reward shaping: returns the batch with ``reward`` [N] or ``token_reward`` [N, T] changed."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        raise NotImplementedError
+
+
+class Filter(Part):
+    """Which rows are trained on: returns a boolean [N]."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+class Advantage(Part):
+    """How much better than expected each token was: returns [N, T], zero on padding."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+class Ratio(Part):
+    """The logarithm of an importance ratio: returns [N, T]."""
+
+    level: ClassVar[Level] = "token"
+    """Whether the tokens of a response have ratios of their own, or share one."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+class Surrogate(Part):
+    """The loss of each token, to be minimised: takes the log-ratio [N, T] and the batch, returns [N, T].
+
+    The loss of a whole response is repeated on its tokens, under an aggregation whose shares add up to 1/N in each row.
+    """
+
+    levels: ClassVar[frozenset[Level]] = frozenset({"token", "sequence"})
+    """The ratios that it makes sense for: {"token"} where each token has bounds of its own."""
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """What the log should say of this part: name -> [N, T], averaged over the tokens of the batch."""
+        return {}
+
+
+class Weight(Part):
+    """A detached factor on the surrogate of each token: takes the log-ratio [N, T] and the batch, returns [N, T]."""
+
+    levels: ClassVar[frozenset[Level]] = frozenset({"token", "sequence"})
+    """The ratios that it makes sense for."""
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """What the log should say of this part: name -> [N, T], averaged over the tokens of the batch."""
+        return {}
+
+
+class Aggregate(Part):
+    """How token losses become one number: returns the share [N, T] of each token, so that ``loss = (share *
+    token_loss).sum()``.
+
+    Shares depend on masks and lengths alone. They are made once on the whole mini-batch, which is why splitting
+    it into micro-batches changes nothing.
+    """
+
+    unit: ClassVar[Unit] = "batch"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+class Regularizer(Part):
+    """A further loss, its coefficient included: [N, T] per token, aggregated like the surrogate, or one number for the
+    whole mini-batch (``unit`` is then "batch")."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What the log should say of this part: name -> [N, T], averaged over the tokens of the batch."""
+        return {}
+
+
+class Critic(Part):
+    """The loss of a learned value function and the target that it is trained towards."""
+
+    def target(self, batch: Batch) -> Tensor:
+        """What the critic should have predicted, [N, T]; computed once when the batch is drawn."""
+        raise NotImplementedError
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Loss per token [N, T], or one number for the whole mini-batch (``unit`` is then "batch"): a function of
+        ``value``, ``old_value`` and ``returns``."""
+        raise NotImplementedError
+
+
+class Controller(Part):
+    """Changes a field of the recipe between steps.
+
+    A controller is pure too: what it remembers is a dictionary of numbers that the loop keeps and checkpoints.
+    """
+
+    def start(self) -> dict[str, float]:
+        """The state before the first step."""
+        return {}
+
+    def __call__(
+        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[Recipe, dict[str, float]]:
+        """The recipe and the state for the next step, given the metrics of the last (empty before the first)."""
+        raise NotImplementedError
+
+
+class Reference(Part):
+    """How the reference model follows the policy."""
+
+    def __call__(self, step: int) -> float:
+        r"""The fraction f of the way that the reference goes towards the policy after a step (counted from 1):
+        :math:`\theta_{ref} \leftarrow \theta_{ref} + f\,(\theta - \theta_{ref})`."""
+        raise NotImplementedError
+
+
+class Memory(Part):
+    """What is remembered of each prompt until it comes again: ``width`` numbers, kept in the checkpoint.
+
+    Parts read it as ``batch.history`` [N, width], NaN where the prompt has not been seen.
+    """
+
+    width: ClassVar[int] = 1
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The new memory of each row's prompt, [N, width], the same for all rows of a group; called once the advantage
+        is there."""
+        raise NotImplementedError
+
+
+class Probe(Part):
+    """A measurement beside training that ends in the log; it changes nothing."""
+
+    def parameters(self, now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
+        """Metrics from the trained parameters by name, now and before the first step."""
+        return {}
+
+    def samples(self, reward: Tensor, log_ratio: Tensor) -> dict[str, float]:
+        """Metrics from an evaluation: rewards [P, K] of K sampled responses to each of P held-out prompts, and
+        the log-ratio of policy to start of each whole response, in nats, [P, K]."""
+        return {}

@@ -1,0 +1,76 @@
+"""Estimates of the KL divergence, as a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from policyopt.groups import group_sum
+from policyopt.part import NonNegative, Regularizer, Unit, part
+from policyopt.rows import Batch, masked
+
+Estimator = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(logp: Tensor, ref_logp: Tensor, kind: Estimator) -> Tensor:
+    r"""Estimate of KL(pi || ref) from each sampled token, [N, T], in nats.
+
+    With :math:`k_1 = \log\pi - \log\pi_{ref}`: :math:`k_2 = k_1^2/2` and :math:`k_3 = e^{-k_1} - 1 + k_1`. k1 and k3 are unbiased
+    in value, k1 can be negative. As a loss their gradients differ: that of k2 is the gradient of the KL on-policy,
+    that of k1 is zero in expectation, that of k3 is the gradient of KL(ref || pi). Source: J. Schulman,
+    "Approximating KL divergence", 2020.
+    """
+    k1 = logp - ref_logp
+    if kind == "k1":
+        return k1
+    return k1**2 / 2 if kind == "k2" else (-k1).exp() - 1 + k1
+
+
+Target = Literal["reference", "teacher", "previous"]
+
+
+TARGET_COLUMN: Mapping[Target, str] = {"reference": "ref_logp", "teacher": "teacher_logp", "previous": "prev_logp"}
+"""The column with the log-probabilities of each model that a divergence can run to."""
+
+
+@part
+class KL(Regularizer):
+    r"""A penalty :math:`\beta\,k_i\,\widehat{KL}(\pi_\theta \| \pi_{target})` in the loss, from the sampled tokens alone.
+
+    k_i is 1, or picks the rows that it falls on by the judge's word. The tokens of a row that is left out still count in
+    the aggregation. Sources: GRPO, arXiv:2402.03300, eq. 4 (k3, reference); KDRL, arXiv:2506.02208 (k2, teacher, rows).
+    """
+
+    coef: NonNegative = 0.04
+    """beta; a controller may move it."""
+    estimator: Estimator = "k3"
+    """Which estimate of the KL; see :func:`kl_estimate`."""
+    target: Target = "reference"
+    """The model that the policy is held to."""
+    rows: Literal["all", "wrong", "unsolved"] = "all"
+    """All rows, those answered wrong, or those of prompts to which no row of the mini-batch is right."""
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The target's log-probabilities, and correctness where it picks rows."""
+        return frozenset({TARGET_COLUMN[self.target], *(() if self.rows == "all" else ("correct",))})
+
+    @property
+    def unit(self) -> Unit:  # type: ignore[override]
+        """The group where it decides together, else the token."""
+        return "group" if self.rows == "unsolved" else "token"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        estimate = kl_estimate(batch.logp, getattr(batch, TARGET_COLUMN[self.target]), self.estimator)
+        k = self.picked(batch)[:, None]
+        return self.coef * k * masked(estimate, k)
+
+    def picked(self, batch: Batch) -> Tensor:
+        """k, [N]: 1 on the rows that the penalty falls on."""
+        if self.rows == "all":
+            return torch.ones_like(batch.mask[:, 0])
+        right = batch.correct if self.rows == "wrong" else group_sum(batch.correct, batch.group)
+        return (right < 0.5).to(batch.mask)

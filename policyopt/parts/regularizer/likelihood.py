@@ -1,0 +1,54 @@
+"""The likelihood of some rows as a loss."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from policyopt.groups import group_sum
+from policyopt.part import Finite, Regularizer, Unit, part
+from policyopt.parts.select.source import main_rows
+from policyopt.rows import Batch, masked, masked_mean
+
+
+@part
+class Likelihood(Regularizer):
+    r"""The mean negative log-likelihood of some responses.
+
+    .. math:: -\frac{c}{\sum_{i\in S}|y_i|}\sum_{i\in S}\sum_t\log\pi_\theta(y_{i,t})\quad\text{or}\quad
+              -\frac{c}{P}\sum_q\frac{1}{|S_q|}\sum_{i\in S_q}\sum_t\log\pi_\theta(y_{i,t})
+
+    A mean over the tokens of S, or over the P prompts q of the mini-batch of the log-likelihood of a whole response. 0
+    where S is empty. Sources: Klear-Reasoner, arXiv:2508.07629 (tokens of correct responses); RLGF, arXiv:2306.11816
+    (tokens of references); ExPO, arXiv:2507.02834 (prompts, self-explanations).
+    """
+
+    coef: Finite = 0.1
+    """c; below 0 it lowers the likelihood."""
+    rows: Literal["all", "correct", "wrong", "auxiliary"] = "correct"
+    """S: by the judge's verdict, or the rows of auxiliary programs."""
+    mean: Literal["token", "prompt"] = "token"
+    """What the mean is over."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The verdict, where it chooses the rows."""
+        return frozenset({"correct"} if self.rows in ("correct", "wrong") else ())
+
+    def __call__(self, batch: Batch) -> Tensor:
+        chosen = self.chosen(batch)
+        if self.mean == "token":
+            return -self.coef * masked_mean(batch.logp, batch.mask * chosen[:, None])
+        weight = chosen / group_sum(chosen, batch.group).clamp(min=1) / max(1, len(batch.group.unique()))
+        return -self.coef * (weight * masked(batch.logp, batch.mask).sum(-1)).sum()
+
+    def chosen(self, batch: Batch) -> Tensor:
+        """[N] 1 on the rows of S."""
+        if self.rows == "all":
+            return batch.mask.new_ones(len(batch.mask))
+        if self.rows == "auxiliary":
+            return 1 - main_rows(batch).to(batch.mask)
+        return ((batch.correct > 0.5) == (self.rows == "correct")).to(batch.mask)

@@ -1,0 +1,93 @@
+"""Penalties on the distance from the policy that sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from policyopt.part import NonNegative, Regularizer, Unit, Wrapper, part
+from policyopt.parts.regularizer.kl import kl_estimate
+from policyopt.parts.select.tokens import Selector
+from policyopt.rows import Batch, masked, masked_mean
+
+Deviation = Literal["chi2", "kl-new-old", "k3", "k2", "abs", "kl-old-new", "k3-old-new"]
+
+
+def deviation(log_ratio: Tensor, kind: Deviation) -> Tensor:
+    r"""How far each token has moved, from :math:`d = \log\pi_\theta - \log\pi_{old}` [N, T]; 0 at d = 0.
+
+    ``chi2`` is :math:`(e^d - 1)^2`, ``abs`` its absolute value, ``k2`` is :math:`d^2/2`. Of tokens that the old policy drew,
+    ``kl-new-old`` :math:`d e^d - e^d + 1` is an unbiased estimate of KL(new || old), never negative; ``kl-old-new``
+    :math:`-d` and ``k3-old-new`` :math:`e^d - 1 - d` are unbiased estimates of KL(old || new), the first of either sign.
+    ``k3`` :math:`e^{-d} - 1 + d` would estimate KL(new || old) if the new policy had drawn them.
+    """
+    if kind == "chi2":
+        return (log_ratio.exp() - 1) ** 2
+    if kind == "kl-new-old":
+        return log_ratio * log_ratio.exp() - log_ratio.exp() + 1
+    if kind == "abs":
+        return log_ratio.abs()
+    zero = torch.zeros_like(log_ratio)
+    if kind in ("k2", "k3"):
+        return kl_estimate(log_ratio, zero, "k2" if kind == "k2" else "k3")
+    return kl_estimate(zero, log_ratio, "k1" if kind == "kl-old-new" else "k3")
+
+
+@part
+class Proximal(Wrapper, Regularizer):
+    r"""A penalty on every token for leaving the policy that sampled it, :math:`c\,f(\log\pi_\theta - \log\pi_{old})`.
+
+    f is one of :func:`deviation`; with ``tokens`` it falls on those alone. Sources: chi2, R2VPO, arXiv:2601.03320;
+    kl-new-old, MDPO, arXiv:2005.09814; k2, OPMD, arXiv:2509.24203; abs on selected tokens, KL-Cov, arXiv:2505.22617.
+    """
+
+    coef: NonNegative = 1.0
+    """c; a controller may move it."""
+    deviation: Deviation = "chi2"
+    """f."""
+    tokens: Selector | None = None
+    """Which tokens are held; None for all."""
+
+    around: ClassVar[str] = "tokens"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        found = self.coef * deviation(batch.logp - batch.old_logp, self.deviation)
+        return masked(found, self.tokens(batch)) if self.tokens else found
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        return {f"proximal/{self.deviation}": deviation(batch.logp - batch.old_logp, self.deviation)}
+
+
+@part
+class TrustRegion(Regularizer):
+    r"""A penalty on the mean deviation of all tokens of the batch, one number.
+
+    .. math:: c\,D\quad\text{or, with a limit,}\quad \frac c2\max(D - \delta, 0)^2,\qquad
+              D = \frac{1}{\sum_i|y_i|}\sum_{i,t} f(\log\pi_\theta - \log\pi_{old})
+
+    f is one of :func:`deviation`. Inside the limit it has no value and no gradient. Sources: DisCO, arXiv:2505.12366
+    (limit, kl-old-new); TRPA, arXiv:2504.04524 (no limit, k3).
+    """
+
+    coef: NonNegative = 1e3
+    """c."""
+    deviation: Deviation = "kl-old-new"
+    """f."""
+    limit: NonNegative | None = 1e-4
+    """delta, in nats for a KL; None penalises D itself."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def measured(self, batch: Batch) -> Tensor:
+        """D, a number."""
+        return masked_mean(deviation(batch.logp - batch.old_logp, self.deviation), batch.mask)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        found = self.measured(batch)
+        return self.coef * found if self.limit is None else self.coef / 2 * (found - self.limit).clamp(min=0) ** 2
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        return {f"proximal/{self.deviation}": deviation(batch.logp - batch.old_logp, self.deviation)}

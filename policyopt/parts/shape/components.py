@@ -1,0 +1,38 @@
+"""Rewards of several judges, and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from policyopt.part import Finite, Shape, part
+from policyopt.rows import Batch
+
+OWN = frozenset({"correct", "formatted"})
+"""Components that every judge has."""
+
+
+def own(names: Iterable[str]) -> frozenset[str]:
+    """Which of the named components are columns of the batch."""
+    return OWN & set(names)
+
+
+@part
+class WeightedSum(Shape):
+    r"""A weighted sum of components in the place of the score, :math:`R = \sum_k w_k c_k`.
+
+    Where the judge gives no components and some are asked for, its score stays. Sources: RL-Struct, arXiv:2512.00319;
+    MultiRole-R1, arXiv:2507.20187.
+    """
+
+    weights: tuple[tuple[str, Finite], ...] = (("correct", 1.0), ("formatted", 0.1))
+    """Name and weight of each component."""
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What every judge says, as far as it counts."""
+        return own(name for name, _ in self.weights)
+
+    def __call__(self, batch: Batch) -> Batch:
+        if batch.components is None and not {name for name, _ in self.weights} <= OWN:
+            return batch
+        return batch.replace(reward=sum((w * batch.component(name) for name, w in self.weights), 0 * batch.reward))

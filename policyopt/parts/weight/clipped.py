@@ -1,0 +1,61 @@
+"""Weights from a bounded ratio."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from policyopt.part import NonNegative, Weight, part
+from policyopt.parts.surrogate.bounds import Bounded, clip_metrics
+from policyopt.rows import Batch
+
+
+@part
+class TruncatedRatio(Bounded, Weight):  # type: ignore[override]
+    r"""The importance ratio, clipped and detached: it corrects the distribution but never silences a token.
+
+    .. math:: w_{i,t} = sg\big[\mathrm{clip}(r_{i,t}, 1-\epsilon_{low}, 1+\epsilon_{high})\big]
+
+    Source: CISPO, MiniMax-M1, arXiv:2506.13585, eq. 4-5 (as in verl and open-instruct, ``high`` is relative to 1).
+    """
+
+    low: NonNegative | None = None
+    """Distance of the lower bound from 1; None for no lower bound."""
+    high: NonNegative | None = 0.2
+    """Distance of the upper bound from 1; None for no upper bound."""
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        return log_ratio.detach().exp().clamp(*self.window(log_ratio, batch))
+
+
+@part
+class ClipMask(Bounded, Weight):  # type: ignore[override]
+    r"""PPO's clip as a mask: 0 where the minimum would silence a token, 1 elsewhere.
+
+    .. math:: M_{i,t} = 1 - [A > 0 \wedge r > 1+\epsilon_{high}] - [A < 0 \wedge r < 1-\epsilon_{low}]
+
+    On the unclipped surrogate it leaves PPO's gradient, but not the value of silent tokens. ``two`` sides mask every
+    ratio outside the bounds; a ``ring`` lets those through again that are far out and that the update pulls back: good
+    tokens at or below :math:`1 - \epsilon'_{low}`, bad ones at or above :math:`1 + \epsilon'_{high}`. Sources: MiniRL,
+    arXiv:2512.01374 (one); REC, arXiv:2509.24203, and the authors' code (modelscope/Trinity-RFT).
+    """
+
+    sides: Literal["one", "two", "ring"] = "one"
+    """Which ratios are masked."""
+    ring_low: NonNegative = 0.6
+    """The outer lower distance from 1, of a ring."""
+    ring_high: NonNegative = 2.0
+    """The outer upper distance from 1, of a ring."""
+
+    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        ratio, advantage = log_ratio.exp(), batch.advantage
+        low, high = self.window(log_ratio, batch)
+        if self.sides == "one":
+            beyond = clip_metrics(ratio, advantage, low, high)
+            return 1 - beyond["clip/low"] - beyond["clip/high"]
+        keep = (ratio >= low) & (ratio <= high)
+        if self.sides == "ring":
+            keep |= (advantage >= 0) & (ratio <= 1 - self.ring_low)
+            keep |= (advantage <= 0) & (ratio >= 1 + self.ring_high)
+        return keep.to(ratio)

@@ -1,1 +1,0 @@
-"""Rollouts: programs that draw responses."""

@@ -1,0 +1,30 @@
+"""Rollout programs that several papers use: how responses are drawn."""
+
+from policyopt.sources.draw.begun import DatasetReset
+from policyopt.sources.draw.demonstration import Demonstrated
+from policyopt.sources.draw.embed import Embedder, InputEmbeddings
+from policyopt.sources.draw.exits import EarlyExits, Exits, Plan
+from policyopt.sources.draw.group import Group, GroupWithGreedy
+from policyopt.sources.draw.hint import Hinted, Redraw
+from policyopt.sources.draw.tree import Branching, Fork, Growth, Levels, Tree
+from policyopt.sources.draw.windows import Windows
+
+__all__ = [
+    "Branching",
+    "DatasetReset",
+    "Demonstrated",
+    "EarlyExits",
+    "Embedder",
+    "Exits",
+    "Fork",
+    "Group",
+    "GroupWithGreedy",
+    "Growth",
+    "Hinted",
+    "InputEmbeddings",
+    "Levels",
+    "Plan",
+    "Redraw",
+    "Tree",
+    "Windows",
+]
