@@ -33,8 +33,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from policyopt.engine.local import LocalEngine
 from policyopt.methods import grpo
 from policyopt.models.embedded import Architecture
-from policyopt.models.load import encode_prompt, load_policy
-from policyopt.models.tokenizer import build_tokenizer
+from policyopt.models.load import load_policy
+from policyopt.models.tokenizer import build_tokenizer, encode_prompt
 from policyopt.tasks.base import Example, JudgeSpec, user
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.collect import Collector
@@ -105,7 +105,7 @@ class Ours:
         policy.eos = (policy.model.config.vocab_size,)  # no token of the model: every response has its full length
         engine = LocalEngine(policy, recipe, lr=1e-6)
         examples = [Example(str(i), user(p), "7") for i, p in enumerate(PROMPTS[:prompts])]
-        stream = PromptStream(examples, policy.tokenizer, seed=0, longest=500, skip=False)
+        stream = PromptStream(examples, policy.text, seed=0, longest=500, skip=False)
         self.judge, self.log = JudgePool(JudgeSpec("exact")), RunLog(out)
         collector = Collector(engine, stream, self.judge, tokens, 0)
         self.trainer = Trainer(

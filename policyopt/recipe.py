@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from policyopt.capability import asks
 from policyopt.errors import explain, nearest
 from policyopt.parts.base import (
     UNITS,
@@ -34,6 +35,7 @@ from policyopt.parts.base import (
     part,
 )
 from policyopt.parts.reference import Frozen
+from policyopt.roles import role_of
 from policyopt.rollout.base import Rollout
 
 R = TypeVar("R")
@@ -159,16 +161,40 @@ class Recipe:
 
     @property
     def roles(self) -> frozenset[str]:
-        """The models beside the policy and the critic that the recipe reads or draws from: "reference", "teacher"."""
-        columns = {"ref_logp": "reference", "prev_logp": "previous", "teacher_logp": "teacher"}
-        named = frozenset(role for column, role in columns.items() if column in self.needs)
-        return named.union(self.rollout.roles, *(s.roles for s in (*self.live, *self.scored)))
+        """The models beside the policy and the critic that the recipe reads or draws from: "reference", "teacher",
+        "previous" (the policy of one step before), and whatever else it names."""
+        named = {role for column in self.needs if (role := role_of(column)) is not None}
+        return frozenset(named).union(self.sampled_roles, *(s.roles for s in (*self.live, *self.scored)))
+
+    @property
+    def sampled_roles(self) -> frozenset[str]:
+        """Those that its programs draw from."""
+        return self.rollout.roles | (self.decode.roles if self.decode is not None else frozenset())
+
+    @property
+    def asks(self) -> dict[str, tuple[str, ...]]:
+        """What it asks of an engine, by the names of :mod:`policyopt.capability` -> the parts that do."""
+        return asks(parts_of(self))
 
     @property
     def unit(self) -> Unit:
         """The smallest piece of a mini-batch that the objective may be computed on alone."""
         inside = (self.ratio, self.surrogate, *self.weight, *self.regularizers, *filter(None, [self.critic]))
         return max((p.unit for p in inside), key=UNITS.index)
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """What carries the gradient, [N, T] each: ``logp``, where asked for ``entropy`` and ``value``, live statistics by
+        key."""
+        entropy = ("entropy",) if "entropy" in self.needs else ()
+        value = ("value",) if self.critic is not None else ()
+        return ("logp", *entropy, *(s.key for s in self.live), *value)
+
+    @property
+    def gathers(self) -> tuple[str, ...]:
+        """The leaves that an engine needs of the whole mini-batch before it can work out the gradient of any row; empty
+        where each row has all that its gradient depends on. See :func:`policyopt.engine.plan.accumulate`."""
+        return self.leaves if self.unit in ("group", "batch") else ()
 
     def replace(self, **parts: Any) -> Recipe:
         """The same recipe with some parts exchanged."""

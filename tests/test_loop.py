@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import policyopt.training.loop as loop
 from policyopt.batch import Batch
-from policyopt.engine.local import LocalEngine, UpdateReport
+from policyopt.engine.local import LocalEngine
+from policyopt.engine.protocol import UpdateReport
 from policyopt.errors import UserError
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.remax import remax

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from policyopt.batch import Batch, make_batch
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.analysis.alignment_asymptotics import alignment_asymptotics
 from policyopt.methods.analysis.policy_cliff import policy_cliff
@@ -27,8 +27,8 @@ from policyopt.methods.divergence.grpo_d import grpo_d
 from policyopt.methods.divergence.orpo_chi2 import orpo_chi2
 from policyopt.methods.divergence.rl_as_bayes import rl_as_bayes
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.causal import split_model
 from policyopt.models.embedded import random_tiny
-from policyopt.models.logprobs import split_model
 from policyopt.objective import objective
 from policyopt.parts import RatioTimesAdvantage, TokenMean
 from policyopt.parts.control import Schedule, scheduled

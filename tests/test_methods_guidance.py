@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from policyopt.batch import Batch
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.lens.scripted import Script, begun_mask, given_tokens, play, verdict
 from policyopt.methods.critic.ppo import ppo

@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from policyopt.batch import Batch, make_batch
-from policyopt.engine.local import LocalEngine
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalEngine, LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.critic.oreo import oreo
 from policyopt.methods.critic.ppo import ppo

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from policyopt.batch import columns_of
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo

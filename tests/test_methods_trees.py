@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from policyopt.batch import Batch, make_batch
-from policyopt.engine.sampler import LocalSampler
+from policyopt.capability import asks_of
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.methods.group.grpo import grpo
@@ -37,7 +38,7 @@ from policyopt.parts.subtree import SharedAdvantage, SubtreeAdvantage
 from policyopt.parts.tree import edge_of, node_values
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rollout.allocate import Allocated
-from policyopt.rollout.base import Prompt, Response, Rollout, Sampler
+from policyopt.rollout.base import Prompt, Response, Rollout, Round, Sampler
 from policyopt.rollout.branching import EntropyJump, Segments, SemanticBranching, repeats
 from policyopt.rollout.chain import Chain, cutpoints
 from policyopt.rollout.embed import Embedder, InputEmbeddings
@@ -76,7 +77,9 @@ def prompt(number: int = 0, budget: int = 24, tokens: tuple[int, ...] = PROMPT) 
 
 
 def draw(rollout: Rollout, sampler: LocalSampler, *prompts: Prompt) -> list[list[Response]]:
-    return sampler.run([rollout.draw(p, sampler) for p in prompts or (prompt(),)])
+    together = Round()
+    asked = [dataclasses.replace(p, round=together) for p in prompts or (prompt(),)]
+    return sampler.run([rollout.draw(p, sampler) for p in asked])
 
 
 def batch_of(responses: Sequence[Response], rewards: Sequence[float] | None = None) -> Batch:
@@ -231,8 +234,7 @@ def test_semantic_branching_takes_the_place_of_the_largest_semantic_entropy(samp
     sure = SemanticBranching(min_entropy=99.0)
     assert sure.mark(alone, sampler) == [-math.inf] * len(alone.tokens)
     assert SemanticBranching(embedder=InputEmbeddings()).mark(alone, sampler) != rule.mark(alone, sampler)
-    with pytest.raises(UserError, match="name another embedder"):
-        InputEmbeddings()(torch.tensor([1]), object())  # type: ignore[arg-type]
+    assert asks_of(Tree(branching=SemanticBranching())) >= {"token embeddings"} > asks_of(Tree(branching=rule))
 
 
 def test_semantic_divergence_is_its_double_sum() -> None:
@@ -536,7 +538,9 @@ def test_programs_that_fail_do_not_leave_others_waiting(sampler: LocalSampler) -
     async def broken(responses: Sequence[Response]) -> list[Verdict]:
         raise UserError("the judge is out")
 
-    prompts = [prompt(0, 6), dataclasses.replace(prompt(1, 6), judge=broken)]
+    shared = Round()
+    prompts = [dataclasses.replace(p, round=shared) for p in (prompt(0, 6), prompt(1, 6))]
+    prompts[1] = dataclasses.replace(prompts[1], judge=broken)
 
     async def together() -> None:
         await asyncio.wait_for(asyncio.gather(*(xrpo().rollout.draw(p, sampler) for p in prompts)), 60)

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from policyopt.batch import make_batch, masked_mean
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.guidance.clpo import clpo
@@ -468,7 +468,7 @@ def test_a_refinement_has_the_log_probabilities_of_the_plain_question(tiny_model
         return tuple(policy.tokenizer.encode(text, add_special_tokens=False))
 
     prompt = Prompt(
-        frame("1+1=?"), 8, (0, 0, 0), judge, encode=frame, decode=lambda ids: policy.decode([list(ids)])[0],
+        frame("1+1=?"), 8, (0, 0, 0), judge, encode=frame, decode=policy.text.decode,
         question="1+1=?", answer="2", frame=frame, room=200,
     )  # fmt: skip
     [drawn] = sampler.run([Refined(size=3, temperature=0.8).draw(prompt, sampler)])

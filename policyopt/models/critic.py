@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from policyopt.batch import Batch
-from policyopt.models.logprobs import pack
+from policyopt.models.causal import pack
 
 
 class Critic(nn.Module):

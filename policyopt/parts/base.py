@@ -43,6 +43,9 @@ class Part:
     needs: ClassVar[frozenset[str]] = frozenset()
     """Columns beyond ``logp`` that the part reads and that cost something or may be missing: "entropy", "ref_logp",
     "teacher_logp", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "pass_rate", "history"."""
+    asks: ClassVar[frozenset[str]] = frozenset()
+    """What the part needs an engine to be able to do, by the names of :mod:`policyopt.capability`; what follows from
+    columns, statistics and roles need not be said."""
     unit: ClassVar[Unit] = "token"
     """The smallest piece of a batch on which the part gives the same numbers as on the whole."""
     min_group: ClassVar[int] = 1
@@ -240,6 +243,9 @@ class Controller(Part):
 
 class Reference(Part):
     """How the reference model follows the policy."""
+
+    moves: ClassVar[bool] = True
+    """Whether it does at all."""
 
     def __call__(self, step: int) -> float:
         r"""The fraction f of the way that the reference goes towards the policy after a step (counted from 1):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from policyopt.batch import Batch, masked
 from policyopt.parts.base import Finite, NonNegative, Positive, Shape, Unit, part
-from policyopt.parts.regularize import TARGET_COLUMN, Estimator, Target, kl_estimate
+from policyopt.parts.regularize import Estimator, Target, kl_estimate
+from policyopt.roles import column_of, logp_of
 
 
 @part
@@ -148,10 +149,10 @@ class KLPenalty(Shape):
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The target's log-probabilities."""
-        return frozenset({TARGET_COLUMN[self.target]})
+        return frozenset({column_of(self.target)})
 
     def __call__(self, batch: Batch) -> Batch:
-        estimate = kl_estimate(batch.old_logp, getattr(batch, TARGET_COLUMN[self.target]), self.estimator)
+        estimate = kl_estimate(batch.old_logp, logp_of(batch, self.target), self.estimator)
         penalty = -self.coef * masked(estimate, batch.mask)
         return batch.replace(token_reward=penalty if batch.token_reward is None else batch.token_reward + penalty)
 

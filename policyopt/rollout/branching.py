@@ -13,7 +13,7 @@ from pydantic import Field
 from policyopt.parts.base import Count, Finite, Fraction, NonNegative, part
 from policyopt.parts.semantic import semantic_divergence
 from policyopt.rollout.base import Response, Sampler
-from policyopt.rollout.embed import Embedder, InputEmbeddings, vocabulary_size
+from policyopt.rollout.embed import Embedder, InputEmbeddings
 from policyopt.rollout.tree import Branching, Fork, Growth
 
 
@@ -118,7 +118,7 @@ class EntropyJump(Branching):
     returns: ClassVar[bool] = False
 
     def mark(self, piece: Response, sampler: Sampler) -> list[float]:
-        return [h / math.log(vocabulary_size(sampler)) for h in piece.entropy]
+        return [h / math.log(sampler.vocab) for h in piece.entropy]
 
     def __call__(self, tree: Growth, size: int) -> list[Fork]:
         if tree.rounds == 0:

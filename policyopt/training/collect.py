@@ -8,18 +8,17 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from policyopt.batch import Batch
-from policyopt.engine.local import LocalEngine
+from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
-from policyopt.models.load import encode_prompt
 from policyopt.objective import kept, shaped
 from policyopt.recipe import Recipe
-from policyopt.rollout.base import Answered, Prompt, Response, Rollout, Step
+from policyopt.rollout.base import Answered, Prompt, Response, Rollout, Round, Step
 from policyopt.tasks.base import Example, JudgeSpec, Message, Verdict
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.prompts import PromptStream
@@ -67,7 +66,7 @@ class Held:
 class Collector:
     """Draws the batches of a run."""
 
-    engine: LocalEngine
+    engine: Engine
     stream: PromptStream
     judge: JudgePool
     budget: int
@@ -133,15 +132,21 @@ class Collector:
         taken = [*((h.example, h.tokens) for h in going), *fresh]
         start = time.perf_counter()
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
-        critic = Between(self._values)
+        critic, together = Between(self._values), Round()
         asked = [
             self._prompt(
-                example, tokens, (self.seed, step, first + i), going[i] if i < len(going) else None, judge, critic
+                example,
+                tokens,
+                (self.seed, step, first + i),
+                going[i] if i < len(going) else None,
+                judge,
+                critic,
+                together,
             )
             for i, (example, tokens) in enumerate(taken)
         ]
-        if self.engine.guide is not None:
-            self.engine.guide.forget()
+        for other in self.engine.samplers.values():
+            other.forget()
         drawn = self.engine.sampler.run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
@@ -166,23 +171,19 @@ class Collector:
         self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
     ) -> tuple[Batch | None, list[dict[str, Any]]]:
         """The groups that the program has beside those of the step's prompts."""
-        policy = self.engine.policy
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
-        critic = Between(self._values)
+        critic, together = Between(self._values), Round()
 
         def ask(example: Example) -> Prompt | None:
             try:
-                tokens = tuple(encode_prompt(policy.tokenizer, example.prompt))
+                tokens = self.engine.text.prompt(example.prompt)
             except UserError:  # the chat template refuses it
                 return None
             if len(tokens) > self.stream.longest:
                 return None
             asked.append(example)
-            prompt = self._prompt(example, tokens, (self.seed, step, -len(asked)), None, judge, critic)
-            return dataclasses.replace(prompt, encode=literal)
-
-        def literal(text: str) -> tuple[int, ...]:
-            return tuple(policy.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+            prompt = self._prompt(example, tokens, (self.seed, step, -len(asked)), None, judge, critic, together)
+            return dataclasses.replace(prompt, encode=self.engine.text.literal)
 
         asked: list[Example] = []
         spec = getattr(self.judge, "judge", JudgeSpec("custom"))
@@ -202,7 +203,7 @@ class Collector:
         rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.role != "wait"]
         if not rows:
             return None, []
-        texts = self.engine.policy.decode([r.tokens for _, r in rows])
+        texts = self.engine.text.decode_all([r.tokens for _, r in rows])
         verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
         batch = to_batch(
             [groups[i].prompt.tokens for i, _ in rows],
@@ -229,7 +230,7 @@ class Collector:
         batch = shaped(recipe, batch).cpu()
         train = torch.tensor([r.role == "train" for _, r in rows])
         records = [
-            record(groups[i].example, text, verdict, self.engine.policy.decode([r.context])[0] if r.context else None)
+            record(groups[i].example, text, verdict, self.engine.text.decode(r.context) if r.context else None)
             for ((i, r), text, verdict) in zip(rows, texts, verdicts, strict=True)
         ]
         if "baseline_reward" in recipe.rollout.provides:
@@ -241,28 +242,29 @@ class Collector:
 
     def _prompt(
         self, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
-        judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float],
+        judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float], together: Round,
     ) -> Prompt:  # fmt: skip
         """A question as its rollout program sees it, with what was held of it at an earlier step."""
-        policy = self.engine.policy
+        text = self.engine.text
         return Prompt(
             tokens,
             self.budget,
             key if held is None else held.key,
             None if judge is None else partial(judge, example),
-            policy.encode_solution(example),
-            encode=lambda text: tuple(policy.tokenizer.encode(text, add_special_tokens=False)),
-            decode=lambda ids: policy.decode([list(ids)])[0],
-            end=policy.eos[:1],
-            guide=self.engine.guide,
+            text.solution(example.solution),
+            encode=text.encode,
+            decode=text.decode,
+            end=text.eos[:1],
+            samplers=self.engine.samplers,
             earlier=() if held is None else tuple(held.responses),
             question=example.prompt[-1]["content"],
             answer=example.answer,
-            frame=lambda text: tuple(encode_prompt(policy.tokenizer, asked_instead(example.prompt, text))),
+            frame=lambda instead: text.prompt(asked_instead(example.prompt, instead)),
             room=self.stream.longest,
             notes=self.notes,
-            critic=None if self.engine.critic is None else partial(critic, tokens),
-            breaks=lambda: self._breaks,
+            critic=partial(critic, tokens),
+            breaks=lambda: text.line_breaks,
+            round=together,
         )
 
     def decoded(self, program: Rollout, examples: Sequence[Example]) -> float:
@@ -270,10 +272,10 @@ class Collector:
 
         It has no judge to ask. A question that does not fit into the context counts as wrong.
         """
-        policy, critic = self.engine.policy, Between(self._values)
-        tokens = [tuple(encode_prompt(policy.tokenizer, e.prompt)) for e in examples]
+        critic, together = Between(self._values), Round()
+        tokens = [self.engine.text.prompt(e.prompt) for e in examples]
         asked = [
-            (example, self._prompt(example, ids, (self.seed, -1, i), None, None, critic))
+            (example, self._prompt(example, ids, (self.seed, -1, i), None, None, critic, together))
             for i, (example, ids) in enumerate(zip(examples, tokens, strict=True))
             if len(ids) <= self.stream.longest
         ]
@@ -281,18 +283,12 @@ class Collector:
         answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
         return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
 
-    @cached_property
-    def _breaks(self) -> frozenset[int]:
-        """Ids of the tokens that have a line break in their text."""
-        tokenizer = self.engine.policy.tokenizer
-        return frozenset(i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i]))
-
     def _values(self, items: Sequence[tuple[tuple[int, ...], Response]]) -> list[float]:
         """What the critic thinks of responses to prompts; of one that has ended, before its end token."""
         return self.engine.values([(*prompt, *r.tokens[: len(r.tokens) - r.finished]) for prompt, r in items])
 
     def _read(self, items: Sequence[tuple[Example, Response]]) -> list[tuple[Example, str]]:
-        texts = self.engine.policy.decode([r.tokens for _, r in items])
+        texts = self.engine.text.decode_all([r.tokens for _, r in items])
         return [(example, text) for (example, _), text in zip(items, texts, strict=True)]
 
     def _judged(self, rows: Sequence[tuple[Example, Response, str]], stats: dict[str, float]) -> list[Verdict]:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from policyopt.batch import Batch, columns_of, make_batch
-from policyopt.engine.local import LocalEngine, UpdateReport
+from policyopt.engine.protocol import Engine, UpdateReport
 from policyopt.errors import UserError
 from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
@@ -62,7 +62,7 @@ class Trainer:
     """A run on its way. :func:`~policyopt.training.run.train` sets one up."""
 
     config: TrainConfig
-    engine: LocalEngine
+    engine: Engine
     collector: Collector
     evaluator: Evaluator
     log: RunLog
@@ -123,7 +123,7 @@ class Trainer:
         metrics["time/update"] = time.perf_counter() - begun
         metrics["time/step"] = time.perf_counter() - start
         metrics["tokens_per_s"] = metrics["tokens"] / metrics["time/step"]
-        metrics["lr"] = self.engine.optimizers["policy"].param_groups[0]["lr"]
+        metrics["lr"] = self.engine.lr
         state.seconds += metrics["time/step"]
         return metrics
 
@@ -180,7 +180,7 @@ class Trainer:
         """Log the first responses of a batch with their token weights."""
         for i, record in enumerate(records[: self.config.log_samples]):
             n = int((batch.mask if batch.present is None else batch.present)[i].sum())
-            pieces = self.engine.policy.pieces(batch.tokens[i, :n].tolist())
+            pieces = self.engine.text.pieces(batch.tokens[i, :n].tolist())
             self.log.sample(
                 {"step": self.state.step + 1, "phase": "train"}
                 | record

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from policyopt.batch import Batch, masked_mean
-from policyopt.engine.local import UpdateReport
+from policyopt.engine.protocol import UpdateReport
 from policyopt.parts.advantage import group_sum
 from policyopt.parts.regularize import kl_estimate
 

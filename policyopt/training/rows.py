@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from policyopt.batch import COMPONENTS, Batch, columns_of, make_batch
-from policyopt.engine.sampler import stream_key, uniforms
+from policyopt.engine.streams import stream_key, uniforms
 from policyopt.parts.advantage import group_sum
 from policyopt.rollout.base import Response
 from policyopt.tasks.base import Verdict
