@@ -174,7 +174,8 @@ class Recipe:
     @property
     def asks(self) -> dict[str, tuple[str, ...]]:
         """What it asks of an engine, by the names of :mod:`policyopt.capability` -> the parts that do."""
-        return asks(parts_of(self))
+        idle = () if "reference" in self.roles else (self.reference,)
+        return asks((path, p) for path, p in parts_of(self) if p not in idle)
 
     @property
     def unit(self) -> Unit:

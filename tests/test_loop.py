@@ -266,7 +266,7 @@ def test_the_schedule_reaches_the_optimisers(make: Run) -> None:
     update = LocalEngine.update
 
     def spy(self: LocalEngine, recipe: Recipe, batch: Batch) -> UpdateReport:
-        rates.extend(self.optimizers[role].param_groups[0]["lr"] for role in ("policy", "critic"))
+        rates.extend(self.weights.optimizers[role].param_groups[0]["lr"] for role in ("policy", "critic"))
         return update(self, recipe, batch)
 
     with mock.patch.object(LocalEngine, "update", spy):

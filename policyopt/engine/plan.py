@@ -45,13 +45,14 @@ def accumulate(
 
     ``batch`` is the whole mini-batch, ``pieces`` the numbers [n] of the rows of each micro-batch that this process has
     (all of them, or a rank's share of them). ``leaves`` computes those of a micro-batch, with gradient; ``whole`` those
-    of the batch without gradient, gathered from all ranks; ``push`` adds the gradient of the parameters, given leaves
+    of the batch without gradient, gathered from all ranks (the report is then of the whole batch, else of this process's
+    rows); ``push`` adds the gradient of the parameters, given leaves
     with the gradient of the loss by each of them. ``version`` counts the updates that the policy has seen.
     """
     batch = batch.replace(share=recipe.aggregate(batch))
     report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
     gradients: Mapping[str, Tensor] | None = None
-    if recipe.gathers and len(pieces) > 1:
+    if recipe.gathers and (len(pieces) > 1 or len(pieces[0]) < len(batch.mask)):
         found = whole(batch)
         loss, gradients = token_gradients(recipe, batch, found)
         observe(report, recipe, batch.with_leaves(found), loss, gradients["logp"], version)

@@ -102,6 +102,8 @@ class EntropyJump(Branching):
     result of a tool. Our reading: without tools a step is ``segment`` tokens.
     """
 
+    asks: ClassVar[frozenset[str]] = frozenset({"sampling entropy"})
+
     initial: Count = 8
     """N: paths from the prompt."""
     alpha: Fraction = 0.5
@@ -165,6 +167,8 @@ class SemanticBranching(Branching):
     them. Source: ROSE, arXiv:2601.05053, and the authors' code (ZiqiZhao1/ROSE-rl). With cosines that are mostly
     positive SE is largest where the policy is nearly sure; ``min_entropy`` is our guard against that.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"top alternatives", "sampling entropy"})
 
     explore: Fraction = 0.5
     """Probability of a response from scratch."""

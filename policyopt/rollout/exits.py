@@ -36,6 +36,8 @@ class Exits(Rollout):
     leaves no room for a thought and an answer beside the opener.
     """
 
+    asks: ClassVar[frozenset[str]] = frozenset({"stop sequences"})
+
     mark: str = MARK
     """What the answer begins with where the policy comes to it by itself."""
     opener: str = f"\n{MARK} "
@@ -107,6 +109,8 @@ class EarlyExits(Exits):
     Sources: S-GRPO, arXiv:2505.07686; AnytimeReasoner, arXiv:2505.13438. Our reading: places are different ones where
     the thought is long enough; a thought that is over before a cut is answered from its end.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"stop sequences", "resume"})
 
     size: Count = 9
     """Rows of one prompt."""

@@ -32,6 +32,8 @@ async def references(prompt: Prompt, sampler: Sampler, temperature: float) -> li
 class WithReference(Group):
     """A group, and the worked solution (``source`` 1), which is judged as the responses are."""
 
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
+
     solutions: ClassVar[bool] = True
 
     async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
@@ -49,6 +51,8 @@ class SelfExplained(Group):
     or to none, is cut before it and ends with the true one. A prompt without a reference answer, or too long for the
     request, has none. The log counts them, and those that were right as they stood. Source: ExPO, arXiv:2507.02834.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
     explanations: Count = 1
     """For each prompt."""
