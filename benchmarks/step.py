@@ -34,7 +34,8 @@ from policyopt.engine.local import LocalEngine
 from policyopt.methods import grpo
 from policyopt.models.embedded import Architecture
 from policyopt.models.load import load_policy
-from policyopt.models.tokenizer import build_tokenizer, encode_prompt
+from policyopt.models.text import encode_prompt
+from policyopt.models.tokenizer import build_tokenizer
 from policyopt.tasks.base import Example, JudgeSpec, user
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.collect import Collector

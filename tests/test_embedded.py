@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 from policyopt.errors import UserError
 from policyopt.models import warmstart
 from policyopt.models.embedded import Architecture, build_embedded, random_tiny
-from policyopt.models.tokenizer import ALPHABET, END, UNKNOWN, build_tokenizer, encode_prompt
+from policyopt.models.text import encode_prompt
+from policyopt.models.tokenizer import ALPHABET, END, UNKNOWN, build_tokenizer
 from policyopt.models.warmstart import WarmStart, warm_start
 from policyopt.tasks.base import Example, JudgeSpec, Task, user
 

@@ -38,7 +38,7 @@ from policyopt.training.rows import join, to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, gradients, poisoned, random_batch, ready
 from tests.commands import lines, write_rows
-from tests.test_engine import assert_same_for_any_partition, drawn, engine_of
+from tests.engine.test_local import assert_same_for_any_partition, drawn, engine_of
 from tests.tiny import load_tiny
 
 SOLUTION = (11, 12, 13, 14, 15, 2)

@@ -15,7 +15,8 @@ import torch
 
 from policyopt.errors import UserError
 from policyopt.models.embedded import Architecture, build_embedded
-from policyopt.models.tokenizer import build_tokenizer, encode_prompt
+from policyopt.models.text import encode_prompt
+from policyopt.models.tokenizer import build_tokenizer
 from policyopt.models.warmstart import WarmStart, warm_start
 from policyopt.rollout.base import Prompt, Response
 from policyopt.rollout.critique import Refined

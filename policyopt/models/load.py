@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
 from policyopt.models.causal import SplitModel, split_model
+from policyopt.models.likelihood import Stepwise
 from policyopt.models.quiet import quiet
 from policyopt.models.text import Text
 from policyopt.parts.base import Count, Positive, part
@@ -70,6 +71,10 @@ class Policy:
     def text(self) -> Text:
         """From text to ids and back."""
         return Text(self.tokenizer, self.eos)
+
+    def likelihood(self) -> Stepwise:
+        """How likely its responses are. Raises :class:`~policyopt.errors.UserError` for a model that is not supported."""
+        return split_model(self.model)
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that training changes, by name."""

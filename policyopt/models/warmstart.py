@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from policyopt.errors import UserError
-from policyopt.models.tokenizer import encode_prompt
+from policyopt.models.text import encode_prompt
 from policyopt.parts.base import Count, Fraction, NonNegative, Positive, part
 from policyopt.tasks.base import Example, Lesson
 

@@ -42,7 +42,7 @@ class Part:
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """Columns beyond ``logp`` that the part reads and that cost something or may be missing: "entropy", "ref_logp",
-    "teacher_logp", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "pass_rate", "history"."""
+    "teacher_logp", "logp_of[NAME]", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "pass_rate", "history"."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """What the part needs an engine to be able to do, by the names of :mod:`policyopt.capability`; what follows from
     columns, statistics and roles need not be said."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -208,3 +210,9 @@ def test_a_capability_that_is_none_is_refused_with_its_nearest() -> None:
 def test_plain_grpo_asks_for_a_reference_alone() -> None:
     assert grpo().asks == {"roles": ("regularizers.0 KL",)}
     assert grpo(kl_coef=0.0).asks == {}
+
+
+def test_the_protocol_needs_no_transformers() -> None:
+    code = "import sys, policyopt.engine.protocol; print('transformers' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"

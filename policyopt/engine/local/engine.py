@@ -18,7 +18,6 @@ from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate
 from policyopt.engine.protocol import Size
 from policyopt.errors import UserError
-from policyopt.models.causal import split_model
 from policyopt.models.critic import Critic
 from policyopt.models.likelihood import LOGP, Likelihood, Wanted
 from policyopt.models.load import Policy
@@ -50,9 +49,9 @@ class LocalEngine:
         self.device = next(policy.model.parameters()).device
         self.dtype = torch.float64 if policy.model.dtype == torch.float64 else torch.float32
         """16-bit models give float32 columns."""
-        split = split_model(policy.model)
-        self.likelihood: Likelihood = split
-        self.sampler = LocalSampler(split, policy.eos, self.device)
+        stepwise = policy.likelihood()
+        self.likelihood: Likelihood = stepwise
+        self.sampler = LocalSampler(stepwise, policy.eos, self.device)
         self.roles = fill_roles(policy, recipe, roles or {})
         self.samplers: dict[str, LocalSampler] = {}
         for name in sorted(recipe.sampled_roles):

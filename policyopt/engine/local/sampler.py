@@ -17,7 +17,6 @@ from policyopt.engine.local.requests import Request, Row, Written, as_batch
 from policyopt.engine.local.tokens import draw
 from policyopt.engine.streams import stream_key
 from policyopt.errors import UserError
-from policyopt.models.causal import split_model
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
 from policyopt.rollout.base import Heat, Processor, Response
@@ -50,7 +49,7 @@ class LocalSampler(Flight):
     @classmethod
     def of(cls, policy: Policy) -> LocalSampler:
         """The sampler of a policy."""
-        return cls(split_model(policy.model), policy.eos, next(policy.model.parameters()).device)
+        return cls(policy.likelihood(), policy.eos, next(policy.model.parameters()).device)
 
     @torch.no_grad()
     def _prove(self) -> None:

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from policyopt.errors import UserError
 from policyopt.models.embedded import random_tiny
 from policyopt.models.load import LoRA, Policy, load_policy
-from policyopt.models.tokenizer import build_tokenizer, encode_prompt
+from policyopt.models.text import encode_prompt
+from policyopt.models.tokenizer import build_tokenizer
 from policyopt.tasks.base import user
 
 IDS = torch.arange(6, 40)[None]
