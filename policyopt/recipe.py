@@ -134,6 +134,7 @@ class Recipe:
                     f"{path} ({type(p).__name__}) works token by token, but ratio ({type(self.ratio).__name__}) is one "
                     f"number for a whole response: take ratio=TokenRatio(), or another {path.split('.')[0]}"
                 )
+        asks(parts_of(self))  # refuses a name that is no capability
         for i, controller in enumerate(self.controllers):
             moved = getattr(controller, "field", None)
             try:

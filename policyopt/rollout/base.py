@@ -125,6 +125,7 @@ class Round:
 
     async def __aenter__(self) -> Round:
         self._members += 1
+        await asyncio.sleep(0)  # all that start together are in before the first can meet
         return self
 
     async def __aexit__(self, *error: object) -> None:

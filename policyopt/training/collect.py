@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -145,9 +145,7 @@ class Collector:
             )
             for i, (example, tokens) in enumerate(taken)
         ]
-        for other in self.engine.samplers.values():
-            other.forget()
-        drawn = self.engine.sampler.run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
+        drawn = self._run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):
@@ -166,6 +164,12 @@ class Collector:
         stats["responses"] += len(rows)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         return self._piece(recipe, groups, first, stats)
+
+    def _run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
+        """What programs return; no sampler holds anything from one run to the next."""
+        for other in self.engine.samplers.values():
+            other.forget()
+        return self.engine.sampler.run(programs)
 
     def _beside(
         self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
@@ -192,7 +196,7 @@ class Collector:
         if program is None:
             return None, []
         start = time.perf_counter()
-        [groups] = self.engine.sampler.run([program])
+        [groups] = self._run([program])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         return self._piece(recipe, groups, first, stats)
 
@@ -279,7 +283,7 @@ class Collector:
             for i, (example, ids) in enumerate(zip(examples, tokens, strict=True))
             if len(ids) <= self.stream.longest
         ]
-        drawn = self.engine.sampler.run([program.draw(prompt, self.engine.sampler) for _, prompt in asked])
+        drawn = self._run([program.draw(prompt, self.engine.sampler) for _, prompt in asked])
         answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
         return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
 

@@ -205,6 +205,8 @@ def test_a_capability_that_is_none_is_refused_with_its_nearest() -> None:
         ValueError, match="Misspelt asks for 'forced token', which is no capability; nearest: forced tokens"
     ):
         asks_of(Misspelt())
+    with pytest.raises(ValueError, match="nearest: forced tokens"):
+        grpo().replace(rollout=Misspelt())
 
 
 def test_plain_grpo_asks_for_a_reference_alone() -> None:

@@ -136,6 +136,11 @@ class HalfFromExpert(Rollout):
         return [*mine, *said]
 
 
+@part
+class FromReference(Rollout):
+    roles: ClassVar[frozenset[str]] = frozenset({"reference"})
+
+
 def test_a_program_draws_from_a_named_expert(
     tiny_model: Path, experts: dict[str, Path], task: dict[str, str], tmp_path: Path
 ) -> None:
@@ -145,6 +150,13 @@ def test_a_program_draws_from_a_named_expert(
     run(tiny_run(tmp_path / "run", tiny_model, task, recipe, steps=2, roles=roles), quiet=True)
     for row in lines(tmp_path / "run" / "metrics.jsonl")[1:]:
         assert row["rollout/likelier"] > 4, "of eight responses most are likelier under the model that wrote them"
+
+
+def test_the_policy_without_adapters_is_not_drawn_from(tiny_model: Path) -> None:
+    recipe = grpo(group_size=4).replace(rollout=FromReference(size=4))
+    assert LocalEngine(load_tiny(tiny_model), recipe).samplers.keys() == {"reference"}
+    with pytest.raises(UserError, match="name a model of its own with --role reference=PATH"):
+        LocalEngine(load_tiny(tiny_model, lora=LoRA(rank=2)), recipe)
 
 
 # What is refused before the run ----------------------------------------------------------------------------------------

@@ -53,10 +53,7 @@ class LocalEngine:
         self.likelihood: Likelihood = stepwise
         self.sampler = LocalSampler(stepwise, policy.eos, self.device)
         self.roles = fill_roles(policy, recipe, roles or {})
-        self.samplers: dict[str, LocalSampler] = {}
-        for name in sorted(recipe.sampled_roles):
-            with self.roles[name] as other:
-                self.samplers[name] = LocalSampler(other, policy.eos, self.device)
+        self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
         self.critic = Critic(policy.backbone()) if recipe.critic is not None else None
         self.version = 0
         self.passes: Counter[tuple[str, bool]] = Counter()
@@ -82,6 +79,16 @@ class LocalEngine:
     def context(self) -> int:
         """How many tokens the policy reads at most, prompt and response together."""
         return self.policy.context
+
+    def _sampler_of(self, name: str) -> LocalSampler:
+        role = self.roles[name]
+        if role.model is self.policy.model:
+            raise UserError(
+                f"a rollout program draws from the {name}, but with --lora that is the policy without its adapters, which "
+                f"cannot be drawn from beside it: name a model of its own with --role {name}=PATH, or train without --lora"
+            )
+        with role as likelihood:
+            return LocalSampler(likelihood, self.policy.eos, self.device)
 
     # Scoring -------------------------------------------------------------------------------------------------------
 
