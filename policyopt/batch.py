@@ -66,6 +66,9 @@ class Batch:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a batch is never changed: batch.replace({name}=...) gives another one")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self.columns(), self.records)
+
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(c.name for c in schema.columns())})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
@@ -277,7 +278,7 @@ def on_demand(need: str) -> tuple[str, ...]:
 # Columns of one's own ------------------------------------------------------------------------------------------------
 
 _METHODS = frozenset({
-    "records", "columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
+    "records", "columns", "clean_columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
     "stat", "scored", "component", "logp_of", "length", "own", "terminal", "total_reward",
 })  # fmt: skip
 """What a batch has beside its columns."""
@@ -319,6 +320,17 @@ def column(
         )
     _COLUMNS[name] = new
     return new
+
+
+@contextmanager
+def forgotten() -> Iterator[None]:
+    """What is declared inside is forgotten afterwards."""
+    before = dict(_COLUMNS)
+    try:
+        yield
+    finally:
+        _COLUMNS.clear()
+        _COLUMNS.update(before)
 
 
 def advice(found: Column) -> str:

@@ -114,7 +114,7 @@ class Trainer:
             if any(r.applied for r in reports):
                 metrics["update/size"] = self.engine.update_size()
             self.sample(fresh, weight)
-            state.recent = deque([drawn, *state.recent][: state.recipe.update.replay])
+            state.recent = deque([Drawn(drawn.batch), *state.recent][: state.recipe.update.replay])
         self.engine.follow(state.recipe.reference(state.step + 1))
         state.step += 1
         state.responses += drawn.stats["responses"]

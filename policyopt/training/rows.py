@@ -14,6 +14,7 @@ from policyopt.batch import Batch, make_batch, pad
 from policyopt.engine.sampler import stream_key, uniforms
 from policyopt.errors import UserError, nearest
 from policyopt.parts.advantage import group_sum
+from policyopt.recipe import Recipe, parts_of
 from policyopt.rollout.base import Response
 from policyopt.schema import Column, Row, member
 from policyopt.tasks.base import Verdict
@@ -39,6 +40,21 @@ def to_batch(
             found[column.name] = _tensor(column, entries, rows, dtype)
     said = components(verdicts, needs, dtype)
     return make_batch(**found, **said, pass_rate=pass_rate(responses, verdicts, group, dtype))
+
+
+def check_filled(recipe: Recipe, judge: str, provides: frozenset[str]) -> None:
+    """Refuse a recipe that needs a column which a judge has to fill and this one does not.
+
+    Raises :class:`~policyopt.errors.UserError` with the part, the column, and what would fill it.
+    """
+    given = recipe.provides.union(map(schema.canonical, provides))
+    for path, part in parts_of(recipe):
+        for column in map(schema.known, sorted(part.needs)):
+            if column.filled_by == "judge" and column.name not in given:
+                raise UserError(
+                    f"{path} ({type(part).__name__}) needs {column.name!r}, which the judge {judge!r} does not give: "
+                    f"{schema.advice(column)}"
+                )
 
 
 def _known(rows: Sequence[Row]) -> None:
