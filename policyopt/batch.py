@@ -212,7 +212,7 @@ def _made(columns: dict[str, Tensor], texts: list[Record] | _Cut | None) -> Batc
 def _column(name: str) -> schema.Column:
     found = schema.find(name)
     if found is None:
-        raise AttributeError(schema.unknown(name))
+        raise AttributeError(f"batch.{name}: {schema.unknown(name)}")
     return found
 
 

@@ -135,7 +135,7 @@ class Recipe:
             for verb, names in (("needs", p.needs), ("provides", p.provides)):
                 for name in sorted(names):
                     if schema.find(name) is None:
-                        raise ValueError(f"{where} {verb} {schema.unknown(name)}")
+                        raise ValueError(f"{where} {verb} {name!r}: {schema.unknown(name)}")
             for column in map(schema.known, sorted(p.needs)):
                 if column.filled_by not in (*schema.ALWAYS, "judge") and column.name not in self.provides:
                     raise ValueError(f"{where} needs {column.name!r}, which nothing provides: {schema.advice(column)}")

@@ -254,14 +254,14 @@ def known(name: str) -> Column:
     """The column of a name. Raises ``KeyError`` with the nearest names where none is declared."""
     found = find(name)
     if found is None:
-        raise KeyError(unknown(name))
+        raise KeyError(f"{name!r}: {unknown(name)}")
     return found
 
 
 def unknown(name: str) -> str:
-    """``"'corect', which is no column of a batch; nearest: correct"``, and how to declare one."""
+    """``"no column of a batch has this name; nearest: correct"``, and how to declare one."""
     every = [*_COLUMNS, *(f.name for f in FAMILIES.values())]
-    return f"{name!r}, which is no column of a batch; {nearest(name, every)}; policyopt.column({name!r}, ...) declares one of your own"
+    return f"no column of a batch has this name; {nearest(name, every)}; policyopt.column({name!r}, ...) declares one of your own"
 
 
 def columns() -> Iterator[Column]:

@@ -32,7 +32,9 @@ def test_a_column_that_is_not_there_is_none_and_a_name_that_is_none_is_refused()
         lambda: batch.replace(advantge=batch.mask),
         lambda: small(advantge=batch.mask),
     ):
-        with pytest.raises(AttributeError, match=r"'advantge', which is no column of a batch; nearest: advantage"):
+        with pytest.raises(
+            AttributeError, match=r"batch\.advantge: no column of a batch has this name; nearest: advantage"
+        ):
             misspell()
     assert not hasattr(batch, "items")
     assert "advantage" in dir(batch) and "replace" in dir(batch)

@@ -86,12 +86,14 @@ def test_short_names_are_those_of_their_roles() -> None:
 
 
 def test_a_misspelt_need_is_named_with_its_nearest_column() -> None:
-    with pytest.raises(ValueError, match=r"advantage \(Asking\) needs 'corect', which is no column.*nearest: correct"):
+    with pytest.raises(
+        ValueError, match=r"advantage \(Asking\) needs 'corect': no column of a batch has this name; nearest: correct"
+    ):
         grpo().replace(advantage=asking("corect"))
     (said,) = faults(asking("corect"))
-    assert said.startswith("Asking needs 'corect', which is no column of a batch; nearest: correct")
+    assert said.startswith("Asking needs 'corect': no column of a batch has this name; nearest: correct")
     for name in ("logp_of", "logp_of[]", "logp[x]", "component[x"):
-        with pytest.raises(ValueError, match="which is no column"):
+        with pytest.raises(ValueError, match="no column of a batch has this name"):
             grpo().replace(advantage=asking(name))
 
 

@@ -66,7 +66,7 @@ def faults(part: Part) -> list[str]:
 def _misnamed(part: Part) -> Iterator[str]:
     """Needs and promises that are no columns."""
     for verb, names in (("needs", part.needs), ("provides", part.provides)):
-        yield from (f"{verb} {schema.unknown(name)}" for name in sorted(names) if schema.find(name) is None)
+        yield from (f"{verb} {name!r}: {schema.unknown(name)}" for name in sorted(names) if schema.find(name) is None)
 
 
 def remarks(part: Part) -> list[str]:
