@@ -132,7 +132,8 @@ class Recipe:
         """Refuse a need that is no column, or that the recipe alone could fill and does not."""
         for path, p in parts_of(self):
             where = f"{path} ({type(p).__name__})"
-            for verb, names in (("needs", p.needs), ("provides", p.provides)):
+            read = {name for s in (*p.live, *p.scored) for name in s.columns}
+            for verb, names in (("needs", p.needs), ("provides", p.provides), ("reads", read)):
                 for name in sorted(names):
                     if schema.find(name) is None:
                         raise ValueError(f"{where} {verb} {name!r}: {schema.unknown(name)}")

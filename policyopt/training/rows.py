@@ -29,13 +29,15 @@ def to_batch(
     A column that no row fills is there only if a response or a verdict may fill it and it is among ``needs``. Raises
     :class:`~policyopt.errors.UserError` where a response or a judge gives what is no column, or has another shape.
     """
-    given = zip(responses, verdicts, prompts, group, [budget] * len(responses), strict=True)
-    rows = [Row(*cells) for cells in given]
+    rows = [Row(*cells) for cells in zip(responses, verdicts, prompts, group, [budget] * len(responses), strict=True)]
     _known(rows)
+    named = {name for row in rows for given in (row.response.columns, row.verdict.parts) for name in given}
     found = {}
     for column in schema.columns():
-        entries = [column.entry(row) for row in rows]
         asked = column.name in needs and column.filled_by in ("program", "judge") and column.absent is not None
+        if column.read is None and not asked and column.name not in named:
+            continue
+        entries = [column.entry(row) for row in rows]
         if asked or any(x is not None for x in entries):
             found[column.name] = _tensor(column, entries, rows, dtype)
     said = components(verdicts, needs, dtype)
@@ -75,7 +77,8 @@ def _tensor(column: Column, entries: Sequence[Any], rows: Sequence[Row], dtype: 
         for x, row in zip(entries, rows, strict=True):
             _fits(column, x, row)
     kind = torch.long if column.dtype == "int" else dtype
-    entries = [_absent(column, row) if x is None else x for x, row in zip(entries, rows, strict=True)]
+    if any(x is None for x in entries):
+        entries = [_absent(column, row) if x is None else x for x, row in zip(entries, rows, strict=True)]
     lists = [x for x in entries if isinstance(x, list | tuple)]
     if column.axes == "N" and not lists:
         return torch.tensor(entries, dtype=kind)
