@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from policyopt.errors import UserError, nearest
 from policyopt.parts.base import Critic, Part, Probe, Reference
-from policyopt.roles import role_of
 from policyopt.rollout.base import Rollout
+from policyopt.schema import role_of
 
 CAPABILITIES: Mapping[str, str] = {
     # Drawing

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import policyopt.training.loop as loop
-from policyopt.batch import Batch
+from policyopt.batch import Batch, join
 from policyopt.engine.local import LocalEngine
 from policyopt.engine.protocol import UpdateReport
 from policyopt.errors import UserError
@@ -37,7 +37,6 @@ from policyopt.training.collect import Collector
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.loop import lr_factor, minibatches
-from policyopt.training.rows import join
 from policyopt.training.run import Result, run
 from tests.runs import assert_same_end, finish, left_behind, lines, nth, start, tiny_run
 from tests.tiny import load_tiny, token_batch, write_task

@@ -233,8 +233,8 @@ def test_gkd_reads_neither_rewards_nor_ratios() -> None:
     recipe, batch = gkd(), random_batch()
     loss, found = gradients(recipe, ready(recipe, batch))
     changed = batch.replace(reward=-batch.reward, old_logp=batch.old_logp - 1)
-    stat = ready(recipe, batch).statistics
-    again, other = gradients(recipe, ready(recipe, changed).replace(statistics=stat))
+    stat = ready(recipe, batch).members("statistic")
+    again, other = gradients(recipe, ready(recipe, changed).with_statistics(stat))
     assert float(loss) == float(again)
     assert not found["logp"].any()
     torch.testing.assert_close(found[recipe.live[0].key], recipe.aggregate(batch))
@@ -348,7 +348,9 @@ def test_otr_has_no_loss_but_its_own() -> None:
     recipe, batch = otr(), random_batch()
     loss, found = gradients(recipe, ready(recipe, batch))
     key = recipe.live[0].key
-    assert float(loss) == pytest.approx(float((TokenMean()(batch) * ready(recipe, batch).statistics[key]).sum()))
+    assert float(loss) == pytest.approx(
+        float((TokenMean()(batch) * ready(recipe, batch).members("statistic")[key]).sum())
+    )
     assert not found["logp"].any()
 
 

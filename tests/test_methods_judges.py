@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from policyopt.batch import COMPONENTS, Batch, columns_of, make_batch
+from policyopt.batch import Batch, join
 from policyopt.errors import UserError
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.critic.ppo import ppo
@@ -41,13 +41,14 @@ from policyopt.rollout.base import Prompt, Response
 from policyopt.rollout.exits import ContinueOrStop, EarlyExits
 from policyopt.rollout.referee import PlayerAndReferee, read_scores
 from policyopt.rollout.windows import Windows
+from policyopt.schema import member
 from policyopt.tasks import load_task
 from policyopt.tasks.base import Example, JudgeSpec, Verdict, user
 from policyopt.tasks.diversity import diversity, sentences
 from policyopt.tasks.judges import BadResult, make_judge, read_result
 from policyopt.tasks.structured import judge_json, parse_json, share_present
 from policyopt.training.collect import Held
-from policyopt.training.rows import join, to_batch
+from policyopt.training.rows import to_batch
 from tests.batches import dlogp, random_batch, ready
 
 
@@ -105,8 +106,8 @@ def same(a: Any, b: Any) -> None:
 
 
 def with_components(batch: Batch, **found: list[float]) -> Batch:
-    named = {COMPONENTS + k: torch.tensor(x, dtype=batch.reward.dtype) for k, x in found.items()}
-    return make_batch(**columns_of(batch), **named)
+    named = {member("component", k): torch.tensor(x, dtype=batch.reward.dtype) for k, x in found.items()}
+    return batch.replace(**named)
 
 
 # Verdicts with parts -------------------------------------------------------------------------------------------------

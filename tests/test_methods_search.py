@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
+from policyopt.batch import Batch, join, make_batch
 from policyopt.engine.local import LocalEngine, LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.critic.oreo import oreo
@@ -31,7 +31,6 @@ from policyopt.rollout.resumed import ResumedFromBest
 from policyopt.rollout.search import Node, Search
 from policyopt.tasks.base import Verdict
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
-from policyopt.training.rows import join
 from policyopt.training.run import run
 from tests.batches import gradients, random_batch, ready
 from tests.commands import lines, write_rows

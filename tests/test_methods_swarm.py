@@ -17,7 +17,6 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from policyopt.batch import columns_of
 from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.clip.dapo import dapo
@@ -339,7 +338,7 @@ def test_foreign_rows_have_the_columns_of_own_rows_with_the_same_tokens(tiny_mod
     batches = []
     for rows in (group.responses, own):
         verdicts = [r.verdict for r in rows if r.verdict is not None]
-        batches.append(columns_of(to_batch([(1, 2)] * 2, rows, verdicts, [0, 0], 9, torch.float64)))
+        batches.append(to_batch([(1, 2)] * 2, rows, verdicts, [0, 0], 9, torch.float64).columns())
     foreign, mine = batches
     assert foreign.pop("source").tolist() == [1, 1]
     assert mine.pop("source").tolist() == [0, 0]

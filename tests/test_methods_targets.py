@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch
+from policyopt.batch import Batch, join
 from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.lens.scripted import Script, given_tokens, verdict
@@ -34,7 +34,7 @@ from policyopt.rollout.begun import DatasetReset
 from policyopt.rollout.guided import WithGuide
 from policyopt.rollout.target import SelfExplained, WithReference
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
-from policyopt.training.rows import join, to_batch
+from policyopt.training.rows import to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, gradients, poisoned, random_batch, ready
 from tests.commands import lines, write_rows

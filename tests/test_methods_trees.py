@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.batch import Batch, make_batch
+from policyopt.batch import Batch, join, make_batch
 from policyopt.capability import asks_of
 from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
@@ -46,7 +46,7 @@ from policyopt.rollout.tree import Growth, Levels, Tree
 from policyopt.tasks.base import Verdict
 from policyopt.training.config import Checkpoints
 from policyopt.training.loop import with_replay
-from policyopt.training.rows import join, to_batch
+from policyopt.training.rows import to_batch
 from policyopt.training.run import run as training_run
 from tests.batches import gradients, random_batch, ready
 from tests.runs import lines, tiny_run

@@ -121,7 +121,7 @@ def test_without_rewrites_and_with_one_strength_clpo_is_grpo_on_mixed_groups(see
 def test_bounds_are_inclusive_above_and_the_filter_shuts_out_both_ends() -> None:
     rollout = Restructured()
     labels = {0.0: "hard", 0.3: "hard", 3 / 10: "hard", 0.31: "medium", 7 / 10: "medium", 0.71: "easy", 1.0: "easy"}
-    assert {share: rollout.label(share) for share in labels} == labels
+    assert {share: rollout.difficulty(share) for share in labels} == labels
     assert [rollout.kind(x) for x in ("hard", "medium", "easy")] == ["simplify", "diversify", None]
     assert [Restructured(rewrite="hard").kind(x) for x in ("hard", "medium", "easy")] == ["simplify", None, None]
     with pytest.raises(ValidationError, match="below hard"):

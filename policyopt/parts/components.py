@@ -33,6 +33,6 @@ class WeightedSum(Shape):
         return own(name for name, _ in self.weights)
 
     def __call__(self, batch: Batch) -> Batch:
-        if batch.components is None and not {name for name, _ in self.weights} <= OWN:
+        if not batch.members("component") and not {name for name, _ in self.weights} <= OWN:
             return batch
         return batch.replace(reward=sum((w * batch.component(name) for name, w in self.weights), 0 * batch.reward))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from policyopt.batch import Batch, masked, masked_mean
 from policyopt.parts.advantage import group_sum
-from policyopt.parts.base import Fraction, NonNegative, Regularizer, Unit, part
-from policyopt.roles import RoleName, column_of, logp_of
+from policyopt.parts.base import Fraction, NonNegative, Regularizer, RoleName, Unit, part
+from policyopt.schema import member
 
 Estimator = Literal["k1", "k2", "k3"]
 
@@ -53,7 +53,7 @@ class KL(Regularizer):
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The target's log-probabilities, and correctness where it picks rows."""
-        return frozenset({column_of(self.target), *(() if self.rows == "all" else ("correct",))})
+        return frozenset({member("logp_of", self.target), *(() if self.rows == "all" else ("correct",))})
 
     @property
     def unit(self) -> Unit:  # type: ignore[override]
@@ -61,7 +61,7 @@ class KL(Regularizer):
         return "group" if self.rows == "unsolved" else "token"
 
     def __call__(self, batch: Batch) -> Tensor:
-        estimate = kl_estimate(batch.logp, logp_of(batch, self.target), self.estimator)
+        estimate = kl_estimate(batch.logp, batch.logp_of(self.target), self.estimator)
         k = self.picked(batch)[:, None]
         return self.coef * k * masked(estimate, k)
 

@@ -46,7 +46,7 @@ class Rubric(Shape):
         return own(c.name for c in self.items)
 
     def __call__(self, batch: Batch) -> Batch:
-        if batch.components is None and not {c.name for c in self.items} <= OWN:
+        if not batch.members("component") and not {c.name for c in self.items} <= OWN:
             return batch
         points = [(c.scale * batch.component(c.name).clamp(0, 1)).round() for c in self.items]
         return batch.replace(reward=rubric_sum(torch.stack(points, -1)))

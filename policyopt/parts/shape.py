@@ -12,7 +12,7 @@ from torch import Tensor
 from policyopt.batch import Batch, masked
 from policyopt.parts.base import Finite, NonNegative, Positive, Shape, Unit, part
 from policyopt.parts.regularize import Estimator, Target, kl_estimate
-from policyopt.roles import column_of, logp_of
+from policyopt.schema import member
 
 
 @part
@@ -149,10 +149,10 @@ class KLPenalty(Shape):
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The target's log-probabilities."""
-        return frozenset({column_of(self.target)})
+        return frozenset({member("logp_of", self.target)})
 
     def __call__(self, batch: Batch) -> Batch:
-        estimate = kl_estimate(batch.old_logp, logp_of(batch, self.target), self.estimator)
+        estimate = kl_estimate(batch.old_logp, batch.logp_of(self.target), self.estimator)
         penalty = -self.coef * masked(estimate, batch.mask)
         return batch.replace(token_reward=penalty if batch.token_reward is None else batch.token_reward + penalty)
 

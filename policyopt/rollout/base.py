@@ -185,6 +185,8 @@ class Response:
     """Index of the token before which its thought was cut to force an answer; -1 where it was not."""
     source: int = 0
     """Which of the program's ways to draw it came from: 0 the main one, 1 and up auxiliary ones."""
+    turn: int = 0
+    """Number of the environment turn that it is."""
     temperature: float = 1.0
     """What its log-probabilities are taken at."""
     verdict: Verdict | None = None
@@ -197,6 +199,9 @@ class Response:
     """How many of its tokens lie before the end of each node."""
     values: list[float] = field(default_factory=list)
     """Mean reward of fresh continuations from the end of each node, NaN where none were drawn."""
+    columns: dict[str, float | list[float]] = field(default_factory=dict)
+    """What it fills of columns that a program may fill (:func:`policyopt.column` declares one of your own): one number, or
+    one for each token."""
 
     @property
     def version(self) -> int:
@@ -283,8 +288,6 @@ class Sampler(Protocol):
 class Rollout(Part):
     """A program that draws the responses to one prompt."""
 
-    provides: ClassVar[frozenset[str]] = frozenset()
-    """Columns that the program fills beyond the responses themselves."""
     solutions: ClassVar[bool] = False
     """The program reads worked solutions. A prompt without one is answered by the policy alone, and counted."""
     roles: ClassVar[frozenset[str]] = frozenset()

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from policyopt.batch import Batch
+from policyopt.batch import Batch, join
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.objective import kept, shaped
@@ -22,7 +22,7 @@ from policyopt.rollout.base import Answered, Prompt, Response, Rollout, Round, S
 from policyopt.tasks.base import Example, JudgeSpec, Message, Verdict
 from policyopt.tasks.judging import JudgePool
 from policyopt.training.prompts import PromptStream
-from policyopt.training.rows import join, noise, pad, to_batch, with_baseline
+from policyopt.training.rows import noise, to_batch, with_baseline, with_steps
 
 Q = TypeVar("Q")
 X = TypeVar("X")
@@ -33,9 +33,7 @@ class Drawn:
     """A batch with what the log should know of it."""
 
     batch: Batch | None
-    """None where no row was left to train on."""
-    records: list[dict[str, Any]]
-    """One JSON-able record per row of the batch: id, prompt, response, answer, correct, reason, formatted."""
+    """None where no row was left to train on. Its records are what the log keeps of each response."""
     stats: dict[str, float] = field(default_factory=dict)
 
 
@@ -88,7 +86,6 @@ class Collector:
         Raises :class:`~policyopt.errors.UserError` when the judge fails on more than ``max_failed`` of the responses.
         """
         pieces: list[Batch] = []
-        records: list[dict[str, Any]] = []
         stats = {
             "prompts": 0.0,
             "prompts/unanswered": 0.0,
@@ -104,26 +101,22 @@ class Collector:
         for _ in range(recipe.rollout.rounds):
             if groups >= prompts:
                 break
-            piece, found = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
+            piece = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
             if piece is None:
                 continue
             pieces.append(piece)
-            records += found
             groups += len(set(piece.group.tolist()))
         stats["filtered"] = 1 - groups / stats["prompts"]
         stats["prompts/skipped"] = float(self.stream.skipped - skipped)
-        piece, found = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
+        piece = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
         if piece is not None:
             pieces.append(piece)
-            records += found
         stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
-        if not records:
-            return Drawn(None, [], stats)
-        return Drawn(join(pieces).to(self.engine.device), records, stats)
+        return Drawn(join(pieces) if any(map(len, pieces)) else None, stats)
 
     def _round(
         self, recipe: Recipe, step: int, prompts: int, first: int, stats: dict[str, float], answered: list[Answered]
-    ) -> tuple[Batch | None, list[dict[str, Any]]]:
+    ) -> Batch | None:
         """One round of drawing; groups are numbered from ``first`` and added to ``answered``. No batch where every
         response is still under way."""
         going = [h for h in self.held if h.step != step]
@@ -173,7 +166,7 @@ class Collector:
 
     def _beside(
         self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
-    ) -> tuple[Batch | None, list[dict[str, Any]]]:
+    ) -> Batch | None:
         """The groups that the program has beside those of the step's prompts."""
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
@@ -194,55 +187,62 @@ class Collector:
         at = Step((self.seed, step), self.run, spec, ask, self.notes, stats)
         program = recipe.rollout.beside(answered, at, self.engine.sampler)
         if program is None:
-            return None, []
+            return None
         start = time.perf_counter()
         [groups] = self._run([program])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         return self._piece(recipe, groups, first, stats)
 
-    def _piece(
-        self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]
-    ) -> tuple[Batch | None, list[dict[str, Any]]]:
-        """Groups as a batch, judged, scored, shaped and filtered, with their records."""
+    def _piece(self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]) -> Batch | None:
+        """Groups as a batch, judged, scored, shaped and filtered."""
         rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.role != "wait"]
         if not rows:
-            return None, []
+            return None
         texts = self.engine.text.decode_all([r.tokens for _, r in rows])
         verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
+        responses = [r for _, r in rows]
         batch = to_batch(
             [groups[i].prompt.tokens for i, _ in rows],
-            [r for _, r in rows],
+            responses,
             verdicts,
             [first + i for i, _ in rows],
             self.budget,
             self.engine.dtype,
+            recipe.needs,
         )
+        batch = self._asked(recipe, batch, groups, rows, verdicts)
+        batch = batch.with_records(
+            [
+                record(groups[i].example, text, verdict, self.engine.text.decode(r.context) if r.context else None)
+                for (i, r), text, verdict in zip(rows, texts, verdicts, strict=True)
+            ]
+        )
+        start = time.perf_counter()
+        batch = self.engine.score(batch.to(self.engine.device), recipe)
+        stats["time/score"] += time.perf_counter() - start
+        batch = shaped(recipe, batch)
+        if "baseline_reward" in recipe.rollout.provides and batch.baseline_reward is None:
+            batch = with_baseline(batch, [r.role for r in responses])
+        batch = batch[torch.tensor([r.role == "train" for r in responses], device=self.engine.device)]
+        return batch[kept(recipe, batch)]
+
+    def _asked(
+        self, recipe: Recipe, batch: Batch, groups: Sequence[Answered], rows: Sequence[tuple[int, Response]],
+        verdicts: Sequence[Verdict],
+    ) -> Batch:  # fmt: skip
+        """The batch with what the recipe asks for beyond responses and verdicts: noise, lines, what is remembered."""
         if "noise" in recipe.needs:
             places = [(i, j, r) for i, group in enumerate(groups) for j, r in enumerate(group.responses)]
             keys = [(*groups[i].prompt.key, j) for i, j, r in places if r.role != "wait"]
             batch = batch.replace(noise=noise(keys, batch.mask))
-        if "step_end" in recipe.needs:
+        if "step_end" in recipe.needs or batch.step_reward is not None:
             lines = [[end - 1 for end in groups[i].prompt.lines(r.tokens)] for i, r in rows]
-            batch = batch.replace(step_end=pad(lines, torch.long, -1))
+            batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
         if recipe.memory is not None:
             unknown = [math.nan] * recipe.memory.width
             known = [self.memory.get(groups[i].example.id, unknown) for i, _ in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
-        start = time.perf_counter()
-        batch = self.engine.score(batch.to(self.engine.device), recipe)
-        stats["time/score"] += time.perf_counter() - start
-        batch = shaped(recipe, batch).cpu()
-        train = torch.tensor([r.role == "train" for _, r in rows])
-        records = [
-            record(groups[i].example, text, verdict, self.engine.text.decode(r.context) if r.context else None)
-            for ((i, r), text, verdict) in zip(rows, texts, verdicts, strict=True)
-        ]
-        if "baseline_reward" in recipe.rollout.provides:
-            batch = with_baseline(batch, [r.role for _, r in rows])
-        batch = batch[train]
-        records = [r for r, mine in zip(records, train.tolist(), strict=True) if mine]
-        keep = kept(recipe, batch)
-        return batch[keep], [r for r, mine in zip(records, keep.tolist(), strict=True) if mine]
+        return batch
 
     def _prompt(
         self, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,

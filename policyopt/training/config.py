@@ -12,9 +12,8 @@ from pydantic import BeforeValidator, ValidationError
 
 from policyopt.errors import UserError, explain, nearest
 from policyopt.models.load import LoRA
-from policyopt.parts.base import Count, Fraction, NonNegative, Positive, Whole, part
+from policyopt.parts.base import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.roles import RoleName
 
 Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """Text; a path does as well."""

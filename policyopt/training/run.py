@@ -34,6 +34,7 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
+from policyopt.training.rows import check_filled
 from policyopt.training.setup import load_model, room, set_up
 
 
@@ -92,6 +93,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             evaluator = Evaluator(engine.text, engine.sampler, judge, task.heldout, budget, longest, config.seed)
             evaluator.check()
             judge.ready()
+            check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
                 write_config(out, config, new=True)

@@ -82,9 +82,7 @@ def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple
     with torch.no_grad():
         now = plain_columns(engine.policy.model, batch)["logp"].double()
     batch = batch.replace(old_logp=(now + noise) * batch.mask)
-    columns = {
-        k: x.to(engine.dtype) for k, x in batch.to_dict().items() if isinstance(x, Tensor) and x.is_floating_point()
-    }
+    columns = {k: x.to(engine.dtype) for k, x in batch.columns().items() if x.is_floating_point()}
     batch = engine.score(batch.replace(**columns), recipe)
     if recipe.memory is not None:
         batch = batch.replace(history=torch.full((len(batch.mask), recipe.memory.width), math.nan).to(batch.mask))

@@ -17,8 +17,8 @@ from policyopt.parts import KL, KLPenalty
 from policyopt.parts.base import part
 from policyopt.parts.reference import EMA
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.roles import column_of, logp_of, role_of
 from policyopt.rollout.base import Prompt, Response, Rollout, Sampler
+from policyopt.schema import member, role_of
 from policyopt.training.config import TrainConfig
 from policyopt.training.run import run
 from tests.commands import Said
@@ -51,9 +51,9 @@ def named(experts: dict[str, Path]) -> dict[str, str]:
 
 def test_columns_are_named_after_roles() -> None:
     for role in ("reference", "teacher", "previous", "old-expert"):
-        assert role_of(column_of(role)) == role
-    assert column_of("old-expert") == "logp_of[old-expert]"
-    assert column_of("reference") == "ref_logp"
+        assert role_of(member("logp_of", role)) == role
+    assert member("logp_of", "old-expert") == "logp_of[old-expert]"
+    assert member("logp_of", "reference") == "ref_logp"
     assert role_of("entropy") is None
     assert two_experts().roles == {"old-expert", "critic.v2"}
     assert recipe_from_dict(two_experts().to_dict()) == two_experts()
@@ -69,7 +69,7 @@ def test_each_expert_says_what_it_thinks(tiny_model: Path, experts: dict[str, Pa
     engine = LocalEngine(load_tiny(tiny_model), recipe, policies, lr=1e-2, micro_batch=3)
     batch = engine.score(token_batch(), recipe)
     for name, logp in truth.items():
-        torch.testing.assert_close(logp_of(batch, name), logp * batch.mask, rtol=0, atol=1e-6)
+        torch.testing.assert_close(batch.logp_of(name), logp * batch.mask, rtol=0, atol=1e-6)
     loss = recipe.regularizers[0](batch.replace(logp=truth["critic.v2"]))
     k1 = truth["critic.v2"] - truth["old-expert"]
     want = 0.1 * ((-k1).exp() - 1 + k1)

@@ -23,7 +23,7 @@ from policyopt.models.likelihood import LOGP, Likelihood, Wanted
 from policyopt.models.load import Policy
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
-from policyopt.roles import column_of, with_logp_of
+from policyopt.schema import member
 
 _MICRO_TOKENS = 16_384
 
@@ -96,8 +96,8 @@ class LocalEngine:
     def score(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
         for name in self.roles:
-            if name != "previous" and column_of(name) in recipe.needs:
-                batch = with_logp_of(batch, name, self._logp(batch, name))
+            if name != "previous" and member("logp_of", name) in recipe.needs:
+                batch = batch.replace(**{member("logp_of", name): self._logp(batch, name)})
         again = "rollout_logp" in recipe.needs
         if again or recipe.scored:
             wanted = Wanted(statistics=recipe.scored)
@@ -112,8 +112,8 @@ class LocalEngine:
         """See :class:`~policyopt.engine.protocol.Engine`."""
         if "prox_logp" in recipe.needs:
             batch = batch.replace(prox_logp=self._by_rows(batch, lambda b: self._policy(b, LOGP))["logp"])
-        if column_of("previous") in recipe.needs:
-            batch = with_logp_of(batch, "previous", self._logp(batch, "previous"))
+        if "prev_logp" in recipe.needs:
+            batch = batch.replace(prev_logp=self._logp(batch, "previous"))
         if self.critic is not None:
             batch = batch.replace(old_value=self._by_rows(batch, lambda b: {"value": self._values(b)})["value"])
         return batch

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from policyopt.batch import join
 from policyopt.lens.given import build_batch, build_recipe
 from policyopt.objective import credit, selected, shaped, token_gradients
 from policyopt.parts.auxiliary import ReplaceByAuxiliary
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method
-from policyopt.training.rows import join
 
 PARAMS: Mapping[str, Any] = {"clip_dual": "dual"}
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from policyopt.batch import COMPONENTS, make_batch
+from policyopt.batch import make_batch
 from policyopt.methods.judge.rl_struct import rl_struct
 from policyopt.objective import credit, shaped
+from policyopt.schema import member
 from policyopt.tasks.structured import components, share_present
 
 
@@ -28,7 +29,7 @@ def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
         )
         for r in given["responses"]
     ]
-    columns = {COMPONENTS + k: torch.tensor([c[k] for c in found], dtype=torch.float64) for k in found[0]}
+    columns = {member("component", k): torch.tensor([c[k] for c in found], dtype=torch.float64) for k in found[0]}
     recipe = rl_struct(**params["weights"], group_size=max(2, len(found)))
     recipe = recipe.set("advantage.eps", params["adv_eps"]).set("advantage.ddof", params["ddof"])
     batch = make_batch(
