@@ -165,21 +165,23 @@ class Batch:
         "reference"."""
         return self.__dict__[member("logp_of", role)]
 
+    def components(self) -> dict[str, Tensor]:
+        """[N] each, what single judges say: the components, and the columns of one number that a judge fills."""
+        judged = (c.name for c in schema.columns() if c.filled_by == "judge" and c.axes == "N")
+        return self.members("component") | {name: self.__dict__[name] for name in judged if name in self.__dict__}
+
     def component(self, name: str) -> Tensor:
         """[N] what one of several judges says; "correct" and "formatted" are the verdict's own, whoever judges.
 
         Raises :class:`~policyopt.errors.UserError` for a name that the judge does not give.
         """
-        said = self.members("component")
-        if name in said:
-            return said[name]
-        judged = {c.name for c in schema.columns() if c.filled_by == "judge" and c.name in self.__dict__}
-        if name not in ("correct", "formatted", *judged):
-            has = ", ".join(["correct", "formatted", *said, *sorted(judged)])
+        said = self.components()
+        if name not in ("correct", "formatted", *said):
+            has = ", ".join(["correct", "formatted", *said])
             raise UserError(
                 f"the judge says nothing called {name!r}; it has {has}: name one of these, or take a judge with {name!r} among its parts"
             )
-        return getattr(self, name)
+        return said[name] if name in said else getattr(self, name)
 
     def length(self) -> Tensor:
         """[N] number of response tokens, in the dtype of ``mask``."""

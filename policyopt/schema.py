@@ -279,7 +279,7 @@ def on_demand(need: str) -> tuple[str, ...]:
 
 _METHODS = frozenset({
     "records", "columns", "clean_columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
-    "stat", "scored", "component", "logp_of", "length", "own", "terminal", "total_reward",
+    "stat", "scored", "component", "components", "logp_of", "length", "own", "terminal", "total_reward",
 })  # fmt: skip
 """What a batch has beside its columns."""
 

@@ -21,7 +21,7 @@ from policyopt.training.config import Checkpoints, Evaluation, TrainConfig
 from policyopt.training.loop import Trainer
 from policyopt.training.run import run
 from tests.commands import Said
-from tests.runs import assert_same_end, left_behind, tiny_run
+from tests.runs import assert_same_end, left_behind, lines, tiny_run
 from tests.tiny import write_task
 
 OWN = '''
@@ -156,6 +156,8 @@ def test_columns_of_ones_own_go_through_a_whole_run(make: Callable[..., TrainCon
             n = int(b.mask[i].sum())
             torch.testing.assert_close(b.depth[i, :n], torch.arange(n) / n)
             assert not b.depth[i, n:].any()
+    assert whole.out is not None
+    assert all("component/sureness" in row for row in lines(whole.out / "metrics.jsonl") if row["step"])
     broken = make("broken")
     original, count = Trainer.step, iter(range(9))
 
@@ -167,7 +169,7 @@ def test_columns_of_ones_own_go_through_a_whole_run(make: Callable[..., TrainCon
     with mock.patch.object(Trainer, "step", dies), pytest.raises(RuntimeError, match="power cut"):
         run(broken, quiet=True)
     run(broken, resume=broken.out, quiet=True)
-    assert whole.out is not None and broken.out is not None
+    assert broken.out is not None
     assert_same_end(broken.out, left_behind(whole.out))
 
 

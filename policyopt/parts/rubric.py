@@ -9,7 +9,7 @@ from torch import Tensor
 
 from policyopt.batch import Batch
 from policyopt.parts.base import Controller, Count, Fraction, Part, Shape, part
-from policyopt.parts.components import OWN, own
+from policyopt.parts.components import own, silent
 from policyopt.parts.lagrange import LOGGED
 from policyopt.recipe import Recipe
 
@@ -46,7 +46,7 @@ class Rubric(Shape):
         return own(c.name for c in self.items)
 
     def __call__(self, batch: Batch) -> Batch:
-        if not batch.members("component") and not {c.name for c in self.items} <= OWN:
+        if silent(batch, {c.name for c in self.items}):
             return batch
         points = [(c.scale * batch.component(c.name).clamp(0, 1)).round() for c in self.items]
         return batch.replace(reward=rubric_sum(torch.stack(points, -1)))
