@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
+from policyopt.models.causal import split_model
 from policyopt.models.embedded import Architecture
-from policyopt.models.logprobs import split_model
 from policyopt.models.tokenizer import build_tokenizer
 
 

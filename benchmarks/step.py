@@ -35,7 +35,8 @@ from policyopt.items import Example, JudgeSpec, user
 from policyopt.judging.pool import JudgePool
 from policyopt.methods import grpo
 from policyopt.models.embedded import Architecture
-from policyopt.models.load import encode_prompt, load_policy
+from policyopt.models.load import load_policy
+from policyopt.models.text import encode_prompt
 from policyopt.models.tokenizer import build_tokenizer
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig
@@ -105,7 +106,7 @@ class Ours:
         policy.eos = (policy.model.config.vocab_size,)  # no token of the model: every response has its full length
         engine = LocalEngine(policy, recipe, lr=1e-6)
         examples = [Example(str(i), user(p), "7") for i, p in enumerate(PROMPTS[:prompts])]
-        stream = PromptStream(examples, policy.tokenizer, seed=0, longest=500, skip=False)
+        stream = PromptStream(examples, policy.text, seed=0, longest=500, skip=False)
         self.judge, self.log = JudgePool(JudgeSpec("exact")), RunLog(out)
         collector = Collector(engine, stream, self.judge, tokens, 0)
         self.trainer = Trainer(

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 
 from policyopt.data import JudgePool, load_task
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
+from policyopt.models.causal import split_model
 from policyopt.models.embedded import build_embedded
-from policyopt.models.load import encode_prompt, load_policy
-from policyopt.models.logprobs import response_columns, split_model
+from policyopt.models.load import load_policy
 from policyopt.parts import Normalise, PPOClip, SeqMeanTokenMean, TokenRatio
 from policyopt.training.rows import to_batch
 
@@ -31,7 +31,7 @@ def main() -> None:
         for step in range(STEPS):
             # Draw: eight responses to each of sixteen prompts, all in one batch.
             questions = [task.train[step * PROMPTS + i] for i in range(PROMPTS)]
-            tokens = [tuple(encode_prompt(policy.tokenizer, q.prompt)) for q in questions]
+            tokens = [policy.text.prompt(q.prompt) for q in questions]
             groups = sampler.run(
                 [
                     sampler.generate(t, n=GROUP, max_tokens=task.max_tokens, temperature=1.0, key=(0, step, i))
@@ -40,7 +40,7 @@ def main() -> None:
             )
             rows = [(i, response) for i, group in enumerate(groups) for response in group]
             # Judge.
-            texts = policy.decode([response.tokens for _, response in rows])
+            texts = policy.text.decode_all([response.tokens for _, response in rows])
             verdicts = judge([(questions[i], text) for (i, _), text in zip(rows, texts, strict=True)])
             batch = to_batch(
                 [tokens[i] for i, _ in rows], [r for _, r in rows], verdicts, [i for i, _ in rows], task.max_tokens
@@ -48,7 +48,7 @@ def main() -> None:
             # Credit: each reward against the other rewards of its group.
             batch = batch.replace(advantage=advantage(batch))
             # Update: log-probabilities with gradient, the surrogate of every token, one number, one step.
-            batch = batch.replace(logp=response_columns(split, batch)["logp"])
+            batch = batch.replace(logp=split.leaves(batch)["logp"])
             loss = (aggregate(batch) * surrogate(ratio(batch), batch)).sum()
             optimizer.zero_grad()
             loss.backward()

@@ -10,8 +10,10 @@ __version__ = "0.1.0"
 # Names are loaded at first use: a judge's worker process imports policyopt without paying for torch.
 _HOME = {
     "Batch": "policyopt.rows",
+    "judge": "policyopt.items",
     "make_batch": "policyopt.rows",
     "Recipe": "policyopt.recipe",
+    "column": "policyopt.schema",
     "get_method": "policyopt.registry",
     "method": "policyopt.registry",
     "train": "policyopt.training.run",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 Message = dict[str, str]
 """One chat message: ``{"role": "user", "content": "12+7-16=?"}``."""
@@ -54,8 +54,9 @@ class Verdict:
     """Why, in a few words."""
     failed: bool = False
     """The judge itself raised, ran out of time or memory, or returned nonsense; the score is then 0."""
-    parts: Mapping[str, float] = field(default_factory=dict)
-    """What each of several judges says, or one judge of each aspect: finite numbers by name."""
+    parts: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
+    """What each of several judges says, or one judge of each aspect: finite numbers by name. Under the name of a column
+    that a judge fills, a number or a list goes into that column."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,22 @@ class Task:
     """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
     lessons: Sequence[Lesson] = ()
     """What the embedded model's warm start is shown beside questions and their solutions."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def judge(*, columns: Sequence[str] = ()) -> Callable[[F], F]:
+    """Say which columns a judge's function fills, each of them a name among its ``parts``: ``@judge(columns=("confidence",))``.
+
+    A recipe that needs a column which a judge has to fill is refused with a judge that does not name it.
+    """
+
+    def named(function: F) -> F:
+        function.columns = tuple(columns)  # type: ignore[attr-defined]
+        return function
+
+    return named
 
 
 def user(text: str) -> tuple[Message, ...]:

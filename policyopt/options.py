@@ -22,7 +22,8 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Str
 from policyopt.errors import UserError, explain
 
 UNNAMED = {"unnamed": True}
-"""Metadata of a field that holds a dataclass: its name is no part of the names of the options in it."""
+"""Metadata of a field that holds a dataclass: its name is no part of the names of the options in it. That of a mapping may
+have ``option``: the name of the option that adds to it."""
 
 
 def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
@@ -123,6 +124,8 @@ def _options(info: Any) -> StructConstructorSpec | None:
         ):
             fixed[f.name] = value
             continue
+        elif typing.get_origin(declared.annotation) is dict:
+            kind = _pairs(f.metadata.get("option", f.name))
         else:
             kind = _leaf(declared)
         options.append(StructFieldSpec(f.name, kind, value, helptext=doc))
@@ -167,6 +170,30 @@ def _leaf(declared: Any) -> Any:
                 [none] if value is None else [str(v) for v in (value if items else [value])]
             ),
             choices=None,
+        ),
+    ]
+
+
+def _pairs(option: str) -> Any:
+    """The type of an option that may be given several times, each time with ``NAME=VALUE``."""
+
+    def read(words: list[str]) -> dict[str, str]:
+        name, equals, value = words[0].partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"expected NAME=VALUE, not {words[0]!r}")
+        return {name: value}
+
+    return Annotated[
+        dict[str, str],
+        tyro.conf.arg(name=option),
+        PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="NAME=VALUE",
+            instance_from_str=read,
+            is_instance=lambda value: isinstance(value, dict),
+            str_from_instance=lambda value: [f"{name}={x}" for name, x in value.items()] or ["unset"],
+            choices=None,
+            _action="append",  # there is no public way to have an option of one's own more than once
         ),
     ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
 from torch import Tensor
 from typing_extensions import dataclass_transform
@@ -27,7 +28,17 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 
 
-@dataclass_transform(frozen_default=True)
+def _other(name: str) -> str:
+    if name in ("policy", "critic"):
+        raise ValueError(f"{name!r} is what the run trains: a role is another model, such as reference or teacher")
+    return name
+
+
+RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_other)]
+"""The name of a model beside the policy: letters, digits, ``_``, ``.`` and ``-``."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def part(cls: type) -> Any:
     """Make a class a part: a frozen dataclass whose fields are checked against their types and ranges.
 
@@ -40,9 +51,17 @@ def part(cls: type) -> Any:
 class Part:
     """Pure mathematics on a :class:`~policyopt.rows.Batch`; its fields are its hyper-parameters."""
 
+    label: str | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """A name for the part in its slot, where several of its class stand there."""
+
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Columns beyond ``logp`` that the part reads and that cost something or may be missing: "entropy", "ref_logp",
-    "teacher_logp", "rollout_logp", "value", "baseline_reward", "correct", "formatted", "pass_rate", "history"."""
+    """Columns (:mod:`policyopt.schema`) beyond ``logp`` that the part reads and that cost something or may be missing:
+    "entropy", "ref_logp", "logp_of[NAME]", "value", "correct", or one that somebody has declared."""
+    provides: ClassVar[frozenset[str]] = frozenset()
+    """Columns that the part fills and that are not there otherwise."""
+    asks: ClassVar[frozenset[str]] = frozenset()
+    """What the part needs an engine to be able to do, by the names of :mod:`policyopt.capability`; what follows from
+    columns, statistics and roles need not be said."""
     unit: ClassVar[Unit] = "token"
     """The smallest piece of a batch on which the part gives the same numbers as on the whole."""
     min_group: ClassVar[int] = 1
@@ -75,6 +94,11 @@ class Wrapper(Part):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """What the part within reads."""
         return self.within.needs
+
+    @property
+    def provides(self) -> frozenset[str]:  # type: ignore[override]
+        """What the part within fills."""
+        return self.within.provides
 
     @property
     def unit(self) -> Unit:  # type: ignore[override]
@@ -211,6 +235,8 @@ class Regularizer(Part):
 class Critic(Part):
     """The loss of a learned value function and the target that it is trained towards."""
 
+    provides: ClassVar[frozenset[str]] = frozenset({"value", "old_value", "returns"})
+
     def target(self, batch: Batch) -> Tensor:
         """What the critic should have predicted, [N, T]; computed once when the batch is drawn."""
         raise NotImplementedError
@@ -241,6 +267,9 @@ class Controller(Part):
 class Reference(Part):
     """How the reference model follows the policy."""
 
+    moves: ClassVar[bool] = True
+    """Whether it does at all."""
+
     def __call__(self, step: int) -> float:
         r"""The fraction f of the way that the reference goes towards the policy after a step (counted from 1):
         :math:`\theta_{ref} \leftarrow \theta_{ref} + f\,(\theta - \theta_{ref})`."""
@@ -253,6 +282,7 @@ class Memory(Part):
     Parts read it as ``batch.history`` [N, width], NaN where the prompt has not been seen.
     """
 
+    provides: ClassVar[frozenset[str]] = frozenset({"history"})
     width: ClassVar[int] = 1
 
     def __call__(self, batch: Batch) -> Tensor:

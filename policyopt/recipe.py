@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from policyopt import schema
+from policyopt.capability import asks
 from policyopt.errors import explain, nearest
 from policyopt.part import (
     UNITS,
@@ -110,28 +112,14 @@ class Recipe:
                     f"rollout.size is {self.rollout.size}, but {path} ({type(p).__name__}) compares the responses to one "
                     f"prompt and needs at least {p.min_group}: raise rollout.size or take an advantage without a group baseline"
                 )
-        missing = {
-            "value": self.critic is not None,
-            "baseline_reward": "baseline_reward" in self.rollout.provides,
-            "history": self.memory is not None,
-        }
-        advice = {
-            "value": "set critic, for example ClippedValueLoss()",
-            "baseline_reward": "take the rollout GroupWithGreedy()",
-            "history": "set memory to the part that keeps it",
-        }
-        for path, p in parts_of(self):
-            for column in p.needs:
-                if not missing.get(column, True):
-                    raise ValueError(
-                        f"{path} ({type(p).__name__}) needs {column!r}, which nothing provides: {advice[column]}"
-                    )
+        self._check_columns()
         for path, p in parts_of(self):
             if isinstance(p, Surrogate | Weight) and self.ratio.level not in p.levels:
                 raise ValueError(
                     f"{path} ({type(p).__name__}) works token by token, but ratio ({type(self.ratio).__name__}) is one "
                     f"number for a whole response: take ratio=TokenRatio(), or another {path.split('.')[0]}"
                 )
+        asks(parts_of(self))  # refuses a name that is no capability
         for i, controller in enumerate(self.controllers):
             moved = getattr(controller, "field", None)
             try:
@@ -142,10 +130,29 @@ class Recipe:
                     "point its field at another one or take the controller out"
                 ) from None
 
+    def _check_columns(self) -> None:
+        """Refuse a need that is no column, or that the recipe alone could fill and does not."""
+        for path, p in parts_of(self):
+            where = f"{path} ({type(p).__name__})"
+            read = {name for s in (*p.live, *p.scored) for name in s.columns}
+            for verb, names in (("needs", p.needs), ("provides", p.provides), ("reads", read)):
+                for name in sorted(names):
+                    if schema.find(name) is None:
+                        raise ValueError(f"{where} {verb} {name!r}: {schema.unknown(name)}")
+            for column in map(schema.known, sorted(p.needs)):
+                if column.filled_by not in (*schema.ALWAYS, "judge") and column.name not in self.provides:
+                    raise ValueError(f"{where} needs {column.name!r}, which nothing provides: {schema.advice(column)}")
+
     @property
     def needs(self) -> frozenset[str]:
         """The union of what the parts read beyond ``logp``: exactly what the engine computes."""
-        return frozenset().union(*(p.needs for _, p in parts_of(self)))
+        return frozenset(schema.canonical(name) for _, p in parts_of(self) for name in p.needs)
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The union of the columns that parts and programs fill."""
+        drawn = (p for path, p in parts_of(self) if path != "decode")
+        return frozenset(schema.canonical(name) for p in drawn for name in p.provides)
 
     @property
     def live(self) -> tuple[Statistic, ...]:
@@ -159,16 +166,41 @@ class Recipe:
 
     @property
     def roles(self) -> frozenset[str]:
-        """The models beside the policy and the critic that the recipe reads or draws from: "reference", "teacher"."""
-        columns = {"ref_logp": "reference", "prev_logp": "previous", "teacher_logp": "teacher"}
-        named = frozenset(role for column, role in columns.items() if column in self.needs)
-        return named.union(self.rollout.roles, *(s.roles for s in (*self.live, *self.scored)))
+        """The models beside the policy and the critic that the recipe reads or draws from: "reference", "teacher",
+        "previous" (the policy of one step before), and whatever else it names."""
+        named = {role for column in self.needs if (role := schema.role_of(column)) is not None}
+        return frozenset(named).union(self.sampled_roles, *(s.roles for s in (*self.live, *self.scored)))
+
+    @property
+    def sampled_roles(self) -> frozenset[str]:
+        """Those that its programs draw from."""
+        return self.rollout.roles | (self.decode.roles if self.decode is not None else frozenset())
+
+    @property
+    def asks(self) -> dict[str, tuple[str, ...]]:
+        """What it asks of an engine, by the names of :mod:`policyopt.capability` -> the parts that do."""
+        idle = () if "reference" in self.roles else (self.reference,)
+        return asks((path, p) for path, p in parts_of(self) if p not in idle)
 
     @property
     def unit(self) -> Unit:
         """The smallest piece of a mini-batch that the objective may be computed on alone."""
         inside = (self.ratio, self.surrogate, *self.weight, *self.regularizers, *filter(None, [self.critic]))
         return max((p.unit for p in inside), key=UNITS.index)
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """What carries the gradient, [N, T] each: ``logp``, where asked for ``entropy`` and ``value``, live statistics by
+        key."""
+        entropy = ("entropy",) if "entropy" in self.needs else ()
+        value = ("value",) if self.critic is not None else ()
+        return ("logp", *entropy, *(s.key for s in self.live), *value)
+
+    @property
+    def gathers(self) -> tuple[str, ...]:
+        """The leaves that an engine needs of the whole mini-batch before it can work out the gradient of any row; empty
+        where each row has all that its gradient depends on. See :func:`policyopt.engine.plan.accumulate`."""
+        return self.leaves if self.unit in ("group", "batch") else ()
 
     def replace(self, **parts: Any) -> Recipe:
         """The same recipe with some parts exchanged."""
@@ -228,7 +260,8 @@ def _set(node: Any, names: list[str], value: Any, path: str) -> Any:
 def _plain(x: Any) -> Any:
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         head = {"part": type(x).__name__} if isinstance(x, Part) else {}
-        return head | {f.name: _plain(getattr(x, f.name)) for f in dataclasses.fields(x)}
+        fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
+        return head | {name: _plain(value) for name, value in fields.items() if name != "label" or value is not None}
     return [_plain(v) for v in x] if isinstance(x, tuple) else x
 
 

@@ -1,183 +1,187 @@
-"""The batch: one row per response. Every part is a function of these columns."""
+"""The rows of a batch: columns by name and the text record of each row, in one object. Every part is a function of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from tensordict import TensorClass, TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 
+from policyopt import schema
 from policyopt.errors import UserError
+from policyopt.schema import SCORED as SCORED
+from policyopt.schema import member
 
-if TYPE_CHECKING:  # which columns are there depends on the recipe, which types cannot say
-    Column = Any
-    _Columns = TensorClass
-else:
-    Column = Tensor | None
-    _Columns = TensorClass["nocast"]
+Record = dict[str, Any]
+"""What the log keeps of a row; JSON-able."""
 
 
-class Batch(_Columns):
+class _Cut:
+    """The records of some rows of a batch. They are picked when somebody reads them: reading row numbers waits for the
+    device, and most pieces of a batch are never asked for their texts."""
+
+    __slots__ = ("rows", "whole")
+
+    def __init__(self, whole: list[Record] | _Cut, rows: Any) -> None:
+        self.whole, self.rows = whole, rows
+
+    def pick(self) -> list[Record]:
+        whole = self.whole.pick() if isinstance(self.whole, _Cut) else self.whole
+        if isinstance(self.rows, slice):
+            return whole[self.rows]
+        rows = self.rows.tolist() if isinstance(self.rows, Tensor) else self.rows
+        return [whole[i] for i in rows]
+
+
+class Batch:
     """Responses of one step, right-padded to a common length T. N rows, P prompt positions.
 
-    A column that a recipe does not need is ``None``. Floating columns share one dtype (float32 in training,
-    float64 in gradient tests). Padding may hold anything, NaN too; parts cut it off by ``mask`` and never read it.
+    The columns and what they mean are in :mod:`policyopt.schema`. A column that is not there is ``None``; a name that is
+    none raises ``AttributeError``. Floating columns share one dtype (float32 in training, float64 in gradient tests).
+    Padding may hold anything, NaN too; parts cut it off by ``mask`` and never read it.
+
+    A batch is never changed: :meth:`replace` and indexing by rows (numbers, booleans [N], a slice) give others, and
+    the records of the rows go with them.
     """
 
-    # What was drawn
+    __slots__ = ("__dict__", "_texts")
+
     mask: Tensor
-    """[N, T] 1 on tokens that the policy wrote, 0 on padding (and on text that others wrote)."""
-    present: Column = None
-    """[N, T] 1 on every token of the response, those that others wrote too; ``None`` where all are the policy's own."""
-    guided: Column = None
-    """[N, T] 1 on the tokens of ``mask`` that a guide wrote in the policy's place: all models say what they think of
-    them, and the policy does not learn from them; ``None`` where there are none."""
-    tokens: Column = None
-    """[N, T] ids of the response, end token included."""
-    prompt: Column = None
-    """[N, P] ids of the prompt, right-padded."""
-    prompt_mask: Column = None
-    """[N, P] 1 on prompt tokens."""
-    group: Column = None
-    """[N] which prompt of the batch a row answers; rows of one prompt share the number."""
-    truncated: Column = None
-    """[N] 1 where the response hit the token budget before its end token."""
-    budget: Column = None
-    """[N] how many tokens the response was allowed."""
-    version: Column = None
-    """[N] number of the policy (updates so far) that wrote the row."""
-    age: Column = None
-    """[N] at how many steps before this one the row was in the batch, where batches are trained on again; ``None``
-    where all are new."""
-    new_from: Column = None
-    """[N] index of the first token that no update has been made on, where responses are generated in pieces."""
-    thought: Column = None
-    """[N] which of its prompt's thoughts a row holds, or answers from."""
-    cut: Column = None
-    """[N] index of the token before which the row's thought was cut to force an answer; -1 where it was not."""
-    true_length: Column = None
-    """[N] true length in tokens where it differs from ``mask.sum(-1)``; read it through :meth:`length`."""
-    turn: Column = None
-    """[N] number of the environment turn that the row is, from 0."""
-    node: Column = None
-    """[N, D] the nodes that the row passes in the tree of its prompt's responses, from the root's child to its leaf;
-    numbers from 1 on that mean something within the prompt alone, 0 where the row passes no more. Rows that share the
-    beginning of their text share its nodes. ``None`` where all responses are independent."""
-    node_end: Column = None
-    """[N, D] how many tokens of the row lie before the end of each of its nodes."""
-    node_value: Column = None
-    """[N, D] mean reward of fresh continuations from the end of each node, NaN where none were drawn."""
-    source: Column = None
-    """[N] which of the rollout's programs drew the row: 0 the main one, 1 and up auxiliary ones."""
-    temperature: Column = None
-    """[N], or [N, T] where it changes from token to token: sampling temperature; all log-probabilities are taken at
-    it."""
 
-    sampled_entropy: Column = None
-    """[N, T] entropy in nats of the distribution that each token was drawn from, as the sampler saw it."""
+    def __init__(self, columns: Mapping[str, Tensor], records: list[Record] | None = None) -> None:
+        for name, x in columns.items():
+            _check(name, x, len(columns["mask"]))
+        if records is not None and len(records) != len(columns["mask"]):
+            raise ValueError(f"{len(records)} records for {len(columns['mask'])} rows")
+        self.__dict__.update({schema.canonical(name): x for name, x in columns.items()})
+        object.__setattr__(self, "_texts", records)
 
-    noise: Column = None
-    """[N, T] random numbers in [0, 1) that came with the tokens, for parts that draw some of them."""
+    def __getattr__(self, name: str) -> Any:  # only asked for what is not there
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = _column(name)
+        return self.__dict__.get(found.name)
 
-    # What it was worth
-    reward: Column = None
-    """[N] score of the response, after shaping."""
-    correct: Column = None
-    """[N] 1 where the judge called the answer right; shaping never changes it."""
-    formatted: Column = None
-    """[N] 1 where the judge found the answer in the form that the task asks for."""
-    consistency: Column = None
-    """[N] how far the answer follows from the reasoning before it, 1 to -1, where a judge says so."""
-    components: Column = None
-    """What each of several judges says, a TensorDict of [N] by name; read it with :meth:`component`."""
-    pass_rate: Column = None
-    """[N] share of right answers among what the rollout's main program drew for the row's prompt, rows that a filter has
-    dropped since included."""
-    history: Column = None
-    """[N, S] what the recipe's memory holds of the row's prompt from earlier steps; NaN where it is new."""
-    baseline_reward: Column = None
-    """[N] reward to compare with: of the greedy response to the same prompt, or the mean over all that the rollout drew
-    for it, rows that are not trained on too."""
-    token_reward: Column = None
-    """[N, T] reward that falls on single tokens (a KL penalty); ``reward`` comes on top, on the last token."""
-    step_reward: Column = None
-    """[N, K] rewards of the K steps of a response (process supervision)."""
-    step_end: Column = None
-    """[N, K] index of each step's last token, -1 where a response has fewer steps. Where a part asks for it and nobody has
-    judged steps, these are the lines of the response."""
-    advantage: Column = None
-    """[N, T] how much better than expected each token was."""
-    returns: Column = None
-    """[N, T] what the critic should have predicted."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a batch is never changed: batch.replace({name}=...) gives another one")
 
-    # What the models think of it
-    old_logp: Column = None
-    """[N, T] log-probability of each token under the policy that wrote it, at the temperature it was sampled with."""
-    rollout_logp: Column = None
-    """[N, T] what the sampler said, where ``old_logp`` is the trainer's own number for the same weights; ``None`` where
-    the two are one."""
-    prox_logp: Column = None
-    """[N, T] the same tokens under the policy just before its first update on the batch (with stale or replayed batches
-    another one than the policy that wrote them)."""
-    ref_logp: Column = None
-    """[N, T] the same tokens under the reference."""
-    prev_logp: Column = None
-    """[N, T] the same tokens under the policy of one step before, as it stood before its updates."""
-    teacher_logp: Column = None
-    """[N, T] the same tokens under the teacher."""
-    old_value: Column = None
-    """[N, T] the critic's prediction when the batch was drawn."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self.columns(), self.records)
 
-    # Filled while the objective runs: the leaves that carry the gradient
-    logp: Column = None
-    """[N, T] log-probability of each token under the policy being trained."""
-    entropy: Column = None
-    """[N, T] entropy in nats of the policy's distribution at each token."""
-    value: Column = None
-    """[N, T] the critic's prediction now."""
-    share: Column = None
-    """[N, T] the weight of each token in the aggregation, made on the whole mini-batch before it is split."""
-    statistics: Column = None
-    """Numbers per token from whole next-token distributions, a TensorDict of [N, T] by key; read them with
-    :meth:`stat` and :meth:`scored`."""
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(c.name for c in schema.columns())})
+
+    def __repr__(self) -> str:
+        return f"Batch({len(self)} rows: {', '.join(self.__dict__)})"
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def __getitem__(self, rows: Any) -> Batch:
+        """Some of the rows, in the order that is asked for: numbers, booleans [N], or a slice."""
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+            rows = rows.nonzero()[:, 0]
+        elif isinstance(rows, int):
+            raise TypeError(f"batch[{rows}] is no batch: take batch[{rows}:{rows + 1}]")
+        texts = None if self._texts is None else _Cut(self._texts, rows)
+        return _made({name: x[rows] for name, x in self.__dict__.items()}, texts)
+
+    @property
+    def records(self) -> list[Record] | None:
+        """One JSON-able record per row (id, prompt, response, answer, correct, reason, formatted); ``None`` for rows
+        without texts."""
+        if isinstance(self._texts, _Cut):
+            object.__setattr__(self, "_texts", self._texts.pick())
+        return self._texts
+
+    def columns(self) -> dict[str, Tensor]:
+        """The columns that are there, by name; :func:`make_batch` reads them back."""
+        return dict(self.__dict__)
+
+    def members(self, family: str) -> dict[str, Tensor]:
+        """The columns of a family that are there, by what stands in brackets: ``members("component")``."""
+        start = f"{family}["
+        return {name[len(start) : -1]: x for name, x in self.__dict__.items() if name.startswith(start)}
+
+    def clean_columns(self) -> dict[str, Tensor]:
+        """The columns that hold a number for each token and 0 elsewhere, by name."""
+        return {name: x for name, x in self.__dict__.items() if _column(name).clean}
+
+    def replace(self, **columns: Tensor | None) -> Batch:
+        """The batch with columns exchanged, added, or taken out (``None``).
+
+        Raises ``AttributeError`` for a name that is no column and ``ValueError`` for a column of other rows.
+        """
+        new = dict(self.__dict__)
+        mask = columns.get("mask")
+        size = len(self.mask if mask is None else mask)
+        for name, x in columns.items():
+            found = _column(name)
+            if x is None:
+                new.pop(found.name, None)
+            else:
+                _check(name, x, size)
+                new[found.name] = x
+        return _made(new, self._texts)
+
+    def with_records(self, records: list[Record] | None) -> Batch:
+        """The batch with other records, one per row."""
+        return Batch(self.__dict__, records)
+
+    def with_statistics(self, found: Mapping[str, Tensor]) -> Batch:
+        """The batch with further statistics by key."""
+        return self.replace(**{member("statistic", key): x for key, x in found.items()}) if found else self
+
+    def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
+        """The batch with leaves in their place: those with the name of a column there, the others as statistics."""
+        named = ((name if schema.find(name) else member("statistic", name), x) for name, x in leaves.items())
+        return self.replace(**dict(named))
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device."""
+        return _made({name: x.to(device) for name, x in self.__dict__.items()}, self._texts)
+
+    def cpu(self) -> Batch:
+        """The batch in main memory."""
+        return self.to("cpu")
+
+    def clone(self) -> Batch:
+        """The batch with tensors of its own."""
+        return _made({name: x.clone() for name, x in self.__dict__.items()}, self._texts)
+
+    # What is read through a function
 
     def stat(self, statistic: Any) -> Tensor:
         """[N, T] a statistic of the policy being trained, with its gradient."""
-        return self.statistics[statistic.key]
+        return self.__dict__[member("statistic", statistic.key)]
 
     def scored(self, statistic: Any) -> Tensor:
         """[N, T] a statistic as it was when the batch was scored, without gradient."""
-        return self.statistics[SCORED + statistic.key]
+        return self.__dict__[member("statistic", SCORED + statistic.key)]
+
+    def logp_of(self, role: str) -> Tensor:
+        """[N, T] log-probability of each token under the frozen model in a role; ``ref_logp`` is short for that of
+        "reference"."""
+        return self.__dict__[member("logp_of", role)]
+
+    def components(self) -> dict[str, Tensor]:
+        """[N] each, what single judges say: the components, and the columns of one number that a judge fills."""
+        judged = (c.name for c in schema.columns() if c.filled_by == "judge" and c.axes == "N")
+        return self.members("component") | {name: self.__dict__[name] for name in judged if name in self.__dict__}
 
     def component(self, name: str) -> Tensor:
         """[N] what one of several judges says; "correct" and "formatted" are the verdict's own, whoever judges.
 
         Raises :class:`~policyopt.errors.UserError` for a name that the judge does not give.
         """
-        known = {} if self.components is None else dict(self.components.items())
-        if name in known:
-            return known[name]
-        if name not in ("correct", "formatted"):
-            has = ", ".join(["correct", "formatted", *known])
+        said = self.components()
+        if name not in ("correct", "formatted", *said):
+            has = ", ".join(["correct", "formatted", *said])
             raise UserError(
                 f"the judge says nothing called {name!r}; it has {has}: name one of these, or take a judge with {name!r} among its parts"
             )
-        return getattr(self, name)
-
-    def with_statistics(self, found: Mapping[str, Tensor]) -> Batch:
-        """The batch with further statistics by key."""
-        if not found:
-            return self
-        old = {} if self.statistics is None else dict(self.statistics.items())
-        return self.replace(statistics=TensorDict({**old, **found}, batch_size=self.batch_size))
-
-    def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
-        """The batch with leaves in their place: those with the name of a column there, the others as statistics."""
-        columns = {name: x for name, x in leaves.items() if name in TOKEN_COLUMNS}
-        rest = {name: x for name, x in leaves.items() if name not in TOKEN_COLUMNS}
-        return self.replace(**columns).with_statistics(rest)
+        return said[name] if name in said else getattr(self, name)
 
     def length(self) -> Tensor:
         """[N] number of response tokens, in the dtype of ``mask``."""
@@ -199,42 +203,86 @@ class Batch(_Columns):
         return self.reward + masked(self.token_reward, self.mask).sum(-1)
 
 
-SCORED = "scored:"
-"""Prefix of the keys of statistics that were taken when the batch was scored."""
-
-TOKEN_COLUMNS = (
-    "guided", "sampled_entropy", "token_reward", "advantage", "returns", "old_logp", "rollout_logp", "prox_logp", "ref_logp",
-    "prev_logp", "teacher_logp", "noise", "old_value", "logp", "entropy", "value", "share",
-)  # fmt: skip
-"""The floating columns of shape [N, T]."""
+def _made(columns: dict[str, Tensor], texts: list[Record] | _Cut | None) -> Batch:
+    """A batch from columns that are known to be right."""
+    batch = Batch.__new__(Batch)
+    batch.__dict__.update(columns)
+    object.__setattr__(batch, "_texts", texts)
+    return batch
 
 
-STATISTICS = "statistics/"
-"""Prefix of statistics among the columns of :func:`columns_of` and :func:`make_batch`."""
-COMPONENTS = "components/"
-"""Prefix of what single judges say among them."""
+def _column(name: str) -> schema.Column:
+    found = schema.find(name)
+    if found is None:
+        raise AttributeError(f"batch.{name}: {schema.unknown(name)}")
+    return found
 
 
-def make_batch(**columns: Tensor) -> Batch:
-    """A :class:`Batch` from its columns, with the number of rows read off ``mask`` and zeros put on the padding."""
+def _check(name: str, x: Tensor, rows: int) -> None:
+    _column(name)
+    if x.dim() == 0 or len(x) != rows:
+        raise ValueError(f"column {name!r} has shape {list(x.shape)}, but the batch has {rows} rows")
+
+
+# Making and joining --------------------------------------------------------------------------------------------------
+
+
+def make_batch(records: list[Record] | None = None, /, **columns: Tensor | None) -> Batch:
+    """A :class:`Batch` from its columns, with the number of rows read off ``mask`` and zeros put on the padding.
+
+    Raises ``AttributeError`` for a name that is no column and ``ValueError`` where rows disagree.
+    """
+    there = {name: x for name, x in columns.items() if x is not None}
+    mask = there["mask"]
+    return Batch({name: masked(x, mask) if _column(name).clean else x for name, x in there.items()}, records)
+
+
+def join(pieces: Sequence[Batch]) -> Batch:
+    """Batches of unlike width, and with unlike columns, as one.
+
+    What a piece lacks is made up as the column says (``absent``). Raises ``ValueError`` for a column of the first piece
+    that nothing can stand in for; such a column of a later piece alone is left out.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    columns = [p.columns() for p in pieces]
+    names = dict.fromkeys(name for c in columns for name in c)
+    joined = {name: _joined(name, columns) for name in names if name in columns[0] or _column(name).absent is not None}
+    texts = [p.records for p in pieces]
+    records = [r for piece in texts for r in piece or ()] if all(t is not None for t in texts) else None
+    return make_batch(records, **joined)
+
+
+def _joined(name: str, columns: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """One column of several batches, those without it filled up."""
+    column = _column(name)
+    width = max(c[name].shape[1] if c[name].dim() == 2 else 0 for c in columns if name in c)
+    pieces = []
+    for c in columns:
+        x = c[name] if name in c else _stand_in(column, c, width)
+        if width and x.dim() == 1:  # one number for the whole row
+            x = x[:, None].expand(-1, c["mask"].shape[1])
+        pieces.append(nn.functional.pad(x, (0, width - x.shape[1]), value=column.padding) if width else x)
+    return torch.cat(pieces)
+
+
+def _stand_in(column: schema.Column, columns: Mapping[str, Tensor], width: int) -> Tensor:
+    if column.absent is None:
+        raise ValueError(
+            f"batches cannot be joined: one of them has no column {column.name!r}, and nothing stands in for it"
+        )
+    if isinstance(column.absent, str):
+        return columns[column.absent]
     mask = columns["mask"]
-    statistics = {k.removeprefix(STATISTICS): masked(x, mask) for k, x in columns.items() if k.startswith(STATISTICS)}
-    components = {k.removeprefix(COMPONENTS): x for k, x in columns.items() if k.startswith(COMPONENTS)}
-    plain = {name: x for name, x in columns.items() if not name.startswith((STATISTICS, COMPONENTS))}
-    clean = {name: masked(plain[name], mask) for name in TOKEN_COLUMNS if plain.get(name) is not None}
-    fields: dict[str, Any] = {**plain, **clean, "batch_size": [mask.shape[0]]}
-    if components:
-        fields["components"] = TensorDict(components, batch_size=[mask.shape[0]])
-    return Batch(**fields).with_statistics(statistics)
+    wide = mask.shape[1] if column.axes == "NT" else width
+    dtype = torch.long if column.dtype == "int" else mask.dtype
+    return torch.full((len(mask), wide) if wide else (len(mask),), column.absent, dtype=dtype, device=mask.device)
 
 
-def columns_of(batch: Batch) -> dict[str, Tensor]:
-    """The columns that a batch has, by name; :func:`make_batch` reads them back."""
-    found = dict(batch.to_dict(retain_none=False))
-    nested = {prefix: found.pop(prefix[:-1], None) or {} for prefix in (STATISTICS, COMPONENTS)}
-    return {name: x for name, x in found.items() if isinstance(x, Tensor)} | {
-        prefix + key: x for prefix, several in nested.items() for key, x in several.items()
-    }
+def pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, value: float = 0) -> Tensor:
+    """Lists of unlike length as one right-padded tensor [N, T] (T at least 1)."""
+    width = max(1, max(map(len, rows), default=1))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from policyopt.lens import random_batch as lens
+from policyopt.lens.random_batch import poisoned as poisoned
 from policyopt.objective import credit, objective, shaped, token_gradients
 from policyopt.part import Part
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
-from policyopt.rows import SCORED, TOKEN_COLUMNS, Batch, make_batch
+from policyopt.rows import SCORED, Batch, make_batch
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
 LEAVES = ("logp", "entropy", "value")
@@ -59,19 +60,7 @@ def tree_columns(groups: tuple[int, ...], length: Tensor, seed: int) -> dict[str
 
 def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
     """The columns that are filled, by name."""
-    for name, x in batch.to_dict().items():
-        if isinstance(x, Tensor):
-            yield name, x
-
-
-def poisoned(batch: Batch, poison: float, extra: int = 0) -> Batch:
-    """The same batch with ``extra`` columns of padding, and ``poison`` on all of the padding."""
-    wide = dict(columns(batch))
-    for name in {*TOKEN_COLUMNS, "mask", "tokens", "present"} & wide.keys():
-        wide[name] = torch.nn.functional.pad(wide[name], (0, extra))
-    for name in set(TOKEN_COLUMNS) & wide.keys():
-        wide[name] = torch.where(wide["mask"] == 0, poison, wide[name])
-    return Batch(**wide, components=batch.components, batch_size=batch.batch_size)
+    yield from batch.columns().items()
 
 
 def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import cache
@@ -14,6 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from policyopt import schema
 from policyopt.lens.check import Finding, Report, check
 from policyopt.lens.check.derivative import TOLERANCE, derivative_error
 from policyopt.lens.check.parts import faults, remarks
@@ -21,7 +21,7 @@ from policyopt.lens.check.render import COLUMNS, markdown, rows, show
 from policyopt.lens.check.rewards import no_signal, reward_scale
 from policyopt.lens.check.unbiased import off_policy
 from policyopt.lens.check.weights import reinforce_on_policy
-from policyopt.lens.random_batch import ON_DEMAND, declared, random_batch
+from policyopt.lens.random_batch import declared, random_batch
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.ratio.gspo import gspo
@@ -290,14 +290,13 @@ def test_a_random_batch_is_consistent() -> None:
 
 
 def test_a_random_batch_has_every_column_that_is_there_before_credit() -> None:
-    later = {"token_reward", "true_length", "advantage", "returns", "share", "statistics"}
-    later.add("components")  # whose names a task alone knows
-    names = {f.name for f in dataclasses.fields(Batch)}
-    assert {name for name in names if getattr(random_batch(), name) is None} == later
+    later = {"token_reward", "true_length", "advantage", "returns", "share"}
+    batch = random_batch()
+    assert {c.name for c in schema.columns() if getattr(batch, c.name) is None} == later
 
 
 def test_a_batch_has_the_columns_that_are_asked_for_and_no_others() -> None:
-    every = [name for names in ON_DEMAND.values() for name in names]
+    every = [name for c in schema.columns() for name in schema.on_demand(c.name)]
     batch = declared(random_batch(), frozenset({"entropy", "value"}))
     assert {name for name in every if getattr(batch, name) is not None} == {"entropy", "value", "old_value"}
 

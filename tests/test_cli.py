@@ -473,10 +473,10 @@ def test_sample_with_a_prompt_of_ones_own(command: Command, tiny_model: Path) ->
 def test_what_a_model_writes_is_shown_as_it_is(
     command: Command, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from policyopt.models.load import Policy
+    from policyopt.models.text import Text
 
     text = "[red]1[/red] \x1b[31m\\[x] " + "long " * 60 + "\nnext"
-    monkeypatch.setattr(Policy, "decode", lambda self, rows: [text for _ in rows])
+    monkeypatch.setattr(Text, "decode_all", lambda self, rows: [text for _ in rows])
     out = command("sample", "--model", tiny_model, "--prompt", "?").out
     assert out == "?\n  " + text.replace("\x1b", "?").replace("\n", "\n  ") + "\n"
 
@@ -529,12 +529,12 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_ctrl_c_before_the_first_step_is_no_traceback(
     command: Command, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
 ) -> None:
-    import policyopt.training.run
+    import policyopt.training.setup
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(policyopt.training.run, "load_policy", interrupted)
+    monkeypatch.setattr(policyopt.training.setup, "load_policy", interrupted)
     said = command("train", "grpo", "--model", tiny_model, "--out", "run")
     assert (said.code, said.err) == (130, "interrupted\n")
     assert contents(Path()) == {}

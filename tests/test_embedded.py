@@ -21,7 +21,8 @@ from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Task, user
 from policyopt.models import warmstart
 from policyopt.models.embedded import Architecture, build_embedded, random_tiny
-from policyopt.models.tokenizer import ALPHABET, END, UNKNOWN, build_tokenizer, encode_prompt
+from policyopt.models.text import encode_prompt
+from policyopt.models.tokenizer import ALPHABET, END, UNKNOWN, build_tokenizer
 from policyopt.models.warmstart import WarmStart, warm_start
 
 TOKENIZER = build_tokenizer()

@@ -7,7 +7,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
@@ -15,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from policyopt import schema
 from policyopt.items import Verdict
 from policyopt.lens import cost
 from policyopt.lens.cost import Passes, measure
@@ -36,7 +36,6 @@ from policyopt.parts import EntropyBonus, KLPenalty, PPOClip, TokenMean
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, part_classes
 from policyopt.registry import Method, methods
-from policyopt.rows import Batch, columns_of
 from policyopt.training.loop import control
 from tests.batches import EVERY_METHOD, held
 from tests.commands import Said
@@ -164,10 +163,9 @@ def test_every_bound_and_sign_is_on_the_batch() -> None:
 
 
 def test_every_column_is_filled() -> None:
-    made_later = {"advantage", "returns", "share", "statistics", "token_reward", "true_length"}
-    on_demand = {"rollout_logp", "history", "components"}
-    filled = columns_of(probe_batch(grpo()))
-    assert {f.name for f in fields(Batch)} - filled.keys() == made_later | on_demand
+    made_later = {"advantage", "returns", "share", "token_reward", "true_length"}
+    filled = probe_batch(grpo()).columns()
+    assert {c.name for c in schema.columns()} - filled.keys() == made_later | {"rollout_logp", "history"}
     assert all(x.isfinite().all() for x in filled.values())
 
 

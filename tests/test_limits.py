@@ -93,7 +93,7 @@ def test_a_detached_ratio_makes_old_samples_unbiased_until_it_is_truncated(bound
     old = (theta.detach() + torch.randn(6, generator=g, dtype=torch.float64)).log_softmax(-1)
     batch = make_batch(mask=torch.ones(6, 1), reward=reward, old_logp=old[:, None], logp=logp[:, None])
     recipe = reinforce(baseline="none").replace(weight=(TruncatedRatio(low=None, high=0.1 if bounded else None),))
-    per_row = 6 * gradients(recipe, ready(recipe, batch.detach()))[1]["logp"][:, 0]
+    per_row = 6 * gradients(recipe, ready(recipe, batch.replace(logp=logp[:, None].detach())))[1]["logp"][:, 0]
     got = torch.autograd.grad(logp, theta, per_row * old.exp(), retain_graph=True)[0]
     wanted = -torch.autograd.grad((logp.exp() * reward).sum(), theta)[0]
     assert torch.allclose(got, wanted) != bounded

@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import policyopt.training.loop as loop
 from policyopt.control import Schedule
-from policyopt.engine.local import LocalEngine, UpdateReport
+from policyopt.engine.local import LocalEngine
+from policyopt.engine.protocol import UpdateReport
 from policyopt.errors import UserError
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.remax import remax
@@ -30,13 +31,12 @@ from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.critic.ppo import AdaptiveKL, ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.recipe import Recipe, Update
-from policyopt.rows import Batch
+from policyopt.rows import Batch, join
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.collect import Collector
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.loop import lr_factor, minibatches
-from policyopt.training.rows import join
 from policyopt.training.run import Result, run
 from tests.runs import assert_same_end, finish, left_behind, lines, nth, start, tiny_run
 from tests.tiny import load_tiny, token_batch, write_task
@@ -265,7 +265,7 @@ def test_the_schedule_reaches_the_optimisers(make: Run) -> None:
     update = LocalEngine.update
 
     def spy(self: LocalEngine, recipe: Recipe, batch: Batch) -> UpdateReport:
-        rates.extend(self.optimizers[role].param_groups[0]["lr"] for role in ("policy", "critic"))
+        rates.extend(self.weights.optimizers[role].param_groups[0]["lr"] for role in ("policy", "critic"))
         return update(self, recipe, batch)
 
     with mock.patch.object(LocalEngine, "update", spy):

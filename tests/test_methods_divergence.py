@@ -14,7 +14,7 @@ from torch import Tensor
 from policyopt.control import Schedule
 from policyopt.control.schedule import scheduled
 from policyopt.data import load_task
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.judging.judges import make_judge
 from policyopt.methods.analysis.alignment_asymptotics import (
@@ -51,8 +51,8 @@ from policyopt.methods.divergence.rl_as_bayes import (
     rl_as_bayes,
 )
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.causal import split_model
 from policyopt.models.embedded import random_tiny
-from policyopt.models.logprobs import split_model
 from policyopt.objective import objective
 from policyopt.parts import RatioTimesAdvantage, TokenMean
 from policyopt.parts.probe.tilt import optimal_set, tilt
@@ -232,8 +232,8 @@ def test_gkd_reads_neither_rewards_nor_ratios() -> None:
     recipe, batch = gkd(), random_batch()
     loss, found = gradients(recipe, ready(recipe, batch))
     changed = batch.replace(reward=-batch.reward, old_logp=batch.old_logp - 1)
-    stat = ready(recipe, batch).statistics
-    again, other = gradients(recipe, ready(recipe, changed).replace(statistics=stat))
+    stat = ready(recipe, batch).members("statistic")
+    again, other = gradients(recipe, ready(recipe, changed).with_statistics(stat))
     assert float(loss) == float(again)
     assert not found["logp"].any()
     torch.testing.assert_close(found[recipe.live[0].key], recipe.aggregate(batch))
@@ -347,7 +347,9 @@ def test_otr_has_no_loss_but_its_own() -> None:
     recipe, batch = otr(), random_batch()
     loss, found = gradients(recipe, ready(recipe, batch))
     key = recipe.live[0].key
-    assert float(loss) == pytest.approx(float((TokenMean()(batch) * ready(recipe, batch).statistics[key]).sum()))
+    assert float(loss) == pytest.approx(
+        float((TokenMean()(batch) * ready(recipe, batch).members("statistic")[key]).sum())
+    )
     assert not found["logp"].any()
 
 

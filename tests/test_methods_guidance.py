@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from policyopt.data import load_task
 from policyopt.data.sparse import SLIP, running_sums
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.judging.judges import make_judge
 from policyopt.methods.critic.ppo import ppo

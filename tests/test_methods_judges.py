@@ -35,11 +35,12 @@ from policyopt.methods.judge.tulu3 import dpo_loss, implicit_reward, tulu3
 from policyopt.methods.judge.urpo import PlayerAndReferee, kendall_tau, read_scores, urpo
 from policyopt.objective import credit, shaped
 from policyopt.parts import Normalise
-from policyopt.rows import COMPONENTS, Batch, columns_of, make_batch
+from policyopt.rows import Batch, join
+from policyopt.schema import member
 from policyopt.sources.draw import EarlyExits, Windows
 from policyopt.sources.program import Prompt, Response
 from policyopt.training.collect import Held
-from policyopt.training.rows import join, to_batch
+from policyopt.training.rows import to_batch
 from tests.batches import dlogp, random_batch, ready
 
 
@@ -97,8 +98,8 @@ def same(a: Any, b: Any) -> None:
 
 
 def with_components(batch: Batch, **found: list[float]) -> Batch:
-    named = {COMPONENTS + k: torch.tensor(x, dtype=batch.reward.dtype) for k, x in found.items()}
-    return make_batch(**columns_of(batch), **named)
+    named = {member("component", k): torch.tensor(x, dtype=batch.reward.dtype) for k, x in found.items()}
+    return batch.replace(**named)
 
 
 # Verdicts with parts -------------------------------------------------------------------------------------------------

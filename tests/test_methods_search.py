@@ -14,8 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.engine.local import LocalEngine
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalEngine, LocalSampler
 from policyopt.errors import UserError
 from policyopt.items import Verdict
 from policyopt.methods.critic.oreo import Beam, SoftBellman, SoftBellmanValue, action_starts, oreo
@@ -27,11 +26,10 @@ from policyopt.methods.tree.rest_rl.search import Node, Search
 from policyopt.methods.tree.rest_rl.value import NodeValueLoss
 from policyopt.parts import ClippedValueLoss, SeqMeanTokenMean
 from policyopt.recipe import recipe_from_dict
-from policyopt.rows import Batch, make_batch
+from policyopt.rows import Batch, join, make_batch
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Prompt, Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
-from policyopt.training.rows import join
 from policyopt.training.run import run
 from tests.batches import gradients, random_batch, ready
 from tests.commands import lines, write_rows

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict, user
 from policyopt.methods.clip.dapo import dapo
@@ -28,7 +28,6 @@ from policyopt.methods.sampling.sapo_swarm.swarm import REASONS, Swarm, reads_da
 from policyopt.objective import credit
 from policyopt.parts import TokenMean
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.rows import columns_of
 from policyopt.sources.program import Answered, Prompt, Response, Step
 from policyopt.training.config import Checkpoints, TrainConfig
 from policyopt.training.loop import Trainer
@@ -339,7 +338,7 @@ def test_foreign_rows_have_the_columns_of_own_rows_with_the_same_tokens(tiny_mod
     batches = []
     for rows in (group.responses, own):
         verdicts = [r.verdict for r in rows if r.verdict is not None]
-        batches.append(columns_of(to_batch([(1, 2)] * 2, rows, verdicts, [0, 0], 9, torch.float64)))
+        batches.append(to_batch([(1, 2)] * 2, rows, verdicts, [0, 0], 9, torch.float64).columns())
     foreign, mine = batches
     assert foreign.pop("source").tolist() == [1, 1]
     assert mine.pop("source").tolist() == [0, 0]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from policyopt.control.schedule import scheduled
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
@@ -24,16 +24,16 @@ from policyopt.objective import credit, objective
 from policyopt.parts import Likelihood, LogProb, Normalise, OwnTokens, SeqMeanTokenMean
 from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
-from policyopt.rows import Batch
+from policyopt.rows import Batch, join
 from policyopt.sources.draw import DatasetReset
 from policyopt.sources.program import Prompt, Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
-from policyopt.training.rows import join, to_batch
+from policyopt.training.rows import to_batch
 from policyopt.training.run import run
 from tests.batches import dlogp, gradients, poisoned, random_batch, ready
 from tests.cases.words._scripted import Script, given_tokens, verdict
 from tests.commands import lines, write_rows
-from tests.test_engine import assert_same_for_any_partition, drawn, engine_of
+from tests.engine.test_local import assert_same_for_any_partition, drawn, engine_of
 from tests.tiny import load_tiny
 
 SOLUTION = (11, 12, 13, 14, 15, 2)
@@ -305,7 +305,7 @@ def test_the_reference_stands_beside_the_group() -> None:
 
 
 def draw(program: WithGuide, sampler: Author, guide: Author | None, key: tuple[int, ...] = (0, 0, 0)) -> list[Response]:
-    return asyncio.run(program.draw(asked(sampler, key, guide=guide), sampler))
+    return asyncio.run(program.draw(asked(sampler, key, samplers={} if guide is None else {"teacher": guide}), sampler))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -426,7 +426,9 @@ def test_a_guide_in_one_round_alone() -> None:
 def test_a_guide_and_a_policy_of_one_model_write_as_the_policy_does(tiny_model: Path) -> None:
     policy = load_tiny(tiny_model)
     sampler, guide = LocalSampler.of(policy), LocalSampler.of(policy)
-    prompts = [Prompt((40, 41, 42 + i), 12, (0, 0, i), None, (50, 51, 2), guide=guide) for i in range(4)]
+    prompts = [
+        Prompt((40, 41, 42 + i), 12, (0, 0, i), None, (50, 51, 2), samplers={"teacher": guide}) for i in range(4)
+    ]
     for setting in ("ppo++", "aggrevated"):
         program = WithGuide(algorithm=setting, share=0.9, size=2, temperature=0.8)
         found = sampler.run([program.draw(p, sampler) for p in prompts])

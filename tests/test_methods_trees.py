@@ -17,7 +17,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.engine.sampler import LocalSampler
+from policyopt.capability import asks_of
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.items import Verdict
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
@@ -33,12 +34,12 @@ from policyopt.part import part
 from policyopt.parts import EdgeAdvantage, Normalise
 from policyopt.parts.advantage.tree import edge_of, node_values
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.rows import Batch, make_batch
+from policyopt.rows import Batch, join, make_batch
 from policyopt.sources.draw import Embedder, Growth, InputEmbeddings, Levels, Tree
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Prompt, Response, Rollout, Round, Sampler
 from policyopt.training.config import Checkpoints
 from policyopt.training.loop import with_replay
-from policyopt.training.rows import join, to_batch
+from policyopt.training.rows import to_batch
 from policyopt.training.run import run as training_run
 from tests.batches import gradients, random_batch, ready
 from tests.runs import lines, tiny_run
@@ -69,7 +70,9 @@ def prompt(number: int = 0, budget: int = 24, tokens: tuple[int, ...] = PROMPT) 
 
 
 def draw(rollout: Rollout, sampler: LocalSampler, *prompts: Prompt) -> list[list[Response]]:
-    return sampler.run([rollout.draw(p, sampler) for p in prompts or (prompt(),)])
+    together = Round()
+    asked = [dataclasses.replace(p, round=together) for p in prompts or (prompt(),)]
+    return sampler.run([rollout.draw(p, sampler) for p in asked])
 
 
 def batch_of(responses: Sequence[Response], rewards: Sequence[float] | None = None) -> Batch:
@@ -224,8 +227,7 @@ def test_semantic_branching_takes_the_place_of_the_largest_semantic_entropy(samp
     sure = SemanticBranching(min_entropy=99.0)
     assert sure.mark(alone, sampler) == [-math.inf] * len(alone.tokens)
     assert SemanticBranching(embedder=InputEmbeddings()).mark(alone, sampler) != rule.mark(alone, sampler)
-    with pytest.raises(UserError, match="name another embedder"):
-        InputEmbeddings()(torch.tensor([1]), object())  # type: ignore[arg-type]
+    assert asks_of(Tree(branching=SemanticBranching())) - asks_of(Tree(branching=rule)) == {"token embeddings"}
 
 
 def test_semantic_divergence_is_its_double_sum() -> None:
@@ -529,7 +531,9 @@ def test_programs_that_fail_do_not_leave_others_waiting(sampler: LocalSampler) -
     async def broken(responses: Sequence[Response]) -> list[Verdict]:
         raise UserError("the judge is out")
 
-    prompts = [prompt(0, 6), dataclasses.replace(prompt(1, 6), judge=broken)]
+    shared = Round()
+    prompts = [dataclasses.replace(p, round=shared) for p in (prompt(0, 6), prompt(1, 6))]
+    prompts[1] = dataclasses.replace(prompts[1], judge=broken)
 
     async def together() -> None:
         await asyncio.wait_for(asyncio.gather(*(xrpo().rollout.draw(p, sampler) for p in prompts)), 60)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
@@ -127,7 +127,7 @@ def test_without_rewrites_and_with_one_strength_clpo_is_grpo_on_mixed_groups(see
 def test_bounds_are_inclusive_above_and_the_filter_shuts_out_both_ends() -> None:
     rollout = Restructured()
     labels = {0.0: "hard", 0.3: "hard", 3 / 10: "hard", 0.31: "medium", 7 / 10: "medium", 0.71: "easy", 1.0: "easy"}
-    assert {share: rollout.label(share) for share in labels} == labels
+    assert {share: rollout.difficulty(share) for share in labels} == labels
     assert [rollout.kind(x) for x in ("hard", "medium", "easy")] == ["simplify", "diversify", None]
     assert [Restructured(rewrite="hard").kind(x) for x in ("hard", "medium", "easy")] == ["simplify", None, None]
     with pytest.raises(ValidationError, match="below hard"):
@@ -474,7 +474,7 @@ def test_a_refinement_has_the_log_probabilities_of_the_plain_question(tiny_model
         return tuple(policy.tokenizer.encode(text, add_special_tokens=False))
 
     prompt = Prompt(
-        frame("1+1=?"), 8, (0, 0, 0), judge, encode=frame, decode=lambda ids: policy.decode([list(ids)])[0],
+        frame("1+1=?"), 8, (0, 0, 0), judge, encode=frame, decode=policy.text.decode,
         question="1+1=?", answer="2", frame=frame, room=200,
     )  # fmt: skip
     [drawn] = sampler.run([Refined(size=3, temperature=0.8).draw(prompt, sampler)])

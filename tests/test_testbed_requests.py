@@ -24,7 +24,8 @@ from policyopt.methods.guidance.critique_grpo import Refined
 from policyopt.methods.judge.urpo import PlayerAndReferee, read_scores
 from policyopt.methods.target.expo import SelfExplained
 from policyopt.models.embedded import Architecture, build_embedded
-from policyopt.models.tokenizer import build_tokenizer, encode_prompt
+from policyopt.models.text import encode_prompt
+from policyopt.models.tokenizer import build_tokenizer
 from policyopt.models.warmstart import WarmStart, warm_start
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Prompt, Response

@@ -22,7 +22,9 @@ response, and ``exact`` compares all of it.
 A Python function gets ``prompt`` (the text, or the list of messages where it is more than one user message), the text
 of the response and the reference answer. It returns a score as number or bool (``correct`` means at least 1), or a
 dict with ``score`` and, where wanted, ``correct``, ``formatted``, ``reason`` and ``parts`` (a number for each of
-several judges or aspects, by name; recipes with constraints or a weighted sum read them).
+several judges or aspects, by name; recipes with constraints or a weighted sum read them). Under the name of a column
+that a judge fills (``consistency``, ``step_reward``, or one of your own) a number, or a list, goes into that column; the
+function says so with ``@policyopt.judge(columns=(...,))``.
 """
 
 from __future__ import annotations
@@ -263,8 +265,13 @@ def read_result(result: object) -> Verdict:
         bool(result.get("correct", score >= 1)),
         bool(result.get("formatted", False)),
         str(result.get("reason", f"score {score:g}")),
-        parts={str(name): finite(x) for name, x in parts.items()},
+        parts={str(name): _part(x) for name, x in parts.items()},
     )
+
+
+def _part(value: object) -> float | list[float]:
+    """A number, or a list of numbers for a column that takes one."""
+    return [finite(x) for x in value] if isinstance(value, list | tuple) else finite(value)
 
 
 def _split(name: str) -> tuple[str, str] | None:
@@ -292,6 +299,12 @@ def _function(name: str, options: Mapping[str, Any]) -> Judge:
     def judge(example: Example, response: str) -> Verdict:
         return read_result(call(prompt_of(example), response, example.answer, **options))
 
+    return _fills(judge, *getattr(call, "columns", ()))
+
+
+def _fills(judge: Judge, *columns: str) -> Judge:
+    """The judge, which fills these columns beside what every judge says."""
+    judge.columns = columns  # type: ignore[attr-defined]
     return judge
 
 
@@ -352,12 +365,18 @@ def _check_function(name: str, home: str, function: str, options: Mapping[str, A
         raise UserError(
             f"judge {name!r}: {source}, line {found.lineno}: {function} is async, expected a plain function"
         )
-    if isinstance(found, ast.FunctionDef) and not found.decorator_list and not _takes_three(found.args, set(options)):
+    if isinstance(found, ast.FunctionDef) and _as_written(found) and not _takes_three(found.args, set(options)):
         call = ", ".join(["prompt", "response", "answer", *(f"{option}=..." for option in options)])
         raise UserError(
             f"judge {name!r}: {source}, line {found.lineno}: {function}({ast.unparse(found.args)}) "
             f"cannot be called as {function}({call})"
         )
+
+
+def _as_written(function: ast.FunctionDef) -> bool:
+    """Whether a function is called as it stands: without decorators, or with ``@judge(...)``, which changes nothing."""
+    names = [ast.unparse(d).partition("(")[0].rpartition(".")[2] for d in function.decorator_list]
+    return set(names) <= {"judge"}
 
 
 def _takes_three(args: ast.arguments, options: set[str]) -> bool:
@@ -386,7 +405,7 @@ def _tagged(tag: str = "think", judge: str = "exact", options: Mapping[str, Any]
     def judge_blocks(example: Example, response: str) -> Verdict:
         return dataclasses.replace(inner(example, response), formatted=in_blocks(response, tag))
 
-    return judge_blocks
+    return _fills(judge_blocks, *getattr(inner, "columns", ()))
 
 
 def _diverse(judge: str = "exact", options: Mapping[str, Any] | None = None) -> Judge:
@@ -397,7 +416,8 @@ def _diverse(judge: str = "exact", options: Mapping[str, Any] | None = None) -> 
         found = mean_diversity(diversity(*sentences(response)))
         return dataclasses.replace(verdict, parts={**verdict.parts, "accuracy": verdict.score, "diversity": found})
 
-    return judge_text
+    own = ("component[accuracy]", "component[diversity]")
+    return _fills(judge_text, *getattr(inner, "columns", ()), *own)
 
 
 _WRAPPERS = ("tagged", "diverse")

@@ -72,6 +72,7 @@ class _Worker:
             theirs.close()
         self.kill = weakref.finalize(self, _kill, self.process, self.sock)
         self.loaded = False
+        self.columns: tuple[str, ...] = ()
         self._send({"judge": judge.name, "options": dict(judge.options), "timeout": timeout, "memory": memory}, LOADING)
 
     def ready(self) -> None:
@@ -87,6 +88,7 @@ class _Worker:
         if "error" in answer:
             self.kill()
             raise UserError(f"judge {self.judge.name!r} could not be loaded: {answer['error']}")
+        self.columns = tuple(answer["columns"])
         self.loaded = True
 
     def give(self, items: Sequence[Item]) -> None:
@@ -159,6 +161,11 @@ class JudgePool:
         """Wait until the judge is loaded (workers start in the background). Raises ``UserError`` when it cannot be."""
         for worker in self._workers:
             worker.ready()
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The columns that the judge fills, as it says itself once it is :meth:`ready`."""
+        return frozenset({"correct", "formatted"}.union(*(worker.columns for worker in self._workers)))
 
     def __call__(self, items: Sequence[Item]) -> list[Verdict]:
         """The verdicts on (example, response) pairs, in order. Responses may hold any text.

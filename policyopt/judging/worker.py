@@ -1,8 +1,8 @@
 """The process in which a judge runs. The parent (:mod:`policyopt.judging.pool`) starts it and may kill it any time.
 
 One frame in each direction is a length (4 bytes, big-endian) and JSON: nothing that this process sends can run code in
-the parent. The parent sends the judge, then lists of items; the worker answers ``{"ready": true}``, then a verdict
-for each item as soon as it has one.
+the parent. The parent sends the judge, then lists of items; the worker answers ``{"ready": true}`` with the
+columns that the judge fills, then a verdict for each item as soon as it has one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _serve(fd: int) -> None:
     used = _virtual_memory()
     if used:
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-    send(sock, {"ready": True})
+    send(sock, {"ready": True, "columns": list(getattr(judge, "columns", ()))})
 
     while True:
         while not select.select([sock], [], [], _POLL)[0]:

@@ -170,7 +170,7 @@ class Run:
         """The loss, and its gradient with respect to each leaf that the case gives."""
         names = [name for name in ("logp", "entropy", "value") if getattr(self.batch, name) is not None]
         leaves = {name: getattr(self.credited, name) for name in names}
-        leaves |= {s.key: self.credited.stat(s) for s in self.recipe.live if self.credited.statistics is not None}
+        leaves |= {s.key: self.credited.stat(s) for s in self.recipe.live if self.credited.members("statistic")}
         return token_gradients(self.loss_recipe, self.credited, leaves)
 
     @cached_property
@@ -222,7 +222,7 @@ class Run:
         """The parts whose columns the case gives: a case may begin after a stage, or leave out a loss."""
 
         def has(p: Part) -> bool:
-            there = {} if self.batch.statistics is None else self.batch.statistics
+            there = self.batch.members("statistic")
             found = (*(s.key in there for s in p.live), *(SCORED + s.key in there for s in p.scored))
             return all(found) and all(getattr(self.batch, need, None) is not None for need in p.needs)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
-from torch import nn
 
-from policyopt.engine.local import LocalEngine
+from policyopt.engine import make_engine
+from policyopt.engine.protocol import Engine
 from policyopt.items import Example, Verdict, user
 from policyopt.models.embedded import one_thread, random_tiny
 from policyopt.models.load import Policy
@@ -62,7 +61,7 @@ class Cost:
 
 
 def measure(recipe: Recipe) -> Cost:
-    """Train a tiny random model with the recipe, judge its answers by chance, and count the calls of all models in a step.
+    """Train a tiny random model with the recipe, judge its answers by chance, and count the tokens that all models score in a step.
 
     The step that counts comes once earlier batches, where the recipe replays them, are there.
     """
@@ -71,31 +70,26 @@ def measure(recipe: Recipe) -> Cost:
         for _ in range(1 + recipe.update.replay):
             trainer.step()
         watch = _Watch(trainer)
-        with ExitStack() as hooks:
-            for role, head in heads(trainer.engine):
-                hooks.callback(head.register_forward_pre_hook(watch.of(role)).remove)
-            before = drawn(trainer.engine)
-            metrics = trainer.step()
+        before, passes = drawn(trainer.engine), Counter(trainer.engine.passes)
+        metrics = trainer.step()
+        passes = Counter(trainer.engine.passes) - passes
     return Cost(
         sampled=metrics["responses"] / watch.rows,
         tokens=(drawn(trainer.engine) - before) / watch.tokens,
         updates=int(metrics["update/count"] + metrics["update/skipped"]),
         passes={
-            role: Passes(watch.seen[role, False] / watch.tokens, watch.seen[role, True] / watch.tokens)
-            for role in sorted({role for role, _ in watch.seen}, key=lambda role: (role != "policy", role))
+            role: Passes(passes[role, False] / watch.tokens, passes[role, True] / watch.tokens)
+            for role in sorted({role for role, _ in passes}, key=lambda role: (role != "policy", role))
         },
     )
 
 
 class _Watch:
-    """Counts the tokens that models score in a step, outside the sampler, and notes how much it draws that is fresh."""
+    """Notes how much a step draws that is fresh."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.rows = self.tokens = 1.0
-        self.seen: Counter[tuple[str, bool]] = Counter()
-        """Role, and whether with gradient -> tokens."""
-        self._sampling = False
-        draw, run = trainer.collector.draw, trainer.engine.sampler.run
+        draw = trainer.collector.draw
 
         def noted(recipe: Recipe, step: int, prompts: int) -> Any:
             found = draw(recipe, step, prompts)
@@ -104,47 +98,22 @@ class _Watch:
             self.rows, self.tokens = float(len(found.batch.mask)), float(found.batch.mask.sum())
             return found
 
-        def sampling(programs: Any) -> Any:
-            self._sampling = True
-            try:
-                return run(programs)
-            finally:
-                self._sampling = False
-
         trainer.collector.draw = noted  # type: ignore[method-assign]
-        trainer.engine.sampler.run = sampling  # type: ignore[method-assign]
-
-    def of(self, role: str) -> Any:
-        """A hook that counts what goes into the head of a role's model."""
-
-        def hook(head: nn.Module, args: tuple[Any, ...]) -> None:
-            if not self._sampling:
-                self.seen[role, torch.is_grad_enabled()] += args[0].shape[:-1].numel()
-
-        return hook
 
 
-def drawn(engine: LocalEngine) -> int:
+def drawn(engine: Engine) -> int:
     """Tokens that the samplers of an engine have drawn so far."""
-    return engine.sampler.drawn + (engine.guide.drawn if engine.guide is not None else 0)
-
-
-def heads(engine: LocalEngine) -> Iterator[tuple[str, nn.Module]]:
-    """The output layers of an engine's models by role: all that a model says of a token comes out of its head."""
-    yield "policy", engine.policy.model.get_output_embeddings()
-    for role, other in engine.roles.items():
-        yield role, cast(Any, other.model).get_output_embeddings()
-    if engine.critic is not None:
-        yield "critic", engine.critic.head
+    return sum(sampler.drawn for sampler in (engine.sampler, *engine.samplers.values()))
 
 
 def _trainer(recipe: Recipe) -> Trainer:
     pieces = recipe.update.minibatches
     prompts = pieces * math.ceil(PROMPTS / pieces)
     policy = _policy(seed=0)
-    engine = LocalEngine(policy, recipe, teacher=_policy(seed=1), micro_batch=MICRO)
+    others = recipe.roles - {"reference", "previous"}
+    engine = make_engine(policy, recipe, {role: _policy(seed=1) for role in others}, micro_batch=MICRO)
     examples = [Example(str(i), user(f"{i}?"), "7", "3+4=7\n#### 7") for i in range(64 * prompts)]
-    stream = PromptStream(examples, policy.tokenizer, seed=0, longest=policy.context - BUDGET, skip=False)
+    stream = PromptStream(examples, policy.text, seed=0, longest=policy.context - BUDGET, skip=False)
     collector = Collector(engine, stream, cast(Any, _judge), BUDGET, seed=0)
     config = TrainConfig(
         recipe=recipe, batch=prompts * recipe.rollout.size, max_tokens=BUDGET, steps=1 << 20, log_samples=0

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from policyopt import schema
 from policyopt.lens.cost import Cost, measure
 from policyopt.lens.formula import first_sentence, paragraphs
 from policyopt.lens.probe_batch import Picture, picture
@@ -16,7 +17,6 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.options import field_docs
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method, methods
-from policyopt.rows import Batch
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,8 @@ def _unlike(path: str, here: Any, there: Any) -> Iterator[Difference]:
         yield Difference(path, *(None if x is None else written(x) for x in (here, there)))
         return
     for f in dataclasses.fields(here):
+        if not f.compare:
+            continue
         mine, theirs = getattr(here, f.name), getattr(there, f.name)
         if mine != theirs:
             yield Difference(f"{path}.{f.name}", written(mine), written(theirs))
@@ -217,6 +219,7 @@ def _view(path: str, p: Any, found: Mapping[str, tuple[Difference, ...]]) -> Par
             {name: places[place] or "none" for name, places in at.items() if (place := f"{path}.{f.name}") in places},
         )
         for f in dataclasses.fields(p)
+        if f.compare
     )
     elsewhere = {name: places[path] for name, places in at.items() if path in places}
     return PartView(path, type(p).__name__, first_sentence(inspect.getdoc(type(p)) or ""), fields, elsewhere)
@@ -231,13 +234,12 @@ def _facts(method: Method) -> Facts:
 
 
 def _needs(recipe: Recipe, base: Recipe) -> Iterator[Need]:
-    docs = field_docs(Batch)
     asked: dict[str, list[str]] = {}
     about: dict[str, str] = {}
     for path, p in parts_of(recipe):
         for column in sorted(p.needs):
             asked.setdefault(column, []).append(path)
-            about[column] = docs.get(column, "").split("] ", 1)[-1]
+            about[column] = f"{schema.known(column).sentence}."
         for statistic in (*p.live, *p.scored):
             name = written(statistic)
             asked.setdefault(name, []).append(path)

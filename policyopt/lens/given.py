@@ -1,6 +1,6 @@
 """What a numeric case gives, in the library's terms: its hyper-parameters as a recipe, its columns as a batch.
 
-A new name in case files is one line in a table: ``COLUMNS`` and ``SERIES`` for columns, ``ALIASES``, ``DERIVED``,
+A column goes by its own name. Another name in case files is one line in a table: ``_CALLED`` and ``SERIES`` for columns, ``ALIASES``, ``DERIVED``,
 ``CHOICES``, ``CHOSEN_BY`` and ``FACTS`` for hyper-parameters. No table and no function here knows the name of a method.
 """
 
@@ -17,34 +17,27 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from policyopt import schema
 from policyopt.methods.group.grpo import StepNormalise
 from policyopt.parts import Part, SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
 from policyopt.rows import Batch, make_batch
 
+_CALLED = {
+    "action": "tokens",
+    "return": "returns",
+    "format_ok": "formatted",
+    "length": "true_length",
+    "greedy_reward": "baseline_reward",
+}
+"""What cases call columns by another name."""
+_KINDS = {"N": "row", "NT": "token", "NK": "step"}
+
 COLUMNS: dict[str, tuple[str, str]] = {
-    "mask": ("mask", "token"),
-    "logp": ("logp", "token"),
-    "old_logp": ("old_logp", "token"),
-    "rollout_logp": ("rollout_logp", "token"),
-    "teacher_logp": ("teacher_logp", "token"),
-    "action": ("tokens", "token"),
-    "ref_logp": ("ref_logp", "token"),
-    "entropy": ("entropy", "token"),
-    "value": ("value", "token"),
-    "old_value": ("old_value", "token"),
-    "return": ("returns", "token"),
-    "advantage": ("advantage", "token"),
-    "token_reward": ("token_reward", "token"),
-    "reward": ("reward", "row"),
-    "correct": ("correct", "row"),
-    "format_ok": ("formatted", "row"),
-    "truncated": ("truncated", "row"),
-    "length": ("true_length", "row"),
-    "greedy_reward": ("baseline_reward", "row"),
-    "step_reward": ("step_reward", "step"),
-    "step_end": ("step_end", "step"),
+    name: (column.name, _KINDS[column.axes])
+    for name, column in [*((c.name, c) for c in schema.columns()), *((k, schema.known(v)) for k, v in _CALLED.items())]
+    if column.axes in _KINDS and name != "group"
 }
 """Columns of a case, beside ``group``: their name in the batch and their shape, [N], [N, T] or [N, K]."""
 
@@ -230,7 +223,7 @@ def build_batch(
             x = _tokens(name, x, mask)
         elif kind == "row" and x.isnan().any():
             raise Malformed(f"given.{name}[{int(x.isnan().nonzero()[0])}]: expected a number, got null")
-        out[column] = torch.where(x.isnan(), -1.0 if name == "step_end" else 0.0, x)
+        out[column] = torch.where(x.isnan(), float(schema.known(column).padding), x)
     steps = [found[name][1].isnan() for name in ("step_reward", "step_end") if name in found]
     if steps and not (len(steps) == 2 and torch.equal(*steps)):
         raise Malformed("given.step_end: expected one entry for each of step_reward")

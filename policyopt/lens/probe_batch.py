@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from policyopt.groups import group_mean
-from policyopt.lens.random_batch import tree
+from policyopt.lens.random_batch import Scene, entropy, invented
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
 from policyopt.part import Statistic
 from policyopt.recipe import Recipe
@@ -168,7 +168,7 @@ def _pushed(recipe: Recipe, batch: Batch, name: str, pull: Tensor) -> Tensor:
     """[N, T] a pull on a function of the distributions, as the weight that gives the drawn token the same push."""
     roles = distributions()
     logits = roles["policy"].requires_grad_()
-    found = _entropy(logits) if name == "entropy" else None
+    found = entropy(logits) if name == "entropy" else None
     for statistic in recipe.live:
         found = _statistic(statistic, batch, logits, roles) if statistic.key == name else found
     assert found is not None
@@ -191,63 +191,88 @@ def leaves(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
 # The batch -----------------------------------------------------------------------------------------------------------
 
 
+class _Fixed(Scene):
+    """The scene of the fixed batch: numbers that are spread evenly and always the same."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        rows = [(g, i, reward, len(shift)) for g, group in enumerate(GROUPS) for i, (reward, shift) in enumerate(group)]
+        self.seed, self.groups, self.n, self.width, self.budget = 0, len(GROUPS), len(rows), BUDGET, BUDGET
+        self.draws = torch.Generator().manual_seed(0)
+        self.length = torch.tensor([size for *_, size in rows])
+        self.mask = self.there = (torch.arange(BUDGET) < self.length[:, None]).double()
+        self.correct = torch.tensor([reward for _, _, reward, _ in rows], dtype=torch.float64)
+        self.group = torch.tensor([g for g, *_ in rows])
+        self.tokens, self.logits = _words(), distributions()
+        self.cut = torch.tensor([float((g, i) == _CUT) for g, i, *_ in rows], dtype=torch.float64)
+        self.heat = recipe.rollout.temperature
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return torch.zeros(shape or (self.n,), dtype=torch.long)
+
+    def logp(self, role: str) -> Tensor:
+        if role == "proximal":
+            return (self.logp("old") + self.logp("policy")) / 2
+        if role == "previous":
+            return (self.logp("old") + 0.3 * (_wave(8) - 0.5)).clamp(max=-0.02)
+        if role == "rollout":  # the sampler's kernels round in another way
+            return (self.logp("old") + 0.3 * (_wave(7) - 0.5) ** 3).clamp(max=-0.01)
+        if role not in self.logits:
+            return super().logp(role)
+        return self.logits[role].gather(-1, self.tokens[..., None])[..., 0]  # log-probabilities already
+
+    def guided(self) -> Tensor:
+        return torch.zeros_like(self.mask)
+
+    def prompts(self) -> Tensor:
+        return self.group[:, None] % VOCABULARY
+
+    def prompt_mask(self) -> Tensor:
+        return torch.ones(self.n, 1, dtype=torch.float64)
+
+    def cut_off(self) -> Tensor:
+        return self.cut
+
+    def temperature(self) -> Tensor:
+        return torch.full((self.n,), self.heat, dtype=torch.float64)
+
+    def reward(self) -> Tensor:
+        return self.correct
+
+    def formatted(self) -> Tensor:
+        return torch.maximum(self.correct, (self.length % 2).double())
+
+    def pass_rate(self) -> Tensor:
+        return group_mean(self.correct, self.group)
+
+    def history(self) -> Tensor:
+        return torch.full((self.n, 1), math.nan, dtype=torch.float64)
+
+    def value(self) -> Tensor:
+        return self.correct.mean() + 0.4 * (_wave(5) - 0.5)
+
+    def new_value(self) -> Tensor:
+        return self.value() + 0.3 * (_wave(6) - 0.5)
+
+
 def probe_batch(recipe: Recipe) -> Batch:
     """The fixed batch in float64, every column filled: twenty responses to four prompts, of one to eight tokens.
 
     All log-probabilities, entropies and statistics belong to one set of made-up next-token distributions over eight
     words, for the policy now, the one that sampled, the reference and the teacher.
     """
-    rows = [(g, i, reward, len(shift)) for g, group in enumerate(GROUPS) for i, (reward, shift) in enumerate(group)]
-    n = len(rows)
-    length = torch.tensor([size for *_, size in rows])
-    mask = (torch.arange(BUDGET) < length[:, None]).double()
-    correct = torch.tensor([reward for _, _, reward, _ in rows], dtype=torch.float64)
-    group = torch.tensor([g for g, *_ in rows])
-    target, logits = _words(), distributions()
-    logp = {role: x.gather(-1, target[..., None])[..., 0] for role, x in logits.items()}
-    old = logp["old"]
-    value = correct.mean() + 0.4 * (_wave(5) - 0.5)
-    batch = make_batch(
-        mask=mask,
-        present=mask,
-        guided=torch.zeros_like(mask),
-        tokens=target,
-        prompt=group[:, None] % VOCABULARY,
-        prompt_mask=torch.ones(n, 1, dtype=torch.float64),
-        group=group,
-        truncated=torch.tensor([float((g, i) == _CUT) for g, i, *_ in rows], dtype=torch.float64),
-        budget=torch.full((n,), BUDGET),
-        version=torch.zeros(n, dtype=torch.long),
-        age=torch.zeros(n, dtype=torch.long),
-        new_from=torch.zeros(n, dtype=torch.long),
-        turn=torch.zeros(n, dtype=torch.long),
-        noise=_wave(0),
-        consistency=1.0 - length % 3,
-        source=torch.zeros(n, dtype=torch.long),
-        temperature=torch.full((n,), recipe.rollout.temperature, dtype=torch.float64),
-        sampled_entropy=_entropy(logits["old"]),
-        reward=correct,
-        correct=correct,
-        formatted=torch.maximum(correct, (length % 2).double()),
-        pass_rate=group_mean(correct, group),
-        baseline_reward=(group % 2).double(),
-        step_reward=torch.stack([correct, 0.5 * correct + 0.25], 1),
-        step_end=torch.stack([length // 2 - 1, length - 1], 1),
-        old_logp=logp["old"],
-        prox_logp=(old + logp["policy"]) / 2,
-        prev_logp=(old + 0.3 * (_wave(8) - 0.5)).clamp(max=-0.02),
-        ref_logp=logp["reference"],
-        teacher_logp=logp["teacher"],
-        old_value=value,
-        logp=logp["policy"],
-        entropy=_entropy(logits["policy"]),
-        value=value + 0.3 * (_wave(6) - 0.5),
-        **tree(group, length),
-    )
-    if "rollout_logp" in recipe.needs:  # the sampler's kernels round in another way
-        batch = batch.replace(rollout_logp=(old + 0.3 * (_wave(7) - 0.5) ** 3).clamp(max=-0.01) * mask)
-    found = {s.key: _statistic(s, batch, logits["policy"], logits) for s in recipe.live}
-    found |= {SCORED + s.key: _statistic(s, batch, logits["old"], logits) for s in recipe.scored}
+    scene = _Fixed(recipe)
+    chosen = {
+        "age": scene.zeros(),
+        "noise": _wave(0),
+        "consistency": 1.0 - scene.length % 3,
+        "baseline_reward": (scene.group % 2).double(),
+        "step_reward": torch.stack([scene.correct, 0.5 * scene.correct + 0.25], 1),
+    }
+    batch = make_batch(**invented(scene, recipe.needs) | chosen).replace(history=None)
+    if "rollout_logp" not in recipe.needs:
+        batch = batch.replace(rollout_logp=None)
+    found = {s.key: _statistic(s, batch, scene.logits["policy"], scene.logits) for s in recipe.live}
+    found |= {SCORED + s.key: _statistic(s, batch, scene.logits["old"], scene.logits) for s in recipe.scored}
     batch = batch.with_statistics(found)
     return batch if recipe.memory is None else batch.replace(history=_remembered(recipe, batch))
 
@@ -287,11 +312,6 @@ def _distribution(logp: Tensor, k: int) -> Tensor:
     shape = torch.cos((1 + 0.15 * k) * word + drawn) * 2
     others = shape.masked_fill(word == drawn, -math.inf).log_softmax(-1)
     return torch.where(word == drawn, logp[..., None], others + torch.log1p(-logp.exp())[..., None])
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    logp = logits.log_softmax(-1)
-    return -(logp.exp() * logp).sum(-1)
 
 
 def _statistic(statistic: Statistic, batch: Batch, logits: Tensor, roles: Mapping[str, Tensor]) -> Tensor:

@@ -2,39 +2,167 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from policyopt import schema
 from policyopt.part import Statistic
-from policyopt.rows import SCORED, TOKEN_COLUMNS, Batch, make_batch, masked
+from policyopt.rows import SCORED, Batch, make_batch, masked
 
 LOGITS = "logits:"
 """Prefix of the keys under which a batch keeps the logits [N, T, V] that it was made from."""
 
 VOCABULARY = 5
 BUDGET = 9
+ROLES = ("old", "policy", "rollout", "previous", "proximal", "reference", "teacher")
+"""Models that every batch knows of."""
 
-ON_DEMAND: Mapping[str, tuple[str, ...]] = {
-    "entropy": ("entropy",),
-    "ref_logp": ("ref_logp",),
-    "prev_logp": ("prev_logp",),
-    "teacher_logp": ("teacher_logp",),
-    "rollout_logp": ("rollout_logp",),
-    "prox_logp": ("prox_logp",),
-    "noise": ("noise",),
-    "guided": ("guided",),
-    "value": ("value", "old_value"),
-    "baseline_reward": ("baseline_reward",),
-    "correct": ("correct",),
-    "formatted": ("formatted",),
-    "pass_rate": ("pass_rate",),
-    "history": ("history",),
-    "step_reward": ("step_reward", "step_end"),
-    "step_end": ("step_end",),
-}
-"""What a part may need, and the columns that are there only then."""
+
+class Scene:
+    """What the invented columns of one random batch have in common, and where they get their numbers from.
+
+    :attr:`Column.invent <policyopt.schema.Column.invent>` makes a column from it: ``lambda s: s.uniform(s.n)``.
+    """
+
+    def __init__(
+        self, seed: int, groups: tuple[int, ...], width: int, lengths: tuple[int, ...] | None, gaps: bool, drift: float
+    ) -> None:
+        self.seed, self.groups, self.n, self.width = seed, len(groups), sum(groups), width
+        self.budget = BUDGET
+        self.draws = torch.Generator().manual_seed(seed)
+        self.length = torch.tensor(lengths) if lengths else torch.randint(1, width + 1, (self.n,), generator=self.draws)
+        self.there = (torch.arange(width) < self.length[:, None]).double()
+        self.mask = self.there.clone()
+        if gaps:
+            self.mask[:, 1] *= self.length <= 2
+        self.group = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(groups))
+        self.correct = torch.cat([torch.arange(k) % 2 for k in groups]).double()
+        old, self._value = self.normal(self.n, width, VOCABULARY), self.normal(self.n, width)
+        apart = {
+            "policy": drift,
+            "rollout": 0.1 * drift,
+            "previous": 0.5 * drift,
+            "proximal": 0.5 * drift,
+            "reference": drift,
+        }
+        self.logits = {"old": old}
+        self.logits |= {role: old + d * self.normal(self.n, width, VOCABULARY) for role, d in apart.items()}
+        self.logits["teacher"] = self.normal(self.n, width, VOCABULARY)
+        self.tokens = torch.randint(VOCABULARY, (self.n, width), generator=self.draws)
+        self._history = self.uniform(len(groups), 4)
+        self._history[-1] = torch.nan  # the last prompt is new
+
+    # Numbers
+
+    def normal(self, *shape: int) -> Tensor:
+        """Normal numbers in float64."""
+        return torch.randn(*shape, generator=self.draws, dtype=torch.float64)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1) in float64."""
+        return torch.rand(*shape, generator=self.draws, dtype=torch.float64)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Whole numbers from 0 to below ``high``, one for each row unless a shape is given."""
+        return torch.randint(high, shape or (self.n,), generator=self.draws)
+
+    def zeros(self) -> Tensor:
+        """[N] whole zeros."""
+        return torch.zeros(self.n, dtype=torch.long)
+
+    def column(self, column: schema.Column) -> Tensor:
+        """A column that is none of the library's own, from random numbers of its own: those of other columns do not change
+        with it."""
+        draws, self.draws = self.draws, torch.Generator().manual_seed(self.seed + zlib.crc32(column.name.encode()))
+        shape = {"N": (self.n,), "NT": (self.n, self.width)}.get(column.axes, (self.n, 2))
+        if column.invent is not None:
+            found: Tensor = column.invent(self)
+        else:
+            found = self.integers(2, *shape) if column.dtype == "int" else self.uniform(*shape)
+        self.draws = draws
+        return found
+
+    # What the library's columns are made of
+
+    def logp(self, role: str) -> Tensor:
+        """[N, T] log-probability of each token under a role."""
+        if role not in self.logits:  # a role that a recipe names
+            old = self.logits["old"]
+            self.logits[role] = (old + 0.3 * self.normal(*old.shape)).log_softmax(-1)
+        return token_logp(self.logits[role], self.tokens)
+
+    def entropy(self, role: str) -> Tensor:
+        """[N, T] entropy of the distributions of a role, in nats."""
+        return entropy(self.logits[role])
+
+    def tree(self, name: str) -> Tensor:
+        """A column of the tree that the rows form."""
+        return self._tree[name]
+
+    @cached_property
+    def _tree(self) -> dict[str, Tensor]:
+        return tree(self.group, self.length)
+
+    def guided(self) -> Tensor:
+        """[N, T] the second half of each response to every other prompt."""
+        return (torch.arange(self.width) >= self.length[:, None] // 2).double() * (self.group % 2)[:, None]
+
+    def prompts(self) -> Tensor:
+        """[N, 3] the same ids for all rows of a group."""
+        return self.integers(VOCABULARY, self.groups, 3)[self.group]
+
+    def prompt_mask(self) -> Tensor:
+        """[N, 3] all of them."""
+        return torch.ones(self.n, 3, dtype=torch.float64)
+
+    def cut_off(self) -> Tensor:
+        """[N] 1 for the longest responses."""
+        return (self.length == self.width).double()
+
+    def temperature(self) -> Tensor:
+        """[N] one of three."""
+        return torch.tensor([0.8, 1.0, 1.25], dtype=torch.float64)[self.integers(3)]
+
+    def reward(self) -> Tensor:
+        """[N] numbers in [0, 1], higher where the answer is right."""
+        return 0.7 * self.correct + 0.3 * self.uniform(self.n)
+
+    def formatted(self) -> Tensor:
+        """[N] 1 for right answers and half of the others."""
+        return ((self.correct > 0) | (self.uniform(self.n) < 0.5)).double()
+
+    def pass_rate(self) -> Tensor:
+        """[N] 0, a half or 1 by prompt."""
+        return (self.group % 3).double() / 2
+
+    def history(self) -> Tensor:
+        """[N, 4] the same for all rows of a group, NaN for the last one."""
+        return self._history[self.group]
+
+    def step_end(self) -> Tensor:
+        """[N, 2] two steps, of half of the response each."""
+        return torch.stack([self.length // 2 - 1, self.length - 1], dim=1)
+
+    def value(self) -> Tensor:
+        """[N, T] what the critic said."""
+        return self._value
+
+    def new_value(self) -> Tensor:
+        """[N, T] what it says now."""
+        return self._value + 0.3 * self.normal(self.n, self.width)
+
+
+def invented(scene: Scene, needs: Iterable[str] = ()) -> dict[str, Tensor]:
+    """Every column that the schema can invent for a scene, and what ``needs`` names of families."""
+    own = [c for c in schema.columns() if not c.file and c.invent is not None]
+    found: dict[str, Tensor] = {c.name: c.invent(scene) for c in own if c.invent is not None}
+    others = [c for c in schema.columns() if c.file]
+    others += [schema.known(name) for name in sorted(needs) if schema.split(name) is not None]
+    return found | {c.name: scene.column(c) for c in others if c.name not in found}
 
 
 def random_batch(
@@ -47,78 +175,20 @@ def random_batch(
     dtype: torch.dtype = torch.float64,
     live: Iterable[Statistic] = (),
     scored: Iterable[Statistic] = (),
+    needs: Iterable[str] = (),
 ) -> Batch:
     """Groups of the given sizes; ``drift`` is how far the policy has moved, ``gaps`` puts text of others into rows.
 
     The log-probabilities, entropies and statistics of a role all come from the same logits. Rewards lie in [0, 1], a
-    group of two or more has right and wrong answers.
+    group of two or more has right and wrong answers. Columns of families are those that ``needs`` names.
     """
-    g = torch.Generator().manual_seed(seed)
-    n = sum(groups)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=g, dtype=torch.float64)
-
-    length = torch.tensor(lengths) if lengths else torch.randint(1, width + 1, (n,), generator=g)
-    mask = (torch.arange(width) < length[:, None]).double()
-    if gaps:
-        mask[:, 1] *= length <= 2
-    group = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(groups))
-    correct = torch.cat([torch.arange(k) % 2 for k in groups]).double()
-    old, value = normal(n, width, VOCABULARY), normal(n, width)
-    logits = {
-        "old": old,
-        "policy": old + drift * normal(n, width, VOCABULARY),
-        "rollout": old + 0.1 * drift * normal(n, width, VOCABULARY),
-        "previous": old + 0.5 * drift * normal(n, width, VOCABULARY),
-        "proximal": old + 0.5 * drift * normal(n, width, VOCABULARY),
-        "reference": old + drift * normal(n, width, VOCABULARY),
-        "teacher": normal(n, width, VOCABULARY),
-    }
-    tokens = torch.randint(VOCABULARY, (n, width), generator=g)
-    history = uniform(len(groups), 4)
-    history[-1] = torch.nan  # the last prompt is new
-    columns = (
-        {
-            "mask": mask,
-            "present": (torch.arange(width) < length[:, None]).double(),
-            "tokens": tokens,
-            "prompt": torch.randint(VOCABULARY, (len(groups), 3), generator=g)[group],
-            "prompt_mask": torch.ones(n, 3, dtype=torch.float64),
-            "group": group,
-            "truncated": (length == width).double(),
-            "budget": torch.full((n,), BUDGET),
-            "version": torch.zeros(n, dtype=torch.long),
-            "age": group % 2,
-            "new_from": torch.randint(2, (n,), generator=g),
-            "turn": torch.randint(2, (n,), generator=g),
-            "source": torch.randint(2, (n,), generator=g),
-            "temperature": torch.tensor([0.8, 1.0, 1.25], dtype=torch.float64)[torch.randint(3, (n,), generator=g)],
-            "reward": 0.7 * correct + 0.3 * uniform(n),
-            "correct": correct,
-            "formatted": ((correct > 0) | (uniform(n) < 0.5)).double(),
-            "pass_rate": (group % 3).double() / 2,
-            "consistency": 2 * uniform(n) - 1,
-            "history": history[group],
-            "baseline_reward": uniform(n),
-            "step_reward": uniform(n, 2),
-            "step_end": torch.stack([length // 2 - 1, length - 1], dim=1),
-            "noise": uniform(n, width),
-            "guided": (torch.arange(width) >= length[:, None] // 2).double() * (group % 2)[:, None],
-            "old_value": value,
-            "value": value + 0.3 * normal(n, width),
-        }
-        | scores(tokens, logits)
-        | tree(group, length)
-    )
+    scene = Scene(seed, groups, width, lengths, gaps, drift)
+    columns = invented(scene, needs)
     batch = make_batch(**{k: x.to(dtype) if x.is_floating_point() else x for k, x in columns.items()})
     wanted = (*live, *scored)
     if any(s.columns for s in wanted):  # kept, because the statistics change with these columns
-        batch = batch.with_statistics({LOGITS + role: x for role, x in logits.items()})
-    return _with(batch, statistics(live, scored, batch, logits))
+        batch = batch.with_statistics({LOGITS + role: x for role, x in scene.logits.items()})
+    return _with(batch, statistics(live, scored, batch, scene.logits))
 
 
 def tree(group: Tensor, length: Tensor) -> dict[str, Tensor]:
@@ -134,13 +204,24 @@ def tree(group: Tensor, length: Tensor) -> dict[str, Tensor]:
 
 def rescored(batch: Batch, live: Iterable[Statistic], scored: Iterable[Statistic]) -> Batch:
     """The batch with the statistics that its columns now make of the logits that it was made from."""
-    kept = {} if batch.statistics is None else batch.statistics.items()
+    kept = batch.members("statistic").items()
     logits = {key.removeprefix(LOGITS): x for key, x in kept if key.startswith(LOGITS)}
     return _with(batch, statistics(live, scored, batch, logits)) if logits else batch
 
 
 def _with(batch: Batch, found: Mapping[str, Tensor]) -> Batch:
     return batch.with_statistics({key: masked(x.to(batch.mask), batch.mask) for key, x in found.items()})
+
+
+def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
+    """[N, T] log-probability of each token under logits [N, T, V]."""
+    return logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """[N, T] entropy in nats of the distributions of logits [N, T, V]."""
+    logp = logits.log_softmax(-1)
+    return -(logp.exp() * logp).sum(-1)
 
 
 def scores(tokens: Tensor, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -150,15 +231,10 @@ def scores(tokens: Tensor, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "old_logp": "old",
         "rollout_logp": "rollout",
         "prox_logp": "proximal",
-        "ref_logp": "reference",
-        "prev_logp": "previous",
-        "teacher_logp": "teacher",
+        **{schema.member("logp_of", role): role for role in logits if role not in ROLES[:3] and role != "proximal"},
     }
-    log_probs = {role: x.log_softmax(-1) for role, x in logits.items()}
-    columns = {name: log_probs[role].gather(-1, tokens[..., None])[..., 0] for name, role in roles.items()}
-    for name, role in (("entropy", "policy"), ("sampled_entropy", "old")):
-        columns[name] = -(log_probs[role].exp() * log_probs[role]).sum(-1)
-    return columns
+    columns = {name: token_logp(logits[role], tokens) for name, role in roles.items()}
+    return columns | {"entropy": entropy(logits["policy"]), "sampled_entropy": entropy(logits["old"])}
 
 
 def statistics(
@@ -177,11 +253,12 @@ def statistics(
     return {s.key: of(s, "policy") for s in live} | {SCORED + s.key: of(s, "old").detach() for s in scored}
 
 
-def declared(batch: Batch, needs: frozenset[str]) -> Batch:
+def declared(batch: Batch, needs: Iterable[str]) -> Batch:
     """The batch without the columns that come only where a part needs them and that are not among ``needs``."""
-    asked = {name for need in needs & ON_DEMAND.keys() for name in ON_DEMAND[need]}
-    unasked = {name for names in ON_DEMAND.values() for name in names} - asked
-    return batch.replace(**dict.fromkeys(unasked))
+    asked = {name for need in needs for name in schema.on_demand(need)}
+    brought = {name for c in schema.columns() for name in schema.on_demand(c.name)}
+    there = {name for name in batch.columns() if schema.split(name) and schema.known(name).on_demand}
+    return batch.replace(**dict.fromkeys((brought | there) - asked))
 
 
 def poisoned(batch: Batch, poison: float, extra: int = 0) -> Batch:
@@ -192,10 +269,8 @@ def poisoned(batch: Batch, poison: float, extra: int = 0) -> Batch:
         wide = torch.nn.functional.pad(x, (*[0, 0] * (x.dim() - 2), 0, extra))
         return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)) == 0, poison, wide)
 
-    columns = {name: getattr(batch, name) for name in TOKEN_COLUMNS}
-    wide = {name: spoil(x) for name, x in columns.items() if x is not None}
+    wide = {name: spoil(x) for name, x in batch.clean_columns().items()}
     for name in ("tokens", "present"):
         if getattr(batch, name) is not None:
             wide[name] = torch.nn.functional.pad(getattr(batch, name), (0, extra))
-    stats = {} if batch.statistics is None else {key: spoil(x) for key, x in batch.statistics.items()}
-    return batch.replace(mask=mask, statistics=None, **wide).with_statistics(stats)
+    return batch.replace(mask=mask, **wide)

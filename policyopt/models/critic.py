@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policyopt.models.logprobs import pack
+from policyopt.models.causal import pack
 from policyopt.rows import Batch
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +16,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
-from policyopt.items import Example
-from policyopt.models.logprobs import SplitModel, split_model
+from policyopt.models.causal import SplitModel, split_model
+from policyopt.models.likelihood import Stepwise
 from policyopt.models.quiet import quiet
-from policyopt.models.tokenizer import encode_prompt
+from policyopt.models.text import Text
 from policyopt.part import Count, Positive, part
-
-__all__ = ["LoRA", "Policy", "encode_prompt", "load_policy"]
 
 DTypeName = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -69,6 +67,15 @@ class Policy:
     context: int
     """How many tokens the model reads at most, prompt and response together."""
 
+    @cached_property
+    def text(self) -> Text:
+        """From text to ids and back."""
+        return Text(self.tokenizer, self.eos)
+
+    def likelihood(self) -> Stepwise:
+        """How likely its responses are. Raises :class:`~policyopt.errors.UserError` for a model that is not supported."""
+        return split_model(self.model)
+
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that training changes, by name."""
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
@@ -85,33 +92,20 @@ class Policy:
             return Role(self.model, self.model)
         return Role(copy.deepcopy(self.model).requires_grad_(False).eval())
 
-    def teacher(self, policy: Policy) -> Role:
+    def frozen(self, role: str, policy: Policy) -> Role:
         """This policy as a frozen role beside another one that reads the same tokens.
 
         Raises :class:`~policyopt.errors.UserError` where the two have not the same vocabulary.
         """
-        mine, theirs = self.tokenizer.get_vocab(), policy.tokenizer.get_vocab()
+        mine, theirs = self.text.vocabulary, policy.text.vocabulary
         sizes = [p.model.get_input_embeddings().weight.shape[0] for p in (self, policy)]
         if mine != theirs or sizes[0] != sizes[1]:
+            option = "--teacher " if role == "teacher" else f"--role {role}="
             raise UserError(
-                f"--teacher {self.name}: its vocabulary ({len(mine)} tokens, {sizes[0]} embedded) is not that of "
-                f"{policy.name} ({len(theirs)}, {sizes[1]}); a teacher must read the same tokens"
+                f"{option}{self.name}: its vocabulary ({len(mine)} tokens, {sizes[0]} embedded) is not that of "
+                f"{policy.name} ({len(theirs)}, {sizes[1]}); a model in a role must read the same tokens"
             )
         return Role(self.model.requires_grad_(False).eval())
-
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Texts of responses, without special tokens."""
-        return self.tokenizer.batch_decode([list(r) for r in rows], skip_special_tokens=True)
-
-    def encode_solution(self, example: Example) -> tuple[int, ...]:
-        """Ids of a question's worked solution with an end token; none where it has no solution."""
-        if example.solution is None:
-            return ()
-        return (*self.tokenizer.encode(example.solution, add_special_tokens=False), self.eos[0])
-
-    def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token by itself, special tokens included."""
-        return [self.tokenizer.decode([t]) for t in tokens]
 
     @quiet()
     def save(self, folder: Path) -> None:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-from policyopt.errors import UserError
+from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, END = "<|pad|>", "<|unknown|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
@@ -44,26 +38,3 @@ def build_tokenizer(max_length: int = 1024) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=max_length,
     )
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Ids of the context after which the model answers ``messages``.
-
-    With the tokenizer's chat template where it has one; otherwise the contents as plain text, a blank line between
-    them.
-    Raises :class:`~policyopt.errors.UserError` when there is nothing to encode or the template refuses the messages.
-    """
-    if not messages:
-        raise UserError("a prompt without messages: at least one of the user is needed")
-    if tokenizer.chat_template:
-        try:
-            chat: Any = [dict(message) for message in messages]
-            return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
-        except TemplateError as error:
-            raise UserError(f"the chat template of the tokenizer refuses the prompt: {error}") from error
-    ids: list[int] = list(tokenizer("\n\n".join(message["content"] for message in messages))["input_ids"])
-    # Some tokenizers close every text with an end token, after which nothing could be continued.
-    ids = ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
-    if not ids:
-        raise UserError("an empty prompt: the tokenizer has no chat template, so the text alone must hold a token")
-    return ids

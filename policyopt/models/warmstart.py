@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from policyopt.errors import UserError
 from policyopt.items import Example, Lesson
-from policyopt.models.tokenizer import encode_prompt
+from policyopt.models.text import encode_prompt
 from policyopt.part import Count, Fraction, NonNegative, Positive, part
 
 Progress = Callable[[int, int, float], None]

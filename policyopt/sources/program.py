@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol
 
@@ -35,8 +36,8 @@ class Prompt:
     """The text of ids, for programs that read what was written."""
     end: tuple[int, ...] = ()
     """The token that ends a response, for programs that write one themselves."""
-    guide: Sampler | None = field(default=None, compare=False)
-    """Samples from another model, in the role of the teacher, for programs that name it among their ``roles``."""
+    samplers: Mapping[str, Sampler] = field(default_factory=dict, compare=False)
+    """Samplers from other models than the policy, by role, for programs that name these among their ``roles``."""
     earlier: tuple[Response, ...] = field(default=(), compare=False)
     """What the program drew for the prompt at the step before and asked to have back (``Response.later``)."""
     question: str = ""
@@ -55,6 +56,14 @@ class Prompt:
     """Values responses while the program runs; see :meth:`value`."""
     breaks: Callable[[], frozenset[int]] | None = field(default=None, compare=False)
     """Ids of the tokens that have a line break in their text; see :meth:`lines`."""
+
+    round: Round = field(default_factory=lambda: Round(), compare=False)
+    """The programs that run together, each with a prompt of its own."""
+
+    @property
+    def guide(self) -> Sampler | None:
+        """Samples from the teacher."""
+        return self.samplers.get("teacher")
 
     def asked(self, text: str) -> tuple[int, ...] | None:
         """The context in which the policy answers ``text`` in the place of the question, for programs that ask it
@@ -103,6 +112,41 @@ class Prompt:
         return [r.verdict for r in responses if r.verdict is not None]
 
 
+class Round:
+    """The programs that run together, for those that share a budget: what each shows, all who take part see.
+
+    A program takes part between ``async with prompt.round:`` and the end of this block. Who leaves is waited for no more.
+    """
+
+    def __init__(self) -> None:
+        self._members = 0
+        self._shown: dict[tuple[int, ...], Any] = {}
+        self._done: asyncio.Future[dict[tuple[int, ...], Any]] | None = None
+
+    async def __aenter__(self) -> Round:
+        self._members += 1
+        await asyncio.sleep(0)  # all that start together are in before the first can meet
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._members -= 1
+        self._close()
+
+    async def meet(self, key: tuple[int, ...], shown: Any) -> dict[tuple[int, ...], Any]:
+        """What everybody has shown, by the keys of their prompts and in their order, once all who take part have."""
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+        done, self._shown[key] = self._done, shown
+        self._close()
+        return await asyncio.shield(done)
+
+    def _close(self) -> None:
+        if self._done is not None and self._shown and len(self._shown) >= self._members:
+            if not self._done.done():
+                self._done.set_result(dict(sorted(self._shown.items())))
+            self._shown, self._done = {}, None
+
+
 @dataclass
 class Response:
     """One answer. The lists have one entry for each token."""
@@ -141,6 +185,8 @@ class Response:
     """Index of the token before which its thought was cut to force an answer; -1 where it was not."""
     source: int = 0
     """Which of the program's ways to draw it came from: 0 the main one, 1 and up auxiliary ones."""
+    turn: int = 0
+    """Number of the environment turn that it is."""
     temperature: float = 1.0
     """What its log-probabilities are taken at."""
     verdict: Verdict | None = None
@@ -153,6 +199,9 @@ class Response:
     """How many of its tokens lie before the end of each node."""
     values: list[float] = field(default_factory=list)
     """Mean reward of fresh continuations from the end of each node, NaN where none were drawn."""
+    columns: dict[str, float | list[float]] = field(default_factory=dict)
+    """What it fills of columns that a program may fill (:func:`policyopt.column` declares one of your own): one number, or
+    one for each token."""
 
     @property
     def version(self) -> int:
@@ -200,7 +249,10 @@ Processor = Callable[[Tensor, Sequence[Sequence[int]]], Tensor]
 
 
 class Sampler(Protocol):
-    """What rollouts call. Requests in flight run as one batch that is refilled whenever a row ends."""
+    """What rollouts call. Requests in flight run as one batch that is refilled whenever a row ends.
+
+    A program that uses more than ``n``, ``max_tokens``, ``temperature`` and ``key`` of a request names it in its ``asks``.
+    """
 
     async def generate(
         self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
@@ -212,7 +264,7 @@ class Sampler(Protocol):
         Temperature 0 is greedy. The same key gives the same tokens, whatever else is in flight, up to the float noise
         of matrix products of another shape. A response ends at an end token, after one of the ``stop`` sequences, or at
         the budget. Its first tokens are those of ``forced``. ``top`` asks for the likeliest tokens at each place.
-        ``keep`` holds what was computed, for later requests that begin with the same tokens. ``resume`` goes on with a
+        ``keep`` is a hint: hold what was computed, for later requests that begin with the same tokens. ``resume`` goes on with a
         response that was cut, in place: ``tokens`` is then the prompt that it answers, ``max_tokens`` what it may still
         have.
         """
@@ -222,17 +274,25 @@ class Sampler(Protocol):
         """The continuation ``written`` of ``tokens``, which somebody else wrote, with what the policy thinks of it."""
         ...
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """The input embeddings [..., E] of ids [...], on the CPU."""
+        ...
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens the policy chooses from."""
+        ...
+
 
 @part
 class Rollout(Part):
     """A program that draws the responses to one prompt."""
 
-    provides: ClassVar[frozenset[str]] = frozenset()
-    """Columns that the program fills beyond the responses themselves."""
     solutions: ClassVar[bool] = False
     """The program reads worked solutions. A prompt without one is answered by the policy alone, and counted."""
     roles: ClassVar[frozenset[str]] = frozenset()
-    """Models beside the policy that the program draws from: "teacher", which it finds in ``Prompt.guide``."""
+    """Models beside the policy that the program draws from, which it finds in ``Prompt.samplers``: "teacher", or a name
+    that ``--role`` gives."""
 
     size: Count = 8
     """Responses to one prompt that are trained on."""

@@ -6,24 +6,23 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from policyopt.engine.local import LocalEngine
+from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Message, Verdict
 from policyopt.judging.pool import JudgePool
-from policyopt.models.load import encode_prompt
 from policyopt.objective import kept, shaped
 from policyopt.recipe import Recipe
-from policyopt.rows import Batch
-from policyopt.sources.program import Answered, Prompt, Response, Rollout, Step
+from policyopt.rows import Batch, join
+from policyopt.sources.program import Answered, Prompt, Response, Rollout, Round, Step
 from policyopt.training.prompts import PromptStream
-from policyopt.training.rows import join, noise, pad, to_batch, with_baseline
+from policyopt.training.rows import noise, to_batch, with_baseline, with_steps
 
 Q = TypeVar("Q")
 X = TypeVar("X")
@@ -34,9 +33,7 @@ class Drawn:
     """A batch with what the log should know of it."""
 
     batch: Batch | None
-    """None where no row was left to train on."""
-    records: list[dict[str, Any]]
-    """One JSON-able record per row of the batch: id, prompt, response, answer, correct, reason, formatted."""
+    """None where no row was left to train on. Its records are what the log keeps of each response."""
     stats: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,7 +64,7 @@ class Held:
 class Collector:
     """Draws the batches of a run."""
 
-    engine: LocalEngine
+    engine: Engine
     stream: PromptStream
     judge: JudgePool
     budget: int
@@ -89,7 +86,6 @@ class Collector:
         Raises :class:`~policyopt.errors.UserError` when the judge fails on more than ``max_failed`` of the responses.
         """
         pieces: list[Batch] = []
-        records: list[dict[str, Any]] = []
         stats = {
             "prompts": 0.0,
             "prompts/unanswered": 0.0,
@@ -105,26 +101,22 @@ class Collector:
         for _ in range(recipe.rollout.rounds):
             if groups >= prompts:
                 break
-            piece, found = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
+            piece = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
             if piece is None:
                 continue
             pieces.append(piece)
-            records += found
             groups += len(set(piece.group.tolist()))
         stats["filtered"] = 1 - groups / stats["prompts"]
         stats["prompts/skipped"] = float(self.stream.skipped - skipped)
-        piece, found = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
+        piece = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
         if piece is not None:
             pieces.append(piece)
-            records += found
         stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
-        if not records:
-            return Drawn(None, [], stats)
-        return Drawn(join(pieces).to(self.engine.device), records, stats)
+        return Drawn(join(pieces) if any(map(len, pieces)) else None, stats)
 
     def _round(
         self, recipe: Recipe, step: int, prompts: int, first: int, stats: dict[str, float], answered: list[Answered]
-    ) -> tuple[Batch | None, list[dict[str, Any]]]:
+    ) -> Batch | None:
         """One round of drawing; groups are numbered from ``first`` and added to ``answered``. No batch where every
         response is still under way."""
         going = [h for h in self.held if h.step != step]
@@ -133,16 +125,20 @@ class Collector:
         taken = [*((h.example, h.tokens) for h in going), *fresh]
         start = time.perf_counter()
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
-        critic = Between(self._values)
+        critic, together = Between(self._values), Round()
         asked = [
             self._prompt(
-                example, tokens, (self.seed, step, first + i), going[i] if i < len(going) else None, judge, critic
+                example,
+                tokens,
+                (self.seed, step, first + i),
+                going[i] if i < len(going) else None,
+                judge,
+                critic,
+                together,
             )
             for i, (example, tokens) in enumerate(taken)
         ]
-        if self.engine.guide is not None:
-            self.engine.guide.forget()
-        drawn = self.engine.sampler.run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
+        drawn = self._run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):
@@ -162,107 +158,117 @@ class Collector:
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         return self._piece(recipe, groups, first, stats)
 
+    def _run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
+        """What programs return; no sampler holds anything from one run to the next."""
+        for other in self.engine.samplers.values():
+            other.forget()
+        return self.engine.sampler.run(programs)
+
     def _beside(
         self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
-    ) -> tuple[Batch | None, list[dict[str, Any]]]:
+    ) -> Batch | None:
         """The groups that the program has beside those of the step's prompts."""
-        policy = self.engine.policy
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
-        critic = Between(self._values)
+        critic, together = Between(self._values), Round()
 
         def ask(example: Example) -> Prompt | None:
             try:
-                tokens = tuple(encode_prompt(policy.tokenizer, example.prompt))
+                tokens = self.engine.text.prompt(example.prompt)
             except UserError:  # the chat template refuses it
                 return None
             if len(tokens) > self.stream.longest:
                 return None
             asked.append(example)
-            prompt = self._prompt(example, tokens, (self.seed, step, -len(asked)), None, judge, critic)
-            return dataclasses.replace(prompt, encode=literal)
-
-        def literal(text: str) -> tuple[int, ...]:
-            return tuple(policy.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+            prompt = self._prompt(example, tokens, (self.seed, step, -len(asked)), None, judge, critic, together)
+            return dataclasses.replace(prompt, encode=self.engine.text.literal)
 
         asked: list[Example] = []
         spec = getattr(self.judge, "judge", JudgeSpec("custom"))
         at = Step((self.seed, step), self.run, spec, ask, self.notes, stats)
         program = recipe.rollout.beside(answered, at, self.engine.sampler)
         if program is None:
-            return None, []
+            return None
         start = time.perf_counter()
-        [groups] = self.engine.sampler.run([program])
+        [groups] = self._run([program])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         return self._piece(recipe, groups, first, stats)
 
-    def _piece(
-        self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]
-    ) -> tuple[Batch | None, list[dict[str, Any]]]:
-        """Groups as a batch, judged, scored, shaped and filtered, with their records."""
+    def _piece(self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]) -> Batch | None:
+        """Groups as a batch, judged, scored, shaped and filtered."""
         rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.role != "wait"]
         if not rows:
-            return None, []
-        texts = self.engine.policy.decode([r.tokens for _, r in rows])
+            return None
+        texts = self.engine.text.decode_all([r.tokens for _, r in rows])
         verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
+        responses = [r for _, r in rows]
         batch = to_batch(
             [groups[i].prompt.tokens for i, _ in rows],
-            [r for _, r in rows],
+            responses,
             verdicts,
             [first + i for i, _ in rows],
             self.budget,
             self.engine.dtype,
+            recipe.needs,
         )
+        batch = self._asked(recipe, batch, groups, rows, verdicts)
+        batch = batch.with_records(
+            [
+                record(groups[i].example, text, verdict, self.engine.text.decode(r.context) if r.context else None)
+                for (i, r), text, verdict in zip(rows, texts, verdicts, strict=True)
+            ]
+        )
+        start = time.perf_counter()
+        batch = self.engine.score(batch.to(self.engine.device), recipe)
+        stats["time/score"] += time.perf_counter() - start
+        batch = shaped(recipe, batch)
+        if "baseline_reward" in recipe.rollout.provides and batch.baseline_reward is None:
+            batch = with_baseline(batch, [r.role for r in responses])
+        batch = batch[torch.tensor([r.role == "train" for r in responses], device=self.engine.device)]
+        return batch[kept(recipe, batch)]
+
+    def _asked(
+        self, recipe: Recipe, batch: Batch, groups: Sequence[Answered], rows: Sequence[tuple[int, Response]],
+        verdicts: Sequence[Verdict],
+    ) -> Batch:  # fmt: skip
+        """The batch with what the recipe asks for beyond responses and verdicts: noise, lines, what is remembered."""
         if "noise" in recipe.needs:
             places = [(i, j, r) for i, group in enumerate(groups) for j, r in enumerate(group.responses)]
             keys = [(*groups[i].prompt.key, j) for i, j, r in places if r.role != "wait"]
             batch = batch.replace(noise=noise(keys, batch.mask))
-        if "step_end" in recipe.needs:
+        if "step_end" in recipe.needs or batch.step_reward is not None:
             lines = [[end - 1 for end in groups[i].prompt.lines(r.tokens)] for i, r in rows]
-            batch = batch.replace(step_end=pad(lines, torch.long, -1))
+            batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
         if recipe.memory is not None:
             unknown = [math.nan] * recipe.memory.width
             known = [self.memory.get(groups[i].example.id, unknown) for i, _ in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
-        start = time.perf_counter()
-        batch = self.engine.score(batch.to(self.engine.device), recipe)
-        stats["time/score"] += time.perf_counter() - start
-        batch = shaped(recipe, batch).cpu()
-        train = torch.tensor([r.role == "train" for _, r in rows])
-        records = [
-            record(groups[i].example, text, verdict, self.engine.policy.decode([r.context])[0] if r.context else None)
-            for ((i, r), text, verdict) in zip(rows, texts, verdicts, strict=True)
-        ]
-        if "baseline_reward" in recipe.rollout.provides:
-            batch = with_baseline(batch, [r.role for _, r in rows])
-        batch = batch[train]
-        records = [r for r, mine in zip(records, train.tolist(), strict=True) if mine]
-        keep = kept(recipe, batch)
-        return batch[keep], [r for r, mine in zip(records, keep.tolist(), strict=True) if mine]
+        return batch
 
     def _prompt(
         self, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
-        judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float],
+        judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float], together: Round,
     ) -> Prompt:  # fmt: skip
         """A question as its rollout program sees it, with what was held of it at an earlier step."""
-        policy = self.engine.policy
+        text = self.engine.text
         return Prompt(
             tokens,
             self.budget,
             key if held is None else held.key,
             None if judge is None else partial(judge, example),
-            policy.encode_solution(example),
-            encode=lambda text: tuple(policy.tokenizer.encode(text, add_special_tokens=False)),
-            decode=lambda ids: policy.decode([list(ids)])[0],
-            end=policy.eos[:1],
-            guide=self.engine.guide,
+            text.solution(example.solution),
+            encode=text.encode,
+            decode=text.decode,
+            end=text.eos[:1],
+            samplers=self.engine.samplers,
             earlier=() if held is None else tuple(held.responses),
             question=example.prompt[-1]["content"],
             answer=example.answer,
-            frame=lambda text: tuple(encode_prompt(policy.tokenizer, asked_instead(example.prompt, text))),
+            frame=lambda instead: text.prompt(asked_instead(example.prompt, instead)),
             room=self.stream.longest,
             notes=self.notes,
-            critic=None if self.engine.critic is None else partial(critic, tokens),
-            breaks=lambda: self._breaks,
+            critic=partial(critic, tokens),
+            breaks=lambda: text.line_breaks,
+            round=together,
         )
 
     def decoded(self, program: Rollout, examples: Sequence[Example]) -> float:
@@ -270,29 +276,23 @@ class Collector:
 
         It has no judge to ask. A question that does not fit into the context counts as wrong.
         """
-        policy, critic = self.engine.policy, Between(self._values)
-        tokens = [tuple(encode_prompt(policy.tokenizer, e.prompt)) for e in examples]
+        critic, together = Between(self._values), Round()
+        tokens = [self.engine.text.prompt(e.prompt) for e in examples]
         asked = [
-            (example, self._prompt(example, ids, (self.seed, -1, i), None, None, critic))
+            (example, self._prompt(example, ids, (self.seed, -1, i), None, None, critic, together))
             for i, (example, ids) in enumerate(zip(examples, tokens, strict=True))
             if len(ids) <= self.stream.longest
         ]
-        drawn = self.engine.sampler.run([program.draw(prompt, self.engine.sampler) for _, prompt in asked])
+        drawn = self._run([program.draw(prompt, self.engine.sampler) for _, prompt in asked])
         answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
         return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
-
-    @cached_property
-    def _breaks(self) -> frozenset[int]:
-        """Ids of the tokens that have a line break in their text."""
-        tokenizer = self.engine.policy.tokenizer
-        return frozenset(i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i]))
 
     def _values(self, items: Sequence[tuple[tuple[int, ...], Response]]) -> list[float]:
         """What the critic thinks of responses to prompts; of one that has ended, before its end token."""
         return self.engine.values([(*prompt, *r.tokens[: len(r.tokens) - r.finished]) for prompt, r in items])
 
     def _read(self, items: Sequence[tuple[Example, Response]]) -> list[tuple[Example, str]]:
-        texts = self.engine.policy.decode([r.tokens for _, r in items])
+        texts = self.engine.text.decode_all([r.tokens for _, r in items])
         return [(example, text) for (example, _), text in zip(items, texts, strict=True)]
 
     def _judged(self, rows: Sequence[tuple[Example, Response, str]], stats: dict[str, float]) -> list[Verdict]:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ValidationError
 
 from policyopt.errors import UserError, explain, nearest
 from policyopt.models.load import LoRA
-from policyopt.part import Count, Fraction, NonNegative, Positive, Whole, part
+from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.recipe import Recipe, recipe_from_dict
 
 Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
@@ -88,6 +88,9 @@ class TrainConfig:
     teacher: Name | None = None
     """Model in the role of the teacher, where the recipe reads one: a local folder or a hub id; unset: for the embedded
     model, one that was warmed up on worked solutions alone."""
+    roles: dict[RoleName, str] = dataclasses.field(default_factory=dict, metadata={"option": "role"})
+    """Models in the roles that the recipe reads, by name: folders or hub ids of models with the policy's vocabulary.
+    ``reference`` replaces the policy of the start, ``teacher`` is what ``teacher`` above names."""
     task: Name = "chain_sum"
     """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
     judge: Name | None = None
@@ -174,6 +177,8 @@ def _plain(x: Any) -> Any:
         return {f.name: _plain(getattr(x, f.name)) for f in dataclasses.fields(x)}
     if isinstance(x, Path):
         return str(x)
+    if isinstance(x, Mapping):
+        return dict(x)
     return [_plain(v) for v in x] if isinstance(x, tuple) else x
 
 

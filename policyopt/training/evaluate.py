@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.protocol import EngineSampler
 from policyopt.errors import UserError
 from policyopt.items import Example, Verdict
 from policyopt.judging.pool import JudgePool
-from policyopt.models.load import Policy, encode_prompt
+from policyopt.models.text import Text
 from policyopt.sources.program import Response
 from policyopt.training.collect import record
 
@@ -50,8 +50,8 @@ class Scores:
 class Evaluator:
     """Measures a policy on held-out questions, always the same ones with the same random numbers."""
 
-    policy: Policy
-    sampler: LocalSampler
+    text: Text
+    sampler: EngineSampler
     judge: JudgePool
     examples: Sequence[Example]
     budget: int
@@ -119,11 +119,11 @@ class Evaluator:
         responses: list[list[Response]] = [[Response([], [], [], False) for _ in range(n)] for _ in block]
         for i, group in zip(fitting, drawn, strict=True):
             responses[i] = group
-        texts = iter(self.policy.decode([r.tokens for group in responses for r in group]))
+        texts = iter(self.text.decode_all([r.tokens for group in responses for r in group]))
         return [[(next(texts), r) for r in group] for group in responses]
 
     def _encode(self, example: Example) -> tuple[int, ...]:
-        return tuple(encode_prompt(self.policy.tokenizer, example.prompt))
+        return self.text.prompt(example.prompt)
 
     def _fits(self, tokens: tuple[int, ...]) -> bool:
         return len(tokens) <= self.longest

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from policyopt.engine.local import LocalEngine, UpdateReport
+from policyopt.engine.protocol import Engine, UpdateReport
 from policyopt.errors import UserError
 from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.rows import Batch, columns_of, make_batch
+from policyopt.rows import Batch, join, make_batch
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn, Held
 from policyopt.training.config import TrainConfig
@@ -31,7 +31,7 @@ from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.logging import RunLog
 from policyopt.training.metrics import batch_metrics, update_metrics
-from policyopt.training.rows import join, to_batch
+from policyopt.training.rows import to_batch
 
 SKIPS_IN_A_ROW = 3
 
@@ -62,7 +62,7 @@ class Trainer:
     """A run on its way. :func:`~policyopt.training.run.train` sets one up."""
 
     config: TrainConfig
-    engine: LocalEngine
+    engine: Engine
     collector: Collector
     evaluator: Evaluator
     log: RunLog
@@ -106,15 +106,15 @@ class Trainer:
             whole = with_replay(drawn.batch, [d.batch for d in state.recent])
             batch = credit(state.recipe, self.engine.prepare(whole, state.recipe))
             self.engine.follow(1.0, "previous")
-            fresh = batch[: len(drawn.records)]
-            metrics |= batch_metrics(fresh, drawn.records)
-            self.remember(fresh, drawn.records)
+            fresh = batch[: len(drawn.batch)]
+            metrics |= batch_metrics(fresh)
+            self.remember(fresh)
             reports, weight = self.update(batch)
             metrics |= update_metrics(reports)
             if any(r.applied for r in reports):
                 metrics["update/size"] = self.engine.update_size()
-            self.sample(fresh, drawn.records, weight)
-            state.recent = deque([drawn, *state.recent][: state.recipe.update.replay])
+            self.sample(fresh, weight)
+            state.recent = deque([Drawn(drawn.batch), *state.recent][: state.recipe.update.replay])
         self.engine.follow(state.recipe.reference(state.step + 1))
         state.step += 1
         state.responses += drawn.stats["responses"]
@@ -123,7 +123,7 @@ class Trainer:
         metrics["time/update"] = time.perf_counter() - begun
         metrics["time/step"] = time.perf_counter() - start
         metrics["tokens_per_s"] = metrics["tokens"] / metrics["time/step"]
-        metrics["lr"] = self.engine.optimizers["policy"].param_groups[0]["lr"]
+        metrics["lr"] = self.engine.lr
         state.seconds += metrics["time/step"]
         return metrics
 
@@ -155,11 +155,11 @@ class Trainer:
                     self.skipped(batch[rows], report)
         return reports, weight
 
-    def remember(self, batch: Batch, records: list[dict[str, Any]]) -> None:
+    def remember(self, batch: Batch) -> None:
         """Keep what the recipe's memory makes of each prompt."""
         memory = self.state.recipe.memory
         if memory is not None:
-            for record, row in zip(records, memory(batch).tolist(), strict=True):
+            for record, row in zip(batch.records or (), memory(batch).tolist(), strict=True):
                 self.collector.memory[record["id"]] = row
 
     def skipped(self, batch: Batch, report: UpdateReport) -> None:
@@ -167,7 +167,7 @@ class Trainer:
         folder = self.out / "skipped"
         folder.mkdir(exist_ok=True)
         path = folder / f"step-{self.state.step + 1:06d}-{self.state.skips}.safetensors"
-        save_file({name: x.cpu().contiguous() for name, x in columns_of(batch).items()}, path)
+        save_file({name: x.contiguous() for name, x in batch.cpu().columns().items()}, path)
         what = "loss" if not math.isfinite(report.loss) else "gradient"
         self.console.note(f"step {self.state.step + 1}: the {what} is not finite, no update; the batch is in {path}")
         if self.state.skips >= SKIPS_IN_A_ROW:
@@ -176,11 +176,11 @@ class Trainer:
                 "start another run with a lower --optim.lr or another --dtype"
             )
 
-    def sample(self, batch: Batch, records: list[dict[str, Any]], weight: torch.Tensor) -> None:
+    def sample(self, batch: Batch, weight: torch.Tensor) -> None:
         """Log the first responses of a batch with their token weights."""
-        for i, record in enumerate(records[: self.config.log_samples]):
+        for i, record in enumerate((batch.records or [])[: self.config.log_samples]):
             n = int((batch.mask if batch.present is None else batch.present)[i].sum())
-            pieces = self.engine.policy.pieces(batch.tokens[i, :n].tolist())
+            pieces = self.engine.text.pieces(batch.tokens[i, :n].tolist())
             self.log.sample(
                 {"step": self.state.step + 1, "phase": "train"}
                 | record
@@ -234,9 +234,10 @@ class Trainer:
         kept: dict[str, list[dict[str, Any]]] = {"queue": [], "recent": []}
         for name, plain_batches in kept.items():
             for i, drawn in enumerate(getattr(state, name)):
-                plain_batches.append({"records": drawn.records, "stats": drawn.stats, "empty": drawn.batch is None})
+                records = None if drawn.batch is None else drawn.batch.records
+                plain_batches.append({"records": records, "stats": drawn.stats, "empty": drawn.batch is None})
                 if drawn.batch is not None:
-                    tensors |= {f"{name}.{i}/{column}": x for column, x in columns_of(drawn.batch).items()}
+                    tensors |= {f"{name}.{i}/{column}": x for column, x in drawn.batch.columns().items()}
         plain = {
             "recipe": state.recipe.to_dict(),
             "control": state.control,
@@ -296,8 +297,8 @@ class Trainer:
 
     def _drawn(self, prefix: str, saved: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawn:
         columns = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-        batch = None if saved["empty"] else make_batch(**columns).to(self.engine.device)
-        return Drawn(batch, saved["records"], saved["stats"])
+        batch = None if saved["empty"] else make_batch(saved["records"], **columns).to(self.engine.device)
+        return Drawn(batch, saved["stats"])
 
 
 def with_replay(new: Batch, earlier: Sequence[Batch | None]) -> Batch:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from policyopt.engine.local import UpdateReport
+from policyopt.engine.protocol import UpdateReport
 from policyopt.groups import group_sum
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.rows import Batch, masked_mean
 
 
-def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, float]:
+def batch_metrics(batch: Batch) -> dict[str, float]:
     """Of the responses that the rollout's main program drew: reward, accuracy, length, entropy, signal, distance from
     the reference."""
     if batch.source is not None and bool((batch.source > 0).any()):
-        main = (batch.source == 0).tolist()
-        batch, records = batch[batch.source == 0], [r for r, mine in zip(records, main, strict=True) if mine]
-    if not records:
+        batch = batch[batch.source == 0]
+    if not len(batch):
         return {}
     length = batch.length()
     advantage = batch.advantage
@@ -29,7 +27,7 @@ def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, 
         "reward/mean": float(batch.total_reward().mean()),
         "reward/std": float(batch.total_reward().std(unbiased=False)),
         "accuracy": float(batch.correct.mean()),
-        "format": sum(bool(r["formatted"]) for r in records) / max(1, len(records)),
+        "format": float(batch.formatted.double().mean()),
         "advantage/std": float(masked_mean((advantage - masked_mean(advantage, batch.mask)) ** 2, batch.mask).sqrt()),
         "signal/groups": float(signal[first].float().mean()),
         "length/mean": float(length.mean()),
@@ -37,8 +35,7 @@ def batch_metrics(batch: Batch, records: Sequence[dict[str, Any]]) -> dict[str, 
         "length/truncated": float(batch.truncated.mean()),
         "entropy": float(masked_mean(batch.sampled_entropy, batch.own())),
     }
-    if batch.components is not None:
-        out |= {f"component/{name}": float(x.mean()) for name, x in sorted(batch.components.items())}
+    out |= {f"component/{name}": float(x.mean()) for name, x in sorted(batch.components().items())}
     if batch.ref_logp is not None:
         out["kl/ref"] = float(masked_mean(kl_estimate(batch.old_logp, batch.ref_logp, "k3"), batch.mask))
         out["kl/ref_response"] = float((kl_estimate(batch.old_logp, batch.ref_logp, "k1") * batch.mask).sum(1).mean())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.items import Example
-from policyopt.models.load import encode_prompt
+from policyopt.models.text import Text
 
 
 class PromptStream:
@@ -19,8 +18,8 @@ class PromptStream:
     of more than ``longest`` tokens are refused, or skipped and counted; they are never cut.
     """
 
-    def __init__(self, examples: Sequence[Example], tokenizer: Any, *, seed: int, longest: int, skip: bool) -> None:
-        self.examples, self.tokenizer, self.seed, self.longest, self.skip = examples, tokenizer, seed, longest, skip
+    def __init__(self, examples: Sequence[Example], text: Text, *, seed: int, longest: int, skip: bool) -> None:
+        self.examples, self.text, self.seed, self.longest, self.skip = examples, text, seed, longest, skip
         self.cursor = 0
         self.skipped = 0
         self._order: tuple[int, np.ndarray] | None = None
@@ -80,7 +79,7 @@ class PromptStream:
 
         Raises :class:`~policyopt.errors.UserError` for one that is too long, unless such prompts are skipped.
         """
-        tokens = tuple(encode_prompt(self.tokenizer, example.prompt))
+        tokens = self.text.prompt(example.prompt)
         if len(tokens) > self.longest and not self.skip:
             raise UserError(
                 f"prompt {example.id} has {len(tokens)} tokens, and the model's context leaves {self.longest} beside "

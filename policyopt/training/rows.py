@@ -1,60 +1,161 @@
-"""Responses as the rows of a batch, and batches of unlike width as one."""
+"""Responses and their verdicts as the rows of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from policyopt.engine.sampler import stream_key, uniforms
+from policyopt import schema
+from policyopt.engine.streams import stream_key, uniforms
+from policyopt.errors import UserError, nearest
 from policyopt.groups import group_sum
 from policyopt.items import Verdict
-from policyopt.rows import COMPONENTS, Batch, columns_of, make_batch
+from policyopt.recipe import Recipe, parts_of
+from policyopt.rows import Batch, make_batch, pad
+from policyopt.schema import Column, Row, member
 from policyopt.sources.program import Response
-
-
-def pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, value: float = 0) -> Tensor:
-    """Lists of unlike length as one right-padded tensor [N, T] (T at least 1)."""
-    width = max(1, max(map(len, rows), default=1))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
 
 
 def to_batch(
     prompts: Sequence[Sequence[int]], responses: Sequence[Response], verdicts: Sequence[Verdict], group: Sequence[int], budget: int,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float32, needs: frozenset[str] = frozenset(),
 ) -> Batch:  # fmt: skip
-    """Responses as a batch; all sequences have one entry per row."""
-    others = any(not all(r.own) for r in responses)
-    guided = any(any(r.guided) for r in responses)
-    asked = [r.context or p for p, r in zip(prompts, responses, strict=True)]
-    names = sorted({name for v in verdicts for name in v.parts})
-    return make_batch(
-        **{COMPONENTS + x: torch.tensor([v.parts.get(x, 0.0) for v in verdicts], dtype=dtype) for x in names},
-        **({"present": pad([[1.0] * len(r.tokens) for r in responses], dtype)} if others else {}),
-        mask=pad([r.own or [1.0] * len(r.tokens) for r in responses], dtype),
-        **({"guided": pad([r.guided or [0.0] * len(r.tokens) for r in responses], dtype)} if guided else {}),
-        tokens=pad([r.tokens for r in responses], torch.long),
-        prompt=pad(asked, torch.long),
-        prompt_mask=pad([[1.0] * len(p) for p in asked], dtype),
-        group=torch.tensor(group, dtype=torch.long),
-        pass_rate=pass_rate(responses, verdicts, group, dtype),
-        truncated=torch.tensor([0.0 if r.finished else 1.0 for r in responses], dtype=dtype),
-        budget=torch.full((len(responses),), budget, dtype=torch.long),
-        version=torch.tensor([r.version for r in responses], dtype=torch.long),
-        reward=torch.tensor([v.score for v in verdicts], dtype=dtype),
-        correct=torch.tensor([float(v.correct) for v in verdicts], dtype=dtype),
-        formatted=torch.tensor([float(v.formatted) for v in verdicts], dtype=dtype),
-        source=torch.tensor([r.source for r in responses], dtype=torch.long),
-        new_from=torch.tensor([r.new_from for r in responses], dtype=torch.long),
-        thought=torch.tensor([r.thought for r in responses], dtype=torch.long),
-        cut=torch.tensor([r.cut for r in responses], dtype=torch.long),
-        temperature=heat(responses, dtype),
-        old_logp=pad([r.logp for r in responses], dtype),
-        sampled_entropy=pad([r.entropy for r in responses], dtype),
-        **tree_columns(responses, dtype),
-    )
+    """Responses as a batch; all sequences have one entry per row.
+
+    A column that no row fills is there only if a response or a verdict may fill it and it is among ``needs``. Raises
+    :class:`~policyopt.errors.UserError` where a response or a judge gives what is no column, or has another shape.
+    """
+    rows = [Row(*cells) for cells in zip(responses, verdicts, prompts, group, [budget] * len(responses), strict=True)]
+    _known(rows)
+    named = {name for row in rows for given in (row.response.columns, row.verdict.parts) for name in given}
+    found = {}
+    for column in schema.columns():
+        asked = column.name in needs and column.filled_by in ("program", "judge") and column.absent is not None
+        if column.read is None and not asked and column.name not in named:
+            continue
+        entries = [column.entry(row) for row in rows]
+        if asked or any(x is not None for x in entries):
+            found[column.name] = _tensor(column, entries, rows, dtype)
+    said = components(verdicts, needs, dtype)
+    return make_batch(**found, **said, pass_rate=pass_rate(responses, verdicts, group, dtype))
+
+
+def check_filled(recipe: Recipe, judge: str, provides: frozenset[str]) -> None:
+    """Refuse a recipe that needs a column which a judge has to fill and this one does not.
+
+    Raises :class:`~policyopt.errors.UserError` with the part, the column, and what would fill it.
+    """
+    given = recipe.provides.union(map(schema.canonical, provides))
+    for path, part in parts_of(recipe):
+        for column in map(schema.known, sorted(part.needs)):
+            if column.filled_by == "judge" and column.name not in given:
+                raise UserError(
+                    f"{path} ({type(part).__name__}) needs {column.name!r}, which the judge {judge!r} does not give: "
+                    f"{schema.advice(column)}"
+                )
+
+
+def _known(rows: Sequence[Row]) -> None:
+    """Refuse what a program gives for a column that is none, or that a program does not fill."""
+    for name in sorted({name for row in rows for name in row.response.columns}):
+        found = schema.find(name)
+        if found is None or found.read is not None or found.filled_by not in schema.OPEN:
+            takes = [c.name for c in schema.columns() if c.read is None and c.filled_by in schema.OPEN]
+            raise UserError(
+                f"the rollout program fills the column {name!r}, which is none that a program may fill; "
+                f"{nearest(name, takes)}; policyopt.column({name!r}, ...) declares one of your own"
+            )
+
+
+def _tensor(column: Column, entries: Sequence[Any], rows: Sequence[Row], dtype: torch.dtype) -> Tensor:
+    """One column from its entries: numbers, or lists that are padded; ``None`` is filled up as the column says."""
+    if column.read is None:
+        for x, row in zip(entries, rows, strict=True):
+            _fits(column, x, row)
+    kind = torch.long if column.dtype == "int" else dtype
+    if any(x is None for x in entries):
+        entries = [_absent(column, row) if x is None else x for x, row in zip(entries, rows, strict=True)]
+    lists = [x for x in entries if isinstance(x, list | tuple)]
+    if column.axes == "N" and not lists:
+        return torch.tensor(entries, dtype=kind)
+    longest = max(map(len, lists), default=1)
+    tokens = column.axes in ("N", "NT")  # one number stands for all tokens of the row
+    sizes = [len(row.response.tokens) if tokens else longest for row in rows]
+    whole = [x if isinstance(x, list | tuple) else [x] * size for x, size in zip(entries, sizes, strict=True)]
+    return pad(whole, kind, column.padding)
+
+
+def _absent(column: Column, row: Row) -> Any:
+    if isinstance(column.absent, str):
+        return schema.known(column.absent).entry(row)
+    if column.absent is None:
+        raise ValueError(f"a response fills the column {column.name!r} and another one does not")
+    return column.absent
+
+
+def _fits(column: Column, x: Any, row: Row) -> None:
+    """Refuse what a judge or a program gave in another shape than the column has."""
+    several, tokens = isinstance(x, list | tuple), len(row.response.tokens)
+    wrong = ""
+    if column.axes == "N" and several:
+        wrong = f"a list of {len(x)}, expected one number for the response"
+    elif column.axes == "NK" and x is not None and not several:
+        wrong = "one number, expected a list"
+    elif column.axes == "NT" and several and len(x) != tokens:
+        wrong = f"a list of {len(x)}, expected one number for each of {tokens} tokens"
+    if wrong:
+        raise UserError(f"the column {column.name!r} was given {wrong} ({column.shape})")
+
+
+def components(verdicts: Sequence[Verdict], needs: frozenset[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What each of several judges says, [N], by the name of its column: the parts of verdicts that are no columns of their
+    own, and those among ``needs``; 0 where a verdict has none."""
+    asked = {parts[1] for name in needs if (parts := schema.split(name)) and parts[0] == "component"}
+    names = sorted(asked.union(name for v in verdicts for name in v.parts if not _judged(name)))
+    for name in names:
+        if any(isinstance(v.parts.get(name), list | tuple) for v in verdicts):
+            raise UserError(
+                f"the judge gives a list as its part {name!r}, which is no column: declare it with "
+                f"policyopt.column({name!r}, axes='NK', ...)"
+            )
+    said = {x: [v.parts.get(x, 0.0) for v in verdicts] for x in names}
+    return {member("component", x): torch.tensor(numbers, dtype=dtype) for x, numbers in said.items()}
+
+
+def _judged(name: str) -> bool:
+    """Whether a part of a verdict is a column of its own."""
+    found = schema.find(name)
+    return found is not None and found.read is None and found.filled_by in schema.OPEN
+
+
+def with_steps(
+    batch: Batch, responses: Sequence[Response], verdicts: Sequence[Verdict], lines: Sequence[Sequence[int]]
+) -> Batch:
+    """The batch with ``step_end``: where nobody has said where steps end, the index of the last token of each line.
+
+    A response whose steps nobody has rewarded beside others has none. Raises
+    :class:`~policyopt.errors.UserError` where rewards and ends of a response differ in number.
+    """
+    rewards, ends = ([_given(name, r, v) for r, v in zip(responses, verdicts)] for name in ("step_reward", "step_end"))
+    if batch.step_end is None:
+        ends = [line if batch.step_reward is None or given else [] for line, given in zip(lines, rewards, strict=True)]
+        batch = batch.replace(step_end=pad(ends, torch.long, -1))
+    for given, found in zip(rewards, ends, strict=True):
+        if batch.step_reward is not None and len(given) != len(found):
+            raise UserError(
+                f"{len(given)} steps of a response are rewarded, and it has {len(found)}: give one 'step_reward' for each "
+                "line, or 'step_end' too, the index of each step's last token"
+            )
+    return batch
+
+
+def _given(name: str, response: Response, verdict: Verdict) -> Sequence[float]:
+    found: Sequence[float] | None = response.columns.get(name) or verdict.parts.get(name)  # type: ignore[assignment]
+    return found or ()
 
 
 def pass_rate(
@@ -67,27 +168,6 @@ def pass_rate(
     return group_sum(mine * right, prompt) / group_sum(mine, prompt).clamp(min=1)
 
 
-def tree_columns(responses: Sequence[Response], dtype: torch.dtype) -> dict[str, Tensor]:
-    """``node``, ``node_end`` and ``node_value`` of responses that form trees; nothing where they do not."""
-    if not any(r.nodes for r in responses):
-        return {}
-    found = {
-        "node": pad([r.nodes for r in responses], torch.long),
-        "node_end": pad([r.ends for r in responses], torch.long),
-    }
-    if any(r.values for r in responses):
-        found["node_value"] = pad([r.values for r in responses], dtype)
-    return found
-
-
-def heat(responses: Sequence[Response], dtype: torch.dtype) -> Tensor:
-    """The temperatures of responses, [N], or [N, T] where they change from token to token (1 on padding)."""
-    if not any(r.heat for r in responses):
-        return torch.tensor([r.temperature for r in responses], dtype=dtype)
-    found = pad([r.heat or [r.temperature] * len(r.tokens) for r in responses], dtype)
-    return torch.where(found == 0, 1.0, found)
-
-
 def noise(keys: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
     """Random numbers in [0, 1) of the shape of ``like`` [N, T], each from the key of its row and its position alone (and
     from another stream than the tokens)."""
@@ -98,38 +178,7 @@ def noise(keys: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
 def with_baseline(batch: Batch, roles: Sequence[str]) -> Batch:
     """The batch with ``baseline_reward``: the mean reward of each prompt's rows in the role "baseline", or of all its
     rows where the program drew none in that role."""
-    own = torch.tensor([float(role == "baseline") for role in roles], dtype=batch.reward.dtype)
+    own = torch.tensor([float(role == "baseline") for role in roles]).to(batch.reward)
     counts = own if bool(own.any()) else torch.ones_like(own)
     mean = group_sum(counts * batch.reward, batch.group) / group_sum(counts, batch.group).clamp(min=1)
     return batch.replace(baseline_reward=mean)
-
-
-PADDING = {"step_end": -1}
-"""What stands where a row has no entry, in the columns in which it is not 0."""
-
-
-def join(pieces: Sequence[Batch]) -> Batch:
-    """Batches of unlike width as one. What a judge said in some of them alone is 0 in the others."""
-    if len(pieces) == 1:
-        return pieces[0]
-    columns = [columns_of(p) for p in pieces]
-    if any("present" in c for c in columns):
-        columns = [{"present": c["mask"], **c} for c in columns]
-    if any("guided" in c for c in columns):
-        columns = [{"guided": torch.zeros_like(c["mask"]), **c} for c in columns]
-    said = {name for c in columns for name in c if name.startswith(COMPONENTS)}
-    columns = [{**{name: torch.zeros_like(c["reward"]) for name in said}, **c} for c in columns]
-    width = {name: max(c[name].shape[1] for c in columns) for name in columns[0] if columns[0][name].dim() == 2}
-    return make_batch(
-        **{
-            name: torch.cat(
-                [
-                    nn.functional.pad(c[name], (0, width[name] - c[name].shape[1]), value=PADDING.get(name, 0))
-                    for c in columns
-                ]
-            )
-            if name in width
-            else torch.cat([c[name] for c in columns])
-            for name in columns[0]
-        }
-    )

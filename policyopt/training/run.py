@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +18,14 @@ from pydantic import ValidationError
 from rich.console import Console as RichConsole
 
 from policyopt import __version__
-from policyopt.data import builtin_tasks, load_task
-from policyopt.engine.local import LocalEngine
-from policyopt.engine.sampler import LocalSampler
+from policyopt.data import load_task
+from policyopt.engine import make_sampler
+from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.lens.report import write_report
-from policyopt.models.embedded import build_embedded
-from policyopt.models.load import DTypeName, Policy, load_policy
-from policyopt.models.warmstart import WARM_START, WarmStart
+from policyopt.models.load import DTypeName, Policy
 from policyopt.recipe import Recipe
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
@@ -37,9 +34,8 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
-
-Progress = Callable[[str, float, float], None]
-"""Called with a label, how much is done, and out of how much."""
+from policyopt.training.rows import check_filled
+from policyopt.training.setup import load_model, room, set_up
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Result:
     summary: dict[str, Any]
     """What ``summary.json`` holds: accuracy, length, format and pass@k before and after, steps, seconds."""
     policy: Policy
-    """The trained policy."""
+    """The trained policy (``None`` where the engine's models are in other processes: load ``out / "model"``)."""
 
 
 def train(recipe: Recipe, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
@@ -84,33 +80,20 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             Console(header, config.steps, quiet=quiet) as console,
             JudgePool(task.judge, timeout=timeout, memory_mb=memory) as judge,
         ):
-            policy = load_model(
-                config.model,
-                task,
-                console.task,
-                dtype=config.dtype,
-                device=config.device,
-                lora=config.adapters if config.lora else None,
-            )
-            teacher = load_teacher(config, task, console.task) if "teacher" in config.recipe.roles else None
-            budget, longest = room(policy, config.max_tokens, task)
+            engine = set_up(config, task, console.task)
+            budget, longest = room(engine.context, config.max_tokens, task)
             stream = PromptStream(
-                task.train, policy.tokenizer, seed=config.seed, longest=longest, skip=config.long_prompts == "skip"
+                task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip"
             )
             if too_long := stream.check():
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
             if config.recipe.rollout.solutions and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
-            optim = config.optim
-            engine = LocalEngine(
-                policy, config.recipe, teacher=teacher, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
-                eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm,
-                micro_batch=config.micro_batch,
-            )  # fmt: skip
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
-            evaluator = Evaluator(policy, engine.sampler, judge, task.heldout, budget, longest, config.seed)
+            evaluator = Evaluator(engine.text, engine.sampler, judge, task.heldout, budget, longest, config.seed)
             evaluator.check()
             judge.ready()
+            check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
                 write_config(out, config, new=True)
@@ -126,12 +109,12 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 after = trainer.evaluate("after").summary
             summary = summarise(config, trainer, task, stopped, after)
             with disk_errors(out):
-                policy.save(out / "model")
+                engine.save(out / "model")
                 scratch = out / "tmp-summary.json"
                 scratch.write_text(json.dumps(summary, indent=1))
                 scratch.replace(out / "summary.json")
                 write_report(out)
-    return Result(out, summary, policy)
+    return Result(out, summary, engine.policy)
 
 
 def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, after: dict[str, Any]) -> dict[str, Any]:
@@ -153,53 +136,6 @@ def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, a
         "version": __version__,
         "torch": torch.__version__,
     }
-
-
-def load_model(
-    model: str,
-    task: Task,
-    progress: Progress | None = None,
-    settings: WarmStart | None = None,
-    **options: Any,
-) -> Policy:
-    """A policy from ``embedded`` (built and warm-started for the task at first use), a folder, or a hub id."""
-    if model == "embedded":
-        tell = (
-            None
-            if progress is None
-            else lambda step, total, loss: progress("warm start (once, then cached)", step, total)
-        )
-        # The same model for every seed of a run: what a seed changes is the training that follows.
-        start = load_task(task.name, heldout=1) if task.name in builtin_tasks() else task
-        model = str(build_embedded(start, settings=settings, progress=tell))
-    return load_policy(model, **options)
-
-
-def load_teacher(config: TrainConfig, task: Task, progress: Progress) -> Policy:
-    """The model in the role of the teacher; beside the embedded model, one that always works its answers out.
-
-    Raises :class:`~policyopt.errors.UserError` where none is named and the policy is a model of the user's.
-    """
-    if config.teacher is None and config.model != "embedded":
-        raise UserError(
-            f"{config.recipe.name} reads a teacher: name its model with --teacher, a folder or hub id of a model with the "
-            f"same vocabulary as {config.model}"
-        )
-    settings = dataclasses.replace(WARM_START, **{**task.warm_start, "terse": 0.0})
-    return load_model(config.teacher or "embedded", task, progress, settings, dtype=config.dtype, device=config.device)
-
-
-def room(policy: Policy, max_tokens: int | None, task: Task) -> tuple[int, int]:
-    """How many tokens a response may have, and how many the model's context then leaves for a prompt."""
-    budget = max_tokens or task.max_tokens
-    longest = policy.context - budget
-    if longest < 1:
-        asked = f"--max-tokens {budget}" if max_tokens else f"the budget of {budget} tokens that {task.name} suggests"
-        raise UserError(
-            f"{asked} leaves no room for a prompt in the model's context of {policy.context} tokens: "
-            "set a lower --max-tokens"
-        )
-    return budget, longest
 
 
 # The run's folder ----------------------------------------------------------------------------------------------------
@@ -304,13 +240,10 @@ def write_config(out: Path, config: TrainConfig, *, new: bool) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def need_space(out: Path, engine: LocalEngine, keep: int) -> None:
+def need_space(out: Path, engine: Engine, keep: int) -> None:
     """Refuse to start where the checkpoints and the final model would not fit on the disk."""
-    parameters = sum(
-        p.numel() * p.element_size() for o in engine.optimizers.values() for p in o.param_groups[0]["params"]
-    )
-    model = sum(p.numel() * p.element_size() for p in engine.policy.model.parameters())
-    needed = 3 * parameters * (keep + 1) + model + (32 << 20)
+    size = engine.size()
+    needed = size.checkpoint * (keep + 1) + size.model + (32 << 20)
     place = out.absolute()
     while not place.exists():
         place = place.parent
@@ -338,8 +271,8 @@ def evaluate_model(
     questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
     with _progress(model, questions) as console, JudgePool(questions.judge) as pool:
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
-        budget, longest = room(policy, max_tokens, questions)
-        evaluator = Evaluator(policy, LocalSampler.of(policy), pool, questions.heldout, budget, longest, seed)
+        budget, longest = room(policy.context, max_tokens, questions)
+        evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
 
@@ -360,16 +293,16 @@ def sample_model(
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with _progress(model, source) as console, JudgePool(source.judge) as pool:
         policy = load_model(model, source, console.task, dtype=dtype, device=device)
-        budget, longest = room(policy, max_tokens, source)
-        stream = PromptStream(examples, policy.tokenizer, seed=0, longest=longest, skip=False)
-        sampler = LocalSampler.of(policy)
+        budget, longest = room(policy.context, max_tokens, source)
+        stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
+        sampler = make_sampler(policy)
         drawn = sampler.run(
             [
                 sampler.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
                 for i, e in enumerate(examples)
             ]
         )
-        texts = [policy.decode([r.tokens for r in responses]) for responses in drawn]
+        texts = [policy.text.decode_all([r.tokens for r in responses]) for responses in drawn]
         verdicts: list[Verdict | None] = [None] * n
         if prompt is None:
             verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from policyopt import registry
+from policyopt import registry, schema
 from policyopt.errors import UserError, explain
 from policyopt.lens.check import check
 from policyopt.lens.check.parts import ALONE, faults
@@ -135,7 +135,7 @@ def _called(method: Method) -> Recipe | Report:
 
 @contextlib.contextmanager
 def loaded(path: Path) -> Iterator[tuple[ModuleType, list[Method]]]:
-    """The module of a file and the methods that it registered, which are forgotten afterwards."""
+    """The module of a file and the methods that it registered, which are forgotten afterwards, as are its columns."""
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     name = f"own.{path.stem}"  # the family of a method is the package that it lies in
@@ -147,6 +147,8 @@ def loaded(path: Path) -> Iterator[tuple[ModuleType, list[Method]]]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and pydantic look types up
     sys.path.insert(0, str(path.resolve().parent))
+    columns = contextlib.ExitStack()
+    columns.enter_context(schema.forgotten())
     try:
         try:
             with contextlib.redirect_stdout(sys.stderr):
@@ -157,6 +159,7 @@ def loaded(path: Path) -> Iterator[tuple[ModuleType, list[Method]]]:
             ) from error
         yield module, [m for key, m in registry._METHODS.items() if key not in before]
     finally:
+        columns.close()
         sys.path.remove(str(path.resolve().parent))
         sys.modules.pop(name, None)
         registry._METHODS.clear()

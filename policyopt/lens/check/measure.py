@@ -22,10 +22,12 @@ def batch_for(recipe: Recipe, seed: int, **shape: Any) -> Batch:
     It has three groups of the size that the recipe draws, 4 to 8, the last of them one smaller.
     """
     size = group_size(recipe)
-    batch = random_batch(seed, **{"groups": (size, size, size - 1), **shape}, live=recipe.live, scored=recipe.scored)
+    shape = {"groups": (size, size, size - 1), **shape}
+    batch = random_batch(seed, **shape, live=recipe.live, scored=recipe.scored, needs=recipe.needs)
     if recipe.memory is not None:
         new = torch.full((len(batch.mask), recipe.memory.width), torch.nan, dtype=torch.float64)
-        earlier = random_batch(seed + 1000, groups=(4,) * (int(batch.group.max()) + 1), scored=recipe.scored)
+        groups = (4,) * (int(batch.group.max()) + 1)
+        earlier = random_batch(seed + 1000, groups=groups, scored=recipe.scored, needs=recipe.needs)
         earlier = earlier.replace(history=new[:1].expand(len(earlier.mask), -1))
         with torch.no_grad():
             past = recipe.memory(credit(recipe, shaped(recipe, declared(earlier, recipe.needs | {"history"}))))

@@ -11,10 +11,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from policyopt import schema
 from policyopt.errors import explain
 from policyopt.lens.check.derivative import TOLERANCE, derivative_error
 from policyopt.lens.check.sound import EXACT, POISONS, pieces
-from policyopt.lens.random_batch import ON_DEMAND, VOCABULARY, declared, poisoned, random_batch
+from policyopt.lens.random_batch import VOCABULARY, declared, poisoned, random_batch
 from policyopt.part import (
     Advantage,
     Aggregate,
@@ -50,7 +51,9 @@ def faults(part: Part) -> list[str]:
     name = type(part).__name__
     if "__dataclass_fields__" not in type(part).__dict__:
         return [f"{name} is not a frozen part, so its fields are not its own: put @part above the class"]
-    found: Iterator[str] = iter(())
+    found = _misnamed(part)
+    if wrong := [f"{name} {said}" for said in found]:
+        return wrong
     if isinstance(part, ON_BATCHES):
         found = _on_batches(part)
     elif isinstance(part, Statistic):
@@ -58,6 +61,12 @@ def faults(part: Part) -> list[str]:
     elif isinstance(part, Reference):
         found = _reference(part)
     return [f"{name} {said}" for said in found]
+
+
+def _misnamed(part: Part) -> Iterator[str]:
+    """Needs and promises that are no columns."""
+    for verb, names in (("needs", part.needs), ("provides", part.provides)):
+        yield from (f"{verb} {name!r}: {schema.unknown(name)}" for name in sorted(names) if schema.find(name) is None)
 
 
 def remarks(part: Part) -> list[str]:
@@ -71,7 +80,7 @@ def remarks(part: Part) -> list[str]:
 
 def sample(part: Part, seed: int = 0, **shape: Any) -> Batch:
     """A random batch with credit, and with the columns and statistics that the part asks for and no others."""
-    batch = random_batch(seed, **shape, live=part.live, scored=part.scored)
+    batch = random_batch(seed, **shape, live=part.live, scored=part.scored, needs=part.needs)
     g = torch.Generator().manual_seed(seed + 1)
     credit = {x: torch.randn(batch.mask.shape, generator=g, dtype=torch.float64) for x in ("advantage", "returns")}
     batch = batch.replace(**{x: y * batch.mask for x, y in credit.items()})
@@ -88,7 +97,8 @@ def outputs(part: Any, batch: Batch) -> Outputs:
         after = part(batch)
         if not isinstance(after, Batch):
             raise TypeError(f"a shape returns the batch, not {type(after).__name__}")
-        return {x: getattr(after, x) for x in ("reward", "token_reward") if getattr(after, x) is not None}
+        names = ("reward", "token_reward", *sorted(part.provides))
+        return {x: getattr(after, x) for x in names if getattr(after, x) is not None}
     if isinstance(part, Surrogate | Weight):
         ratio = TokenRatio() if "token" in part.levels else SequenceRatio()
         log_ratio = ratio(batch)
@@ -135,13 +145,13 @@ def _on_batches(part: Part) -> Iterator[str]:
 
 def _unasked(part: Part) -> str:
     """The one column without which the part does not run and for which it does not ask."""
-    for need in sorted(ON_DEMAND.keys() - _asked(part)):
+    for need in sorted({c.name for c in schema.columns() if c.on_demand} - _asked(part)):
         full = declared(sample_all(part), _asked(part) | {need})
         try:
             outputs(part, full)
         except Exception:
             continue
-        columns = " and ".join(f"batch.{c}" for c in ON_DEMAND[need])
+        columns = " and ".join(f"batch.{c}" for c in schema.on_demand(need))
         needs = ", ".join(map(repr, sorted(part.needs | {need})))
         return f"reads {columns}, which is None unless asked for: needs = frozenset({{{needs}}})"
     return ""
@@ -149,7 +159,8 @@ def _unasked(part: Part) -> str:
 
 def sample_all(part: Part) -> Batch:
     """As :func:`sample`, with every column."""
-    full, mine = random_batch(0, gaps=True, live=part.live, scored=part.scored), sample(part, gaps=True)
+    mine = sample(part, gaps=True)
+    full = random_batch(0, gaps=True, live=part.live, scored=part.scored, needs=part.needs)
     return full.replace(advantage=mine.advantage, returns=mine.returns)
 
 
@@ -172,6 +183,11 @@ def _misshapen(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
         expected: list[tuple[str, tuple[int, ...]]] = [tokens]
         if isinstance(part, Filter) or name == "reward":
             expected = [rows]
+        elif isinstance(part, Shape) and name != "token_reward":
+            column = schema.known(name)
+            expected = [(column.shape, {"N": (n,), "NT": (n, t)}.get(column.axes, (n, *x.shape[1:])))]
+            if column.dtype == "int":
+                continue
         elif isinstance(part, Memory):
             expected = [("[N, width]", (n, part.width))]
         elif isinstance(part, Regularizer | Critic) and name == "result":
@@ -206,9 +222,9 @@ def _visible(part: Part, batch: Batch, found: Outputs) -> Outputs:
 
 
 def _impure(part: Part, batch: Batch, before: Batch, found: Outputs) -> Iterator[str]:
-    old, new = before.to_dict(), batch.to_dict()
+    old, new = before.columns(), batch.columns()
     for name, x in old.items():
-        if isinstance(x, Tensor) and not torch.equal(x.nan_to_num(), new[name].nan_to_num()):
+        if not torch.equal(x.nan_to_num(), new[name].nan_to_num()):
             yield f"changes batch.{name} in place: work on a new tensor"
             return
     again = outputs(part, batch)

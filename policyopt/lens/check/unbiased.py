@@ -39,7 +39,8 @@ class TinyPolicy:
         self.theta = table().requires_grad_()
         old = self.theta.detach() + drift * table()
         self.tables = {"policy": self.theta, **dict.fromkeys(("old", "rollout", "proximal"), old)}
-        self.tables |= {role: table() for role in ("reference", "previous", "teacher")}
+        named = sorted(recipe.roles - {"reference", "previous", "teacher"})
+        self.tables |= {role: table() for role in ("reference", "previous", "teacher", *named)}
         self.advantage = torch.randn(len(RESPONSES), generator=g, dtype=torch.float64)
         self.advantage = sign * (self.advantage - self.advantage.mean())  # both signs occur
         self.mask = torch.tensor([[1.0, float(len(y) > 1)] for y in RESPONSES], dtype=torch.float64)
@@ -80,7 +81,7 @@ class TinyPolicy:
         chance = (p[left] * p[right] * twice[:, None]).repeat_interleave(2, 0)
         rows = torch.tensor(pairs).flatten()
         batch = batch[rows].replace(share=self.share[rows] * chance, group=torch.arange(len(rows)) // 2)
-        pieces = [batch] if self.recipe.unit == "group" else batch.split(2)
+        pieces = [batch] if self.recipe.unit == "group" else [batch[r] for r in torch.arange(len(batch)).split(2)]
         return self._gradient(torch.stack([objective(self.recipe, piece) for piece in pieces]).sum())
 
     def wanted(self, sampling: Sampling) -> Tensor:

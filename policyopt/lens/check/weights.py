@@ -21,7 +21,7 @@ from policyopt.lens.check.measure import (
 from policyopt.lens.check.report import Finding, not_applicable
 from policyopt.objective import credit, shaped
 from policyopt.recipe import Recipe
-from policyopt.rows import TOKEN_COLUMNS, Batch
+from policyopt.rows import Batch
 
 LENGTHS = (8, 16, 32, 64)
 EXACT = 1e-6
@@ -56,11 +56,9 @@ def alike(batch: Batch, period: int) -> Batch:
     def tile(x: Tensor) -> Tensor:
         return torch.where(batch.mask.view(*batch.mask.shape, *[1] * (x.dim() - 2)) > 0, x[:1, index], 0.0)
 
-    columns = {name: getattr(batch, name) for name in TOKEN_COLUMNS}
-    stats = {} if batch.statistics is None else {key: tile(x) for key, x in batch.statistics.items()}
-    tiled = {name: tile(x) for name, x in columns.items() if x is not None}
+    tiled = {name: tile(x) for name, x in batch.clean_columns().items()}
     rows = {name: getattr(batch, name)[:1].expand(len(batch.mask)).clone() for name in ("temperature", "budget")}
-    return batch.replace(**tiled, **rows).with_statistics(stats)
+    return batch.replace(**tiled, **rows)
 
 
 def length_bias(recipe: Recipe) -> list[Finding]:

@@ -141,6 +141,8 @@ class Beam(Rollout):
     temperature 1. Our reading: a line is valued with its line break.
     """
 
+    asks: ClassVar[frozenset[str]] = frozenset({"stop sequences"})
+
     size: Count = 1
     """Responses that are returned, fewer where the search ends with fewer."""
     width: Count = 3

@@ -143,7 +143,7 @@ class Restructured(Group):
         if self.medium < self.hard:
             raise ValueError(f"medium is {self.medium}, below hard, which is {self.hard}: it is the larger share")
 
-    def label(self, accuracy: float) -> Label:
+    def difficulty(self, accuracy: float) -> Label:
         """How hard a question is."""
         if accuracy <= self.hard:
             return "hard"
@@ -156,7 +156,7 @@ class Restructured(Group):
     async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
         group = await super().draw(prompt, sampler)
         right = [verdict.correct for verdict in await prompt.score(group)]
-        label = self.label(sum(right) / len(right))
+        label = self.difficulty(sum(right) / len(right))
         kind = self.kind(label)
         text = None if kind is None else await self.rewriter(prompt, sampler, kind)
         context = None if text is None else prompt.asked(text)

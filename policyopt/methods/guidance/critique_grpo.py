@@ -8,7 +8,7 @@ import pkgutil
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -175,6 +175,8 @@ class Refined(Group):
     Source: Critique-GRPO, arXiv:2506.03106, and the authors' code (zhangxy-2019/critique-GRPO). Our reading: the words
     around the critique are ours, and right is what the judge calls so (there: a score of 1).
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
     critique: Critique = VerdictInWords()
     """Who criticises."""

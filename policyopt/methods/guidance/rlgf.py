@@ -75,6 +75,8 @@ class WithGuide(Group):
     arXiv:2306.11816, and the authors' code (Cornell-RL/tril).
     """
 
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
+
     algorithm: Literal["ppo++", "aggrevated", "lols", "d2lols"] = "ppo++"
     """Who begins."""
     share: Fraction = 0.6

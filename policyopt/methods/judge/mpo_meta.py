@@ -11,7 +11,7 @@ from policyopt.control.logged import LOGGED
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Controller, Count, Fraction, Part, Shape, part
 from policyopt.parts import TruncatedReward
-from policyopt.parts.shape.components import OWN, own
+from policyopt.parts.shape.components import own, silent
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -49,7 +49,7 @@ class Rubric(Shape):
         return own(c.name for c in self.items)
 
     def __call__(self, batch: Batch) -> Batch:
-        if batch.components is None and not {c.name for c in self.items} <= OWN:
+        if silent(batch, {c.name for c in self.items}):
             return batch
         points = [(c.scale * batch.component(c.name).clamp(0, 1)).round() for c in self.items]
         return batch.replace(reward=rubric_sum(torch.stack(points, -1)))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field
@@ -76,33 +74,6 @@ class Shown:
 
     rewards: list[float]
     solved: Solved | None
-
-
-@dataclass
-class Meeting:
-    """Where the programs of a batch wait for each other."""
-
-    members: int = 0
-    shown: dict[tuple[int, ...], Shown] = field(default_factory=dict)
-    done: asyncio.Future[Mapping[tuple[int, ...], Shown]] | None = None
-
-    async def exchange(self, key: tuple[int, ...], shown: Shown) -> Mapping[tuple[int, ...], Shown]:
-        """What all members have shown, by the keys of their prompts, once the last of them has."""
-        if self.done is None:
-            self.done = asyncio.get_running_loop().create_future()
-        done, self.shown[key] = self.done, shown
-        if len(self.shown) == self.members:
-            done.set_result(dict(sorted(self.shown.items())))
-            self.shown, self.done = {}, None
-        return await asyncio.shield(done)
-
-
-_MEETINGS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, Meeting]] = WeakKeyDictionary()
-
-
-def meeting(key: object) -> Meeting:
-    """The meeting of this name in the event loop that is running."""
-    return _MEETINGS.setdefault(asyncio.get_running_loop(), {}).setdefault(key, Meeting())
 
 
 @cache
@@ -174,34 +145,39 @@ class Allocated(Rollout):
         return [n - len(r) for n, r in zip(count, rewards, strict=True)]
 
     async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        together = meeting((self, prompt.key[:-1]))
-        together.members += 1
         rows: list[Response] = []
         rewards: list[float] = []
         context, extra = prompt.tokens, self.base
-        for phase in range(self.phases):
-            if extra:
-                fresh = await sampler.generate(
-                    context, n=extra, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, phase)
-                )
-                for response in fresh:
-                    response.context = context if context != prompt.tokens else ()
-                    response.source = int(context != prompt.tokens)
-                rows += fresh
-                rewards += [v.score for v in await prompt.score(fresh)]
-            right = [r for r, reward in zip(rows, rewards, strict=True) if reward > self.success]
-            example = Solved(prompt.tokens, tuple(right[0].tokens)) if right else None
-            everyone = await together.exchange(prompt.key, Shown(rewards, example))
-            if phase + 1 < self.phases:
-                every = [shown.rewards for shown in everyone.values()]
-                left = self.size * len(every) - sum(map(len, every))
-                counts = self.share(every, left // (self.phases - 1 - phase))
-                extra = counts[list(everyone).index(prompt.key)]
-                context = prompt.tokens if right else self.seeded(prompt, everyone, sampler)
-        together.members -= 1
+        async with prompt.round as together:
+            for phase in range(self.phases):
+                if extra:
+                    fresh = await self.respond(prompt, context, extra, phase, sampler)
+                    rows += fresh
+                    rewards += [v.score for v in await prompt.score(fresh)]
+                right = [r for r, reward in zip(rows, rewards, strict=True) if reward > self.success]
+                example = Solved(prompt.tokens, tuple(right[0].tokens)) if right else None
+                everyone = await together.meet(prompt.key, Shown(rewards, example))
+                if phase + 1 < self.phases:
+                    every = [shown.rewards for shown in everyone.values()]
+                    left = self.size * len(every) - sum(map(len, every))
+                    counts = self.share(every, left // (self.phases - 1 - phase))
+                    extra = counts[list(everyone).index(prompt.key)]
+                    context = prompt.tokens if right else self.seeded(prompt, everyone, sampler)
         if prompt.key == next(iter(everyone)):  # one of the batch, for all
             self.remember(prompt.notes, everyone)
         return rows
+
+    async def respond(
+        self, prompt: Prompt, context: tuple[int, ...], n: int, phase: int, sampler: Sampler
+    ) -> list[Response]:
+        """The responses of a phase, in the context that the prompt is asked in."""
+        fresh = await sampler.generate(
+            context, n=n, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, phase)
+        )
+        for response in fresh:
+            response.context = context if context != prompt.tokens else ()
+            response.source = int(context != prompt.tokens)
+        return fresh
 
     def remember(self, notes: dict[str, Any], everyone: Mapping[tuple[int, ...], Shown]) -> None:
         """Add what a batch has solved to the corpus."""

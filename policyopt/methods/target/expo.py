@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 from policyopt.control import Schedule
 from policyopt.data.words import EXPLAIN, explanation
@@ -25,6 +26,8 @@ class SelfExplained(Group):
     or to none, is cut before it and ends with the true one. A prompt without a reference answer, or too long for the
     request, has none. The log counts them, and those that were right as they stood. Source: ExPO, arXiv:2507.02834.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
     explanations: Count = 1
     """For each prompt."""

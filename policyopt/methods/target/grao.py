@@ -107,6 +107,8 @@ class Alignment(Surrogate):
 class WithReference(Group):
     """A group, and the worked solution (``source`` 1), which is judged as the responses are."""
 
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
+
     solutions: ClassVar[bool] = True
 
     async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:

@@ -17,7 +17,6 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
 from policyopt.sources.draw import Branching, Fork, Growth, Tree
-from policyopt.sources.draw.embed import vocabulary_size
 from policyopt.sources.program import Response, Sampler
 
 
@@ -67,6 +66,8 @@ class EntropyJump(Branching):
     result of a tool. Our reading: without tools a step is ``segment`` tokens.
     """
 
+    asks: ClassVar[frozenset[str]] = frozenset({"sampling entropy"})
+
     initial: Count = 8
     """N: paths from the prompt."""
     alpha: Fraction = 0.5
@@ -83,7 +84,7 @@ class EntropyJump(Branching):
     returns: ClassVar[bool] = False
 
     def mark(self, piece: Response, sampler: Sampler) -> list[float]:
-        return [h / math.log(vocabulary_size(sampler)) for h in piece.entropy]
+        return [h / math.log(sampler.vocab) for h in piece.entropy]
 
     def __call__(self, tree: Growth, size: int) -> list[Fork]:
         if tree.rounds == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -90,6 +90,8 @@ class SemanticBranching(Branching):
     them. Source: ROSE, arXiv:2601.05053, and the authors' code (ZiqiZhao1/ROSE-rl). With cosines that are mostly
     positive SE is largest where the policy is nearly sure; ``min_entropy`` is our guard against that.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"top alternatives", "sampling entropy"})
 
     explore: Fraction = 0.5
     """Probability of a response from scratch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from policyopt.part import Count, Reference, part
 @part
 class Frozen(Reference):
     """The policy of the start, for ever."""
+
+    moves: ClassVar[bool] = False
 
     def __call__(self, step: int) -> float:
         return 0.0

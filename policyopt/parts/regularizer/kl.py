@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from policyopt.groups import group_sum
-from policyopt.part import NonNegative, Regularizer, Unit, part
+from policyopt.part import NonNegative, Regularizer, RoleName, Unit, part
 from policyopt.rows import Batch, masked
+from policyopt.schema import member
 
 Estimator = Literal["k1", "k2", "k3"]
 
@@ -29,11 +29,8 @@ def kl_estimate(logp: Tensor, ref_logp: Tensor, kind: Estimator) -> Tensor:
     return k1**2 / 2 if kind == "k2" else (-k1).exp() - 1 + k1
 
 
-Target = Literal["reference", "teacher", "previous"]
-
-
-TARGET_COLUMN: Mapping[Target, str] = {"reference": "ref_logp", "teacher": "teacher_logp", "previous": "prev_logp"}
-"""The column with the log-probabilities of each model that a divergence can run to."""
+Target = RoleName
+"""The role that a divergence runs to: "reference", "teacher", "previous", or one that ``--role`` names."""
 
 
 @part
@@ -49,14 +46,14 @@ class KL(Regularizer):
     estimator: Estimator = "k3"
     """Which estimate of the KL; see :func:`kl_estimate`."""
     target: Target = "reference"
-    """The model that the policy is held to."""
+    """The model that the policy is held to: "reference", "teacher", "previous", or a name given by ``--role``."""
     rows: Literal["all", "wrong", "unsolved"] = "all"
     """All rows, those answered wrong, or those of prompts to which no row of the mini-batch is right."""
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The target's log-probabilities, and correctness where it picks rows."""
-        return frozenset({TARGET_COLUMN[self.target], *(() if self.rows == "all" else ("correct",))})
+        return frozenset({member("logp_of", self.target), *(() if self.rows == "all" else ("correct",))})
 
     @property
     def unit(self) -> Unit:  # type: ignore[override]
@@ -64,7 +61,7 @@ class KL(Regularizer):
         return "group" if self.rows == "unsolved" else "token"
 
     def __call__(self, batch: Batch) -> Tensor:
-        estimate = kl_estimate(batch.logp, getattr(batch, TARGET_COLUMN[self.target]), self.estimator)
+        estimate = kl_estimate(batch.logp, batch.logp_of(self.target), self.estimator)
         k = self.picked(batch)[:, None]
         return self.coef * k * masked(estimate, k)
 

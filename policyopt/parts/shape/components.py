@@ -16,6 +16,12 @@ def own(names: Iterable[str]) -> frozenset[str]:
     return OWN & set(names)
 
 
+def silent(batch: Batch, names: Iterable[str]) -> bool:
+    """Whether the judge gives no components at all, though some of these names are none that every judge has."""
+    asked = set(names) - OWN
+    return bool(asked) and not batch.members("component") and not asked & batch.components().keys()
+
+
 @part
 class WeightedSum(Shape):
     r"""A weighted sum of components in the place of the score, :math:`R = \sum_k w_k c_k`.
@@ -33,6 +39,6 @@ class WeightedSum(Shape):
         return own(name for name, _ in self.weights)
 
     def __call__(self, batch: Batch) -> Batch:
-        if batch.components is None and not {name for name, _ in self.weights} <= OWN:
+        if silent(batch, {name for name, _ in self.weights}):
             return batch
         return batch.replace(reward=sum((w * batch.component(name) for name, w in self.weights), 0 * batch.reward))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from policyopt.part import NonNegative, Shape, part
-from policyopt.parts.regularizer.kl import TARGET_COLUMN, Estimator, Target, kl_estimate
+from policyopt.parts.regularizer.kl import Estimator, Target, kl_estimate
 from policyopt.rows import Batch, masked
+from policyopt.schema import member
 
 
 @part
@@ -25,9 +26,9 @@ class KLPenalty(Shape):
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The target's log-probabilities."""
-        return frozenset({TARGET_COLUMN[self.target]})
+        return frozenset({member("logp_of", self.target)})
 
     def __call__(self, batch: Batch) -> Batch:
-        estimate = kl_estimate(batch.old_logp, getattr(batch, TARGET_COLUMN[self.target]), self.estimator)
+        estimate = kl_estimate(batch.old_logp, batch.logp_of(self.target), self.estimator)
         penalty = -self.coef * masked(estimate, batch.mask)
         return batch.replace(token_reward=penalty if batch.token_reward is None else batch.token_reward + penalty)

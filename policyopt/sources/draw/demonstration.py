@@ -18,6 +18,8 @@ class Demonstrated(Group):
     the policy as it is, which did not write it.
     """
 
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
+
     solutions: ClassVar[bool] = True
 
     share: Fraction = 1.0

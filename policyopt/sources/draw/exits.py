@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from policyopt.errors import UserError
 from policyopt.judging.answers import MARK
@@ -34,6 +35,8 @@ class Exits(Rollout):
     A thought ends where the policy writes ``mark``. Raises :class:`~policyopt.errors.UserError` for a budget that
     leaves no room for a thought and an answer beside the opener.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"stop sequences"})
 
     mark: str = MARK
     """What the answer begins with where the policy comes to it by itself."""
@@ -106,6 +109,8 @@ class EarlyExits(Exits):
     Sources: S-GRPO, arXiv:2505.07686; AnytimeReasoner, arXiv:2505.13438. Our reading: places are different ones where
     the thought is long enough; a thought that is over before a cut is answered from its end.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"stop sequences", "resume"})
 
     size: Count = 9
     """Rows of one prompt."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import ClassVar
 
 from policyopt.part import Count, part
 from policyopt.sources.draw.group import Group
@@ -20,6 +21,8 @@ class Windows(Group):
     from which token on); UloRL, arXiv:2507.19766 (segment rollout: finished ones alone). Our reading of the latter: a
     prompt is trained on once all its responses have ended, because they are compared with each other.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"resume"})
 
     windows: Count = 1
     """Into how many windows the budget is divided; 1 writes every response in one step."""

@@ -13,7 +13,7 @@ from policyopt.methods.entropy.aepo import ReplaceByAuxiliary
 from policyopt.objective import credit, selected, shaped, token_gradients
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method
-from policyopt.training.rows import join
+from policyopt.rows import join
 
 PARAMS: Mapping[str, Any] = {"clip_dual": "dual"}
 

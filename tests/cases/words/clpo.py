@@ -24,7 +24,7 @@ def _difficulty(given: Mapping[str, Any]) -> dict[str, Any]:
     recipe = clpo(**given["params"])
     rollout: Restructured = recipe.rollout  # type: ignore[assignment]
     accuracy = torch.tensor(given["accuracy"], dtype=torch.float64)
-    labels = [rollout.label(share) for share in given["accuracy"]]
+    labels = [rollout.difficulty(share) for share in given["accuracy"]]
     batch = make_batch(mask=torch.ones(len(accuracy), 1), group=torch.arange(len(accuracy)), correct=accuracy)
     return {
         "label": labels,

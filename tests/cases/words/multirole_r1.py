@@ -10,7 +10,8 @@ import torch
 from policyopt.judging.diversity import diversity, mean_diversity
 from policyopt.methods.judge.multirole_r1 import multirole_r1
 from policyopt.objective import credit, shaped
-from policyopt.rows import COMPONENTS, Batch, make_batch
+from policyopt.rows import Batch, make_batch
+from policyopt.schema import member
 
 
 def _judged(accuracy: Sequence[float], diverse: Sequence[float], params: Mapping[str, Any], group: Any) -> Batch:
@@ -23,7 +24,7 @@ def _judged(accuracy: Sequence[float], diverse: Sequence[float], params: Mapping
         mask=torch.ones(len(accuracy), 1, dtype=torch.float64),
         group=torch.tensor(group),
         reward=torch.zeros(len(accuracy), dtype=torch.float64),
-        **{COMPONENTS + k: torch.tensor(x, dtype=torch.float64) for k, x in columns.items()},
+        **{member("component", k): torch.tensor(x, dtype=torch.float64) for k, x in columns.items()},
     )
     return credit(recipe, shaped(recipe, batch))
 

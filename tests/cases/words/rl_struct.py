@@ -10,7 +10,8 @@ import torch
 from policyopt.data.structured import components, share_present
 from policyopt.methods.judge.rl_struct import rl_struct
 from policyopt.objective import credit, shaped
-from policyopt.rows import COMPONENTS, make_batch
+from policyopt.rows import make_batch
+from policyopt.schema import member
 
 
 def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
         )
         for r in given["responses"]
     ]
-    columns = {COMPONENTS + k: torch.tensor([c[k] for c in found], dtype=torch.float64) for k in found[0]}
+    columns = {member("component", k): torch.tensor([c[k] for c in found], dtype=torch.float64) for k in found[0]}
     recipe = rl_struct(**params["weights"], group_size=max(2, len(found)))
     recipe = recipe.set("advantage.eps", params["adv_eps"]).set("advantage.ddof", params["ddof"])
     batch = make_batch(

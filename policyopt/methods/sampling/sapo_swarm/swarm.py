@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from policyopt.errors import UserError
 from policyopt.items import JudgeSpec
@@ -50,6 +50,8 @@ class Swarm(Group):
     Our reading: groups with equal rewards are dropped before the draw, as in the paper; a group of any size is taken,
     where the code wants the size of its own; no group is taken twice.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
     folder: str | None = None
     """Where runs share; unset: nothing is shared, nothing taken."""

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-import policyopt.models.logprobs as logprobs
+import policyopt.models.causal as causal
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
+from policyopt.models.causal import Chunk, pack, split_model
 from policyopt.models.critic import Critic
+from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy
-from policyopt.models.logprobs import Chunk, pack, response_columns, split_model
 from policyopt.models.prefix import shared_hidden
 from policyopt.rows import Batch
 from tests.tiny import FAMILIES, family_model, load_tiny, plain_columns, rows_of, token_batch
@@ -43,7 +44,7 @@ def gradient(model: Any, columns: dict[str, Tensor]) -> list[Tensor]:
 def test_every_family_gives_what_its_own_forward_gives(family: str) -> None:
     model = family_model(family, torch.float64)
     batch = small_vocabulary(token_batch(groups=(3, 2), width=12), 41)
-    found = response_columns(split_model(model), heated(batch, 0.7), entropy=True)
+    found = split_model(model).leaves(heated(batch, 0.7), Wanted(entropy=True))
     right = plain_columns(model, batch, temperature=0.7)
     for name in ("logp", "entropy"):  # some families compute norms and attention in float32, whatever the weights are
         torch.testing.assert_close(found[name], right[name], rtol=0, atol=1e-6)
@@ -57,7 +58,7 @@ def test_every_family_gives_what_its_own_forward_gives(family: str) -> None:
 def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, tiny_model: Path) -> None:
     model = load_tiny(tiny_model).model
     split, batch = split_model(model), heated(token_batch(), 1.3)
-    whole = response_columns(split, batch, entropy=entropy)
+    whole = split.leaves(batch, Wanted(entropy=entropy))
     seen: list[int] = []
 
     def counted(chunk: Chunk, hidden: Tensor, *rest: Any) -> Any:
@@ -66,10 +67,10 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
 
     original = Chunk.__call__
     with (
-        mock.patch.object(logprobs, "_CHUNK_BYTES", tokens * 4 * split.vocab),
+        mock.patch.object(causal, "_CHUNK_BYTES", tokens * 4 * split.vocab),
         mock.patch.object(Chunk, "__call__", counted),
     ):
-        chunked = response_columns(split, batch, entropy=entropy)
+        chunked = split.leaves(batch, Wanted(entropy=entropy))
         count = int(batch.mask.sum())
         assert seen == [tokens] * (count // tokens) + [count % tokens] * (count % tokens > 0)
         mine = gradient(model, chunked)
@@ -81,14 +82,14 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
         torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-13)
     for a, b in zip(mine, gradient(model, whole), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-    with torch.no_grad(), mock.patch.object(logprobs, "_CHUNK_BYTES", 4 * split.vocab):
-        torch.testing.assert_close(response_columns(split, batch)["logp"], whole["logp"], rtol=0, atol=1e-13)
+    with torch.no_grad(), mock.patch.object(causal, "_CHUNK_BYTES", 4 * split.vocab):
+        torch.testing.assert_close(split.leaves(batch)["logp"], whole["logp"], rtol=0, atol=1e-13)
 
 
 def test_padding_may_hold_anything(tiny_model: Path) -> None:
     model = load_tiny(tiny_model).model
     split, batch = split_model(model), token_batch()
-    clean = response_columns(split, batch, entropy=True)
+    clean = split.leaves(batch, Wanted(entropy=True))
     for name, x in clean.items():
         assert x[batch.mask == 0].abs().max() == 0, name
     g = torch.Generator().manual_seed(1)
@@ -99,7 +100,7 @@ def test_padding_may_hold_anything(tiny_model: Path) -> None:
         prompt=torch.nn.functional.pad(torch.where(batch.prompt_mask.bool(), batch.prompt, 10**9), (0, 2), value=-1),
         prompt_mask=torch.nn.functional.pad(batch.prompt_mask, (0, 2)),
     )
-    dirty = response_columns(split, wide, entropy=True)
+    dirty = split.leaves(wide, Wanted(entropy=True))
     for name in clean:
         torch.testing.assert_close(dirty[name][:, :-3], clean[name], rtol=0, atol=1e-12)
         assert dirty[name][:, -3:].abs().max() == 0
@@ -117,12 +118,12 @@ def test_a_prompt_that_rows_share_is_passed_once_and_changes_nothing(family: str
     split = split_model(model)
     assert split.shares == (family in SHARING)
     batch = small_vocabulary(token_batch(groups=(4, 1, 5), width=12), 41)
-    apart = response_columns(dataclasses.replace(split, shares=False), batch, entropy=True)
+    apart = dataclasses.replace(split, shares=False).leaves(batch, Wanted(entropy=True))
     calls: list[int] = []
     count = model.base_model.register_forward_pre_hook(
         lambda module, args, keywords: calls.append(keywords["input_ids"].numel()), with_kwargs=True
     )
-    together = response_columns(split, batch, entropy=True)
+    together = split.leaves(batch, Wanted(entropy=True))
     count.remove()
     rows, width = batch.mask.shape
     if split.shares:
@@ -155,7 +156,7 @@ def test_rows_are_joined_without_a_gap() -> None:
 def test_16_bit_models_give_float32_columns() -> None:
     model = family_model("qwen3", torch.bfloat16)
     batch = small_vocabulary(token_batch(), 41).replace(mask=token_batch().mask.float())
-    found = response_columns(split_model(model), batch, entropy=True)
+    found = split_model(model).leaves(batch, Wanted(entropy=True))
     assert {x.dtype for x in found.values()} == {torch.float32}
     torch.testing.assert_close(
         found["logp"].double(),

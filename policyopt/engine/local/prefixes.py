@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from policyopt.engine.slots import Held
+from policyopt.engine.local.slots import Held
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Log-probabilities of sampled tokens, without ever holding logits for all positions at once."""
+"""The likelihood of causal language models, without ever holding logits for all positions at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from policyopt.errors import UserError
+from policyopt.models.likelihood import LOGP, Others, Wanted
 from policyopt.models.prefix import can_share, shared_hidden
-from policyopt.part import Statistic
 from policyopt.rows import Batch
 
 _CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fits pays no recomputation
@@ -21,7 +21,8 @@ _CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fit
 
 @dataclass(frozen=True)
 class SplitModel:
-    """A causal language model as two functions: ids to hidden states, hidden states to logits."""
+    """A causal language model as two functions, ids to hidden states and hidden states to logits: a
+    :class:`~policyopt.models.likelihood.Stepwise` likelihood."""
 
     hidden: Callable[..., Any]
     """The backbone: call with ``input_ids`` and keywords, read ``last_hidden_state``."""
@@ -30,6 +31,40 @@ class SplitModel:
     vocab: int
     shares: bool = False
     """A prompt that several rows share can be passed once; see :mod:`policyopt.models.prefix`."""
+
+    def leaves(self, batch: Batch, wanted: Wanted = LOGP, others: Others | None = None) -> dict[str, Tensor]:
+        """See :class:`~policyopt.models.likelihood.Likelihood`.
+
+        The head is applied to the hidden states of response tokens alone, in chunks whose float32 logits stay below 256
+        MiB; where there is more than one chunk, backward recomputes each.
+        """
+        chunk = Chunk(self, {name: role for name, role in (others or {}).items() if name in wanted.roles}, wanted)
+        hidden = [self.predicting(batch)]
+        for role in chunk.roles.values():
+            with torch.no_grad(), role as other:
+                hidden.append(other.predicting(batch))
+        mask = batch.mask.bool()
+        row = mask.nonzero(as_tuple=True)[0]
+        target = batch.tokens[mask]
+        heat = torch.ones_like(batch.mask) if batch.temperature is None else batch.temperature
+        heat = heat[mask] if heat.dim() == 2 else heat[row]
+        size = max(1, _CHUNK_BYTES // (4 * self.vocab * len(hidden)))
+        inputs = (hidden[0], target, heat, *hidden[1:], *(getattr(batch, name)[row] for name in chunk.columns))
+        if len(target) <= size:
+            found = chunk(*inputs)
+        else:
+            pieces = [
+                checkpoint(chunk, *piece, use_reentrant=False)
+                for piece in zip(*(x.split(size) for x in inputs), strict=True)
+            ]
+            found = tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+        names = ["logp", *(["entropy"] if wanted.entropy else []), *(s.key for s in wanted.statistics)]
+        return {name: _spread(values, mask) for name, values in zip(names, found, strict=True)}
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The input embeddings [..., E] of ids [...], on the CPU and without gradient."""
+        table: Tensor = self.hidden.get_input_embeddings().weight  # type: ignore[attr-defined]
+        return table[ids.to(table.device)].detach().cpu()
 
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
@@ -99,13 +134,12 @@ class Chunk:
     split: SplitModel
     roles: Mapping[str, AbstractContextManager[SplitModel]]
     """Other models whose distributions are read."""
-    entropy: bool
-    statistics: tuple[Statistic, ...]
+    wanted: Wanted
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the batch that the statistics read."""
-        return tuple(sorted({name for s in self.statistics for name in s.columns}))
+        return tuple(sorted({name for s in self.wanted.statistics for name in s.columns}))
 
     def __call__(self, hidden: Tensor, target: Tensor, heat: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         """``logp``, entropy where asked for, then the statistics, each [M], for M tokens: hidden states of the policy
@@ -113,13 +147,13 @@ class Chunk:
         logits = _logits(self.split, hidden, heat)
         total = logits.logsumexp(-1)
         out = [logits.gather(-1, target[:, None])[:, 0] - total]
-        if self.entropy:
+        if self.wanted.entropy:
             out.append(total - (torch.softmax(logits, -1) * logits).sum(-1))
         seen = dict(zip(self.columns, others[len(self.roles) :], strict=True))
         for (name, role), state in zip(self.roles.items(), others, strict=False):
             with torch.no_grad(), role as split:
                 seen[name] = _logits(split, state, heat)
-        out += [s(logits, target, seen).to(logits.dtype) for s in self.statistics]
+        out += [s(logits, target, seen).to(logits.dtype) for s in self.wanted.statistics]
         return tuple(out)
 
 
@@ -127,42 +161,6 @@ def _logits(split: SplitModel, hidden: Tensor, heat: Tensor) -> Tensor:
     logits = split.logits(hidden)
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     return logits / heat[:, None].to(logits)
-
-
-def response_columns(
-    split: SplitModel, batch: Batch, *, entropy: bool = False, statistics: tuple[Statistic, ...] = (),
-    roles: Mapping[str, AbstractContextManager[SplitModel]] | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
-    """``logp`` [N, T], and where asked for ``entropy`` [N, T] in nats and statistics [N, T] by key, of the response
-    tokens under a model, at the temperature of their row; 0 on padding.
-
-    The head is applied to the hidden states of response tokens alone, in chunks whose float32 logits stay below 256
-    MiB; where there is more than one chunk, backward recomputes each. 16-bit models give float32 columns. ``roles``
-    holds the models that the statistics read beside this one.
-    """
-    wanted = frozenset[str]().union(*(s.roles for s in statistics))
-    chunk = Chunk(split, {name: role for name, role in (roles or {}).items() if name in wanted}, entropy, statistics)
-    hidden = [split.predicting(batch)]
-    for role in chunk.roles.values():
-        with torch.no_grad(), role as other:
-            hidden.append(other.predicting(batch))
-    mask = batch.mask.bool()
-    row = mask.nonzero(as_tuple=True)[0]
-    target = batch.tokens[mask]
-    heat = torch.ones_like(batch.mask) if batch.temperature is None else batch.temperature
-    heat = heat[mask] if heat.dim() == 2 else heat[row]
-    size = max(1, _CHUNK_BYTES // (4 * split.vocab * len(hidden)))
-    inputs = (hidden[0], target, heat, *hidden[1:], *(getattr(batch, name)[row] for name in chunk.columns))
-    if len(target) <= size:
-        found = chunk(*inputs)
-    else:
-        pieces = [
-            checkpoint(chunk, *piece, use_reentrant=False)
-            for piece in zip(*(x.split(size) for x in inputs), strict=True)
-        ]
-        found = tuple(torch.cat(column) for column in zip(*pieces, strict=True))
-    names = ["logp", *(["entropy"] if entropy else []), *(s.key for s in statistics)]
-    return {name: _spread(values, mask) for name, values in zip(names, found, strict=True)}
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

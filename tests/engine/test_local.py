@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import policyopt.engine.local as local
 from policyopt.engine.local import LocalEngine
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.causal import SplitModel, split_model
 from policyopt.models.load import LoRA
 from policyopt.objective import credit, objective, shaped
 from policyopt.part import Surrogate, Unit, part
@@ -63,12 +63,12 @@ def engine_of(
     with torch.no_grad():
         for p in teacher.model.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    engine = LocalEngine(load_tiny(folder, dtype, lora=lora), recipe, teacher=teacher, **options)
+    engine = LocalEngine(load_tiny(folder, dtype, lora=lora), recipe, {"teacher": teacher}, **options)
     # Norms of the tiny model are computed in float32 whatever its weights are: passing a shared prompt once changes the
     # order of sums, and its rounding would hide how exact the rest is. Sharing has tests of its own.
-    engine.split = dataclasses.replace(engine.split, shares=False)
+    engine.likelihood = dataclasses.replace(split_model(engine.policy.model), shares=False)
     with torch.no_grad():
-        for p in [p for o in engine.optimizers.values() for p in o.param_groups[0]["params"]]:
+        for p in [p for o in engine.weights.optimizers.values() for p in o.param_groups[0]["params"]]:
             p.add_(0.05 * torch.randn_like(p))
     return engine
 
@@ -83,9 +83,7 @@ def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple
     with torch.no_grad():
         now = plain_columns(engine.policy.model, batch)["logp"].double()
     batch = batch.replace(old_logp=(now + noise) * batch.mask)
-    columns = {
-        k: x.to(engine.dtype) for k, x in batch.to_dict().items() if isinstance(x, Tensor) and x.is_floating_point()
-    }
+    columns = {k: x.to(engine.dtype) for k, x in batch.columns().items() if x.is_floating_point()}
     batch = engine.score(batch.replace(**columns), recipe)
     if recipe.memory is not None:
         batch = batch.replace(history=torch.full((len(batch.mask), recipe.memory.width), math.nan).to(batch.mask))
@@ -96,14 +94,14 @@ def grads(engine: LocalEngine) -> Gradient:
     """The gradient that lies in ``.grad``, by role and name."""
     return {
         f"{role}/{name}": torch.zeros_like(p) if p.grad is None else p.grad.clone()
-        for role, parameters in engine._parameters.items()
+        for role, parameters in engine.weights.parameters.items()
         for name, p in parameters.items()
     }
 
 
 def naive(engine: LocalEngine, recipe: Recipe, batch: Batch) -> Gradient:
     """The gradient by autograd on the whole batch at once, each row by itself through the whole model."""
-    for optimizer in engine.optimizers.values():
+    for optimizer in engine.weights.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     roles = {name: role.model for name, role in engine.roles.items()}
     leaves = plain_columns(engine.policy.model, batch, 1.0, recipe.live, roles)
@@ -186,7 +184,7 @@ def test_a_part_that_couples_all_rows_takes_two_passes_and_keeps_its_gradient(
     batch = drawn(engine, recipe)
     assert_same_for_any_partition(engine, recipe, batch)
     engine.micro_batch = 3
-    with mock.patch.object(local, "response_columns", wraps=local.response_columns) as passes:
+    with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
         engine.gradient(recipe, batch)
     assert passes.call_count == 2 * 3, "seven rows by three: once without gradient, once with it"
 
@@ -279,7 +277,7 @@ def test_an_update_that_is_not_finite_changes_nothing(kind: str, tiny_model: Pat
     assert math.isfinite(report.loss) == (kind == "gradient")
     assert_equal_state(before, state_of(engine))
     assert engine.version == engine.sampler.version == 1
-    assert all(p.grad is None for o in engine.optimizers.values() for p in o.param_groups[0]["params"])
+    assert all(p.grad is None for o in engine.weights.optimizers.values() for p in o.param_groups[0]["params"])
     assert engine.update(recipe, good).applied, "the next good batch is trained on"
     assert engine.version == engine.sampler.version == 2
 
@@ -309,12 +307,12 @@ def test_gradients_are_clipped_by_role(tiny_model: Path) -> None:
     steps: dict[str, float] = {}
 
     def spy(role: str) -> Any:
-        parameters = engine.optimizers[role].param_groups[0]["params"]
+        parameters = engine.weights.optimizers[role].param_groups[0]["params"]
         return lambda *_: steps.update(
             {role: math.sqrt(sum(float((p.grad**2).sum()) for p in parameters if p.grad is not None))}
         )
 
-    for role, optimizer in engine.optimizers.items():
+    for role, optimizer in engine.weights.optimizers.items():
         optimizer.register_step_pre_hook(spy(role))
     report = engine.update(recipe, batch)
     assert report.grad_norm == pytest.approx(norm) and norm > 0.05
@@ -342,9 +340,9 @@ def test_a_fresh_critic_says_zero_and_moves_at_its_own_rate(tiny_model: Path) ->
     engine = LocalEngine(load_tiny(tiny_model), ppo(), lr=1e-3)
     batch = token_batch()
     assert engine.prepare(batch, ppo()).old_value.abs().max() == 0
-    assert engine.optimizers["critic"].param_groups[0]["lr"] == pytest.approx(1e-2)
+    assert engine.weights.optimizers["critic"].param_groups[0]["lr"] == pytest.approx(1e-2)
     engine.set_lr(0.5)
-    assert {o.param_groups[0]["lr"] for o in engine.optimizers.values()} == {5e-4, 5e-3}
+    assert {o.param_groups[0]["lr"] for o in engine.weights.optimizers.values()} == {5e-4, 5e-3}
     assert engine.critic is not None
     mine = {p.data_ptr() for p in engine.critic.parameters()}
     assert mine.isdisjoint({p.data_ptr() for p in engine.policy.model.parameters()})
@@ -358,16 +356,16 @@ def test_only_what_a_recipe_needs_is_made_and_computed(tiny_model: Path) -> None
     engine = LocalEngine(load_tiny(tiny_model), lean)
     assert engine.roles == {}
     assert engine.critic is None
-    assert engine.optimizers.keys() == {"policy"}
+    assert engine.weights.optimizers.keys() == {"policy"}
     batch = drawn(engine, lean)
     assert batch.ref_logp is None
     assert batch.old_value is None
-    with mock.patch.object(local, "response_columns", wraps=local.response_columns) as passes:
+    with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
         engine.gradient(lean, batch)
         assert passes.call_count == 1
-        assert not passes.call_args.kwargs["entropy"]
+        assert not passes.call_args.args[2].entropy
         engine.gradient(lean.replace(regularizers=(EntropyBonus(),)), batch)
-        assert passes.call_args.kwargs["entropy"]
+        assert passes.call_args.args[2].entropy
     assert LocalEngine(load_tiny(tiny_model), grpo(kl_coef=0.1)).roles.keys() == {"reference"}
 
 

@@ -19,7 +19,8 @@ from policyopt.errors import UserError
 from policyopt.items import user
 from policyopt.models.embedded import random_tiny
 from policyopt.models.load import LoRA, Policy, load_policy
-from policyopt.models.tokenizer import build_tokenizer, encode_prompt
+from policyopt.models.text import encode_prompt
+from policyopt.models.tokenizer import build_tokenizer
 
 IDS = torch.arange(6, 40)[None]
 

@@ -17,15 +17,16 @@ import scipy.stats
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from policyopt.engine.local import LocalEngine
-from policyopt.engine.prefixes import Prefixes
-from policyopt.engine.sampler import LocalSampler, stream_key, uniforms
+from policyopt.engine.local import LocalEngine, LocalSampler
+from policyopt.engine.local.prefixes import Prefixes
+from policyopt.engine.streams import stream_key, uniforms
 from policyopt.errors import UserError
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.causal import SplitModel, split_model
 from policyopt.models.embedded import cache_folder
+from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy, load_policy
-from policyopt.models.logprobs import response_columns, split_model
 from policyopt.sources.draw import GroupWithGreedy
 from policyopt.sources.program import Prompt, Response
 from policyopt.training.rows import to_batch
@@ -58,7 +59,7 @@ def differences(sampler: LocalSampler, requests: list[Request], groups: list[lis
         dtype = torch.float64 if next(sampler.split.hidden.parameters()).dtype == torch.float64 else torch.float32
         batch = to_batch([tokens] * len(group), group, [NOTHING] * len(group), [0] * len(group), budget, dtype)
         with torch.no_grad():
-            found = response_columns(sampler.split, batch, entropy=True)
+            found = sampler.split.leaves(batch, Wanted(entropy=True))
         mask = batch.mask.bool()
         worst[0] = max(worst[0], *(found["logp"] - batch.old_logp)[mask].abs().tolist())
         worst[1] = max(worst[1], *(found["entropy"] - batch.sampled_entropy)[mask].abs().tolist())
@@ -107,17 +108,10 @@ def test_what_others_wrote_is_scored_in_one_batch(tiny_model: Path) -> None:
         (p, 3, n, 0.7, (i,)) for i, (p, n) in enumerate(zip(prompts((1, 9, 30, 4)), (2, 9, 17, 5), strict=True))
     ]
     groups = ask(sampler, requests)
-    passes = 0
-
-    def counted(*args: Any, **keywords: Any) -> dict[str, torch.Tensor]:
-        nonlocal passes
-        passes += 1
-        return response_columns(*args, **keywords)
-
     rows = [(tokens, r) for (tokens, *_), group in zip(requests, groups, strict=True) for r in group]
-    with mock.patch("policyopt.engine.sampler.response_columns", counted):
+    with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
         scored = sampler.run([sampler.score(tokens, tuple(r.tokens), temperature=0.7) for tokens, r in rows])
-    assert passes == 1
+    assert passes.call_count == 1
     for (_, own), other in zip(rows, scored, strict=True):
         assert (other.tokens, other.finished, other.versions) == (own.tokens, own.finished, own.versions)
         assert other.logp == pytest.approx(own.logp, abs=1e-10)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyopt.data import JudgePool
-from policyopt.engine.sampler import LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict, user
 from policyopt.models.load import Policy, load_policy
@@ -99,7 +99,7 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
         "2+2": ["#### 4", "4", "5"],
         "3+3": ["1", "2", "3"],
     }
-    evaluator = Evaluator(policy, Scripted(policy, greedy, sampled), judge, examples, 12, 100)
+    evaluator = Evaluator(policy.text, Scripted(policy, greedy, sampled), judge, examples, 12, 100)
     scores = evaluator(samples=3, k=2)
     lengths = [7, 2, 7, 12]  # the end token counts, and the budget cuts
     assert scores.summary == {
@@ -126,13 +126,13 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
 
 
 def test_the_same_policy_always_gets_the_same_scores(policy: Policy, judge: JudgePool) -> None:
-    evaluator = Evaluator(policy, LocalSampler.of(policy), judge, QUESTIONS, 8, 200, seed=3)
+    evaluator = Evaluator(policy.text, LocalSampler.of(policy), judge, QUESTIONS, 8, 200, seed=3)
     progress: list[tuple[int, int]] = []
     first = evaluator(2, 2, lambda done, total: progress.append((done, total)))
     assert progress == [(64, 70), (70, 70)]
     assert evaluator(2, 2) == first
     assert first.summary["n"] == 70
-    alone = Evaluator(policy, LocalSampler.of(policy), judge, QUESTIONS, 8, 200, seed=3)(0)
+    alone = Evaluator(policy.text, LocalSampler.of(policy), judge, QUESTIONS, 8, 200, seed=3)(0)
     assert [row["response"] for row in alone.records] == [row["response"] for row in first.records]
     assert "pass@2" not in alone.summary
 
@@ -140,7 +140,7 @@ def test_the_same_policy_always_gets_the_same_scores(policy: Policy, judge: Judg
 def test_the_random_numbers_of_an_evaluation_are_not_those_of_training(policy: Policy, judge: JudgePool) -> None:
     answers = {f"{i}+{i}": "1" for i in range(70)}
     sampler = Scripted(policy, answers, {question: ["1"] for question in answers})
-    Evaluator(policy, sampler, judge, QUESTIONS, 8, 200, seed=3)(1, 1)
+    Evaluator(policy.text, sampler, judge, QUESTIONS, 8, 200, seed=3)(1, 1)
     greedy, sampled = sampler.keys[:64] + sampler.keys[128:134], sampler.keys[64:128] + sampler.keys[134:]
     assert greedy == sampled == [(3, -1, i) for i in range(70)], "one for each question, and step -1"
 
@@ -148,7 +148,7 @@ def test_the_random_numbers_of_an_evaluation_are_not_those_of_training(policy: P
 def test_a_question_that_does_not_fit_counts_as_wrong(policy: Policy, judge: JudgePool) -> None:
     long = Example("long", user("1" * 60 + "+0"), "1")
     examples = [long] * 64 + [QUESTIONS[1], long]  # a block of which nothing fits, and one of which something does
-    evaluator = Evaluator(policy, Scripted(policy, {"1+1": "2"}, {"1+1": ["2", "2"]}), judge, examples, 8, 30)
+    evaluator = Evaluator(policy.text, Scripted(policy, {"1+1": "2"}, {"1+1": ["2", "2"]}), judge, examples, 8, 30)
     evaluator.check()
     scores = evaluator(2, 1)
     assert scores.summary["accuracy"] == scores.summary["pass@1"] == 1 / 66
@@ -158,7 +158,7 @@ def test_a_question_that_does_not_fit_counts_as_wrong(policy: Policy, judge: Jud
 
 
 def test_where_no_question_fits_there_is_nothing_to_measure(policy: Policy, judge: JudgePool) -> None:
-    evaluator = Evaluator(policy, LocalSampler.of(policy), judge, QUESTIONS[:3], 8, 5)
+    evaluator = Evaluator(policy.text, LocalSampler.of(policy), judge, QUESTIONS[:3], 8, 5)
     with pytest.raises(UserError, match="all held-out prompts are longer than the 5 tokens"):
         evaluator.check()
 
@@ -167,7 +167,7 @@ def test_a_judge_that_fails_counts_as_wrong(policy: Policy) -> None:
     def judge(items: list[Any]) -> list[Verdict]:
         return [Verdict(0.0, False, False, "judge took longer than 1 s", failed=True) for _ in items]
 
-    evaluator = Evaluator(policy, LocalSampler.of(policy), judge, QUESTIONS[:3], 8, 100)  # type: ignore[arg-type]
+    evaluator = Evaluator(policy.text, LocalSampler.of(policy), judge, QUESTIONS[:3], 8, 100)  # type: ignore[arg-type]
     scores = evaluator(2, 1)
     assert (scores.summary["accuracy"], scores.summary["pass@1"]) == (0, 0)
     assert scores.records[0]["reason"] == "judge took longer than 1 s"

@@ -1,0 +1,106 @@
+"""What a recipe may ask of an engine beyond drawing tokens and their log-probabilities: named, so that an engine without it
+can say so before the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+
+from policyopt.errors import UserError, nearest
+from policyopt.part import Critic, Part, Probe, Reference
+from policyopt.schema import role_of
+from policyopt.sources.program import Rollout
+
+CAPABILITIES: Mapping[str, str] = {
+    # Drawing
+    "logit processors": "a Python function changes the logits of the next token (`processor`)",
+    "temperature from logits": "the temperature of a token is a function of its logits (`temperature`)",
+    "forced tokens": "a response begins with given tokens, scored as if they had been drawn (`forced`)",
+    "stop sequences": "a response ends after any of many token sequences (`stop`)",
+    "resume": "a response that was cut is gone on with, in place (`resume`)",
+    "top alternatives": "the likeliest tokens at each place, with their log-probabilities (`top`)",
+    "scoring": "log-probabilities and entropies of a text that somebody else wrote (`Sampler.score`)",
+    "token embeddings": "the input embeddings of token ids (`Sampler.embed`)",
+    "sampling entropy": "the entropy of the distribution that each token was drawn from (`Response.entropy`)",
+    "role sampling": "drawing from another model than the policy (`Prompt.samplers`)",
+    # Scoring and updating
+    "temperature": "log-probabilities at another temperature than 1, with their gradient",
+    "entropy": "the entropy of the policy's distribution at each token, with its gradient",
+    "statistics": "any function of the logits of the policy at a token, with its gradient",
+    "role logits": "statistics that read the logits of another model beside the policy's",
+    "roles": "frozen models beside the policy that score the same tokens",
+    "moving roles": "models beside the policy that follow it from step to step",
+    "critic": "a value function that is trained beside the policy",
+    "parameters": "the trained parameters by name, now and before the first step",
+}
+"""Each with a sentence on what an engine that declares it does."""
+
+_BY_COLUMN = {"entropy": "entropy", "sampled_entropy": "sampling entropy", "value": "critic"}
+
+
+def asks_of(part: Part) -> frozenset[str]:
+    """The capabilities that a part or a program asks for: those that it declares (``asks``), those that follow from what
+    it reads, and those of the parts within it.
+
+    Raises ``ValueError`` for one that is not in :data:`CAPABILITIES`.
+    """
+    found = {*part.asks, *_derived(part)}
+    for unknown in sorted(found - CAPABILITIES.keys()):
+        raise ValueError(
+            f"{type(part).__name__} asks for {unknown!r}, which is no capability; {nearest(unknown, list(CAPABILITIES))}"
+        )
+    return frozenset(found).union(*map(asks_of, _within(part)))
+
+
+def _derived(part: Part) -> Iterator[str]:
+    for column in part.needs:
+        if (role := role_of(column)) is not None:
+            yield "moving roles" if role == "previous" else "roles"
+        elif column in _BY_COLUMN:
+            yield _BY_COLUMN[column]
+    statistics = (*part.live, *part.scored)
+    if statistics:
+        yield "statistics"
+    if any(s.roles for s in statistics):
+        yield from ("roles", "role logits")
+    if isinstance(part, Critic):
+        yield "critic"
+    if isinstance(part, Reference) and part.moves:
+        yield "moving roles"
+    if isinstance(part, Probe) and type(part).parameters is not Probe.parameters:
+        yield "parameters"
+    if isinstance(part, Rollout):
+        if part.roles:
+            yield from ("roles", "role sampling")
+        if part.temperature != 1:
+            yield "temperature"
+
+
+def _within(part: Part) -> Iterator[Part]:
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        yield from (p for p in (value if isinstance(value, tuple) else (value,)) if isinstance(p, Part))
+
+
+def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:
+    """The capabilities that parts with their paths ask for -> who asks, as ``"rollout Tree"``."""
+    found: dict[str, list[str]] = {}
+    for path, part in parts:
+        for capability in asks_of(part):
+            found.setdefault(capability, []).append(f"{path} {type(part).__name__}")
+    return {capability: tuple(found[capability]) for capability in CAPABILITIES if capability in found}
+
+
+def refuse_missing(method: str, asked: Mapping[str, Iterable[str]], has: Iterable[str], engine: str) -> None:
+    """Raises :class:`~policyopt.errors.UserError` naming every capability that is asked for and that an engine has not."""
+    has = frozenset(has)
+    missing = [
+        f"{capability!r} ({', '.join(who)}): {CAPABILITIES[capability]}"
+        for capability, who in asked.items()
+        if capability not in has
+    ]
+    if missing:
+        raise UserError(
+            f"{method} asks for what the engine {engine!r} does not have: {'; '.join(missing)}. "
+            "Take another engine, or replace these parts"
+        )

@@ -1,0 +1,259 @@
+"""The engine of one process: it samples, scores and updates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from policyopt.capability import CAPABILITIES
+from policyopt.engine.local.roles import Follower, fill_roles
+from policyopt.engine.local.sampler import LocalSampler
+from policyopt.engine.local.weights import Weights
+from policyopt.engine.plan import Leaves, UpdateReport, accumulate
+from policyopt.engine.protocol import Size
+from policyopt.errors import UserError
+from policyopt.models.critic import Critic
+from policyopt.models.likelihood import LOGP, Likelihood, Wanted
+from policyopt.models.load import Policy
+from policyopt.models.text import Text
+from policyopt.recipe import Recipe
+from policyopt.rows import SCORED, Batch, make_batch
+from policyopt.schema import member
+
+_MICRO_TOKENS = 16_384
+
+
+class LocalEngine:
+    """An :class:`~policyopt.engine.protocol.Engine` whose models are in this process, on a CPU or a GPU.
+
+    ``roles`` holds the models that are given for the roles that the recipe reads; what it does not read is never made.
+    ``lr`` is the learning rate of the policy, ``critic_lr`` that of the critic (ten times as much where it is unset);
+    ``micro_batch`` the rows of a forward pass (as many as fit in 16,384 tokens where it is unset). Raises
+    :class:`~policyopt.errors.UserError` for a role that cannot be filled.
+    """
+
+    capabilities = frozenset(CAPABILITIES)
+
+    def __init__(
+        self, policy: Policy, recipe: Recipe, roles: Mapping[str, Policy] | None = None, *, lr: float = 1e-6,
+        critic_lr: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0,
+        clip_norm: float = 1.0, micro_batch: int | None = None,
+    ) -> None:  # fmt: skip
+        self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
+        self.device = next(policy.model.parameters()).device
+        self.dtype = torch.float64 if policy.model.dtype == torch.float64 else torch.float32
+        """16-bit models give float32 columns."""
+        stepwise = policy.likelihood()
+        self.likelihood: Likelihood = stepwise
+        self.sampler = LocalSampler(stepwise, policy.eos, self.device)
+        self.roles = fill_roles(policy, recipe, roles or {})
+        self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
+        self.critic = Critic(policy.backbone()) if recipe.critic is not None else None
+        self.version = 0
+        self.passes: Counter[tuple[str, bool]] = Counter()
+        trained = {"policy": dict(policy.trainable())}
+        if self.critic is not None:
+            trained["critic"] = dict(self.critic.named_parameters())
+        rates = {"policy": lr, "critic": critic_lr or 10 * lr}
+        self.weights = Weights(trained, rates, betas=betas, eps=eps, weight_decay=weight_decay)
+        moving = {"previous"} | ({"reference"} if recipe.reference.moves else set())
+        self._followers = {
+            name: Follower(name, role, policy, self.weights.masters["policy"])
+            for name, role in self.roles.items()
+            if name in moving
+        }
+        self.start = {n: p.clone() for n, p in self.parameters().items()} if recipe.probes else {}
+
+    @property
+    def text(self) -> Text:
+        """From text to the policy's tokens and back."""
+        return self.policy.text
+
+    @property
+    def context(self) -> int:
+        """How many tokens the policy reads at most, prompt and response together."""
+        return self.policy.context
+
+    def _sampler_of(self, name: str) -> LocalSampler:
+        role = self.roles[name]
+        if role.model is self.policy.model:
+            raise UserError(
+                f"a rollout program draws from the {name}, but with --lora that is the policy without its adapters, which "
+                f"cannot be drawn from beside it: name a model of its own with --role {name}=PATH, or train without --lora"
+            )
+        with role as likelihood:
+            return LocalSampler(likelihood, self.policy.eos, self.device)
+
+    # Scoring -------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(self, batch: Batch, recipe: Recipe) -> Batch:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        for name in self.roles:
+            if name != "previous" and member("logp_of", name) in recipe.needs:
+                batch = batch.replace(**{member("logp_of", name): self._logp(batch, name)})
+        again = "rollout_logp" in recipe.needs
+        if again or recipe.scored:
+            wanted = Wanted(statistics=recipe.scored)
+            found = self._by_rows(batch, lambda b: self._policy(b, wanted))
+            logp = found.pop("logp")
+            batch = batch.with_statistics({SCORED + key: x for key, x in found.items()})
+            batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
+        return batch
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, recipe: Recipe) -> Batch:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        if "prox_logp" in recipe.needs:
+            batch = batch.replace(prox_logp=self._by_rows(batch, lambda b: self._policy(b, LOGP))["logp"])
+        if "prev_logp" in recipe.needs:
+            batch = batch.replace(prev_logp=self._logp(batch, "previous"))
+        if self.critic is not None:
+            batch = batch.replace(old_value=self._by_rows(batch, lambda b: {"value": self._values(b)})["value"])
+        return batch
+
+    @torch.no_grad()
+    def values(self, states: Sequence[Sequence[int]]) -> list[float]:
+        """What the critic thinks of texts, given as ids. Raises :class:`~policyopt.errors.UserError` without a critic."""
+        if self.critic is None:
+            raise UserError("the rollout asks for values, but there is no critic: set recipe.critic")
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(s, device=self.device) for s in states], batch_first=True)
+        length = torch.tensor([len(s) for s in states], device=self.device)
+        texts = make_batch(mask=ids.new_zeros(len(ids), 1), prompt=ids, prompt_mask=_first(length, ids.shape[1]))
+        found = torch.zeros(len(ids), dtype=self.dtype, device=self.device)
+        for rows in self._pieces(texts):
+            found[rows] = self.critic.after(ids[rows, : int(length[rows].max())], length[rows]).to(found)
+        return found.tolist()
+
+    def _logp(self, batch: Batch, role: str) -> Tensor:
+        """[N, T] what a role thinks of a batch."""
+
+        def scored(piece: Batch) -> Leaves:
+            self._count(role, piece)
+            with self.roles[role] as likelihood:
+                return likelihood.leaves(piece)
+
+        return self._by_rows(batch, scored)["logp"]
+
+    def _policy(self, batch: Batch, wanted: Wanted) -> Leaves:
+        for role in ("policy", *(wanted.roles & self.roles.keys())):
+            self._count(role, batch)
+        return self.likelihood.leaves(batch, wanted, self.roles)
+
+    def _values(self, batch: Batch) -> Tensor:
+        assert self.critic is not None
+        self._count("critic", batch)
+        found: Tensor = self.critic(batch)
+        return found
+
+    def _count(self, role: str, batch: Batch) -> None:
+        learns = torch.is_grad_enabled() and role in self.weights.parameters
+        self.passes[role, learns] += int(batch.mask.sum())
+
+    def _by_rows(self, batch: Batch, f: Callable[[Batch], Leaves]) -> Leaves:
+        out: Leaves = {}
+        for rows in self._pieces(batch):
+            for name, values in f(batch[rows]).items():
+                out.setdefault(name, torch.zeros_like(batch.mask))[rows] = values.to(batch.mask)
+        return out
+
+    def _pieces(self, batch: Batch) -> Iterator[Tensor]:
+        """Row numbers of the micro-batches: rows of like length together, so that little padding is computed."""
+        length = batch.mask.sum(1) + batch.prompt_mask.sum(1)
+        order = torch.argsort(length, descending=True, stable=True)
+        if self.micro_batch is not None:
+            yield from order.split(self.micro_batch)
+            return
+        start = 0
+        while start < len(order):
+            rows = max(1, _MICRO_TOKENS // max(1, int(length[order[start]])))
+            yield order[start : start + rows]
+            start += rows
+
+    # Updating ------------------------------------------------------------------------------------------------------
+
+    def gradient(self, recipe: Recipe, batch: Batch) -> UpdateReport:
+        """Put the gradient of the objective on a mini-batch into ``.grad``; see :func:`~policyopt.engine.plan.accumulate`."""
+        self.weights.zero_grad()
+        wanted = Wanted("entropy" in recipe.needs, recipe.live)
+
+        def leaves(piece: Batch) -> Leaves:
+            out = self._policy(piece, wanted)
+            return out if self.critic is None else out | {"value": self._values(piece)}
+
+        @torch.no_grad()
+        def whole(batch: Batch) -> Leaves:
+            return self._by_rows(batch, leaves)
+
+        def push(found: Leaves, gradients: Mapping[str, Tensor]) -> None:
+            torch.autograd.backward(list(found.values()), [gradients[name].to(x.dtype) for name, x in found.items()])
+
+        pieces = list(self._pieces(batch))
+        return accumulate(recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=push)
+
+    def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
+        """One optimiser step on a mini-batch. Nothing changes where the loss or a gradient is not finite."""
+        report = self.gradient(recipe, batch)
+        report.grad_norm, report.applied = self.weights.step(self.clip_norm, finite=math.isfinite(report.loss))
+        if report.applied:
+            self.version += 1
+            self.sampler.version = self.version
+        return report
+
+    def follow(self, fraction: float, role: str = "reference") -> None:
+        """Move a role by a fraction of its way towards the policy."""
+        if role in self._followers:
+            self._followers[role].follow(fraction)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the policy now."""
+        return self.weights.lr
+
+    def set_lr(self, factor: float) -> None:
+        """Put the learning rates at ``factor`` times their base."""
+        self.weights.set_lr(factor)
+
+    def update_size(self) -> float:
+        """See :meth:`~policyopt.engine.local.weights.Weights.update_size`."""
+        return self.weights.update_size()
+
+    # State ---------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What is trained of the policy, by name, in the precision that the optimiser moves it in."""
+        return {name: p.detach() for name, p in self.weights.masters["policy"].items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name: parameters, the moments of the optimisers, roles that move."""
+        out = self.weights.tensors()
+        for follower in self._followers.values():
+            out |= follower.tensors()
+        return out
+
+    def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
+        """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a tensor that is missing or of another shape."""
+        self.weights.load_tensors(tensors)
+        for follower in self._followers.values():
+            follower.load_tensors(tensors)
+        self.version = self.sampler.version = version
+
+    def size(self) -> Size:
+        """What a checkpoint (parameters and two moments) and the model take on the disk."""
+        model = sum(p.numel() * p.element_size() for p in self.policy.model.parameters())
+        return Size(3 * self.weights.bytes(), model)
+
+    def save(self, folder: Path) -> None:
+        """Write the policy as a folder; see :meth:`~policyopt.models.load.Policy.save`."""
+        self.policy.save(folder)
+
+
+def _first(length: Tensor, width: int) -> Tensor:
+    """[N, width] 1 on the first so many places of each row."""
+    return (torch.arange(width, device=length.device) < length[:, None]).long()

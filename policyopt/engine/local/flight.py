@@ -1,0 +1,208 @@
+"""Rows in flight on one model: who has a place in its cache, what has been read, and what is read next."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policyopt.engine.local.prefixes import Prefixes
+from policyopt.engine.local.requests import Request, Row
+from policyopt.engine.local.slots import Slots
+from policyopt.models.likelihood import Stepwise
+
+KEEP_BYTES = 1 << 30
+"""Keys and values that are held for later requests."""
+
+READ_TOKENS = 16_384
+"""Of contexts that are read at once."""
+
+
+class Flight:
+    """The rows that are decoded together. As one ends, the next that waits takes its place; contexts are read some rows
+    ahead, each distinct one once and as far as it is not held already."""
+
+    def __init__(self, split: Stepwise, device: torch.device | str, max_rows: int) -> None:
+        self.split, self.device, self.max_rows, self.version = split, torch.device(device), max_rows, 0
+        self.computed = 0
+        """Tokens that went through the model so far, prompts included (what is shared counts once)."""
+        self._config: Any = getattr(split.hidden, "config", None)
+        takes = inspect.signature(getattr(split.hidden, "forward", split.hidden)).parameters
+        self._positions = "position_ids" in takes
+        self._slots = Slots(self._config)
+        self._prefixes = Prefixes(KEEP_BYTES if self._positions else 0)
+        self._held_version = 0
+        self._waiting: deque[Row] = deque()
+        self._ready: deque[tuple[Row, int, Tensor]] = deque()
+        """Rows whose context has been read: with its slot, and the hidden state of its last token."""
+        self._active: list[Row] = []
+        self._length = np.zeros(0, dtype=np.int64)
+        self._hidden: Tensor | None = None
+
+    def forget(self) -> None:
+        """Let go of what is held for later requests."""
+        self._prefixes.clear()
+
+    def _step(self, token: Tensor, over: np.ndarray) -> list[Request]:
+        """Pass the tokens [B] that were just drawn, for the rows that do not end by them. Returns the requests that are
+        complete."""
+        ended = [self._close(int(i)) for i in np.flatnonzero(over)]
+        stay = self._compact(over)
+        if len(stay):
+            places = torch.from_numpy(stay).to(self.device)
+            self._hidden = self._pass(None, token[places][:, None], self._length)[:, -1]
+            self._length += 1
+        else:
+            self._hidden = None
+        return [request for request in ended if request is not None]
+
+    def _drop_all(self) -> list[Request]:
+        """Let go of every row. Returns their requests, each once."""
+        rows = [*self._active, *(row for row, _, _ in self._ready), *self._waiting]
+        self._active, self._hidden, self._length = [], None, self._length[:0]
+        self._ready.clear()
+        self._waiting.clear()
+        return list({id(row.request): row.request for row in rows}.values())
+
+    def _close(self, i: int) -> Request | None:
+        """A row has ended; returns its request where it was the last."""
+        row, length = self._active[i], int(self._length[i])
+        request = row.request
+        if request.keep:  # the last token has been drawn but not read
+            whole = (*request.prompt, *row.response.tokens)
+            self._prefixes.add(whole[:length], self._slots.read(i, length))
+        request.open -= 1
+        return None if request.open else request
+
+    def _compact(self, over: np.ndarray) -> np.ndarray:
+        """Move the last rows into the places of those that have ended. Returns the old place of each row that stays."""
+        stay = np.flatnonzero(~over)
+        if len(stay) == len(over):
+            return stay
+        holes = np.flatnonzero(over[: len(stay)])
+        movers = stay[stay >= len(stay)]
+        order = np.arange(len(stay))
+        order[holes] = movers
+        if len(holes):
+            source, target = (torch.from_numpy(x).to(self.device) for x in (movers, holes))
+            self._slots.copy(source, target, int(self._length[movers].max()))
+        self._active = [self._active[i] for i in order]
+        self._length = self._length[order]
+        return order
+
+    def _admit(self) -> None:
+        """Give every free place to a row that waits. Their contexts are read some rows ahead, many at once."""
+        if self._held_version != self.version:
+            self._prefixes.clear()
+            self._held_version = self.version
+        while (free := self.max_rows - len(self._active)) and (self._ready or self._read_ahead(len(self._active))):
+            # what was read has to be in its place before the next contexts are read over it
+            self._place([self._ready.popleft() for _ in range(min(free, len(self._ready)))])
+
+    def _place(self, came: Sequence[tuple[Row, int, Tensor]]) -> None:
+        """Move rows whose contexts have been read behind the active ones."""
+        first, length = len(self._active), np.array([len(row.context) for row, _, _ in came])
+        source = torch.tensor([slot for _, slot, _ in came], device=self.device)
+        self._slots.copy(source, torch.arange(first, first + len(came), device=self.device), int(length.max()))
+        self._active += [row for row, _, _ in came]
+        self._length = np.concatenate([self._length, length])
+        fresh = torch.stack([hidden for _, _, hidden in came])
+        self._hidden = fresh if self._hidden is None else torch.cat([self._hidden, fresh])
+
+    def _read_ahead(self, active: int) -> bool:
+        """Read the contexts of the next rows, each distinct one once and as far as it is not held already, into slots
+        behind the ``active`` ones. Returns whether there were any."""
+        most = max(self.max_rows - active, self.max_rows // 2)
+        rows: list[Row] = []
+        distinct: dict[tuple[int, ...], int] = {}
+        while self._waiting and len(rows) < most:
+            row = self._waiting[0]
+            longest = max(map(len, [*distinct, row.context]))
+            if rows and longest * (len(distinct) + 1) > READ_TOKENS and row.context not in distinct:
+                break
+            self._waiting.popleft()
+            if not row.request.done.done():  # else its program was cancelled meanwhile
+                rows.append(row)
+                distinct.setdefault(row.context, len(distinct))
+        if not rows:
+            return False
+        base = min(self.max_rows, active + len(rows))
+        room = max(len(row.context) + row.end - len(row.response.tokens) for row in rows)
+        self._slots.reserve(base + len(distinct), max(room, int(self._length.max(initial=0)) + 1))
+        hidden = self._read(list(distinct), base)
+        for row in rows:
+            place = distinct[row.context]
+            self._ready.append((row, base + place, hidden[place]))
+        return True
+
+    def _read(self, contexts: list[tuple[int, ...]], base: int) -> Tensor:
+        """Pass contexts into the slots from ``base`` on. Returns the hidden state of the last token of each, [D, H]."""
+        start = np.zeros(len(contexts), dtype=np.int64)
+        for i, context in enumerate(contexts):
+            known, held = self._prefixes.longest(context[:-1])
+            if held is not None:
+                self._slots.write(base + i, held, known)
+                start[i] = known
+        fresh = [len(context) - int(s) for context, s in zip(contexts, start, strict=True)]
+        ids = torch.zeros(len(contexts), max(fresh), dtype=torch.long)
+        for i, (context, s) in enumerate(zip(contexts, start, strict=True)):
+            ids[i, : fresh[i]] = torch.tensor(context[int(s) :])
+        rows = torch.arange(base, base + len(contexts), device=self.device)
+        self.computed += sum(fresh) - ids.numel()  # padding is not counted
+        out = self._pass(rows, ids.to(self.device), start)
+        if self._positions:
+            for i, context in enumerate(contexts):
+                self._prefixes.add(context, self._slots.read(base + i, len(context)))
+        last = torch.tensor(fresh, device=self.device) - 1
+        return out[torch.arange(len(contexts), device=self.device), last]
+
+    def _pass(self, rows: Tensor | None, ids: Tensor, start: np.ndarray) -> Tensor:
+        """Run tokens [B, Q] that stand at positions from ``start`` on, in given slots or the first B. Returns hidden
+        states [B, Q, H]."""
+        place, width = self._slots.place, ids.shape[1]
+        place.rows, place.size = rows, len(ids)
+        place.start = torch.from_numpy(start).to(self.device)
+        place.begin = int(start.max())
+        place.level = bool((start == place.begin).all())
+        if place.begin + width > self._slots.layers[0].room:
+            self._slots.reserve(0, place.begin + width)
+        keywords: dict[str, Any] = {}
+        where = place.start[:, None] + torch.arange(width, device=self.device)
+        if self._positions:
+            keywords["position_ids"] = where[:1] if place.level else where
+        if not place.level or (width > 1 and place.begin):
+            keywords["attention_mask"] = self._mask(where, place.begin + width)
+        out = self.split.hidden(input_ids=ids, past_key_values=self._slots.cache, use_cache=True, **keywords)
+        self.computed += ids.numel()
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+    def _mask(self, where: Tensor, end: int) -> Any:
+        """What tokens at positions [B, Q] see of ``end`` positions: those before them, and in windows the near ones."""
+        key = torch.arange(end, device=self.device)
+        if not self._positions:  # such models count the ones of a plain mask to know where they are
+            return (key <= where).long()
+        near = key <= where[:, None, :, None]
+        window = getattr(self._config, "sliding_window", None)
+        kinds = set(getattr(self._config, "layer_types", None) or ())
+        if not window or (kinds and "sliding_attention" not in kinds):
+            return self._additive(near)
+        windowed = near & (key > where[:, None, :, None] - window)
+        if kinds == {"sliding_attention"} or not kinds:
+            return self._additive(windowed)
+        return {"full_attention": self._additive(near), "sliding_attention": self._additive(windowed)}
+
+    def _additive(self, seen: Tensor) -> Tensor:
+        if self._config._attn_implementation != "eager":
+            return seen
+        dtype = self._dtype()
+        return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
+
+    def _dtype(self) -> torch.dtype:
+        found: torch.dtype = next(self.split.hidden.parameters()).dtype  # type: ignore[attr-defined]
+        return found

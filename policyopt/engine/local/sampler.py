@@ -1,0 +1,233 @@
+"""The local sampler: everything in flight runs as one batch that is refilled as rows end, and nothing that requests share is
+computed twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policyopt.engine.local.flight import READ_TOKENS, Flight
+from policyopt.engine.local.requests import Request, Row, Written, as_batch
+from policyopt.engine.local.tokens import draw
+from policyopt.engine.streams import stream_key
+from policyopt.errors import UserError
+from policyopt.models.likelihood import Stepwise, Wanted
+from policyopt.models.load import Policy
+from policyopt.sources.program import Heat, Processor, Response
+
+X = TypeVar("X")
+
+
+class LocalSampler(Flight):
+    """Samples from a model in this process.
+
+    Every row draws from its own stream of random numbers, so a request gives the same tokens whatever else is in
+    flight, up to the float noise of matrix products of another shape (a draw that falls within it of a boundary between
+    two tokens can differ). At most ``max_rows`` rows run at once; as one ends, the next that waits takes its place.
+
+    Raises :class:`~policyopt.errors.UserError` for a model that cannot be decoded step by step from a key-value cache.
+    """
+
+    def __init__(
+        self, split: Stepwise, eos: Sequence[int], device: torch.device | str = "cpu", max_rows: int = 512
+    ) -> None:
+        super().__init__(split, device, max_rows)
+        self.eos = frozenset(eos)
+        self.drawn = 0
+        """Tokens that were drawn so far."""
+        self._written: list[Written] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._interrupted = False
+        self._prove()
+
+    @classmethod
+    def of(cls, policy: Policy) -> LocalSampler:
+        """The sampler of a policy."""
+        return cls(policy.likelihood(), policy.eos, next(policy.model.parameters()).device)
+
+    @torch.no_grad()
+    def _prove(self) -> None:
+        """Decode prompts of unlike length step by step, in fewer places than there are rows and from a kept beginning,
+        and compare with passing them whole.
+
+        Layers that keep another state than keys and values (recurrent ones) fail here, before any work is lost.
+        """
+        name, asked = type(self.split.hidden).__name__, [(0,), (1, 2, 3), (1, 2, 3, 4)]
+        rows, self.max_rows = self.max_rows, 2
+        try:
+            found = self.run([self.generate(p, max_tokens=3, key=(i,), keep=True) for i, p in enumerate(asked)])
+        except Exception as error:  # whatever a model raises that takes no such cache
+            raise UserError(
+                f"{name} cannot be sampled from with a key-value cache ({error}); it is not supported"
+            ) from error
+        self.max_rows, self.computed, self.drawn = rows, 0, 0
+        self._prefixes.clear()
+        for prompt, [response] in zip(asked, found, strict=True):
+            ids = torch.tensor([[*prompt, *response.tokens]], device=self.device)
+            hidden = self.split.hidden(input_ids=ids, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
+            logp = self.split.logits(hidden).float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
+            tolerance = 1e-3 if hidden.dtype in (torch.float32, torch.float64) else 0.5
+            # "not <=" rather than ">", so that NaN fails too
+            if not float((logp.cpu() - torch.tensor(response.logp)).abs().max()) <= tolerance:
+                raise UserError(
+                    f"{name} in {hidden.dtype} gives other probabilities step by step than at once; it is not supported"
+                )
+
+    # Requests --------------------------------------------------------------------------------------------------------
+
+    async def generate(
+        self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
+        key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
+        processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
+    ) -> list[Response]:  # fmt: skip
+        """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be."""
+        if n < 1 or (resume is not None and n != 1) or not len(tokens):
+            raise ValueError(
+                f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
+            )
+        loop = asyncio.get_running_loop()
+        self._forget_other_loops(loop)
+        prompt = tuple(map(int, tokens))
+        ends: dict[int, list[tuple[int, ...]]] = {}
+        for sequence in stop:
+            ends.setdefault(sequence[-1], []).append(tuple(sequence))
+        request = Request(prompt, temperature, ends, tuple(forced), processor, top, keep, loop.create_future())
+        for i in range(n):
+            response = resume or Response([], [], [], False)
+            response.stopped = False
+            response.temperature = 1.0 if callable(temperature) else temperature or 1.0
+            end = len(response.tokens) + max_tokens
+            row = Row(request, stream_key((*key, i)), response, end, (*prompt, *response.tokens))
+            request.rows.append(row)
+        if max_tokens < 1:
+            return [row.response for row in request.rows]
+        request.open = n
+        self._waiting.extend(request.rows)
+        self._start(loop)
+        return await request.done
+
+    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+        """What the policy thinks of a response that it did not write; what is asked for at the same time is one batch.
+        See :class:`~policyopt.sources.program.Sampler`."""
+        loop = asyncio.get_running_loop()
+        self._forget_other_loops(loop)
+        asked = Written(tuple(tokens), tuple(written), temperature, loop.create_future())
+        self._written.append(asked)
+        self._start(loop)
+        return await asked.done
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The input embeddings [..., E] of ids [...], on the CPU."""
+        return self.split.embed(ids)
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens the policy chooses from."""
+        return self.split.vocab
+
+    def interrupt(self) -> None:
+        """Hand back everything in flight as it stands, at the next token; ``resume`` goes on with it."""
+        self._interrupted = bool(self._active or self._ready or self._waiting)
+
+    def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
+        """Run rollout programs to their end, together, and return what each returned, in order.
+
+        Nothing is held from one run to the next: what is drawn depends on the programs alone, to the bit, also in a
+        process that has just been resumed.
+        """
+
+        async def together() -> list[X]:
+            self.forget()
+            return await asyncio.gather(*programs)
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(together())
+        with ThreadPoolExecutor(1) as pool:  # a notebook's own event loop is running in this thread
+            return pool.submit(asyncio.run, together()).result()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._worker is None:
+            self._worker = loop.create_task(self._work())
+
+    def _forget_other_loops(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What programs asked for in a loop that has ended since, cut short by an error, is nobody's any more."""
+        if self._worker is not None and self._worker.get_loop() is not loop:
+            self._drop_all()
+            self._written.clear()
+            self._worker, self._interrupted = None, False
+
+    # The batch -------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Decode until nothing is in flight; programs take their turns between two tokens."""
+        try:
+            for _ in range(2):  # every program that is ready now asks first
+                await asyncio.sleep(0)
+            while self._waiting or self._ready or self._active or self._written:
+                scored = self._score()
+                ended = self._advance()
+                for request in ended:
+                    if not request.done.done():
+                        request.done.set_result([row.response for row in request.rows])
+                for _ in range(4 if ended or scored else 1):  # who has an answer may ask for more before the next token
+                    await asyncio.sleep(0)
+        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
+            waiting: list[asyncio.Future[Any]] = [r.done for r in self._drop_all()]
+            waiting += [asked.done for asked in self._written]
+            self._written.clear()
+            for done in waiting:
+                if not done.done():
+                    done.set_exception(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._worker = None
+
+    @torch.no_grad()
+    def _score(self) -> bool:
+        """Score all that waits for it, rows of like length together. Returns whether there was anything."""
+        waiting = sorted(self._written, key=len)
+        exact = self._dtype() == torch.float64
+        dtype = torch.float64 if exact else torch.float32
+        while waiting:
+            rows = max(1, READ_TOKENS // len(waiting[-1]))
+            piece, waiting = waiting[-rows:], waiting[:-rows]
+            found = self.split.leaves(as_batch(piece, dtype, self.device), Wanted(entropy=True))
+            self.computed += sum(map(len, piece))
+            for i, asked in enumerate(piece):
+                n = len(asked.written)
+                logp, entropy = (found[name][i, :n].tolist() for name in ("logp", "entropy"))
+                scored = Response(list(asked.written), logp, entropy, asked.written[-1] in self.eos)
+                scored.versions, scored.temperature = [self.version] * n, asked.temperature
+                if not asked.done.done():
+                    asked.done.set_result(scored)
+        found_any, self._written = bool(self._written), []
+        return found_any
+
+    @torch.no_grad()
+    def _advance(self) -> list[Request]:
+        """One token for every row in flight. Returns the requests that are complete by it."""
+        if self._interrupted:
+            return self._cut()
+        self._admit()
+        if not self._active:
+            return []
+        return self._step(*self._draw())
+
+    def _draw(self) -> tuple[Tensor, np.ndarray]:
+        """Draw a token for each row and write it down. Returns the tokens [B], and which rows end by it."""
+        assert self._hidden is not None
+        self.drawn += len(self._active)
+        return draw(self.split.logits(self._hidden), self._active, eos=self.eos, version=self.version)
+
+    def _cut(self) -> list[Request]:
+        self._interrupted = False
+        return self._drop_all()

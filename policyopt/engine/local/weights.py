@@ -1,0 +1,139 @@
+"""The trained parameters, their float32 copies where they have 16 bits, and the optimisers that move them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+SHORT = (torch.bfloat16, torch.float16)
+"""Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
+
+
+class Weights:
+    """What training changes of each trained model ("policy", "critic"): parameters by name, one AdamW for each model."""
+
+    def __init__(
+        self, parameters: Mapping[str, dict[str, nn.Parameter]], rates: Mapping[str, float], *,
+        betas: tuple[float, float], eps: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        self.parameters = parameters
+        self.masters = {role: {n: _master(p) for n, p in named.items()} for role, named in parameters.items()}
+        self.optimizers = {
+            role: torch.optim.AdamW(
+                list(named.values()), lr=rates[role], betas=betas, eps=eps, weight_decay=weight_decay, fused=True
+            )
+            for role, named in self.masters.items()
+        }
+        self._base_lr = {role: o.param_groups[0]["lr"] for role, o in self.optimizers.items()}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the policy now."""
+        return float(self.optimizers["policy"].param_groups[0]["lr"])
+
+    def set_lr(self, factor: float) -> None:
+        """Put the learning rates at ``factor`` times their base."""
+        for role, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = self._base_lr[role] * factor
+
+    def bytes(self) -> int:
+        """What the parameters take that the optimisers move."""
+        return sum(p.numel() * p.element_size() for named in self.masters.values() for p in named.values())
+
+    def step(self, clip_norm: float, *, finite: bool = True) -> tuple[float, bool]:
+        """Take the step that lies in ``.grad``, clipped to a length, and clear it. Returns the length of the policy's
+        gradient before, and whether the step was taken: not where ``finite`` is false or a gradient is not finite."""
+        for p, master in self._pairs():
+            if master is not p and p.grad is not None:
+                master.grad = p.grad.float()
+        norms = {
+            role: float(nn.utils.clip_grad_norm_(o.param_groups[0]["params"], clip_norm))
+            for role, o in self.optimizers.items()
+        }
+        applied = finite and all(map(math.isfinite, norms.values()))
+        if applied:
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            self.publish()
+        self.zero_grad()
+        return norms["policy"], applied
+
+    def zero_grad(self) -> None:
+        """Clear all gradients."""
+        for pair in self._pairs():
+            for p in pair:
+                p.grad = None
+
+    def _pairs(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        """Every trained parameter with the one that the optimiser moves; mostly they are the same."""
+        for role, named in self.parameters.items():
+            for name, p in named.items():
+                yield p, self.masters[role][name]
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the float32 copies to the weights that the models compute with."""
+        for p, master in self._pairs():
+            if master is not p:
+                p.copy_(master)
+
+    @torch.no_grad()
+    def update_size(self) -> float:
+        r"""Relative size of the policy's last step, :math:`|\Delta\theta|/|\theta|`, from Adam's moments (without weight decay)."""
+        optimizer = self.optimizers["policy"]
+        group = optimizer.param_groups[0]
+        beta1, beta2 = group["betas"]
+        moved = size = 0.0
+        for p in group["params"]:
+            state = optimizer.state.get(p)
+            if not state:
+                continue
+            step = float(state["step"])
+            direction = (
+                state["exp_avg"] / (1 - beta1**step) / ((state["exp_avg_sq"] / (1 - beta2**step)).sqrt() + group["eps"])
+            )
+            moved += float(direction.float().norm()) ** 2
+            size += float(p.float().norm()) ** 2
+        return float(group["lr"] * math.sqrt(moved / size)) if size else 0.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and the moments of the optimisers, by name."""
+        out: dict[str, Tensor] = {}
+        for role, named in self.masters.items():
+            for name, p in named.items():
+                out[f"{role}/{name}"] = p
+                for key, value in self.optimizers[role].state.get(p, {}).items():
+                    out[f"{role}.{key}/{name}"] = value
+        return out
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a parameter that is missing or of another shape."""
+        for role, named in self.masters.items():
+            optimizer = self.optimizers[role]
+            for name, p in named.items():
+                p.copy_(saved(tensors, f"{role}/{name}", p))
+                state = {
+                    key: tensors[f"{role}.{key}/{name}"]
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{role}.{key}/{name}" in tensors
+                }
+                if state:
+                    optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
+        self.publish()
+
+
+def _master(p: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(p.detach().float()) if p.dtype in SHORT else p
+
+
+def saved(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """A tensor of a checkpoint, which has to be there in the shape of ``like``, else ``KeyError``."""
+    found = tensors.get(name)
+    if found is None or found.shape != like.shape:
+        seen = "missing" if found is None else f"shape {tuple(found.shape)}, expected {tuple(like.shape)}"
+        raise KeyError(f"{name}: {seen}")
+    return found

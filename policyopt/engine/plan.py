@@ -1,0 +1,101 @@
+"""How a mini-batch becomes a gradient, whatever runs the model: the plan that every engine carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from policyopt.objective import token_gradients
+from policyopt.recipe import Recipe
+from policyopt.rows import Batch, masked
+
+Leaves = dict[str, Tensor]
+"""[N, T] by name: those of :attr:`~policyopt.recipe.Recipe.leaves`."""
+
+
+@dataclass
+class UpdateReport:
+    """What one optimiser step did."""
+
+    loss: float
+    grad_norm: float
+    applied: bool
+    """False where the loss or the gradient was not finite: nothing was changed."""
+    weight: Tensor
+    """[N, T] token weights w = -dL/dlogp of the mini-batch."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums over tokens of what the log wants to know, and ``tokens``; ``mismatch/max`` is a maximum."""
+
+
+def accumulate(
+    recipe: Recipe, batch: Batch, pieces: Sequence[Tensor], *, version: int,
+    leaves: Callable[[Batch], Leaves], whole: Callable[[Batch], Leaves],
+    push: Callable[[Leaves, Mapping[str, Tensor]], None],
+) -> UpdateReport:  # fmt: skip
+    r"""Work out the gradient of the objective on a mini-batch, the same one for any split into micro-batches.
+
+    The objective is a function of the leaf ``logp`` [N, T] (and entropy, value), so its gradient is
+    :math:`\sum_{i,t} \frac{\partial L}{\partial logp_{i,t}} \nabla\log\pi(y_{i,t})`: an engine gives leaves and takes
+    weights. Where every part can be computed row by row, each micro-batch is passed once. Where rows are coupled
+    (:attr:`~policyopt.recipe.Recipe.gathers`) and the batch does not fit at once, a first pass without gradient finds
+    the whole leaf, and a second one pushes the token weights of the whole batch through the model.
+
+    ``batch`` is the whole mini-batch, ``pieces`` the numbers [n] of the rows of each micro-batch that this process has
+    (all of them, or a rank's share of them). ``leaves`` computes those of a micro-batch, with gradient; ``whole`` those
+    of the batch without gradient, gathered from all ranks (the report is then of the whole batch, else of this process's
+    rows); ``push`` adds the gradient of the parameters, given leaves
+    with the gradient of the loss by each of them. ``version`` counts the updates that the policy has seen.
+    """
+    batch = batch.replace(share=recipe.aggregate(batch))
+    report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
+    gradients: Mapping[str, Tensor] | None = None
+    if recipe.gathers and (len(pieces) > 1 or len(pieces[0]) < len(batch.mask)):
+        found = whole(batch)
+        loss, gradients = token_gradients(recipe, batch, found)
+        observe(report, recipe, batch.with_leaves(found), loss, gradients["logp"], version)
+    for rows in pieces:
+        piece = batch[rows]
+        found = leaves(piece)
+        if gradients is None:
+            loss, mine = token_gradients(recipe, piece, found)
+            seen = piece.with_leaves({name: x.detach() for name, x in found.items()})
+            observe(report, recipe, seen, loss, mine["logp"], version)
+        else:
+            mine = {name: g[rows] for name, g in gradients.items()}
+        report.weight[rows] = -mine["logp"].to(report.weight)
+        push(found, mine)
+    return report
+
+
+@torch.no_grad()
+def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gradient: Tensor, version: int) -> None:
+    """Add a piece of a mini-batch, with its leaves, to the sums that the log is made of."""
+    report.loss += float(loss)
+    mask, sums = piece.mask, report.sums
+    weight = -gradient
+    counted = (piece.share != 0).to(mask)  # averages are over the tokens that the aggregation counts
+    found = {"tokens": counted} | {name: masked(x, counted) for name, x in said(recipe, piece).items()}
+    found |= {"signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
+    fresh = (piece.version == version).to(mask)[:, None] * mask
+    if piece.source is not None:  # auxiliary rows may be scored at another temperature than they were drawn at
+        fresh = fresh * (piece.source == 0)[:, None]
+    sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
+    gap = (piece.logp - sampled).abs() * fresh
+    found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
+    for name, x in found.items():
+        sums[name] = sums.get(name, 0.0) + float(masked(x, mask).sum())
+    sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), float(gap.max()) if gap.numel() else 0.0)
+
+
+def said(recipe: Recipe, piece: Batch) -> dict[str, Tensor]:
+    """What the parts of the loss tell the log, name -> [N, T]."""
+    log_ratio = recipe.ratio(piece)
+    found = dict(recipe.surrogate.metrics(log_ratio, piece))
+    for weight in recipe.weight:
+        found |= weight.metrics(log_ratio, piece)
+    for regularizer in recipe.regularizers:
+        found |= regularizer.metrics(piece)
+    return found

@@ -1,0 +1,75 @@
+"""What is asked of a generative model: how likely its samples are, as a function of its parameters.
+
+The loop, the parts and the engines know no more of a model than this. Whatever is autoregressive stands in
+:mod:`policyopt.models.causal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from policyopt.part import Statistic
+from policyopt.rows import Batch
+
+Others = Mapping[str, AbstractContextManager[Any]]
+"""Other models of the same kind, by role; each is entered while it is used, as ``with others["reference"] as likelihood``."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which leaves are asked for beside ``logp``."""
+
+    entropy: bool = False
+    """[N, T] the entropy in nats of the distribution that each step of the sample comes from."""
+    statistics: tuple[Statistic, ...] = ()
+    """[N, T] each, by key: functions of whole distributions of a step."""
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Whose distributions the statistics read beside the model's own."""
+        return frozenset[str]().union(*(s.roles for s in self.statistics))
+
+
+LOGP = Wanted()
+"""``logp`` alone."""
+
+
+class Likelihood(Protocol):
+    """A model as the probability of what it draws, step by step: tokens of a text, denoising steps of an image."""
+
+    def leaves(self, batch: Batch, wanted: Wanted = LOGP, others: Others | None = None) -> dict[str, Tensor]:
+        """``logp`` [N, T] of the steps in ``batch.mask`` at the temperature of each row, and what else is ``wanted``, by
+        name; 0 on padding, float32 for 16-bit models. They carry gradient where gradient is enabled.
+
+        ``others`` holds at least the models that the wanted statistics read; they get no gradient.
+        """
+        ...
+
+
+class Stepwise(Likelihood, Protocol):
+    """A likelihood whose samples grow one token after the other, which is what the local sampler draws from."""
+
+    @property
+    def hidden(self) -> Callable[..., Any]:
+        """From ids [B, Q] and what was computed before to hidden states: call it with ``input_ids``, ``past_key_values``
+        and ``use_cache``, read ``last_hidden_state`` [B, Q, H]."""
+        ...
+
+    @property
+    def logits(self) -> Callable[[Tensor], Tensor]:
+        """From hidden states [..., H] to the logits [..., V] of the next token."""
+        ...
+
+    @property
+    def vocab(self) -> int:
+        """V, how many tokens there are to choose from."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The input embeddings [..., E] of ids [...], on the CPU and without gradient."""
+        ...

@@ -1,0 +1,116 @@
+"""The engine of a run: the models that a configuration names, loaded and put together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from policyopt.data import builtin_tasks, load_task
+from policyopt.engine import make_engine
+from policyopt.engine.protocol import Engine
+from policyopt.errors import UserError, nearest
+from policyopt.items import Task
+from policyopt.models.embedded import build_embedded
+from policyopt.models.load import Policy, load_policy
+from policyopt.models.warmstart import WARM_START, WarmStart
+from policyopt.training.config import TrainConfig
+
+Progress = Callable[[str, float, float], None]
+"""Called with a label, how much is done, and out of how much."""
+
+FILLED = frozenset({"reference", "previous"})
+"""Roles that the policy itself fills where no model is named for them."""
+
+
+def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
+    """The engine that a configuration asks for.
+
+    Raises :class:`~policyopt.errors.UserError` for a model that cannot be used, a role that nobody fills, and where the
+    recipe asks for what the engine cannot do.
+    """
+    named = named_roles(config)
+    lora = config.adapters if config.lora else None
+    policy = load_model(config.model, task, progress, dtype=config.dtype, device=config.device, lora=lora)
+    roles = {name: load_role(name, path, config, task, progress) for name, path in named.items()}
+    optim = config.optim
+    return make_engine(
+        policy, config.recipe, roles, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
+        eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
+    )  # fmt: skip
+
+
+def load_model(
+    model: str,
+    task: Task,
+    progress: Progress | None = None,
+    settings: WarmStart | None = None,
+    **options: Any,
+) -> Policy:
+    """A policy from ``embedded`` (built and warm-started for the task at first use), a folder, or a hub id."""
+    if model == "embedded":
+        tell = (
+            None
+            if progress is None
+            else lambda step, total, loss: progress("warm start (once, then cached)", step, total)
+        )
+        # The same model for every seed of a run: what a seed changes is the training that follows.
+        start = load_task(task.name, heldout=1) if task.name in builtin_tasks() else task
+        model = str(build_embedded(start, settings=settings, progress=tell))
+    return load_policy(model, **options)
+
+
+def named_roles(config: TrainConfig) -> Mapping[str, str]:
+    """The model for each role that the recipe reads and that is not the policy's own start, by name.
+
+    The teacher beside the embedded model is "embedded" where none is named. Raises
+    :class:`~policyopt.errors.UserError` where a role has no model or several, and for a name that nothing reads.
+    """
+    method, reads = config.recipe.name, config.recipe.roles
+    named = dict(config.roles)
+    if config.teacher is not None:
+        if named.get("teacher", config.teacher) != config.teacher:
+            raise UserError(
+                f"--teacher {config.teacher} and --role teacher={named['teacher']} name two models: leave one of them away"
+            )
+        if "teacher" in reads:  # a teacher may be named beside every method
+            named["teacher"] = config.teacher
+    for name in named.keys() - (reads - {"previous"}):
+        known = sorted(reads - {"previous"})
+        advice = f"it reads {nearest(name, known).removeprefix('nearest: ')}" if known else "it reads none"
+        raise UserError(f"--role {name}={named[name]}: {method} reads no model in the role {name!r}; {advice}")
+    if "teacher" in reads and "teacher" not in named and config.model == "embedded":
+        named["teacher"] = "embedded"
+    for name in sorted(reads - FILLED - named.keys()):
+        raise UserError(missing_role(method, name, config.model))
+    return named
+
+
+def missing_role(method: str, role: str, model: str) -> str:
+    """What to say where nobody fills a role."""
+    what = "a teacher" if role == "teacher" else f"a model in the role {role!r}"
+    option = "--teacher" if role == "teacher" else f"--role {role}=PATH"
+    return (
+        f"{method} reads {what}: name its model with {option}, a folder or hub id of a model with the same vocabulary "
+        f"as {model}"
+    )
+
+
+def load_role(name: str, model: str, config: TrainConfig, task: Task, progress: Progress) -> Policy:
+    """The model in a role; a teacher that is the embedded model always works its answers out."""
+    settings = None
+    if name == "teacher":
+        settings = dataclasses.replace(WARM_START, **{**task.warm_start, "terse": 0.0})
+    return load_model(model, task, progress, settings, dtype=config.dtype, device=config.device)
+
+
+def room(context: int, max_tokens: int | None, task: Task) -> tuple[int, int]:
+    """How many tokens a response may have, and how many the model's context then leaves for a prompt."""
+    budget = max_tokens or task.max_tokens
+    longest = context - budget
+    if longest < 1:
+        asked = f"--max-tokens {budget}" if max_tokens else f"the budget of {budget} tokens that {task.name} suggests"
+        raise UserError(
+            f"{asked} leaves no room for a prompt in the model's context of {context} tokens: set a lower --max-tokens"
+        )
+    return budget, longest

@@ -1,0 +1,75 @@
+"""The plan of a gradient, on engines that are not the local one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from policyopt.engine.plan import Leaves, accumulate
+from policyopt.methods.group.grpo import grpo
+from policyopt.objective import objective
+from policyopt.recipe import Recipe
+from policyopt.registry import get_method
+from policyopt.rows import Batch
+from tests.batches import EVERY_METHOD, random_batch, ready
+
+
+class Ranks:
+    """An engine whose only parameters are the log-probabilities, one for each token, and whose rows are spread over ranks."""
+
+    def __init__(self, batch: Batch, ranks: int, micro: int) -> None:
+        self.logp = batch.logp.clone().requires_grad_()
+        self.micro, self.asked = micro, 0
+        self.rows = torch.arange(len(batch.mask)).chunk(ranks)
+
+    def gradient(self, recipe: Recipe, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The gradient [N, T] by the parameters, and the weights [N, T], summed over ranks."""
+        batch = batch.replace(noise=torch.arange(len(batch.mask)).to(batch.mask)[:, None].expand_as(batch.mask))
+
+        def leaves(piece: Batch) -> Leaves:
+            return {"logp": self.logp[piece.noise[:, 0].long()]}
+
+        def whole(batch: Batch) -> Leaves:
+            self.asked += 1
+            return {name: x.detach() for name, x in leaves(batch).items()}
+
+        def push(found: Leaves, gradients: Mapping[str, Tensor]) -> None:
+            torch.autograd.backward(list(found.values()), [gradients[name] for name in found])
+
+        weight = torch.zeros_like(batch.mask)
+        for rows in self.rows:
+            pieces = rows.split(self.micro)
+            call: dict[str, Any] = {"version": 0, "leaves": leaves, "whole": whole, "push": push}
+            weight += accumulate(recipe, batch, pieces, **call).weight
+        assert self.logp.grad is not None
+        return self.logp.grad, weight
+
+
+@pytest.mark.parametrize("name", ["grpo", "bapo", "disco", "gspo", "trpa", "unlikeliness"])
+@pytest.mark.parametrize(("ranks", "micro"), [(1, 2), (2, 2), (2, 4)])
+def test_ranks_give_the_gradient_of_one_process(name: str, ranks: int, micro: int) -> None:
+    recipe = get_method(name)()
+    batch = ready(recipe, random_batch(groups=(4, 4)))
+    leaf = batch.logp.clone().requires_grad_()
+    objective(recipe, batch.with_leaves({"logp": leaf})).backward()
+    engine = Ranks(batch, ranks, micro)
+    found, weight = engine.gradient(recipe, batch)
+    torch.testing.assert_close(found * batch.mask, leaf.grad * batch.mask, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(-weight * batch.mask, leaf.grad * batch.mask, rtol=1e-10, atol=1e-14)
+    assert engine.asked == (ranks if recipe.gathers else 0), "gathered only where rows are coupled"
+
+
+@EVERY_METHOD
+def test_what_has_to_be_gathered(method: Any) -> None:
+    recipe = method()
+    assert recipe.gathers == (recipe.leaves if recipe.unit in ("group", "batch") else ())
+    assert recipe.leaves[0] == "logp"
+    assert ("value" in recipe.leaves) == (recipe.critic is not None)
+
+
+def test_row_by_row_recipes_gather_nothing() -> None:
+    assert grpo().gathers == ()
