@@ -31,7 +31,7 @@ from typing import ClassVar
 import policyopt as po
 from policyopt.rows import masked
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts.advantage import group_mean
+from policyopt.groups import group_mean
 from policyopt.part import Advantage, Filter, Shape, Weight, part
 from policyopt.registry import method
 from policyopt.sources.draw.group import Group
