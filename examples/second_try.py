@@ -6,25 +6,29 @@ draws, it counts what the log should show, and it returns responses.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import policyopt as po
 from policyopt.part import Positive, part
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
 class SecondTry(Group):
     """A group; where all of it is wrong, as many more responses at the temperature ``hot``."""
 
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
+
     hot: Positive = 1.3
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        first = await super().draw(prompt, sampler)
-        if any(verdict.correct for verdict in await prompt.score(first)):
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        first = await super().draw(question, context)
+        if any(verdict.correct for verdict in await context.judge(first)):
             return first
-        prompt.count(tried_again=1)  # rollout/tried_again in metrics.jsonl
-        return first + await sampler.generate(
-            prompt.tokens, n=self.size, max_tokens=prompt.budget, temperature=self.hot, key=(*prompt.key, 1)
+        context.count(tried_again=1)  # rollout/tried_again in metrics.jsonl
+        return first + await context.sampler.generate(
+            question.tokens, n=self.size, max_tokens=question.budget, temperature=self.hot, key=(*question.key, 1)
         )
 
 

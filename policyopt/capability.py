@@ -19,10 +19,10 @@ CAPABILITIES: Mapping[str, str] = {
     "stop sequences": "a response ends after any of many token sequences (`stop`)",
     "resume": "a response that was cut is gone on with, in place (`resume`)",
     "top alternatives": "the likeliest tokens at each place, with their log-probabilities (`top`)",
-    "scoring": "log-probabilities and entropies of a text that somebody else wrote (`Sampler.score`)",
+    "scoring": "log-probabilities and entropies of a text that somebody else wrote (`Sampler.logprobs`)",
     "token embeddings": "the input embeddings of token ids (`Sampler.embed`)",
     "sampling entropy": "the entropy of the distribution that each token was drawn from (`Response.entropy`)",
-    "role sampling": "drawing from another model than the policy (`Prompt.samplers`)",
+    "role sampling": "drawing from another model than the policy (`Context.sampler_of`)",
     # Scoring and updating
     "temperature": "log-probabilities at another temperature than 1, with their gradient",
     "entropy": "the entropy of the policy's distribution at each token, with its gradient",
@@ -58,7 +58,7 @@ def _derived(part: Part) -> Iterator[str]:
             yield "moving roles" if role == "previous" else "roles"
         elif column in _BY_COLUMN:
             yield _BY_COLUMN[column]
-    statistics = (*part.live, *part.scored)
+    statistics = (*part.live, *part.fixed)
     if statistics:
         yield "statistics"
     if any(s.roles for s in statistics):

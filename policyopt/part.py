@@ -73,9 +73,9 @@ class Part:
         return ()
 
     @property
-    def scored(self) -> tuple[Statistic, ...]:
-        """Statistics that the part reads with ``batch.scored``: taken once, by the policy as it is when the batch is
-        scored."""
+    def fixed(self) -> tuple[Statistic, ...]:
+        """Statistics that the part reads with ``batch.fixed``: taken once, by the policy as it is when the batch is
+        annotated."""
         return ()
 
 
@@ -115,14 +115,14 @@ class Wrapper(Part):
         return self.within.live
 
     @property
-    def scored(self) -> tuple[Statistic, ...]:
-        return self.within.scored
+    def fixed(self) -> tuple[Statistic, ...]:
+        return self.within.fixed
 
 
 class Statistic(Part):
     """A number per token made from whole next-token distributions, worked out chunk by chunk.
 
-    It stands inside other parts, which list it under ``live`` or ``scored``; equal statistics are computed once.
+    It stands inside other parts, which list it under ``live`` or ``fixed``; equal statistics are computed once.
     """
 
     roles: ClassVar[frozenset[str]] = frozenset()

@@ -134,7 +134,7 @@ class Recipe:
         """Refuse a need that is no column, or that the recipe alone could fill and does not."""
         for path, p in parts_of(self):
             where = f"{path} ({type(p).__name__})"
-            read = {name for s in (*p.live, *p.scored) for name in s.columns}
+            read = {name for s in (*p.live, *p.fixed) for name in s.columns}
             for verb, names in (("needs", p.needs), ("provides", p.provides), ("reads", read)):
                 for name in sorted(names):
                     if schema.find(name) is None:
@@ -160,16 +160,16 @@ class Recipe:
         return tuple({s.key: s for _, p in parts_of(self) for s in p.live}.values())
 
     @property
-    def scored(self) -> tuple[Statistic, ...]:
+    def fixed(self) -> tuple[Statistic, ...]:
         """The statistics that are taken when a batch is scored, each once."""
-        return tuple({s.key: s for _, p in parts_of(self) for s in p.scored}.values())
+        return tuple({s.key: s for _, p in parts_of(self) for s in p.fixed}.values())
 
     @property
     def roles(self) -> frozenset[str]:
         """The models beside the policy and the critic that the recipe reads or draws from: "reference", "teacher",
         "previous" (the policy of one step before), and whatever else it names."""
         named = {role for column in self.needs if (role := schema.role_of(column)) is not None}
-        return frozenset(named).union(self.sampled_roles, *(s.roles for s in (*self.live, *self.scored)))
+        return frozenset(named).union(self.sampled_roles, *(s.roles for s in (*self.live, *self.fixed)))
 
     @property
     def sampled_roles(self) -> frozenset[str]:

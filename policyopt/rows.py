@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from policyopt import schema
 from policyopt.errors import UserError
-from policyopt.schema import SCORED as SCORED
+from policyopt.schema import FIXED as FIXED
 from policyopt.schema import member
 
 Record = dict[str, Any]
@@ -156,9 +156,9 @@ class Batch:
         """[N, T] a statistic of the policy being trained, with its gradient."""
         return self.__dict__[member("statistic", statistic.key)]
 
-    def scored(self, statistic: Any) -> Tensor:
+    def fixed(self, statistic: Any) -> Tensor:
         """[N, T] a statistic as it was when the batch was scored, without gradient."""
-        return self.__dict__[member("statistic", SCORED + statistic.key)]
+        return self.__dict__[member("statistic", FIXED + statistic.key)]
 
     def logp_of(self, role: str) -> Tensor:
         """[N, T] log-probability of each token under the frozen model in a role; ``ref_logp`` is short for that of

@@ -193,14 +193,14 @@ FAMILIES = {
     "logp_of": Column("logp_of[NAME]", "NT", "engine", "the same tokens under the frozen model in the role NAME", on_demand=True),
     "component": Column("component[NAME]", "N", "judge", "what one of several judges says; read it with component()", absent=0),
     "statistic": Column("statistic[KEY]", "NT", "engine", "numbers per token from whole next-token distributions; read them with stat() "
-                        "and scored()"),
+                        "and fixed()"),
 }
 # fmt: on
 """Columns of which there are as many as somebody names."""
 
 SHORT = {"reference": "ref_logp", "previous": "prev_logp", "teacher": "teacher_logp"}
 """Roles whose ``logp_of`` has a shorter name."""
-SCORED = "scored:"
+FIXED = "fixed:"
 """Prefix of the keys of statistics that were taken when the batch was scored."""
 
 
@@ -279,7 +279,7 @@ def on_demand(need: str) -> tuple[str, ...]:
 
 _METHODS = frozenset({
     "records", "columns", "clean_columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
-    "stat", "scored", "component", "components", "logp_of", "length", "own", "terminal", "total_reward",
+    "stat", "fixed", "component", "components", "logp_of", "length", "own", "terminal", "total_reward",
 })  # fmt: skip
 """What a batch has beside its columns."""
 

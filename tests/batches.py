@@ -17,7 +17,7 @@ from policyopt.objective import credit, objective, shaped, token_gradients
 from policyopt.part import Part
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
-from policyopt.rows import SCORED, Batch, make_batch
+from policyopt.rows import FIXED, Batch, make_batch
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
 LEAVES = ("logp", "entropy", "value")
@@ -66,7 +66,7 @@ def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
 def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
     """The batch with a number for every statistic that a part or a recipe reads, made from each token's own columns."""
     found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}
-    return batch.with_statistics(found | {SCORED + s.key: batch.old_logp.abs() / 5 for s in reader.scored})
+    return batch.with_statistics(found | {FIXED + s.key: batch.old_logp.abs() / 5 for s in reader.fixed})
 
 
 def ready(recipe: Recipe, batch: Batch) -> Batch:

@@ -21,7 +21,7 @@ from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.embedded import random_tiny
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 from tests.commands import QUICK, Said, contents, lines, write_rows, write_sums
 
 Command = Callable[..., Said]
@@ -258,14 +258,14 @@ def test_prompts_without_a_solution_are_counted(train: Command) -> None:
     ("returned", "message"),
     [
         ([], "Mine returned no response to any of 2 prompts"),
-        ([Response([5, 6], [0.0], [0.0, 0.0], True)], "2 tokens and 1 entries in 'logp'"),
+        ([Response([5, 6], [0.0], [0.0, 0.0], "eos")], "2 tokens and 1 entries in 'logp'"),
     ],
 )
 def test_a_rollout_program_that_returns_nothing_of_use(
     returned: list[Response], message: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     class Mine(Group):
-        async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+        async def draw(self, question: Question, context: Context) -> list[Response]:
             return returned
 
     recipe = grpo(group_size=4).replace(rollout=Mine(size=4))

@@ -93,8 +93,8 @@ def test_families_are_flat_columns() -> None:
     batch = small(**{"component[style]": torch.tensor([0.1, 0.2, 0.3])})
     assert list(batch.members("component")) == ["style"] and batch.component("style")[1] == 0.2
     entropy = NucleusEntropy()
-    batch = batch.with_statistics({entropy.key: batch.mask, "scored:" + entropy.key: 2 * batch.mask})
-    assert batch.stat(entropy) is batch.mask and batch.scored(entropy).sum() == 12
+    batch = batch.with_statistics({entropy.key: batch.mask, "fixed:" + entropy.key: 2 * batch.mask})
+    assert batch.stat(entropy) is batch.mask and batch.fixed(entropy).sum() == 12
     batch = batch.with_leaves({"logp": batch.mask, entropy.key: 3 * batch.mask})
     assert batch.logp is batch.mask and batch.stat(entropy).sum() == 18
     assert batch[:1].stat(entropy).shape == (1, 2)

@@ -373,7 +373,7 @@ BROKEN = {
     ),
     "a statistic not listed": (
         "@part\nclass X(Weight):\n  def __call__(self, log_ratio, batch):\n    return batch.stat(LogProb())",
-        "reads a statistic that it lists neither under live nor under scored (mine.py, line 12)",
+        "reads a statistic that it lists neither under live nor under fixed (mine.py, line 12)",
     ),
     "an exception": (
         "@part\nclass X(Surrogate):\n  def __call__(self, log_ratio, batch):\n    return log_ratio @ batch.advantage",

@@ -41,8 +41,9 @@ from policyopt.parts import ClippedValueLoss, Correctness, LengthReward, MixedOu
 from policyopt.parts.advantage.gae import GAE
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
 from policyopt.training.rows import with_baseline
+from tests.asking import ask
 from tests.batches import dlogp, gradients, random_batch, ready
 
 EQUAL_LENGTHS = (4,) * 9
@@ -395,14 +396,14 @@ class Script:
         assert not self.keys & {(*key, i) for i in range(n)}, "the same random numbers twice"
         self.keys |= {(*key, i) for i in range(n)}
         self.calls, self.drawn = self.calls + 1, self.drawn + n
-        return [Response([i], [-1.0], [0.5], True, temperature=temperature) for i in range(self.drawn - n, self.drawn)]
+        return [Response([i], [-1.0], [0.5], "eos", temperature=temperature) for i in range(self.drawn - n, self.drawn)]
 
     async def judge(self, responses: Sequence[Response]) -> list[Verdict]:
         scores = [self.outcomes[r.tokens[0]] for r in responses]
         return [Verdict(x, x > 0.5, True, "") for x in scores]
 
     def draw(self, rollout: Any) -> list[Response]:
-        found: list[Response] = asyncio.run(rollout.draw(Prompt((1,), 4, (0, 0, 0), self.judge), self))
+        found: list[Response] = asyncio.run(rollout.draw(*ask(self, (1,), 4, (0, 0, 0), self.judge, program=rollout)))
         return found
 
 
@@ -447,7 +448,7 @@ def test_reinforce_ada_in_one_round_of_n_is_dr_grpo() -> None:
     rollout = UntilMixed(size=4, round_size=4, max_rounds=1)
     drawn = Script(0, 1, 0, 0).draw(rollout)
     assert sorted(r.tokens[0] for r in drawn) == [0, 1, 2, 3]
-    assert {r.role for r in drawn} == {"train"}
+    assert {r.use for r in drawn} == {"train"}
     batch = with_baseline(random_batch(), ["train"] * 9).replace(reward=random_batch().correct)
     batch = with_baseline(batch, ["train"] * 9)
     same(reinforce_ada(high=0.2), dr_grpo().replace(aggregate=TokenMean()), batch)
@@ -457,14 +458,14 @@ def test_reinforce_ada_takes_the_baseline_from_all_that_was_drawn() -> None:
     outcomes = [0.0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0]
     script = Script(*outcomes)
     drawn = script.draw(UntilMixed(size=4, round_size=8, max_rounds=4))
-    assert [(r.tokens[0], r.role) for r in drawn[:4]] == [(6, "train"), (13, "train"), (0, "train"), (1, "train")]
-    assert {r.role for r in drawn[4:]} == {"pool"}
+    assert [(r.tokens[0], r.use) for r in drawn[:4]] == [(6, "train"), (13, "train"), (0, "train"), (1, "train")]
+    assert {r.use for r in drawn[4:]} == {"pool"}
     assert (script.calls, len(drawn)) == (2, 16)
     recipe = reinforce_ada()
     scores = torch.tensor([outcomes[r.tokens[0]] for r in drawn], dtype=torch.float64)
     mask = torch.ones(16, 1, dtype=torch.float64)
     batch = shaped(recipe, make_batch(mask=mask, reward=scores * 0.8, group=torch.zeros(16, dtype=torch.long)))
-    batch = with_baseline(batch, [r.role for r in drawn])[:4]
+    batch = with_baseline(batch, [r.use for r in drawn])[:4]
     torch.testing.assert_close(recipe.advantage(batch)[:, 0].tolist(), [13 / 16, 13 / 16, -3 / 16, -3 / 16])
 
 
@@ -481,7 +482,7 @@ def test_reinforce_ada_stops_as_soon_as_it_may_and_never_later_than_it_must(stop
             for m in (5, 10, 15)
         ]
         assert script.calls == (enough.index(True) + 1 if any(enough) else 3)
-        trained = [r.tokens[0] for r in drawn if r.role == "train"]
+        trained = [r.tokens[0] for r in drawn if r.use == "train"]
         assert len(set(trained)) == 5
         good = sum(right[i] for i in trained)
         assert good == max(min(2, sum(right)), 5 - right.count(False))

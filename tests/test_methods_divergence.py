@@ -61,7 +61,8 @@ from policyopt.parts.statistic.jsd import JSD
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
 from policyopt.sources.draw import Demonstrated
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
+from tests.asking import ask
 from tests.batches import gradients, on_policy, random_batch, ready
 
 
@@ -364,18 +365,18 @@ class Scribe:
 
     async def generate(self, tokens: tuple[int, ...], *, n: int, **_: Any) -> list[Response]:
         self.asked.append("generate")
-        return [Response([1], [0.0], [0.0], True) for _ in range(n)]
+        return [Response([1], [0.0], [0.0], "eos") for _ in range(n)]
 
-    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
         self.asked.append("score")
-        return Response(list(written), [0.0] * len(written), [0.0] * len(written), True)
+        return Response(list(written), [0.0] * len(written), [0.0] * len(written), "eos")
 
 
 def drawn(share: float, prompts: int) -> tuple[Scribe, list[list[Response]]]:
     scribe = Scribe()
     part = Demonstrated(size=3, share=share)
-    asked = [Prompt((1, 2), 2, (0, 7, i), solution=(5, 6, 7)) for i in range(prompts)]
-    return scribe, [asyncio.run(part.draw(p, scribe)) for p in asked]
+    asked = [ask(scribe, (1, 2), 2, (0, 7, i), solution=(5, 6, 7)) for i in range(prompts)]
+    return scribe, [asyncio.run(part.draw(*p)) for p in asked]
 
 
 def test_demonstrations_take_their_share_of_the_prompts() -> None:
@@ -396,7 +397,7 @@ def test_the_sampler_scores_what_others_wrote_as_it_scores_its_own() -> None:
 
     async def both() -> tuple[Response, Response]:
         [own] = await sampler.generate((5, 6, 7), n=1, max_tokens=9, temperature=0.7, key=(1,))
-        return own, await sampler.score((5, 6, 7), tuple(own.tokens), temperature=0.7)
+        return own, await sampler.logprobs((5, 6, 7), tuple(own.tokens), temperature=0.7)
 
     [(own, scored)] = sampler.run([both()])
     assert scored.tokens == own.tokens

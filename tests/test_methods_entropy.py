@@ -26,9 +26,10 @@ from policyopt.objective import credit, objective, selected
 from policyopt.parts import AboveQuantile, EntropyBonus, PPOClip, TokenMean
 from policyopt.parts.statistic.tempered import tempered_logp
 from policyopt.recipe import Recipe
-from policyopt.rows import SCORED, Batch, make_batch
-from policyopt.sources.program import Prompt, Response
+from policyopt.rows import FIXED, Batch, make_batch
+from policyopt.sources.program import Response
 from policyopt.training.loop import control
+from tests.asking import ask
 from tests.batches import dlogp, gradients, random_batch, ready
 
 SEEDS = pytest.mark.parametrize("seed", range(3))
@@ -336,7 +337,7 @@ def test_the_proxy_is_the_policy_without_its_tail(seed: int) -> None:
 
 def shield_batch(seed: int, proxy: Callable[[Batch], Tensor], part: ProxyShield) -> Batch:
     batch = credit(po.grpo(kl_coef=0.0), random_batch(seed))
-    return batch.with_statistics({SCORED + part.proxy.key: proxy(batch)})
+    return batch.with_statistics({FIXED + part.proxy.key: proxy(batch)})
 
 
 @SEEDS
@@ -351,7 +352,7 @@ def test_shielded_tokens_are_pulled_up_and_nothing_else_changes(seed: int) -> No
     assert (shielded.nonzero()[:, 1] % 2 == 0).all(), "what the proxy cuts off is no shielded token"
     assert (part.unlikely(batch) & ~shielded).any()
     assert torch.equal(found["logp"][~shielded], plain["logp"][~shielded])
-    d = batch.scored(part.proxy) - batch.logp
+    d = batch.fixed(part.proxy) - batch.logp
     unclipped = -batch.advantage * (batch.logp - batch.old_logp).exp()
     expected = (unclipped + 0.7 * (1 - d.exp())) / batch.mask.sum()
     torch.testing.assert_close(found["logp"][shielded], expected[shielded])
@@ -395,7 +396,7 @@ def test_the_forward_kl_is_unbiased_and_lets_go_of_what_the_reference_rules_out(
     total = torch.zeros(6, dtype=torch.float64)
     for v in range(5):  # one row of six positions, all of which drew token v
         batch = make_batch(mask=torch.ones(1, 6), logp=policy[None, :, v])
-        batch = batch.with_statistics({SCORED + part.target.key: reference[None, :, v]})
+        batch = batch.with_statistics({FIXED + part.target.key: reference[None, :, v]})
         found = part.estimate(batch)[0]
         assert (found >= 0).all()
         total += policy[:, v].exp() * found
@@ -403,7 +404,7 @@ def test_the_forward_kl_is_unbiased_and_lets_go_of_what_the_reference_rules_out(
 
     logp = torch.tensor([[-1.0, -1.0, -9.0]], dtype=torch.float64, requires_grad=True)
     batch = make_batch(mask=torch.ones(1, 3), logp=logp)
-    batch = batch.with_statistics({SCORED + part.target.key: torch.tensor([[-1.0, -60.0, -1.0]], dtype=torch.float64)})
+    batch = batch.with_statistics({FIXED + part.target.key: torch.tensor([[-1.0, -60.0, -1.0]], dtype=torch.float64)})
     gradient = torch.autograd.grad(part.estimate(batch).sum(), logp, retain_graph=True)[0][0]
     assert gradient[0] == 0
     assert abs(gradient[1]) < 1e-20
@@ -452,7 +453,7 @@ class Spy:
         self, tokens: tuple[int, ...], *, n: int, max_tokens: int, temperature: float, key: tuple[int, ...]
     ) -> list[Response]:
         self.calls.append((temperature, key))
-        return [Response([1], [-0.5], [0.5], True, temperature=temperature) for _ in range(n)]
+        return [Response([1], [-0.5], [0.5], "eos", temperature=temperature) for _ in range(n)]
 
 
 def test_one_prompt_in_four_is_answered_at_another_temperature_but_scored_at_the_main_one() -> None:
@@ -460,7 +461,7 @@ def test_one_prompt_in_four_is_answered_at_another_temperature_but_scored_at_the
     spy = Spy()
     sizes = []
     for i in range(8):
-        drawn = asyncio.run(rollout.draw(Prompt((1, 2), 5, (0, 0, i)), spy))
+        drawn = asyncio.run(rollout.draw(*ask(spy, (1, 2), 5, (0, 0, i))))
         sizes.append(len(drawn))
         assert [r.source for r in drawn] == [0] * 3 + [1] * (len(drawn) - 3)
         assert {r.temperature for r in drawn} == {0.9}
@@ -496,7 +497,7 @@ def test_the_virtual_temperature_is_a_change_of_measure(seed: int) -> None:
 
 def virtual(part: VirtualTemperature, batch: Batch) -> Batch:
     found = {part.hot: 0.2, part.cold: -0.2, 1.0: 0.0}
-    return batch.with_statistics({SCORED + LogProbAt(t).key: batch.old_logp + x for t, x in found.items()})
+    return batch.with_statistics({FIXED + LogProbAt(t).key: batch.old_logp + x for t, x in found.items()})
 
 
 def test_only_rewarded_rows_get_the_extra_term_and_few_of_them_get_more() -> None:
@@ -541,7 +542,7 @@ def bandit(recipe: Recipe, steps: int, seed: int = 0, arms: int = 8, lr: float =
             reward=reward, correct=reward, old_logp=logp[drawn][:, None],
         )  # fmt: skip
         z = theta.expand(len(drawn), -1)
-        batch = batch.with_statistics({SCORED + s.key: s(z, drawn, {})[:, None] for s in recipe.scored})
+        batch = batch.with_statistics({FIXED + s.key: s(z, drawn, {})[:, None] for s in recipe.fixed})
         batch = credit(recipe, batch)
         keep = selected(recipe, batch)
         free = theta.clone().requires_grad_()

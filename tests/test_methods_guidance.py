@@ -32,10 +32,11 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.sources.draw import DatasetReset, Demonstrated, Group, Hinted, Redraw
 from policyopt.sources.draw.hint import hint_length
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.rows import to_batch
 from policyopt.training.run import run
+from tests.asking import ask
 from tests.batches import dlogp, random_batch
 from tests.cases.words._scripted import Script, begun_mask, given_tokens, play, verdict
 from tests.commands import lines, write_rows
@@ -59,8 +60,8 @@ class Recorder(Script):
 
 def draw(rollout: Any, sampler: Any, key: tuple[int, ...] = (0, 0, 0), budget: int = 20, **how: Any) -> list[Response]:
     """What a program returns for a prompt of two tokens."""
-    prompt = Prompt((1, 2), budget, key, sampler.judge, how.get("solution", (*SOLUTION, 2)))
-    return asyncio.run(rollout.draw(prompt, sampler))
+    asked = ask(sampler, (1, 2), budget, key, sampler.judge, how.get("solution", (*SOLUTION, 2)), program=rollout)
+    return asyncio.run(rollout.draw(*asked))
 
 
 def same_gradient(mine: Recipe, parent: Recipe, batch: Batch) -> None:
@@ -153,9 +154,9 @@ def test_a_failed_group_is_drawn_anew_up_the_ladder() -> None:
 
 
 def test_a_hint_leaves_the_policy_something_to_write() -> None:
-    ladder = Hinted(hints=(0.5, 1.0)).ladder(Prompt((1,), 5, (0, 0, 0), solution=(*SOLUTION, 2)))
+    ladder = Hinted(hints=(0.5, 1.0)).ladder(*ask(None, (1,), 5, (0, 0, 0), solution=(*SOLUTION, 2)))
     assert ladder == [SOLUTION[:4], SOLUTION[:4]], "one token of the budget"
-    ladder = Hinted(hints=(0.5, 1.0)).ladder(Prompt((1,), 50, (0, 0, 0), solution=(*SOLUTION, 2)))
+    ladder = Hinted(hints=(0.5, 1.0)).ladder(*ask(None, (1,), 50, (0, 0, 0), solution=(*SOLUTION, 2)))
     assert ladder[-1] == SOLUTION, "the end token"
     assert [hint_length(10, share) for share in (0.25, 0.5, 0.75)] == [2, 5, 8], "half to even"
     assert weakest([False, True, True]) == 1
@@ -174,7 +175,7 @@ PROGRAMS = (
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: type(p).__name__)
 def test_a_prompt_without_a_solution_is_answered_by_the_policy_alone(program: Any) -> None:
-    assert program.solutions
+    assert "solutions" in program.uses
     script = Recorder()
     drawn = draw(program, script, solution=())
     assert len(drawn) == 2
@@ -183,9 +184,9 @@ def test_a_prompt_without_a_solution_is_answered_by_the_policy_alone(program: An
 
 
 def test_a_beginning_that_the_budget_cuts_is_counted() -> None:
-    asked = Prompt((1,), 5, (0, 0, 0), solution=(*SOLUTION, 2))
-    Hinted(hints=(0.25, 0.5, 1.0)).ladder(asked)
-    assert asked.tally == {"beginnings_cut": 1}, "8 tokens do not fit into 5, 4 leave one"
+    question, context = ask(None, (1,), 5, (0, 0, 0), solution=(*SOLUTION, 2))
+    Hinted(hints=(0.25, 0.5, 1.0)).ladder(question, context)
+    assert context.tally == {"beginnings_cut": 1}, "8 tokens do not fit into 5, 4 leave one"
 
 
 def test_bad_hints_are_refused() -> None:
@@ -209,10 +210,11 @@ def test_guided_rows_are_likelier_with_the_hint_than_without(tiny_model: Path) -
     async def judge(responses: Sequence[Response]) -> list[Any]:
         return [WRONG] * len(responses)
 
-    asked = Prompt(prompt, 16, (0, 0, 0), judge, solution)
-    plain_and_guided = sampler.run([Guided(size=3, hints=(0.5,), temperature=0.8).draw(asked, sampler)])[0]
+    program = Guided(size=3, hints=(0.5,), temperature=0.8)
+    asked = ask(sampler, prompt, 16, (0, 0, 0), judge, solution, program=program)
+    plain_and_guided = sampler.run([program.draw(*asked)])[0]
     assert [r.source for r in plain_and_guided] == [0, 0, 0, 1, 1, 1]
-    scores = [sampler.score(prompt, tuple(r.tokens), temperature=0.8) for r in plain_and_guided]
+    scores = [sampler.logprobs(prompt, tuple(r.tokens), temperature=0.8) for r in plain_and_guided]
     for response, scored in zip(plain_and_guided, sampler.run(scores), strict=True):
         hint = 4 * response.source
         assert response.tokens[:hint] == list(solution[:hint])

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -39,9 +39,10 @@ from policyopt.parts import Normalise
 from policyopt.rows import Batch, join
 from policyopt.schema import member
 from policyopt.sources.draw import EarlyExits, Windows
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
 from policyopt.training.collect import Held
 from policyopt.training.rows import to_batch
+from tests.asking import Asked, ask
 from tests.batches import dlogp, random_batch, ready
 
 
@@ -56,18 +57,19 @@ class Echo:
         resume: Response | None = None, **_: Any,
     ) -> list[Response]:  # fmt: skip
         self.asked.append((text_of(tokens), n))
-        return [self._write(resume or Response([], [], [], False), max_tokens, stop) for _ in range(n)]
+        return [self._write(resume or Response([], [], []), max_tokens, stop) for _ in range(n)]
 
     def _write(self, response: Response, most: int, stop: Sequence[Sequence[int]]) -> Response:
-        response.stopped = False
+        response.stop_reason = "length"
         for token in [*ids_of(self.texts.pop(0)), 0][:most]:
             response.tokens.append(token)
             response.logp.append(-1.0)
             response.entropy.append(0.5)
             response.versions.append(3)
-            response.finished = token == 0
-            response.stopped = any(tuple(response.tokens[-len(s) :]) == tuple(s) for s in stop)
-            if response.stopped:
+            if token == 0:
+                response.stop_reason = "eos"
+            elif any(tuple(response.tokens[-len(s) :]) == tuple(s) for s in stop):
+                response.stop_reason = "stop"
                 break
         return response
 
@@ -80,18 +82,18 @@ def text_of(ids: Sequence[int]) -> str:
     return "".join(chr(i) for i in ids if i)
 
 
-def asked(budget: int = 40, earlier: tuple[Response, ...] = (), scores: Sequence[float] = ()) -> Prompt:
+def asked(budget: int = 40, earlier: tuple[Response, ...] = (), scores: Sequence[float] = ()) -> Asked:
     async def judge(responses: Sequence[Response]) -> list[Verdict]:
         return [Verdict(s, s > 0, True, "") for s, _ in zip(scores, responses, strict=True)]
 
-    return Prompt(ids_of("q?"), budget, (0, 0, 0), judge, encode=ids_of, decode=text_of, earlier=earlier)
+    return ask(None, ids_of("q?"), budget, (0, 0, 0), judge, encode=ids_of, decode=text_of, earlier=earlier)
 
 
-def run(program: Awaitable[list[Response]]) -> list[Response]:
-    async def whole() -> list[Response]:
-        return await program
-
-    return asyncio.run(whole())
+def run(program: Any, asked: Asked, sampler: Any) -> list[Response]:
+    question, context = asked
+    context = dataclasses.replace(context, sampler=sampler, program=program)
+    found: list[Response] = asyncio.run(program.draw(question, context))
+    return found
 
 
 def same(a: Any, b: Any) -> None:
@@ -108,7 +110,7 @@ def with_components(batch: Batch, **found: list[float]) -> Batch:
 
 def test_parts_of_a_verdict_become_columns_and_survive_all_that_batches_go_through() -> None:
     said = [Verdict(1.0, True, True, "", parts={"kind": 0.25}), Verdict(0.0, False, False, "failed", failed=True)]
-    rows = [Response([5, 0], [-1.0, -1.0], [0.0, 0.0], True) for _ in said]
+    rows = [Response([5, 0], [-1.0, -1.0], [0.0, 0.0], "eos") for _ in said]
     batch = to_batch([(1,), (1,)], rows, said, [0, 0], 4)
     assert batch.component("kind").tolist() == [0.25, 0.0]
     same(batch.component("correct"), batch.correct)
@@ -328,7 +330,7 @@ def test_only_the_order_of_scores_counts() -> None:
 def test_judgings_are_trained_on_in_their_own_context_and_compared_among_themselves() -> None:
     program = PlayerAndReferee(size=2, judgings=2)
     sampler = Echo("one", "two", "#### 9 1", "what?")
-    rows = run(program.draw(asked(scores=[1.0, 0.0]), sampler))
+    rows = run(program, asked(scores=[1.0, 0.0]), sampler)
     assert sampler.asked[1] == ("q?\n(1) one\n(2) two\nscore each: ", 2)
     assert [r.source for r in rows] == [0, 0, 1, 1]
     assert [r.verdict.score for r in rows if r.verdict] == [1.0, 0.0, 1.0, -1.0]
@@ -341,11 +343,11 @@ def test_judgings_are_trained_on_in_their_own_context_and_compared_among_themsel
 
 def test_where_prompts_are_open_the_referees_scores_are_the_reward() -> None:
     program = PlayerAndReferee(size=2, open_share=1.0)
-    rows = run(program.draw(asked(scores=[1.0, 0.0]), Echo("one", "two", "#### 2 8")))
+    rows = run(program, asked(scores=[1.0, 0.0]), Echo("one", "two", "#### 2 8"))
     assert [r.verdict.score for r in rows if r.verdict] == [2.0, 8.0]
     assert [r.verdict.correct for r in rows if r.verdict] == [True, False], "the log keeps the judge's word"
     same_score = PlayerAndReferee(size=2)
-    assert len(run(same_score.draw(asked(scores=[1.0, 1.0]), Echo("one", "two")))) == 2, "no order to find"
+    assert len(run(same_score, asked(scores=[1.0, 1.0]), Echo("one", "two"))) == 2, "no order to find"
 
 
 # Early exits ---------------------------------------------------------------------------------------------------------
@@ -354,7 +356,7 @@ def test_where_prompts_are_open_the_referees_scores_are_the_reward() -> None:
 def test_an_answer_forced_from_a_thought_trains_on_what_the_policy_wrote_alone() -> None:
     program = EarlyExits(size=3, exits=2, opener=" so ", answer_tokens=4)
     sampler = Echo("abcdef####", " 7", "x", "y")
-    whole, *ends = run(program.draw(asked(), sampler))
+    whole, *ends = run(program, asked(), sampler)
     assert text_of(whole.tokens) == "abcdef#### 7"
     assert (whole.source, whole.cut, whole.finished, all(whole.own)) == (0, -1, True, True)
     for i, (row, end) in enumerate(zip(ends, "xy", strict=True)):
@@ -370,13 +372,13 @@ def test_thoughts_that_are_over_are_answered_from_their_end_and_trained_once() -
     program = EarlyExits(
         size=5, exits=2, answers=2, fractions=(0.1, 1.0), once=True, opener=" so ", answer_tokens=6
     )  # fmt: skip
-    whole, *ends = run(program.draw(asked(budget=40), Echo("abcdef####", " 7", "x", "y", "z", "w")))
+    whole, *ends = run(program, asked(budget=40), Echo("abcdef####", " 7", "x", "y", "z", "w"))
     assert [r.cut for r in ends] == [3, 3, 10, 10]
     assert text_of(ends[3].tokens) == "abcdef####w", "it has closed itself: nothing is inserted"
     assert whole.own == [True] * 10 + [False] * 3
     assert ends[0].own == [False] * 7 + [True] * 2
     with pytest.raises(UserError, match="leaves no room"):
-        run(program.draw(asked(budget=5), Echo("a")))
+        run(program, asked(budget=5), Echo("a"))
 
 
 @pytest.mark.parametrize(
@@ -432,12 +434,12 @@ def test_without_cuts_brpo_is_reward_minus_group_mean() -> None:
 def test_going_on_is_worth_what_it_adds_to_stopping() -> None:
     program = ContinueOrStop(size=2, stops=2, opener=" so ", answer_tokens=4)
     sampler = Echo("one\ntwo####", "x", "y", "more", "less")
-    rows = run(program.draw(asked(), sampler))
-    assert [r.role for r in rows] == ["train", "train", "baseline", "baseline"]
+    rows = run(program, asked(), sampler)
+    assert [r.use for r in rows] == ["train", "train", "baseline", "baseline"]
     cut = rows[0].cut
     assert cut in (0, 4), "behind a line, or at the prompt"
     assert all(r.own[:cut] == [False] * cut and r.own[-1] for r in rows)
-    thought = program.boundaries(asked(), Response(list(ids_of("a\nb\n")), [], [], False))
+    thought = program.boundaries(asked()[1], Response(list(ids_of("a\nb\n")), [], []))
     assert thought == [0, 2], "not behind the last token"
     batch = random_batch()
     same(ready(mrt(), batch.replace(baseline_reward=batch.reward)).advantage, 0 * batch.mask)
@@ -455,33 +457,33 @@ def test_progress_telescopes_and_regret_falls_with_success() -> None:
 
 def test_responses_grow_by_a_window_each_step_and_every_token_is_new_once() -> None:
     program = Windows(size=2, windows=2)
-    first = run(program.draw(asked(budget=8), Echo("ab", "cdef")))
-    assert [(len(r.tokens), r.later, r.role, r.new_from) for r in first] == [
+    first = run(program, asked(budget=8), Echo("ab", "cdef"))
+    assert [(len(r.tokens), r.later, r.use, r.new_from) for r in first] == [
         (3, False, "train", 0),
         (4, True, "train", 0),
     ]
-    second = run(program.draw(asked(budget=8, earlier=tuple(r for r in first if r.later)), Echo("ghijkl")))
+    second = run(program, asked(budget=8, earlier=tuple(r for r in first if r.later)), Echo("ghijkl"))
     assert [(text_of(r.tokens), r.later, r.new_from) for r in second] == [("cdefghij", False, 4)]
 
 
 def test_a_whole_group_waits_for_its_longest_response() -> None:
     program = Windows(size=2, windows=2, whole=True)
-    first = run(program.draw(asked(budget=8), Echo("ab", "cdefgh")))
-    assert [(r.later, r.role) for r in first] == [(True, "wait")] * 2
-    second = run(program.draw(asked(budget=8, earlier=tuple(first)), Echo("g")))
-    assert [(text_of(r.tokens), r.later, r.role) for r in second] == [("ab", False, "train"), ("cdefg", False, "train")]
+    first = run(program, asked(budget=8), Echo("ab", "cdefgh"))
+    assert [(r.later, r.use) for r in first] == [(True, "wait")] * 2
+    second = run(program, asked(budget=8, earlier=tuple(first)), Echo("g"))
+    assert [(text_of(r.tokens), r.later, r.use) for r in second] == [("ab", False, "train"), ("cdefg", False, "train")]
 
 
 def test_what_is_held_comes_back_from_a_checkpoint_as_it_was() -> None:
-    response = Response([5, 6], [-1.5, -0.1], [0.2, 0.3], False, versions=[1, 2], top=[([1], [-0.5])], later=True)
+    response = Response([5, 6], [-1.5, -0.1], [0.2, 0.3], versions=[1, 2], top=[([1], [-0.5])], later=True)
     held = Held(Example("a-1", user("?"), "7", meta={"x": 1}), (1, 2), (0, 3, 4), [response], 3)
     assert Held.from_dict(json.loads(json.dumps(dataclasses.asdict(held)))) == held
 
 
 def test_one_window_is_a_group() -> None:
     assert t_ppo(windows=1).rollout == Windows(size=8)
-    rows = run(Windows(size=2).draw(asked(budget=8), Echo("ab", "cdefghijkl")))
-    assert [(r.later, r.role, r.finished) for r in rows] == [(False, "train", True), (False, "train", False)]
+    rows = run(Windows(size=2), asked(budget=8), Echo("ab", "cdefghijkl"))
+    assert [(r.later, r.use, r.finished) for r in rows] == [(False, "train", True), (False, "train", False)]
 
 
 # Bad fields ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -28,9 +29,10 @@ from policyopt.parts import ClippedValueLoss, SeqMeanTokenMean
 from policyopt.recipe import recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.run import run
+from tests.asking import Asked, ask
 from tests.batches import gradients, random_batch, ready
 from tests.commands import lines, write_rows
 from tests.tiny import load_tiny, token_batch
@@ -187,7 +189,7 @@ class Grammar:
                 new.append(END)
             new = new[:max_tokens]
             logp = [-1.0] * len(new)
-            out.append(Response(new, logp, logp[:], new[-1] == END, versions=[0] * len(new)))
+            out.append(Response(new, logp, logp[:], "eos" if new[-1] == END else "length", versions=[0] * len(new)))
         return out
 
 
@@ -205,24 +207,32 @@ def best_below(tokens: Sequence[int]) -> float:
     return max(worth(y) for y in rest)
 
 
-def prompt(value: Callable[[Sequence[int]], float] | None = None, budget: int = 20, key: int = 0) -> Prompt:
+def prompt(value: Callable[[Sequence[int]], float] | None = None, budget: int = 20, key: int = 0) -> Asked:
     async def judge(responses: Sequence[Response]) -> list[Verdict]:
         return [Verdict(worth(r.tokens), worth(r.tokens) == 1.0, True, "") for r in responses]
 
     async def critic(responses: Sequence[Response]) -> list[float]:
         return [value(r.tokens) for r in responses] if value else []
 
-    return Prompt(
-        (9, 9), budget, (0, 0, key), judge, critic=critic if value else None, breaks=lambda: frozenset({BREAK})
+    return ask(
+        Grammar(),
+        (9, 9),
+        budget,
+        (0, 0, key),
+        judge,
+        critic=critic if value else None,
+        breaks=lambda: frozenset({BREAK}),
     )
 
 
-def draw(rollout: Any, asked: Prompt, sampler: Any = None) -> list[Response]:
-    return asyncio.run(rollout.draw(asked, sampler or Grammar()))
+def draw(rollout: Any, asked: Asked, sampler: Any = None) -> list[Response]:
+    question, context = asked
+    context = dataclasses.replace(context, program=rollout, sampler=sampler or context.sampler)
+    return asyncio.run(rollout.draw(question, context))
 
 
 def test_lines_end_behind_their_breaks_and_with_the_text() -> None:
-    asked = prompt()
+    _, asked = prompt()
     assert asked.lines([5, BREAK, 6, BREAK, END]) == [2, 4, 5]
     assert asked.lines([5, BREAK, 6, BREAK]) == [2, 4]
     assert asked.lines([5]) == [1] and asked.lines([]) == []
@@ -257,7 +267,7 @@ def test_a_search_with_enough_iterations_finds_the_best_response(by: Any) -> Non
 def test_uct_and_back_propagation_have_the_numbers_of_the_paper() -> None:
     search = Search(c=0.2, eps=0.1)
     assert search.uct(0.5, 3, 11) == pytest.approx(0.5 + 0.2 * math.sqrt((1 + math.log(11)) / 3.1))
-    text = Response([], [], [], False)
+    text = Response([], [], [])
     root = Node(text, total=1.0, visits=2)
     child = Node(text, root)
     child.note(1.5, 3)
@@ -320,7 +330,7 @@ def test_groups_that_go_on_are_groups_of_their_own() -> None:
         given = r.own.index(True)
         assert r.tokens[:given] in ([7, BREAK], [7, BREAK, 6, BREAK]) and r.tokens[-1] == END
     few = draw(rule, prompt(), Grammar(depth=0))  # all alike: nothing to learn
-    assert {r.role for r in few} == {"pool"}
+    assert {r.use for r in few} == {"pool"}
     assert len(draw(ResumedFromBest(size=9, reward_min=1.1), prompt())) == 9
 
 
@@ -372,7 +382,7 @@ def test_more_rows_than_places_do_not_disturb_each_other(tiny_model: Path) -> No
         return asked, found[-1]
 
     for asked, r in sampler.run([program(i) for i in range(7)]):
-        [said] = sampler.run([sampler.score(asked, tuple(r.tokens), temperature=1.0)])
+        [said] = sampler.run([sampler.logprobs(asked, tuple(r.tokens), temperature=1.0)])
         assert said.logp == pytest.approx(r.logp, abs=1e-6)
 
 

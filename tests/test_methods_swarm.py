@@ -28,11 +28,12 @@ from policyopt.methods.sampling.sapo_swarm.swarm import REASONS, Swarm, reads_da
 from policyopt.objective import credit
 from policyopt.parts import TokenMean
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.sources.program import Answered, Prompt, Response, Step
+from policyopt.sources.program import Answered, Response, Step
 from policyopt.training.config import Checkpoints, TrainConfig
 from policyopt.training.loop import Trainer
 from policyopt.training.rows import to_batch
 from policyopt.training.run import run
+from tests.asking import Asked, ask
 from tests.batches import dlogp, random_batch
 from tests.runs import lines, tiny_run
 from tests.tiny import load_tiny, write_task
@@ -153,6 +154,10 @@ def test_what_cannot_be_packed_is_refused() -> None:
 # The program ----------------------------------------------------------------------------------------------------------
 
 
+def decoded(ids: Sequence[int]) -> str:
+    return "".join(map(chr, ids)).rstrip("\0")
+
+
 class Host:
     """A step of a run: who asks, who judges, and what was counted. A response is worth its number of characters."""
 
@@ -163,37 +168,36 @@ class Host:
         self.counts: dict[str, float] = {}
         self.judged = 0
 
-    def prompt(self, example: Example, key: tuple[int, ...] = (0, 0, -1)) -> Prompt:
-        def decode(ids: Sequence[int]) -> str:
-            return "".join(map(chr, ids)).rstrip("\0")
-
+    def prompt(self, example: Example, key: tuple[int, ...] = (0, 0, -1)) -> Asked:
         async def judge(responses: Sequence[Response]) -> list[Verdict]:
             self.judged += len(responses)
-            texts = [decode(r.tokens) for r in responses]
+            texts = [decoded(r.tokens) for r in responses]
             return [Verdict(float(len(t)), True, True, "", failed=t == self.fails) for t in texts]
 
-        return Prompt(
-            (1, 2), self.budget, key, judge, encode=lambda text: tuple(map(ord, text)), decode=decode, end=(0,)
+        return ask(self.sampler, (1, 2), self.budget, key, judge, encode=lambda text: tuple(map(ord, text)), end=(0,))
+
+    async def logprobs(self, tokens: Any, written: tuple[int, ...], *, temperature: float) -> Response:
+        """What the policy thinks of a token is its number."""
+        return Response(
+            list(written), [-float(t) for t in written], [0.0] * len(written), "eos" if written[-1] == 0 else "length"
         )
 
-    async def score(self, tokens: Any, written: tuple[int, ...], *, temperature: float) -> Response:
-        """What the policy thinks of a token is its number."""
-        return Response(list(written), [-float(t) for t in written], [0.0] * len(written), written[-1] == 0)
-
     def own(self, *groups: Sequence[str]) -> list[Answered]:
-        rows = [[Response([*map(ord, t), 0], [], [], finished=True) for t in texts] for texts in groups]
+        rows = [[Response([*map(ord, t), 0], [], [], "eos") for t in texts] for texts in groups]
         examples = [Example(f"{i}", user(f"{i}?"), "") for i in range(len(groups))]
-        return [Answered(e, self.prompt(e, (0, 0, i)), r) for i, (e, r) in enumerate(zip(examples, rows, strict=True))]
+        return [
+            Answered(e, self.prompt(e, (0, 0, i))[0], r) for i, (e, r) in enumerate(zip(examples, rows, strict=True))
+        ]
 
     def take(self, swarm: Swarm, own: Sequence[Answered] = (), step: int = 0, judge: str = "exact") -> list[Answered]:
         """What the program has beside the run's own groups."""
 
-        def ask(example: Example) -> Prompt | None:
+        def asked(example: Example) -> Asked | None:
             return None if "too long" in example.prompt[-1]["content"] else self.prompt(example)
 
         self.counts = {}
-        at = Step((0, step), self.run, JudgeSpec(judge), ask, self.notes, self.counts)
-        program = swarm.beside(own, at, self.sampler)
+        at = Step((0, step), self.run, JudgeSpec(judge), self.sampler, decoded, asked, self.notes, self.counts)
+        program = swarm.beside(own, at)
         return [] if program is None else asyncio.run(program)
 
 
@@ -333,7 +337,8 @@ def test_foreign_rows_have_the_columns_of_own_rows_with_the_same_tokens(tiny_mod
             (1, 2), max_tokens=len(response.tokens), temperature=0.7, key=(0,), forced=response.tokens, stop=[[0]]
         )
         [[found]] = sampler.run([drawn])
-        found.verdict, found.finished = response.verdict, response.tokens[-1] in sampler.eos
+        found.verdict = response.verdict
+        found.stop_reason = "eos" if response.tokens[-1] in sampler.eos else "length"
         own.append(found)
     batches = []
     for rows in (group.responses, own):

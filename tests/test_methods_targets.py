@@ -26,10 +26,11 @@ from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
 from policyopt.sources.draw import DatasetReset
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.rows import to_batch
 from policyopt.training.run import run
+from tests.asking import Asked, ask
 from tests.batches import dlogp, gradients, poisoned, random_batch, ready
 from tests.cases.words._scripted import Script, given_tokens, verdict
 from tests.commands import lines, write_rows
@@ -175,14 +176,23 @@ class Author(Script):
         for _ in range(n):
             text = list(self.texts[self.asked % len(self.texts)])[: how["max_tokens"]]
             found = self.verdicts[self.asked] if self.asked < len(self.verdicts) else verdict(0.0)
-            out.append(Response(text, [-1.0] * len(text), [1.0] * len(text), text[-1] == 2, verdict=found))
+            out.append(
+                Response(
+                    text, [-1.0] * len(text), [1.0] * len(text), "eos" if text[-1] == 2 else "length", verdict=found
+                )
+            )
             self.asked += 1
         return out
 
-    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
         n = len(written)
         return Response(
-            list(written), [-3.0] * n, [0.5] * n, written[-1] == 2, versions=[7] * n, temperature=temperature
+            list(written),
+            [-3.0] * n,
+            [0.5] * n,
+            "eos" if written[-1] == 2 else "length",
+            versions=[7] * n,
+            temperature=temperature,
         )
 
 
@@ -190,10 +200,10 @@ def characters(text: str) -> tuple[int, ...]:
     return tuple(map(ord, text))
 
 
-def asked(sampler: Author, key: tuple[int, ...] = (0, 0, 0), budget: int = 40, **how: Any) -> Prompt:
-    return Prompt(
-        characters("1+1?"), budget, key, sampler.judge, how.pop("solution", SOLUTION), characters,
-        lambda ids: "".join(chr(i) for i in ids if i != 2), end=(2,), question="1+1?", frame=characters,
+def asked(sampler: Author, key: tuple[int, ...] = (0, 0, 0), budget: int = 40, **how: Any) -> Asked:
+    return ask(
+        sampler, characters("1+1?"), budget, key, sampler.judge, how.pop("solution", SOLUTION), encode=characters,
+        decode=lambda ids: "".join(chr(i) for i in ids if i != 2), end=(2,), text="1+1?", frame=characters,
         **{"answer": "2", **how},
     )  # fmt: skip
 
@@ -204,7 +214,7 @@ def test_explanations_stand_behind_the_plain_question_and_end_with_the_truth() -
     sampler = Author(texts, [verdict(0.0), verdict(1.0), verdict(0.0), verdict(0.0)])
     prompt = asked(sampler)
     rows = asyncio.run(
-        SelfExplained(size=1, explanations=3, temperature=0.7, request="{question} {answer}").draw(prompt, sampler)
+        SelfExplained(size=1, explanations=3, temperature=0.7, request="{question} {answer}").draw(*prompt)
     )
     assert [r.source for r in rows] == [0, 1, 1, 1]
     written = ["".join(map(chr, r.tokens)) for r in rows[1:]]
@@ -213,12 +223,12 @@ def test_explanations_stand_behind_the_plain_question_and_end_with_the_truth() -
     assert plain == characters("1+1?") and told == characters("1+1? 2")
     assert how["temperature"] == 0.7 and how["key"] != (0, 0, 0)
     assert all(r.logp == [-3.0] * len(r.tokens) and not r.context and r.finished for r in rows[1:])
-    assert prompt.tally == {"explanations": 3, "explanations_right": 1}
+    assert prompt[1].tally == {"explanations": 3, "explanations_right": 1}
     tight = asked(sampler, budget=9)
-    assert len(SelfExplained().corrected(tight, Response([*characters("a long way\n#### 7")], [], [], True))) == 9
+    assert len(SelfExplained().corrected(*tight, Response([*characters("a long way\n#### 7")], [], [], "eos"))) == 9
     sampler.verdicts = []
-    assert len(asyncio.run(SelfExplained(size=2).draw(asked(sampler, answer=""), sampler))) == 2, "nothing to explain"
-    assert len(asyncio.run(SelfExplained(size=2).draw(asked(sampler, room=6), sampler))) == 2, "no room to tell it"
+    assert len(asyncio.run(SelfExplained(size=2).draw(*asked(sampler, answer="")))) == 2, "nothing to explain"
+    assert len(asyncio.run(SelfExplained(size=2).draw(*asked(sampler, room=6)))) == 2, "no room to tell it"
     with pytest.raises(ValidationError, match="never says"):
         SelfExplained(request="explain {question}")
 
@@ -292,20 +302,22 @@ def test_every_prompt_weighs_the_same() -> None:
 
 def test_the_reference_stands_beside_the_group() -> None:
     sampler = Author([[5, 2]])
-    rows = asyncio.run(WithReference(size=2, temperature=0.7).draw(asked(sampler), sampler))
+    rows = asyncio.run(WithReference(size=2, temperature=0.7).draw(*asked(sampler)))
     assert [(r.source, r.tokens) for r in rows] == [(0, [5, 2]), (0, [5, 2]), (1, list(SOLUTION))]
     assert rows[2].temperature == 0.7 and rows[2].verdict is None, "judged later, as the others are"
     tight = asked(sampler, budget=4)
-    assert asyncio.run(WithReference(size=1).draw(tight, sampler))[1].tokens == list(SOLUTION[:4])
-    assert tight.tally == {"solutions_cut": 1}
-    assert len(asyncio.run(WithReference(size=2).draw(asked(sampler, solution=()), sampler))) == 2
+    assert asyncio.run(WithReference(size=1).draw(*tight))[1].tokens == list(SOLUTION[:4])
+    assert tight[1].tally == {"solutions_cut": 1}
+    assert len(asyncio.run(WithReference(size=2).draw(*asked(sampler, solution=())))) == 2
 
 
 # RLGF ---------------------------------------------------------------------------------------------------------------
 
 
 def draw(program: WithGuide, sampler: Author, guide: Author | None, key: tuple[int, ...] = (0, 0, 0)) -> list[Response]:
-    return asyncio.run(program.draw(asked(sampler, key, samplers={} if guide is None else {"teacher": guide}), sampler))
+    return asyncio.run(
+        program.draw(*asked(sampler, key, program=program, samplers={} if guide is None else {"teacher": guide}))
+    )
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -329,7 +341,7 @@ def test_ppo_plus_plus_with_stored_references_is_dr_po() -> None:
     for i in range(20):
         one, two = Author([[5, 6, 2]]), Author([[5, 6, 2]])
         mine = draw(WithGuide(size=3, share=0.7, targets=False), one, Author([SOLUTION]), (0, i, 0))
-        theirs = asyncio.run(DatasetReset(size=3, share=0.7).draw(asked(two, (0, i, 0)), two))
+        theirs = asyncio.run(DatasetReset(size=3, share=0.7).draw(*asked(two, (0, i, 0))))
         assert [(r.tokens, r.own, r.logp) for r in mine] == [(r.tokens, r.own, r.logp) for r in theirs]
         assert one.requests == two.requests
 
@@ -414,8 +426,8 @@ def test_the_critic_has_a_mean_of_its_own() -> None:
 
 
 def test_a_guide_in_one_round_alone() -> None:
-    response = Response([1, 2], [-1.0] * 2, [0.0] * 2, True)
-    marked = Response([1, 2, 3], [-1.0] * 3, [0.0] * 3, True, guided=[False, True, True])
+    response = Response([1, 2], [-1.0] * 2, [0.0] * 2, "eos")
+    marked = Response([1, 2, 3], [-1.0] * 3, [0.0] * 3, "eos", guided=[False, True, True])
     one, two = (to_batch([(5,)], [r], [verdict(1.0)], [i], 4) for i, r in enumerate((response, marked)))
     both = join([one, two])
     assert both.guided.tolist() == [[0, 0, 0], [0, 1, 1]]
@@ -427,15 +439,15 @@ def test_a_guide_and_a_policy_of_one_model_write_as_the_policy_does(tiny_model: 
     policy = load_tiny(tiny_model)
     sampler, guide = LocalSampler.of(policy), LocalSampler.of(policy)
     prompts = [
-        Prompt((40, 41, 42 + i), 12, (0, 0, i), None, (50, 51, 2), samplers={"teacher": guide}) for i in range(4)
+        ask(sampler, (40, 41, 42 + i), 12, (0, 0, i), None, (50, 51, 2), samplers={"teacher": guide}) for i in range(4)
     ]
     for setting in ("ppo++", "aggrevated"):
         program = WithGuide(algorithm=setting, share=0.9, size=2, temperature=0.8)
-        found = sampler.run([program.draw(p, sampler) for p in prompts])
-        again = sampler.run([program.draw(p, sampler) for p in prompts])
+        found = sampler.run([program.draw(*p) for p in prompts])
+        again = sampler.run([program.draw(*p) for p in prompts])
         assert [[r.tokens for r in rows] for rows in found] == [[r.tokens for r in rows] for rows in again]
-        for prompt, rows in zip(prompts, found, strict=True):
-            whole = sampler.run([sampler.score(prompt.tokens, tuple(r.tokens), temperature=0.8) for r in rows])
+        for (question, _), rows in zip(prompts, found, strict=True):
+            whole = sampler.run([sampler.logprobs(question.tokens, tuple(r.tokens), temperature=0.8) for r in rows])
             for row, scored in zip(rows, whole, strict=True):
                 own = row.own or [True] * len(row.tokens)
                 mine = [x for x, ours in zip(row.logp, own, strict=True) if ours]

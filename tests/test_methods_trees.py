@@ -36,11 +36,12 @@ from policyopt.parts.advantage.tree import edge_of, node_values
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.sources.draw import Embedder, Growth, InputEmbeddings, Levels, Tree
-from policyopt.sources.program import Prompt, Response, Rollout, Round, Sampler
+from policyopt.sources.program import Response, Rollout, Round, Sampler
 from policyopt.training.config import Checkpoints
 from policyopt.training.loop import with_replay
 from policyopt.training.rows import to_batch
 from policyopt.training.run import run as training_run
+from tests.asking import Asked, ask
 from tests.batches import gradients, random_batch, ready
 from tests.runs import lines, tiny_run
 from tests.tiny import load_tiny, write_task
@@ -65,14 +66,17 @@ async def judge(responses: Sequence[Response]) -> list[Verdict]:
     return [Verdict(float(sum(r.tokens) % 2), sum(r.tokens) % 2 == 1, True, "") for r in responses]
 
 
-def prompt(number: int = 0, budget: int = 24, tokens: tuple[int, ...] = PROMPT) -> Prompt:
-    return Prompt(tokens, budget, (0, 1, number), judge)
+def prompt(number: int = 0, budget: int = 24, tokens: tuple[int, ...] = PROMPT, by: Any = judge) -> Asked:
+    return ask(None, tokens, budget, (0, 1, number), by)
 
 
-def draw(rollout: Rollout, sampler: LocalSampler, *prompts: Prompt) -> list[list[Response]]:
+def draw(rollout: Rollout, sampler: LocalSampler, *prompts: Asked) -> list[list[Response]]:
     together = Round()
-    asked = [dataclasses.replace(p, round=together) for p in prompts or (prompt(),)]
-    return sampler.run([rollout.draw(p, sampler) for p in asked])
+    asked = [
+        (question, dataclasses.replace(context, sampler=sampler, program=rollout, round=together))
+        for question, context in prompts or (prompt(),)
+    ]
+    return sampler.run([rollout.draw(*each) for each in asked])
 
 
 def batch_of(responses: Sequence[Response], rewards: Sequence[float] | None = None) -> Batch:
@@ -134,7 +138,7 @@ def test_a_tree_is_one(name: str, sampler: LocalSampler, endless: LocalSampler) 
         again = draw(rollout, by)[0]
         assert [r.tokens for r in again] == [r.tokens for r in responses], "randomness comes from the prompt's key"
         for r in responses:
-            said = by.run([by.score(PROMPT, tuple(r.tokens), temperature=1.0)])[0]
+            said = by.run([by.logprobs(PROMPT, tuple(r.tokens), temperature=1.0)])[0]
             assert said.logp == pytest.approx(r.logp, abs=1e-6), "log-probabilities are those of the whole path"
             assert said.finished or by is endless or not r.finished
 
@@ -177,7 +181,7 @@ def test_segments_fork_at_their_ends_and_restart_from_older_ones(sampler: LocalS
 def test_paths_that_have_ended_are_cut_where_it_was_said(restart: Any, sampler: LocalSampler) -> None:
     rule = Segments(depth=2, segment=6, first_low=1, first_high=1, restart=restart, block=None if restart == "random" else 2)  # fmt: skip
     tree = Growth(12, 1.0, "seed")
-    tree.rows = [Response(list(range(8)), [-1.0, -9.0, -0.1, -0.1, -1.0, -2.0, -3.0, -4.0], [0.0] * 8, True)]
+    tree.rows = [Response(list(range(8)), [-1.0, -9.0, -0.1, -0.1, -1.0, -2.0, -3.0, -4.0], [0.0] * 8, "eos")]
     tree.cuts, tree.rounds = {(0, 6)}, 1
     kept = [fork.kept for _ in range(300) for fork in rule(tree, 2)]
     share = {k: round(kept.count(k) / len(kept), 1) for k in sorted(set(kept))}
@@ -273,7 +277,7 @@ def test_tree_columns_survive_joining(endless: LocalSampler) -> None:
     values = node_values(both)
     torch.testing.assert_close(values[:2, -1], small.reward)
     torch.testing.assert_close(values[2:], node_values(large))
-    assert batch_of([Response([1], [-1.0], [0.1], True)]).node is None
+    assert batch_of([Response([1], [-1.0], [0.1], "eos")]).node is None
 
 
 # Credit --------------------------------------------------------------------------------------------------------------
@@ -475,10 +479,7 @@ def test_a_prompt_without_success_is_shown_solved_ones(sampler: LocalSampler) ->
         return [Verdict(0.0, False, True, "") for _ in responses]
 
     near, far, hard = (50, 51, 52, 53), (70, 71, 72, 73), (50, 51, 52, 54)
-    prompts = [
-        dataclasses.replace(prompt(i, 6, tokens), judge=by)
-        for i, (tokens, by) in enumerate([(near, right), (far, right), (hard, wrong)])
-    ]
+    prompts = [prompt(i, 6, tokens, by) for i, (tokens, by) in enumerate([(near, right), (far, right), (hard, wrong)])]
     solved, _, failed = draw(Allocated(size=6, base=2, phases=2, examples=1, bonus=9.0), sampler, *prompts)
     seeded = [r for r in failed if r.context]
     assert seeded and all(r.source == 1 for r in seeded) and not any(r.context for r in solved)
@@ -487,7 +488,7 @@ def test_a_prompt_without_success_is_shown_solved_ones(sampler: LocalSampler) ->
     row = next(i for i, r in enumerate(failed) if r.context)
     asked = batch.prompt[row, : int(batch.prompt_mask[row].sum())].tolist()
     assert tuple(asked) == seeded[0].context
-    said = sampler.run([sampler.score(seeded[0].context, tuple(seeded[0].tokens), temperature=1.0)])[0]
+    said = sampler.run([sampler.logprobs(seeded[0].context, tuple(seeded[0].tokens), temperature=1.0)])[0]
     assert said.logp == pytest.approx(seeded[0].logp, abs=1e-6)
     plain = draw(Allocated(size=6, base=2, phases=2, examples=0), sampler, *prompts)[2]
     assert not any(r.context for r in plain)
@@ -502,7 +503,7 @@ def test_the_corpus_of_solved_problems_grows(sampler: LocalSampler) -> None:
 
     def step(number: int, *asked: tuple[tuple[int, ...], float], room: int = 999) -> list[list[Response]]:
         prompts = [
-            Prompt(tokens, 6, (0, number, i), functools.partial(judge, score), notes=notes, room=room)
+            ask(sampler, tokens, 6, (0, number, i), functools.partial(judge, score), notes=notes, room=room)
             for i, (tokens, score) in enumerate(asked)
         ]
         return draw(rollout, sampler, *prompts)
@@ -532,11 +533,13 @@ def test_programs_that_fail_do_not_leave_others_waiting(sampler: LocalSampler) -
         raise UserError("the judge is out")
 
     shared = Round()
-    prompts = [dataclasses.replace(p, round=shared) for p in (prompt(0, 6), prompt(1, 6))]
-    prompts[1] = dataclasses.replace(prompts[1], judge=broken)
+    prompts = [
+        (question, dataclasses.replace(context, sampler=sampler, round=shared))
+        for question, context in (prompt(0, 6), prompt(1, 6, by=broken))
+    ]
 
     async def together() -> None:
-        await asyncio.wait_for(asyncio.gather(*(xrpo().rollout.draw(p, sampler) for p in prompts)), 60)
+        await asyncio.wait_for(asyncio.gather(*(xrpo().rollout.draw(*p) for p in prompts)), 60)
 
     with pytest.raises(UserError, match="the judge is out"):
         asyncio.run(together())

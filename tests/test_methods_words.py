@@ -42,8 +42,9 @@ from policyopt.objective import credit, kept
 from policyopt.parts import EntropyBonus, MixedOutcomes, PPOClip, RatioTimesAdvantage, SeqMeanTokenSumNorm, TokenMean
 from policyopt.rows import make_batch, masked_mean
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Context, Question, Response
 from policyopt.training.rows import to_batch
+from tests.asking import ask
 from tests.batches import dlogp, gradients, random_batch, ready
 from tests.commands import lines, write_rows
 from tests.tiny import load_tiny
@@ -71,32 +72,32 @@ class Scribe:
         self.asked.append((context, n))
         self.how.append({"max_tokens": max_tokens, **how})
         written = [[*ids_of(self.write(context, i)), 0][:max_tokens] for i in range(n)]
-        return [Response(x, [-1.0] * len(x), [0.5] * len(x), x[-1] == 0) for x in written]
+        return [Response(x, [-1.0] * len(x), [0.5] * len(x), "eos" if x[-1] == 0 else "length") for x in written]
 
-    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
-        return Response(list(written), [-2.0] * len(written), [0.7] * len(written), False, temperature=temperature)
+    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+        return Response(list(written), [-2.0] * len(written), [0.7] * len(written), temperature=temperature)
 
 
 def draw(
     rollout: Any, write: Callable[[str, int], str], question: str = "7-3+2", answer: str = "6", **how: Any
-) -> tuple[list[Response], Scribe, Prompt]:
+) -> tuple[list[Response], Scribe, Context]:
     """What a program draws for a question that is asked between brackets; right is what holds the answer."""
 
     async def judge(responses: Sequence[Response]) -> list[Verdict]:
         right = [answer in text_of(r.tokens) for r in responses]
         return [Verdict(float(ok), ok, True, "") for ok in right]
 
-    prompt = Prompt(
-        ids_of(f"[{question}]"), 9, (0, 0, 0), judge, encode=ids_of, decode=text_of, question=question, answer=answer,
-        frame=lambda text: ids_of(f"[{text}]"), room=how.get("room", 1 << 20),
-    )  # fmt: skip
     scribe = Scribe(write)
+    asked = ask(
+        scribe, ids_of(f"[{question}]"), 9, (0, 0, 0), judge, encode=ids_of, decode=text_of, text=question, answer=answer,
+        frame=lambda text: ids_of(f"[{text}]"), room=how.get("room", 1 << 20), program=rollout,
+    )  # fmt: skip
 
     async def whole() -> list[Response]:
-        drawn: list[Response] = await rollout.draw(prompt, scribe)
+        drawn: list[Response] = await rollout.draw(*asked)
         return drawn
 
-    return asyncio.run(whole()), scribe, prompt
+    return asyncio.run(whole()), scribe, asked[1]
 
 
 def batch_of(drawn: Sequence[Response]) -> Any:
@@ -199,11 +200,11 @@ def test_the_kl_pulls_half_as_hard_on_rows_of_hard_questions() -> None:
 
 
 def test_the_pass_rate_is_of_what_the_main_program_sampled() -> None:
-    def row(right: bool, source: int = 0, role: str = "train") -> Response:
+    def row(right: bool, source: int = 0, use: Any = "train") -> Response:
         said = Verdict(float(right), right, True, "")
-        return Response([5], [-1.0], [0.0], True, source=source, role=role, verdict=said)
+        return Response([5], [-1.0], [0.0], "eos", source=source, use=use, verdict=said)
 
-    rows = [row(True), row(False), row(True, source=1), row(True, role="baseline"), row(False, role="pool"), row(True)]
+    rows = [row(True), row(False), row(True, source=1), row(True, use="baseline"), row(False, use="pool"), row(True)]
     said = [r.verdict for r in rows if r.verdict]
     batch = to_batch([(1,)] * 6, rows, said, [0, 0, 0, 0, 0, 3], 1, torch.float64)
     assert batch.pass_rate.tolist() == pytest.approx([1 / 3] * 5 + [1.0])
@@ -214,13 +215,13 @@ def test_the_pass_rate_is_of_what_the_main_program_sampled() -> None:
 # Rewriters
 
 
-def rewritten(rewriter: Rewriter, said: str, kind: Kind = "simplify", **how: Any) -> tuple[str | None, Scribe, Prompt]:
+def rewritten(rewriter: Rewriter, said: str, kind: Kind = "simplify", **how: Any) -> tuple[str | None, Scribe, Context]:
     """What a rewriter makes of what the policy says."""
     found: list[str | None] = []
 
-    class Once:
-        async def draw(self, prompt: Prompt, sampler: Any) -> list[Response]:
-            found.append(await rewriter(prompt, sampler, kind))
+    class Once(Group):
+        async def draw(self, question: Question, context: Context) -> list[Response]:
+            found.append(await rewriter(question, context, kind))
             return []
 
     _, scribe, prompt = draw(Once(), lambda *_: said, **how)
@@ -280,7 +281,7 @@ def test_a_request_or_a_rewrite_that_does_not_fit_is_dropped_and_counted() -> No
     assert scribe.how[0]["max_tokens"] == 150 - request + 9, "what the model's context leaves"
 
     class Wordy(Rewriter):
-        async def __call__(self, prompt: Prompt, sampler: Any, kind: Kind) -> str:
+        async def __call__(self, question: Question, context: Context, kind: Kind) -> str:
             return "w" * 20
 
     drawn, scribe, prompt = draw(Restructured(size=2, rewriter=Wordy()), lambda *_: "5", room=21)
@@ -473,12 +474,12 @@ def test_a_refinement_has_the_log_probabilities_of_the_plain_question(tiny_model
     def frame(text: str) -> tuple[int, ...]:
         return tuple(policy.tokenizer.encode(text, add_special_tokens=False))
 
-    prompt = Prompt(
-        frame("1+1=?"), 8, (0, 0, 0), judge, encode=frame, decode=policy.text.decode,
-        question="1+1=?", answer="2", frame=frame, room=200,
+    asked = ask(
+        sampler, frame("1+1=?"), 8, (0, 0, 0), judge, encode=frame, decode=policy.text.decode,
+        text="1+1=?", answer="2", frame=frame, room=200,
     )  # fmt: skip
-    [drawn] = sampler.run([Refined(size=3, temperature=0.8).draw(prompt, sampler)])
-    [scored] = sampler.run([sampler.score(prompt.tokens, tuple(drawn[0].tokens), temperature=0.8)])
+    [drawn] = sampler.run([Refined(size=3, temperature=0.8).draw(*asked)])
+    [scored] = sampler.run([sampler.logprobs(asked[0].tokens, tuple(drawn[0].tokens), temperature=0.8)])
     assert drawn[0].logp == pytest.approx(scored.logp, abs=1e-9)
     assert (drawn[0].source, drawn[0].temperature) == (1, 0.8)
     assert drawn[1].logp != drawn[0].logp

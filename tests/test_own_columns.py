@@ -61,8 +61,8 @@ class Deep(Group):
 
     provides: ClassVar = frozenset({"depth"})
 
-    async def draw(self, prompt, sampler):
-        group = await super().draw(prompt, sampler)
+    async def draw(self, question, context):
+        group = await super().draw(question, context)
         for r in group:
             r.columns["depth"] = [i / len(r.tokens) for i in range(len(r.tokens))]
         return group

@@ -185,7 +185,9 @@ def test_a_check_invents_what_is_declared_and_what_is_named() -> None:
 
 def rows(*said: dict[str, Any], **columns: list[Any]) -> tuple[list[Response], list[Verdict]]:
     """Responses of two and three tokens in turn."""
-    responses = [Response([5] * (2 + i % 2), [-1.0] * (2 + i % 2), [0.5] * (2 + i % 2), True) for i in range(len(said))]
+    responses = [
+        Response([5] * (2 + i % 2), [-1.0] * (2 + i % 2), [0.5] * (2 + i % 2), "eos") for i in range(len(said))
+    ]
     for name, values in columns.items():
         for r, x in zip(responses, values, strict=True):
             r.columns |= {} if x is None else {name: x}

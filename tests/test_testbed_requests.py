@@ -28,7 +28,8 @@ from policyopt.models.text import encode_prompt
 from policyopt.models.tokenizer import build_tokenizer
 from policyopt.models.warmstart import WarmStart, warm_start
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
+from tests.asking import ask
 
 TOKENIZER = build_tokenizer()
 SHAPE = Architecture(hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, inner=64, positions=512)
@@ -52,10 +53,10 @@ class Scribe:
         self.asked.append(decode(tokens))
         texts = [self.written.pop(0) if self.written else "" for _ in range(n)]
         rows = [[*encode(text), TOKENIZER.eos_token_id] for text in texts]
-        return [Response(x, [0.0] * len(x), [0.0] * len(x), True) for x in rows]
+        return [Response(x, [0.0] * len(x), [0.0] * len(x), "eos") for x in rows]
 
-    async def score(self, tokens: Sequence[int], written: tuple[int, ...], **_: Any) -> Response:
-        return Response(list(written), [0.0] * len(written), [0.0] * len(written), True)
+    async def logprobs(self, tokens: Sequence[int], written: tuple[int, ...], **_: Any) -> Response:
+        return Response(list(written), [0.0] * len(written), [0.0] * len(written), "eos")
 
 
 def contexts(program: Group, task: Task, example: Example, *written: str) -> list[str]:
@@ -65,18 +66,18 @@ def contexts(program: Group, task: Task, example: Example, *written: str) -> lis
     async def judged(responses: Sequence[Response]) -> list[Any]:
         return [judge(example, decode(r.tokens[:-1])) for r in responses]
 
-    prompt = Prompt(
-        tuple(encode_prompt(TOKENIZER, example.prompt)), 64, (0, 0, 0), judged, encode=encode,
-        decode=lambda ids: decode(ids, skip_special_tokens=True), question=example.prompt[-1]["content"],
+    scribe = Scribe(*written)
+    question, context = ask(
+        scribe, tuple(encode_prompt(TOKENIZER, example.prompt)), 64, (0, 0, 0), judged, encode=encode,
+        decode=lambda ids: decode(ids, skip_special_tokens=True), text=example.prompt[-1]["content"],
         answer=example.answer, frame=lambda text: tuple(encode_prompt(TOKENIZER, user(text))), room=1024,
     )  # fmt: skip
-    scribe = Scribe(*written)
 
     async def whole() -> None:
-        await program.draw(prompt, scribe)
+        await program.draw(question, context)
 
     asyncio.run(whole())
-    return [text for text in scribe.asked if text != decode(prompt.tokens)]
+    return [text for text in scribe.asked if text != decode(question.tokens)]
 
 
 def context(lesson: Lesson) -> str:

@@ -1,6 +1,6 @@
 """What an engine is: all that training, rollout programs and the lens ask of whatever runs the models.
 
-A run calls an engine in this order: ``sampler.run`` with a program for each prompt; ``score`` for what was drawn;
+A run calls an engine in this order: ``sampler.run`` with a program for each prompt; ``annotate`` for what was drawn;
 ``prepare`` for what is about to be trained on; ``update`` for each optimiser step; ``follow`` for the models that move.
 Batches come and go whole, on ``device`` and in ``dtype``. How rows are spread over devices, processes or machines is the
 engine's own matter, and so are the models; :func:`policyopt.engine.plan.accumulate` says what has to be gathered.
@@ -114,9 +114,9 @@ class Engine(Protocol):
 
     # Scoring
 
-    def score(self, batch: Batch, recipe: Recipe) -> Batch:
+    def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
         """A batch that was just drawn, with the columns that ``recipe.needs`` of frozen models (``logp_of[NAME]``), the
-        scored statistics, and where ``rollout_logp`` is needed the policy's own ``old_logp``, the sampler's in
+        fixed statistics, and where ``rollout_logp`` is needed the policy's own ``old_logp``, the sampler's in
         ``rollout_logp``."""
         ...
 

@@ -33,7 +33,7 @@ from policyopt.parts.advantage.gae import token_rewards
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.registry import Method
-from policyopt.rows import SCORED, Batch, make_batch
+from policyopt.rows import FIXED, Batch, make_batch
 
 
 class Run:
@@ -100,7 +100,7 @@ class Run:
         if target is not None and old is not None and "old_logp" not in said:
             batch = batch.replace(old_logp=token_logp(old, target) * batch.mask)
         target = torch.zeros_like(batch.mask, dtype=torch.long) if target is None else target
-        found = {SCORED + s.key: self._statistic(s, "old", target) for s in self.recipe.scored}
+        found = {FIXED + s.key: self._statistic(s, "old", target) for s in self.recipe.fixed}
         return batch.with_statistics(found | {s.key: self._statistic(s, "policy", target) for s in self.recipe.live})
 
     @cached_property
@@ -223,7 +223,7 @@ class Run:
 
         def has(p: Part) -> bool:
             there = self.batch.members("statistic")
-            found = (*(s.key in there for s in p.live), *(SCORED + s.key in there for s in p.scored))
+            found = (*(s.key in there for s in p.live), *(FIXED + s.key in there for s in p.fixed))
             return all(found) and all(getattr(self.batch, need, None) is not None for need in p.needs)
 
         return tuple(p for p in parts if has(p))

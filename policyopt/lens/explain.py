@@ -240,10 +240,10 @@ def _needs(recipe: Recipe, base: Recipe) -> Iterator[Need]:
         for column in sorted(p.needs):
             asked.setdefault(column, []).append(path)
             about[column] = f"{schema.known(column).sentence}."
-        for statistic in (*p.live, *p.scored):
+        for statistic in (*p.live, *p.fixed):
             name = written(statistic)
             asked.setdefault(name, []).append(path)
             about[name] = first_sentence(inspect.getdoc(type(statistic)) or "")
-    usual = {*base.needs, *map(written, (*base.live, *base.scored))}
+    usual = {*base.needs, *map(written, (*base.live, *base.fixed))}
     for name, paths in asked.items():
         yield Need(name, about[name], tuple(dict.fromkeys(paths)), name not in usual)

@@ -15,7 +15,7 @@ from policyopt.lens.random_batch import Scene, entropy, invented
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
 from policyopt.part import Statistic
 from policyopt.recipe import Recipe
-from policyopt.rows import SCORED, Batch, make_batch
+from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.training.loop import control
 
 VOCABULARY = 8
@@ -272,7 +272,7 @@ def probe_batch(recipe: Recipe) -> Batch:
     if "rollout_logp" not in recipe.needs:
         batch = batch.replace(rollout_logp=None)
     found = {s.key: _statistic(s, batch, scene.logits["policy"], scene.logits) for s in recipe.live}
-    found |= {SCORED + s.key: _statistic(s, batch, scene.logits["old"], scene.logits) for s in recipe.scored}
+    found |= {FIXED + s.key: _statistic(s, batch, scene.logits["old"], scene.logits) for s in recipe.fixed}
     batch = batch.with_statistics(found)
     return batch if recipe.memory is None else batch.replace(history=_remembered(recipe, batch))
 

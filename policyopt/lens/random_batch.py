@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policyopt import schema
 from policyopt.part import Statistic
-from policyopt.rows import SCORED, Batch, make_batch, masked
+from policyopt.rows import FIXED, Batch, make_batch, masked
 
 LOGITS = "logits:"
 """Prefix of the keys under which a batch keeps the logits [N, T, V] that it was made from."""
@@ -174,7 +174,7 @@ def random_batch(
     drift: float = 0.3,
     dtype: torch.dtype = torch.float64,
     live: Iterable[Statistic] = (),
-    scored: Iterable[Statistic] = (),
+    fixed: Iterable[Statistic] = (),
     needs: Iterable[str] = (),
 ) -> Batch:
     """Groups of the given sizes; ``drift`` is how far the policy has moved, ``gaps`` puts text of others into rows.
@@ -185,10 +185,10 @@ def random_batch(
     scene = Scene(seed, groups, width, lengths, gaps, drift)
     columns = invented(scene, needs)
     batch = make_batch(**{k: x.to(dtype) if x.is_floating_point() else x for k, x in columns.items()})
-    wanted = (*live, *scored)
+    wanted = (*live, *fixed)
     if any(s.columns for s in wanted):  # kept, because the statistics change with these columns
         batch = batch.with_statistics({LOGITS + role: x for role, x in scene.logits.items()})
-    return _with(batch, statistics(live, scored, batch, scene.logits))
+    return _with(batch, statistics(live, fixed, batch, scene.logits))
 
 
 def tree(group: Tensor, length: Tensor) -> dict[str, Tensor]:
@@ -202,11 +202,11 @@ def tree(group: Tensor, length: Tensor) -> dict[str, Tensor]:
     return {"node": node, "node_end": end, "node_value": value, "thought": same // 2, "cut": cut}
 
 
-def rescored(batch: Batch, live: Iterable[Statistic], scored: Iterable[Statistic]) -> Batch:
+def rescored(batch: Batch, live: Iterable[Statistic], fixed: Iterable[Statistic]) -> Batch:
     """The batch with the statistics that its columns now make of the logits that it was made from."""
     kept = batch.members("statistic").items()
     logits = {key.removeprefix(LOGITS): x for key, x in kept if key.startswith(LOGITS)}
-    return _with(batch, statistics(live, scored, batch, logits)) if logits else batch
+    return _with(batch, statistics(live, fixed, batch, logits)) if logits else batch
 
 
 def _with(batch: Batch, found: Mapping[str, Tensor]) -> Batch:
@@ -238,7 +238,7 @@ def scores(tokens: Tensor, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def statistics(
-    live: Iterable[Statistic], scored: Iterable[Statistic], batch: Batch, logits: Mapping[str, Tensor]
+    live: Iterable[Statistic], fixed: Iterable[Statistic], batch: Batch, logits: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The statistics [N, T] by their key in the batch: live ones of the policy now, the others of the policy that wrote
     the tokens."""
@@ -250,7 +250,7 @@ def statistics(
         rows = {name: getattr(batch, name)[:, None].expand(shape).reshape(-1) for name in statistic.columns}
         return statistic(flat[role], batch.tokens.reshape(-1), others | rows).reshape(shape)
 
-    return {s.key: of(s, "policy") for s in live} | {SCORED + s.key: of(s, "old").detach() for s in scored}
+    return {s.key: of(s, "policy") for s in live} | {FIXED + s.key: of(s, "old").detach() for s in fixed}
 
 
 def declared(batch: Batch, needs: Iterable[str]) -> Batch:

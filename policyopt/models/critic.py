@@ -12,7 +12,7 @@ from policyopt.models.causal import pack
 from policyopt.rows import Batch
 
 
-class Critic(nn.Module):
+class ValueModel(nn.Module):
     """A copy of a model's backbone with a scalar head that starts at zero.
 
     The value of token t is read off the hidden state that predicts it: it sees the prompt and the tokens before t,

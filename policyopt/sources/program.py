@@ -1,11 +1,12 @@
-"""What a rollout program sees: a prompt, a sampler, and the responses that it returns."""
+"""What a rollout program sees: a question, the context that serves it, and the responses that it returns."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 from torch import Tensor
@@ -16,106 +17,162 @@ from policyopt.part import Count, Part, part
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """One question, as tokens."""
+class Question:
+    """What a program answers: data alone."""
 
     tokens: tuple[int, ...]
-    """Ids of the whole context, chat template applied."""
+    """Ids of the whole prompt, chat template applied."""
     budget: int
     """How many tokens a response may have."""
     key: tuple[int, ...]
-    """What all randomness of this prompt is derived from: (seed, step, prompt)."""
-    judge: Judge | None = field(default=None, compare=False)
-    """Scores responses while the program runs; see :meth:`score`."""
-    solution: tuple[int, ...] = ()
-    """Ids of the worked solution with an end token; empty where there is none."""
-
-    encode: Callable[[str], tuple[int, ...]] | None = field(default=None, compare=False)
-    """Ids of a text, without special tokens, for programs that put words into a response."""
-    decode: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
-    """The text of ids, for programs that read what was written."""
-    end: tuple[int, ...] = ()
-    """The token that ends a response, for programs that write one themselves."""
-    samplers: Mapping[str, Sampler] = field(default_factory=dict, compare=False)
-    """Samplers from other models than the policy, by role, for programs that name these among their ``roles``."""
-    earlier: tuple[Response, ...] = field(default=(), compare=False)
-    """What the program drew for the prompt at the step before and asked to have back (``Response.later``)."""
-    question: str = ""
+    """What all randomness of the question is derived from: (seed, step, prompt)."""
+    worked: tuple[int, ...] | None = ()
+    """Ids of the worked solution; None where the program does not declare that it reads it. See :attr:`solution`."""
+    text: str = ""
     """The text of its last message."""
     answer: str = ""
     """The reference answer."""
-    frame: Callable[[str], tuple[int, ...]] | None = field(default=None, compare=False)
-    """Ids of the context with another text in the place of the question; see :meth:`asked`."""
-    room: int = 1 << 30
-    """How many tokens a context may have, so that a response of the whole budget fits behind it."""
-    tally: dict[str, float] = field(default_factory=dict, compare=False)
-    """What the program counts of itself, by name; the log has the sums over prompts."""
-    notes: dict[str, Any] = field(default_factory=dict, compare=False)
-    """What the programs of a run remember from step to step, together; JSON-able, part of every checkpoint."""
-    critic: Valuer | None = field(default=None, compare=False)
-    """Values responses while the program runs; see :meth:`value`."""
-    breaks: Callable[[], frozenset[int]] | None = field(default=None, compare=False)
-    """Ids of the tokens that have a line break in their text; see :meth:`lines`."""
-
-    round: Round = field(default_factory=lambda: Round(), compare=False)
-    """The programs that run together, each with a prompt of its own."""
+    earlier: tuple[Response, ...] = ()
+    """What the program drew at the step before and asked to have back (``Response.later``)."""
 
     @property
-    def guide(self) -> Sampler | None:
-        """Samples from the teacher."""
-        return self.samplers.get("teacher")
+    def solution(self) -> tuple[int, ...]:
+        """Ids of the worked solution with an end token; empty where there is none.
 
-    def asked(self, text: str) -> tuple[int, ...] | None:
-        """The context in which the policy answers ``text`` in the place of the question, for programs that ask it
-        something else; ``None`` where that leaves no room for a response."""
-        assert self.frame is not None, "this prompt comes without a tokenizer"
-        tokens = self.frame(text)
-        return tokens if len(tokens) <= self.room else None
+        Raises :class:`~policyopt.errors.UserError` in a program that does not declare "solutions" among its ``uses``.
+        """
+        if self.worked is None:
+            raise undeclared("the program", "solutions")
+        return self.worked
 
-    def count(self, **found: float) -> None:
-        """Add to the tally."""
-        for name, x in found.items():
-            self.tally[name] = self.tally.get(name, 0.0) + x
 
-    def lines(self, tokens: Sequence[int]) -> list[int]:
-        """After how many of some tokens each line is over; the last one, broken off or not, at their end."""
-        assert self.breaks is not None, "this prompt comes without a tokenizer"
-        ends, breaks = len(tokens), self.breaks()
-        return [i for i, t in enumerate(tokens, 1) if t in breaks and i < ends] + [ends] * (ends > 0)
+SERVICES: Mapping[str, str] = {
+    "judge": "verdicts while it draws (`context.judge`)",
+    "critic": "values of responses while it draws (`context.values`)",
+    "solutions": "the worked solutions of the dataset (`question.solution`)",
+    "sampler_of[NAME]": "responses of another model than the policy (`context.sampler_of`)",
+}
+"""What a program may declare among its ``uses``; NAME is a role."""
 
-    def line_ends(self) -> list[tuple[int]]:
-        """Stop sequences: every token that ends a line."""
-        assert self.breaks is not None, "this prompt comes without a tokenizer"
-        return [(token,) for token in sorted(self.breaks())]
 
-    async def value(self, responses: Sequence[Response]) -> list[float]:
+def undeclared(who: str, service: str) -> UserError:
+    """The error of a program that asks for a service that it does not declare."""
+    return UserError(f"{who} asks for {service!r}, which it does not declare: add {service!r} to its `uses`")
+
+
+def _no_text(*_: object) -> Any:
+    raise UserError("this context comes without a tokenizer: give it encode, decode, frame and breaks")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a program may call while it answers one question."""
+
+    sampler: Sampler
+    """Draws from the policy."""
+    program: Rollout | None = None
+    """Who is served. It finds the services that it declares; None finds all that are there."""
+    verdicts: Verdicts | None = None
+    """Judges responses; see :meth:`judge`."""
+    critic: Values | None = None
+    """Values responses; see :meth:`values`."""
+    samplers: Mapping[str, Sampler] = field(default_factory=dict)
+    """Draw from other models, by role; see :meth:`sampler_of`."""
+
+    encode: Callable[[str], tuple[int, ...]] = _no_text
+    """Ids of a text, without special tokens, for programs that put words into a response."""
+    decode: Callable[[Sequence[int]], str] = _no_text
+    """The text of ids, for programs that read what was written."""
+    end: tuple[int, ...] = ()
+    """The token that ends a response, for programs that write one themselves."""
+    frame: Callable[[str], tuple[int, ...]] = _no_text
+    """Ids of the prompt with another text in the place of the question; see :meth:`asked`."""
+    breaks: Callable[[], frozenset[int]] = _no_text
+    """Ids of the tokens that have a line break in their text; see :meth:`lines`."""
+    room: int = 1 << 30
+    """How many tokens a prompt may have, so that a response of the whole budget fits behind it."""
+
+    tally: dict[str, float] = field(default_factory=dict)
+    """What the program counts of itself, by name; the log has the sums over questions."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the programs of a run remember from step to step, together; JSON-able, part of every checkpoint."""
+    round: Round = field(default_factory=lambda: Round())
+    """The programs that run together, each with a question of its own."""
+
+    async def judge(self, responses: Sequence[Response]) -> list[Verdict]:
+        """The verdicts on some responses, for programs that decide by them what to draw next.
+
+        What is asked for at the same time is judged together; a response is judged once, its verdict stays with it.
+        Raises :class:`~policyopt.errors.UserError` in a program that does not declare "judge", and where nobody may be
+        asked, as on held-out questions.
+        """
+        self._declared("judge")
+        if self.verdicts is None:
+            raise UserError("this program asks the judge while it draws, so it cannot stand in recipe.decode")
+        fresh = [r for r in responses if r.verdict is None]
+        for response, verdict in zip(fresh, await self.verdicts(fresh) if fresh else (), strict=True):
+            response.verdict = verdict
+        return [r.verdict for r in responses if r.verdict is not None]
+
+    async def values(self, responses: Sequence[Response]) -> list[float]:
         """What the critic expects of the states that responses lead to, for programs that decide by it what to draw next.
 
         A response that has ended is valued before its end token, at the last state that the critic learns. What is
-        asked for at the same time is computed together. Raises :class:`~policyopt.errors.UserError` without a critic.
+        asked for at the same time is computed together. Raises :class:`~policyopt.errors.UserError` in a program that
+        does not declare "critic", and without one.
         """
+        self._declared("critic")
         if self.critic is None:
             raise UserError("this program asks what responses are worth, but there is no critic: set recipe.critic")
         return await self.critic(responses) if responses else []
 
-    async def score(self, responses: Sequence[Response]) -> list[Verdict]:
-        """The verdicts on some responses, for programs that decide by them what to draw next.
+    def sampler_of(self, role: str) -> Sampler:
+        """Draws from the model of a role, such as "teacher".
 
-        What is asked for at the same time is judged together; a response is judged once, its verdict stays with it.
-        Raises :class:`~policyopt.errors.UserError` where nobody may be asked, as on held-out questions.
+        Raises :class:`~policyopt.errors.UserError` in a program that does not declare "sampler_of[ROLE]", and where the
+        role has no model.
         """
-        if self.judge is None:
-            raise UserError("this program asks the judge while it draws, so it cannot stand in recipe.decode")
-        fresh = [r for r in responses if r.verdict is None]
-        for response, verdict in zip(fresh, await self.judge(fresh) if fresh else (), strict=True):
-            response.verdict = verdict
-        return [r.verdict for r in responses if r.verdict is not None]
+        self._declared(f"sampler_of[{role}]")
+        if role not in self.samplers:
+            option = "--teacher PATH" if role == "teacher" else f"--role {role}=PATH"
+            raise UserError(f"this program draws from the role {role!r}, which has no model: name one with {option}")
+        return self.samplers[role]
+
+    def asked(self, text: str) -> tuple[int, ...] | None:
+        """The prompt in which the policy answers ``text`` in the place of the question, for programs that ask it
+        something else; ``None`` where that leaves no room for a response."""
+        tokens = self.frame(text)
+        return tokens if len(tokens) <= self.room else None
+
+    def count(self, **events: float) -> None:
+        """Add to the tally."""
+        for name, x in events.items():
+            self.tally[name] = self.tally.get(name, 0.0) + x
+
+    def lines(self, tokens: Sequence[int]) -> list[int]:
+        """After how many of some tokens each line is over; the last one, broken off or not, at their end."""
+        return line_ends(tokens, self.breaks())
+
+    def line_stops(self) -> list[tuple[int]]:
+        """Stop sequences: every token that ends a line."""
+        return [(token,) for token in sorted(self.breaks())]
+
+    def _declared(self, service: str) -> None:
+        if self.program is not None and service not in self.program.uses:
+            raise undeclared(type(self.program).__name__, service)
+
+
+def line_ends(tokens: Sequence[int], breaks: AbstractSet[int]) -> list[int]:
+    """After how many of some tokens each line is over, given the tokens that have a line break; the last one, broken off
+    or not, at their end."""
+    end = len(tokens)
+    return [i for i, t in enumerate(tokens, 1) if t in breaks and i < end] + [end] * (end > 0)
 
 
 class Round:
     """The programs that run together, for those that share a budget: what each shows, all who take part see.
 
-    A program takes part between ``async with prompt.round:`` and the end of this block. Who leaves is waited for no more.
+    A program takes part between ``async with context.round:`` and the end of this block. Who leaves is waited for no more.
     """
 
     def __init__(self) -> None:
@@ -133,7 +190,7 @@ class Round:
         self._close()
 
     async def meet(self, key: tuple[int, ...], shown: Any) -> dict[tuple[int, ...], Any]:
-        """What everybody has shown, by the keys of their prompts and in their order, once all who take part have."""
+        """What everybody has shown, by the keys of their questions and in their order, once all who take part have."""
         if self._done is None:
             self._done = asyncio.get_running_loop().create_future()
         done, self._shown[key] = self._done, shown
@@ -147,6 +204,10 @@ class Round:
             self._shown, self._done = {}, None
 
 
+StopReason = Literal["eos", "stop", "length"]
+Use = Literal["train", "baseline", "pool", "wait"]
+
+
 @dataclass
 class Response:
     """One answer. The lists have one entry for each token."""
@@ -157,10 +218,9 @@ class Response:
     temperature 1 for greedy tokens)."""
     entropy: list[float]
     """Entropy in nats of the distribution that each token was drawn from."""
-    finished: bool
-    """The response ended with an end token, inside its budget."""
-    stopped: bool = False
-    """The response ended with one of the stop sequences that were asked for."""
+    stop_reason: StopReason = "length"
+    """"eos" for a response that ended with an end token, "stop" with one of the stop sequences that were asked for,
+    "length" for one that is cut off, by its budget or for now."""
     versions: list[int] = field(default_factory=list)
     """How many updates the policy that wrote each token had seen."""
     heat: list[float] = field(default_factory=list)
@@ -172,11 +232,11 @@ class Response:
     guided: list[bool] = field(default_factory=list)
     """Which of its own tokens a guide wrote in the policy's place; empty where there are none. They are scored and valued
     as if the policy had written them, and only the critic learns from them."""
-    role: str = "train"
-    """"train", "baseline" for a response that alone is the baseline of its prompt, "pool" for one that is not trained
+    use: Use = "train"
+    """What becomes of it: "train", "baseline" for a response that alone is the baseline of its prompt, "pool" for one that is not trained
     on but counts in it, as those that are trained on do, or "wait" for one that is not even judged yet."""
     later: bool = False
-    """The program gets it back at the next step, in ``Prompt.earlier``, to go on with it."""
+    """The program gets it back at the next step, in ``Question.earlier``, to go on with it."""
     new_from: int = 0
     """Index of the first token that was not there at the step before."""
     thought: int = 0
@@ -204,6 +264,16 @@ class Response:
     one for each token."""
 
     @property
+    def finished(self) -> bool:
+        """It ended with an end token, inside its budget."""
+        return self.stop_reason == "eos"
+
+    @property
+    def stopped(self) -> bool:
+        """It ended with one of the stop sequences that were asked for."""
+        return self.stop_reason == "stop"
+
+    @property
     def version(self) -> int:
         """How many updates the oldest policy that wrote a part of it had seen."""
         return min(self.versions, default=0)
@@ -214,7 +284,7 @@ class Answered:
     """A question with responses to it."""
 
     example: Example
-    prompt: Prompt
+    question: Question
     responses: list[Response]
 
 
@@ -228,17 +298,21 @@ class Step:
     """The name of the run: letters and digits that no other run has, the same when it is resumed."""
     judge: JudgeSpec
     """Who judges its responses."""
-    ask: Callable[[Example], Prompt | None]
-    """The prompt of a question that is none of the run's own; ``None`` where it does not fit into the context. Text that
-    spells a special token stays text in what it encodes."""
+    sampler: Sampler
+    """Draws from the policy."""
+    decode: Callable[[Sequence[int]], str]
+    """The text of ids."""
+    ask: Callable[[Example], tuple[Question, Context] | None]
+    """An example that is none of the run's own, as a question; ``None`` where it does not fit. Text that spells a
+    special token stays text in what the context encodes."""
     notes: dict[str, Any]
     """What the program remembers from step to step, JSON-able; part of every checkpoint."""
     counts: dict[str, float]
     """What the log says of the step, to be filled."""
 
 
-Judge = Callable[[Sequence[Response]], Awaitable[list[Verdict]]]
-Valuer = Callable[[Sequence[Response]], Awaitable[list[float]]]
+Verdicts = Callable[[Sequence[Response]], Awaitable[list[Verdict]]]
+Values = Callable[[Sequence[Response]], Awaitable[list[float]]]
 
 
 Heat = Callable[[Tensor], Tensor]
@@ -270,8 +344,9 @@ class Sampler(Protocol):
         """
         ...
 
-    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
-        """The continuation ``written`` of ``tokens``, which somebody else wrote, with what the policy thinks of it."""
+    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+        """The continuation ``written`` of ``tokens``, which somebody else wrote, with the policy's log-probabilities and
+        entropies."""
         ...
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -288,11 +363,18 @@ class Sampler(Protocol):
 class Rollout(Part):
     """A program that draws the responses to one prompt."""
 
-    solutions: ClassVar[bool] = False
-    """The program reads worked solutions. A prompt without one is answered by the policy alone, and counted."""
-    roles: ClassVar[frozenset[str]] = frozenset()
-    """Models beside the policy that the program draws from, which it finds in ``Prompt.samplers``: "teacher", or a name
-    that ``--role`` gives."""
+    @property
+    def uses(self) -> frozenset[str]:
+        """The services that the program calls, of :data:`SERVICES`; a class attribute where that is always the same.
+
+        A question without a worked solution is answered by the policy alone, and counted.
+        """
+        return frozenset()
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The models beside the policy that it draws from."""
+        return frozenset(name[len("sampler_of[") : -1] for name in self.uses if name.startswith("sampler_of["))
 
     size: Count = 8
     """Responses to one prompt that are trained on."""
@@ -301,13 +383,12 @@ class Rollout(Part):
     rounds: Count = 1
     """How many times prompts are drawn at most to fill a batch that filters have thinned out."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        """The responses to a question."""
         raise NotImplementedError
 
-    def beside(
-        self, drawn: Sequence[Answered], step: Step, sampler: Sampler
-    ) -> Coroutine[Any, Any, list[Answered]] | None:
-        """Groups that answer none of the step's prompts, to train on beside those that were drawn for these; ``None``
+    def beside(self, drawn: Sequence[Answered], step: Step) -> Coroutine[Any, Any, list[Answered]] | None:
+        """Groups that answer none of the step's questions, to train on beside those that were drawn for these; ``None``
         for a program that never has any.
 
         Asked once a step, when all that was ``drawn`` is judged. Their responses are like those that a program draws.

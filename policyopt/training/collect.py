@@ -20,7 +20,7 @@ from policyopt.judging.pool import JudgePool
 from policyopt.objective import kept, shaped
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
-from policyopt.sources.program import Answered, Prompt, Response, Rollout, Round, Step
+from policyopt.sources.program import Answered, Context, Question, Response, Rollout, Round, Step, line_ends
 from policyopt.training.prompts import PromptStream
 from policyopt.training.rows import noise, to_batch, with_baseline, with_steps
 
@@ -127,7 +127,8 @@ class Collector:
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
         asked = [
-            self._prompt(
+            self._asked(
+                recipe.rollout,
                 example,
                 tokens,
                 (self.seed, step, first + i),
@@ -138,22 +139,22 @@ class Collector:
             )
             for i, (example, tokens) in enumerate(taken)
         ]
-        drawn = self._run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
+        drawn = self._run([recipe.rollout.draw(question, context) for question, context in asked])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
-        for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
+        for (example, tokens), (question, _), responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):
-                self.held.append(Held(example, tokens, prompt.key, [r for r in responses if r.later], step))
-        for prompt in asked:
-            for name, x in prompt.tally.items():
+                self.held.append(Held(example, tokens, question.key, [r for r in responses if r.later], step))
+        for _, context in asked:
+            for name, x in context.tally.items():
                 stats[f"rollout/{name}"] = stats.get(f"rollout/{name}", 0.0) + x
         stats["prompts"] += len(taken)
         stats["prompts/unanswered"] += unanswered(recipe.rollout, drawn)
-        if recipe.rollout.solutions:
-            unsolved = sum(not prompt.solution for prompt in asked)
+        if "solutions" in recipe.rollout.uses:
+            unsolved = sum(not question.solution for question, _ in asked)
             stats["prompts/unsolved"] = stats.get("prompts/unsolved", 0.0) + unsolved
-        groups = [Answered(e, p, r) for (e, _), p, r in zip(taken, asked, drawn, strict=True)]
+        groups = [Answered(e, q, r) for (e, _), (q, _), r in zip(taken, asked, drawn, strict=True)]
         answered += groups
-        rows = [r for group in groups for r in group.responses if r.role != "wait"]
+        rows = [r for group in groups for r in group.responses if r.use != "wait"]
         stats["responses"] += len(rows)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         return self._piece(recipe, groups, first, stats)
@@ -171,7 +172,7 @@ class Collector:
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
 
-        def ask(example: Example) -> Prompt | None:
+        def ask(example: Example) -> tuple[Question, Context] | None:
             try:
                 tokens = self.engine.text.prompt(example.prompt)
             except UserError:  # the chat template refuses it
@@ -179,13 +180,15 @@ class Collector:
             if len(tokens) > self.stream.longest:
                 return None
             asked.append(example)
-            prompt = self._prompt(example, tokens, (self.seed, step, -len(asked)), None, judge, critic, together)
-            return dataclasses.replace(prompt, encode=self.engine.text.literal)
+            key = (self.seed, step, -len(asked))
+            question, context = self._asked(recipe.rollout, example, tokens, key, None, judge, critic, together)
+            return question, dataclasses.replace(context, encode=self.engine.text.literal)
 
         asked: list[Example] = []
         spec = getattr(self.judge, "judge", JudgeSpec("custom"))
-        at = Step((self.seed, step), self.run, spec, ask, self.notes, stats)
-        program = recipe.rollout.beside(answered, at, self.engine.sampler)
+        sampler, text = self.engine.sampler, self.engine.text
+        at = Step((self.seed, step), self.run, spec, sampler, text.decode, ask, self.notes, stats)
+        program = recipe.rollout.beside(answered, at)
         if program is None:
             return None
         start = time.perf_counter()
@@ -195,14 +198,14 @@ class Collector:
 
     def _piece(self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]) -> Batch | None:
         """Groups as a batch, judged, scored, shaped and filtered."""
-        rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.role != "wait"]
+        rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.use != "wait"]
         if not rows:
             return None
         texts = self.engine.text.decode_all([r.tokens for _, r in rows])
         verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
         responses = [r for _, r in rows]
         batch = to_batch(
-            [groups[i].prompt.tokens for i, _ in rows],
+            [groups[i].question.tokens for i, _ in rows],
             responses,
             verdicts,
             [first + i for i, _ in rows],
@@ -210,7 +213,7 @@ class Collector:
             self.engine.dtype,
             recipe.needs,
         )
-        batch = self._asked(recipe, batch, groups, rows, verdicts)
+        batch = self._completed(recipe, batch, groups, rows, verdicts)
         batch = batch.with_records(
             [
                 record(groups[i].example, text, verdict, self.engine.text.decode(r.context) if r.context else None)
@@ -218,25 +221,25 @@ class Collector:
             ]
         )
         start = time.perf_counter()
-        batch = self.engine.score(batch.to(self.engine.device), recipe)
+        batch = self.engine.annotate(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
         batch = shaped(recipe, batch)
         if "baseline_reward" in recipe.rollout.provides and batch.baseline_reward is None:
-            batch = with_baseline(batch, [r.role for r in responses])
-        batch = batch[torch.tensor([r.role == "train" for r in responses], device=self.engine.device)]
+            batch = with_baseline(batch, [r.use for r in responses])
+        batch = batch[torch.tensor([r.use == "train" for r in responses], device=self.engine.device)]
         return batch[kept(recipe, batch)]
 
-    def _asked(
+    def _completed(
         self, recipe: Recipe, batch: Batch, groups: Sequence[Answered], rows: Sequence[tuple[int, Response]],
         verdicts: Sequence[Verdict],
     ) -> Batch:  # fmt: skip
         """The batch with what the recipe asks for beyond responses and verdicts: noise, lines, what is remembered."""
         if "noise" in recipe.needs:
             places = [(i, j, r) for i, group in enumerate(groups) for j, r in enumerate(group.responses)]
-            keys = [(*groups[i].prompt.key, j) for i, j, r in places if r.role != "wait"]
+            keys = [(*groups[i].question.key, j) for i, j, r in places if r.use != "wait"]
             batch = batch.replace(noise=noise(keys, batch.mask))
         if "step_end" in recipe.needs or batch.step_reward is not None:
-            lines = [[end - 1 for end in groups[i].prompt.lines(r.tokens)] for i, r in rows]
+            lines = [[end - 1 for end in line_ends(r.tokens, self.engine.text.line_breaks)] for _, r in rows]
             batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
         if recipe.memory is not None:
             unknown = [math.nan] * recipe.memory.width
@@ -244,32 +247,37 @@ class Collector:
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
         return batch
 
-    def _prompt(
-        self, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
+    def _asked(
+        self, program: Rollout, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
         judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float], together: Round,
-    ) -> Prompt:  # fmt: skip
-        """A question as its rollout program sees it, with what was held of it at an earlier step."""
+    ) -> tuple[Question, Context]:  # fmt: skip
+        """An example as the program sees it, with what was held of it at an earlier step, and what serves it."""
         text = self.engine.text
-        return Prompt(
+        question = Question(
             tokens,
             self.budget,
             key if held is None else held.key,
+            text.solution(example.solution) if "solutions" in program.uses else None,
+            example.prompt[-1]["content"],
+            example.answer,
+            () if held is None else tuple(held.responses),
+        )
+        context = Context(
+            self.engine.sampler,
+            program,
             None if judge is None else partial(judge, example),
-            text.solution(example.solution),
+            partial(critic, tokens),
+            self.engine.samplers,
             encode=text.encode,
             decode=text.decode,
             end=text.eos[:1],
-            samplers=self.engine.samplers,
-            earlier=() if held is None else tuple(held.responses),
-            question=example.prompt[-1]["content"],
-            answer=example.answer,
             frame=lambda instead: text.prompt(asked_instead(example.prompt, instead)),
+            breaks=lambda: text.line_breaks,
             room=self.stream.longest,
             notes=self.notes,
-            critic=partial(critic, tokens),
-            breaks=lambda: text.line_breaks,
             round=together,
         )
+        return question, context
 
     def decoded(self, program: Rollout, examples: Sequence[Example]) -> float:
         """The share of questions that a program answers right with the first response that it returns.
@@ -279,11 +287,11 @@ class Collector:
         critic, together = Between(self._values), Round()
         tokens = [self.engine.text.prompt(e.prompt) for e in examples]
         asked = [
-            (example, self._prompt(example, ids, (self.seed, -1, i), None, None, critic, together))
+            (example, self._asked(program, example, ids, (self.seed, -1, i), None, None, critic, together))
             for i, (example, ids) in enumerate(zip(examples, tokens, strict=True))
             if len(ids) <= self.stream.longest
         ]
-        drawn = self._run([program.draw(prompt, self.engine.sampler) for _, prompt in asked])
+        drawn = self._run([program.draw(*each) for _, each in asked])
         answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
         return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
 

@@ -116,7 +116,7 @@ class Evaluator:
                 for i in fitting
             ]
         )
-        responses: list[list[Response]] = [[Response([], [], [], False) for _ in range(n)] for _ in block]
+        responses: list[list[Response]] = [[Response([], [], []) for _ in range(n)] for _ in block]
         for i, group in zip(fitting, drawn, strict=True):
             responses[i] = group
         texts = iter(self.text.decode_all([r.tokens for group in responses for r in group]))

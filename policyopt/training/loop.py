@@ -223,7 +223,7 @@ class Trainer:
         rows = [(prompt, r, v) for prompt, group, said in scores.sampled for r, v in zip(group, said, strict=True)]
         prompts, responses, verdicts = map(list, zip(*rows, strict=True))
         batch = to_batch(prompts, responses, verdicts, [0] * len(rows), self.evaluator.budget, self.engine.dtype)
-        batch = self.engine.score(batch.to(self.engine.device), self.state.recipe)
+        batch = self.engine.annotate(batch.to(self.engine.device), self.state.recipe)
         return ((batch.old_logp - batch.ref_logp) * batch.mask).sum(1).cpu()
 
     # Checkpoints ---------------------------------------------------------------------------------------------------

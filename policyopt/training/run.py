@@ -87,7 +87,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             )
             if too_long := stream.check():
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
-            if config.recipe.rollout.solutions and (unsolved := stream.check_solutions(config.recipe.name)):
+            if "solutions" in config.recipe.rollout.uses and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
             evaluator = Evaluator(engine.text, engine.sampler, judge, task.heldout, budget, longest, config.seed)

@@ -84,7 +84,7 @@ def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple
         now = plain_columns(engine.policy.model, batch)["logp"].double()
     batch = batch.replace(old_logp=(now + noise) * batch.mask)
     columns = {k: x.to(engine.dtype) for k, x in batch.columns().items() if x.is_floating_point()}
-    batch = engine.score(batch.replace(**columns), recipe)
+    batch = engine.annotate(batch.replace(**columns), recipe)
     if recipe.memory is not None:
         batch = batch.replace(history=torch.full((len(batch.mask), recipe.memory.width), math.nan).to(batch.mask))
     return credit(recipe, engine.prepare(shaped(recipe, batch), recipe))
@@ -375,7 +375,7 @@ def test_the_reference_stays_where_the_policy_was(tiny_model: Path) -> None:
     with torch.no_grad():
         start = plain_columns(engine.policy.model, token_batch())["logp"]
     engine.update(recipe, drawn(engine, recipe))
-    batch = engine.score(token_batch(), recipe)
+    batch = engine.annotate(token_batch(), recipe)
     torch.testing.assert_close(batch.ref_logp, start, rtol=0, atol=1e-12)
     with torch.no_grad():
         assert (plain_columns(engine.policy.model, token_batch())["logp"] - start).abs().max() > 1e-3

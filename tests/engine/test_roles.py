@@ -19,7 +19,7 @@ from policyopt.parts.reference.following import EMA
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.schema import member, role_of
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout
 from policyopt.training.config import TrainConfig
 from policyopt.training.run import run
 from tests.commands import Said
@@ -68,7 +68,7 @@ def test_each_expert_says_what_it_thinks(tiny_model: Path, experts: dict[str, Pa
     policies = {name: load_tiny(path) for name, path in experts.items()}
     truth = {name: plain_columns(p.model, token_batch())["logp"].detach() for name, p in policies.items()}
     engine = LocalEngine(load_tiny(tiny_model), recipe, policies, lr=1e-2, micro_batch=3)
-    batch = engine.score(token_batch(), recipe)
+    batch = engine.annotate(token_batch(), recipe)
     for name, logp in truth.items():
         torch.testing.assert_close(batch.logp_of(name), logp * batch.mask, rtol=0, atol=1e-6)
     loss = recipe.regularizers[0](batch.replace(logp=truth["critic.v2"]))
@@ -108,12 +108,12 @@ def test_a_reference_of_ones_own(tiny_model: Path, experts: dict[str, Path]) -> 
     recipe, other = grpo(kl_coef=0.1), load_tiny(experts["old-expert"])
     truth = plain_columns(other.model, token_batch())["logp"].detach()
     engine = LocalEngine(load_tiny(tiny_model), recipe, {"reference": other})
-    found = engine.score(token_batch(), recipe).ref_logp
+    found = engine.annotate(token_batch(), recipe).ref_logp
     torch.testing.assert_close(found, truth * token_batch().mask, rtol=0, atol=1e-6)
     moving = recipe.replace(reference=EMA(decay=0.5))
     engine = LocalEngine(load_tiny(tiny_model), moving, {"reference": load_tiny(experts["old-expert"])})
     engine.follow(1.0)
-    same = engine.score(token_batch(), moving).ref_logp
+    same = engine.annotate(token_batch(), moving).ref_logp
     torch.testing.assert_close(
         same, plain_columns(engine.policy.model, token_batch())["logp"].detach() * token_batch().mask, rtol=0, atol=1e-6
     )
@@ -126,20 +126,23 @@ def test_a_reference_of_ones_own(tiny_model: Path, experts: dict[str, Path]) -> 
 class HalfFromExpert(Rollout):
     """Half of the responses come from a named expert."""
 
-    roles: ClassVar[frozenset[str]] = frozenset({"old-expert"})
+    uses: ClassVar[frozenset[str]] = frozenset({"sampler_of[old-expert]"})
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        half: dict[str, Any] = {"n": self.size // 2, "max_tokens": prompt.budget, "temperature": self.temperature}
-        mine = await sampler.generate(prompt.tokens, key=prompt.key, **half)
-        theirs = await prompt.samplers["old-expert"].generate(prompt.tokens, key=(*prompt.key, 1), **half)
-        said = [await sampler.score(prompt.tokens, tuple(r.tokens), temperature=self.temperature) for r in theirs]
-        prompt.count(likelier=sum(sum(r.logp) > sum(s.logp) for r, s in zip(theirs, said, strict=True)))
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        half: dict[str, Any] = {"n": self.size // 2, "max_tokens": question.budget, "temperature": self.temperature}
+        mine = await context.sampler.generate(question.tokens, key=question.key, **half)
+        theirs = await context.sampler_of("old-expert").generate(question.tokens, key=(*question.key, 1), **half)
+        said = [
+            await context.sampler.logprobs(question.tokens, tuple(r.tokens), temperature=self.temperature)
+            for r in theirs
+        ]
+        context.count(likelier=sum(sum(r.logp) > sum(s.logp) for r, s in zip(theirs, said, strict=True)))
         return [*mine, *said]
 
 
 @part
 class FromReference(Rollout):
-    roles: ClassVar[frozenset[str]] = frozenset({"reference"})
+    uses: ClassVar[frozenset[str]] = frozenset({"sampler_of[reference]"})
 
 
 def test_a_program_draws_from_a_named_expert(

@@ -28,8 +28,9 @@ from policyopt.models.embedded import cache_folder
 from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy, load_policy
 from policyopt.sources.draw import GroupWithGreedy
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Response
 from policyopt.training.rows import to_batch
+from tests.asking import ask as question
 from tests.tiny import ENDS, FAMILIES, family_model, load_tiny, token_batch
 
 Request = tuple[tuple[int, ...], int, int, float, tuple[int, ...]]
@@ -110,7 +111,7 @@ def test_what_others_wrote_is_scored_in_one_batch(tiny_model: Path) -> None:
     groups = ask(sampler, requests)
     rows = [(tokens, r) for (tokens, *_), group in zip(requests, groups, strict=True) for r in group]
     with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
-        scored = sampler.run([sampler.score(tokens, tuple(r.tokens), temperature=0.7) for tokens, r in rows])
+        scored = sampler.run([sampler.logprobs(tokens, tuple(r.tokens), temperature=0.7) for tokens, r in rows])
     assert passes.call_count == 1
     for (_, own), other in zip(rows, scored, strict=True):
         assert (other.tokens, other.finished, other.versions) == (own.tokens, own.finished, own.versions)
@@ -121,8 +122,8 @@ def test_what_others_wrote_is_scored_in_one_batch(tiny_model: Path) -> None:
 def test_a_score_that_fails_reaches_whoever_asked(tiny_model: Path) -> None:
     sampler = LocalSampler.of(load_tiny(tiny_model))
     with pytest.raises(IndexError):
-        sampler.run([sampler.score((5, 6), (10_000,), temperature=1.0)])
-    [again] = sampler.run([sampler.score((5, 6), (7,), temperature=1.0)])
+        sampler.run([sampler.logprobs((5, 6), (10_000,), temperature=1.0)])
+    [again] = sampler.run([sampler.logprobs((5, 6), (7,), temperature=1.0)])
     assert again.tokens == [7]
 
 
@@ -303,9 +304,9 @@ def test_a_greedy_baseline_is_drawn_in_the_same_batch_as_its_group(tiny_model: P
     sampler = LocalSampler.of(load_tiny(tiny_model))
     [prompt] = prompts((6,))
     with mock.patch.object(sampler, "_read", wraps=sampler._read) as read:
-        [group] = sampler.run([GroupWithGreedy(size=3).draw(Prompt(prompt, 8, (0,)), sampler)])
+        [group] = sampler.run([GroupWithGreedy(size=3).draw(*question(sampler, prompt, 8, (0,)))])
     assert read.call_count == 1
-    assert [r.role for r in group] == ["train"] * 3 + ["baseline"]
+    assert [r.use for r in group] == ["train"] * 3 + ["baseline"]
     assert group[3].tokens == ask(sampler, [(prompt, 1, 8, 0.0, (5,))])[0][0].tokens
 
 
@@ -553,7 +554,7 @@ def test_processors_and_changing_temperatures_are_part_of_what_is_recorded(tiny_
     assert [r.tokens for r in beside] == [r.tokens for r in alone]
 
 
-@pytest.mark.parametrize("request_", [{"n": 0}, {"tokens": ()}, {"n": 2, "resume": Response([], [], [], False)}])
+@pytest.mark.parametrize("request_", [{"n": 0}, {"tokens": ()}, {"n": 2, "resume": Response([], [], [])}])
 def test_a_request_for_nothing_is_refused(request_: dict[str, Any], tiny_model: Path) -> None:
     sampler = LocalSampler.of(load_tiny(tiny_model))
     with pytest.raises(ValueError, match="at least one of each is needed"):

@@ -56,7 +56,7 @@ class TableSampler:
         return [self._one(tokens[-1], max_tokens, temperature, (*key, i)) for i in range(n)]
 
     def _one(self, last: int, most: int, temperature: float, key: tuple[int, ...]) -> Response:
-        r = Response([], [], [], False, temperature=temperature or 1.0)
+        r = Response([], [], [], temperature=temperature or 1.0)
         stream = np.array([stream_key(key)], dtype=np.uint64)
         while not r.finished and len(r.tokens) < most:
             p = (self.engine.table[last] / (temperature or 1.0)).detach().softmax(-1)
@@ -66,12 +66,12 @@ class TableSampler:
             r.logp.append(float(p[last].log()))
             r.entropy.append(float(-(p * p.log()).sum()))
             r.versions.append(self.engine.version)
-            r.finished = last in self.engine.text.eos
+            r.stop_reason = "eos" if last in self.engine.text.eos else "length"
         self.drawn += len(r.tokens)
         self.computed += len(r.tokens)
         return r
 
-    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
         raise NotImplementedError
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class TableEngine:
         self.passes: Counter[tuple[str, bool]] = Counter()
         self.start: Mapping[str, Tensor] = {}
 
-    def score(self, batch: Batch, recipe: Recipe) -> Batch:
+    def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
         return batch
 
     def prepare(self, batch: Batch, recipe: Recipe) -> Batch:

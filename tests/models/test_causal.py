@@ -16,7 +16,7 @@ import policyopt.models.causal as causal
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
 from policyopt.models.causal import Chunk, pack, split_model
-from policyopt.models.critic import Critic
+from policyopt.models.critic import ValueModel
 from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy
 from policyopt.models.prefix import shared_hidden
@@ -166,7 +166,7 @@ def test_16_bit_models_give_float32_columns() -> None:
         rtol=0.1,
         atol=0.3,
     )
-    assert Critic(family_model("qwen3", torch.bfloat16).base_model)(batch).dtype == torch.float32
+    assert ValueModel(family_model("qwen3", torch.bfloat16).base_model)(batch).dtype == torch.float32
 
 
 # Splitting
@@ -219,7 +219,7 @@ def test_transforms_behind_the_head_are_seen(family: str, plain: dict[str, Any])
 def test_the_critic_reads_a_token_before_it_is_written(family: str) -> None:
     """A value is a function of the prompt and the tokens before its own, and of nothing in the padding."""
     torch.manual_seed(0)
-    critic = Critic(family_model(family, torch.float64).base_model)
+    critic = ValueModel(family_model(family, torch.float64).base_model)
     torch.nn.init.normal_(critic.head.weight)
     batch = small_vocabulary(token_batch(), 41)
     with torch.no_grad():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policyopt.sources.program import Prompt, Round
+from policyopt.sources.program import Context, Round
 
 
 def together(*programs: Any) -> list[Any]:
@@ -54,8 +54,9 @@ def test_who_fails_leaves() -> None:
     assert isinstance(error, RuntimeError)
 
 
-def test_a_prompt_of_its_own_has_a_round_of_its_own() -> None:
-    one, two = Prompt((1,), 4, (0,)), Prompt((2,), 4, (1,))
+def test_a_context_of_its_own_has_a_round_of_its_own() -> None:
+    sampler: Any = None
+    one, two = Context(sampler), Context(sampler)
     assert one.round is not two.round
     [[seen]] = together(member(one.round, 5, 1))
     assert seen == {(0, 0, 5): (5, 0)}

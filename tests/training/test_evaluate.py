@@ -83,7 +83,7 @@ class Scripted:
             ids = self.policy.tokenizer.encode(text, add_special_tokens=False)
             finished = len(ids) < max_tokens
             ids = [*ids, self.policy.tokenizer.eos_token_id] if finished else ids[:max_tokens]
-            out.append(Response(ids, [0.0] * len(ids), [0.0] * len(ids), finished))
+            out.append(Response(ids, [0.0] * len(ids), [0.0] * len(ids), "eos" if finished else "length"))
         return out
 
     def run(self, programs: list[list[Response]]) -> list[list[Response]]:

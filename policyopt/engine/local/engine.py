@@ -17,12 +17,12 @@ from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate
 from policyopt.engine.protocol import Size
 from policyopt.errors import UserError
-from policyopt.models.critic import Critic
+from policyopt.models.critic import ValueModel
 from policyopt.models.likelihood import LOGP, Likelihood, Wanted
 from policyopt.models.load import Policy
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
-from policyopt.rows import SCORED, Batch, make_batch
+from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
 
 _MICRO_TOKENS = 16_384
@@ -54,7 +54,7 @@ class LocalEngine:
         self.sampler = LocalSampler(stepwise, policy.eos, self.device)
         self.roles = fill_roles(policy, recipe, roles or {})
         self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
-        self.critic = Critic(policy.backbone()) if recipe.critic is not None else None
+        self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
         self.version = 0
         self.passes: Counter[tuple[str, bool]] = Counter()
         trained = {"policy": dict(policy.trainable())}
@@ -90,20 +90,20 @@ class LocalEngine:
         with role as likelihood:
             return LocalSampler(likelihood, self.policy.eos, self.device)
 
-    # Scoring -------------------------------------------------------------------------------------------------------
+    # Annotating -------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def score(self, batch: Batch, recipe: Recipe) -> Batch:
+    def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
         for name in self.roles:
             if name != "previous" and member("logp_of", name) in recipe.needs:
                 batch = batch.replace(**{member("logp_of", name): self._logp(batch, name)})
         again = "rollout_logp" in recipe.needs
-        if again or recipe.scored:
-            wanted = Wanted(statistics=recipe.scored)
+        if again or recipe.fixed:
+            wanted = Wanted(statistics=recipe.fixed)
             found = self._by_rows(batch, lambda b: self._policy(b, wanted))
             logp = found.pop("logp")
-            batch = batch.with_statistics({SCORED + key: x for key, x in found.items()})
+            batch = batch.with_statistics({FIXED + key: x for key, x in found.items()})
             batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
         return batch
 
@@ -134,12 +134,12 @@ class LocalEngine:
     def _logp(self, batch: Batch, role: str) -> Tensor:
         """[N, T] what a role thinks of a batch."""
 
-        def scored(piece: Batch) -> Leaves:
+        def annotated(piece: Batch) -> Leaves:
             self._count(role, piece)
             with self.roles[role] as likelihood:
                 return likelihood.leaves(piece)
 
-        return self._by_rows(batch, scored)["logp"]
+        return self._by_rows(batch, annotated)["logp"]
 
     def _policy(self, batch: Batch, wanted: Wanted) -> Leaves:
         for role in ("policy", *(wanted.roles & self.roles.keys())):

@@ -19,7 +19,7 @@ from policyopt.engine.streams import stream_key
 from policyopt.errors import UserError
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
-from policyopt.sources.program import Heat, Processor, Response
+from policyopt.sources.program import Heat, Processor, Response, StopReason
 
 X = TypeVar("X")
 
@@ -99,8 +99,8 @@ class LocalSampler(Flight):
             ends.setdefault(sequence[-1], []).append(tuple(sequence))
         request = Request(prompt, temperature, ends, tuple(forced), processor, top, keep, loop.create_future())
         for i in range(n):
-            response = resume or Response([], [], [], False)
-            response.stopped = False
+            response = resume or Response([], [], [])
+            response.stop_reason = "length"
             response.temperature = 1.0 if callable(temperature) else temperature or 1.0
             end = len(response.tokens) + max_tokens
             row = Row(request, stream_key((*key, i)), response, end, (*prompt, *response.tokens))
@@ -112,7 +112,7 @@ class LocalSampler(Flight):
         self._start(loop)
         return await request.done
 
-    async def score(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
         """What the policy thinks of a response that it did not write; what is asked for at the same time is one batch.
         See :class:`~policyopt.sources.program.Sampler`."""
         loop = asyncio.get_running_loop()
@@ -172,12 +172,12 @@ class LocalSampler(Flight):
             for _ in range(2):  # every program that is ready now asks first
                 await asyncio.sleep(0)
             while self._waiting or self._ready or self._active or self._written:
-                scored = self._score()
+                read = self._read_written()
                 ended = self._advance()
                 for request in ended:
                     if not request.done.done():
                         request.done.set_result([row.response for row in request.rows])
-                for _ in range(4 if ended or scored else 1):  # who has an answer may ask for more before the next token
+                for _ in range(4 if ended or read else 1):  # who has an answer may ask for more before the next token
                     await asyncio.sleep(0)
         except BaseException as error:  # hand it to whoever waits, rather than to the event loop
             waiting: list[asyncio.Future[Any]] = [r.done for r in self._drop_all()]
@@ -192,8 +192,8 @@ class LocalSampler(Flight):
             self._worker = None
 
     @torch.no_grad()
-    def _score(self) -> bool:
-        """Score all that waits for it, rows of like length together. Returns whether there was anything."""
+    def _read_written(self) -> bool:
+        """Read all that waits for it, rows of like length together. Returns whether there was anything."""
         waiting = sorted(self._written, key=len)
         exact = self._dtype() == torch.float64
         dtype = torch.float64 if exact else torch.float32
@@ -205,12 +205,13 @@ class LocalSampler(Flight):
             for i, asked in enumerate(piece):
                 n = len(asked.written)
                 logp, entropy = (found[name][i, :n].tolist() for name in ("logp", "entropy"))
-                scored = Response(list(asked.written), logp, entropy, asked.written[-1] in self.eos)
-                scored.versions, scored.temperature = [self.version] * n, asked.temperature
+                ended: StopReason = "eos" if asked.written[-1] in self.eos else "length"
+                read = Response(list(asked.written), logp, entropy, ended)
+                read.versions, read.temperature = [self.version] * n, asked.temperature
                 if not asked.done.done():
-                    asked.done.set_result(scored)
-        found_any, self._written = bool(self._written), []
-        return found_any
+                    asked.done.set_result(read)
+        any_read, self._written = bool(self._written), []
+        return any_read
 
     @torch.no_grad()
     def _advance(self) -> list[Request]:

@@ -84,7 +84,9 @@ def ends(row: Row, eos: Collection[int]) -> bool:
     """Whether a response ends by its last token."""
     response = row.response
     token = response.tokens[-1]
-    response.finished = token in eos
     stops = row.request.stop.get(token, ())
-    response.stopped |= any(tuple(response.tokens[-len(stop) :]) == stop for stop in stops)
-    return response.finished or response.stopped or len(response.tokens) >= row.end
+    if token in eos:
+        response.stop_reason = "eos"
+    elif any(tuple(response.tokens[-len(stop) :]) == stop for stop in stops):
+        response.stop_reason = "stop"
+    return response.stop_reason != "length" or len(response.tokens) >= row.end

@@ -34,7 +34,7 @@ SOUNDNESS: tuple[Callable[[Recipe], Finding], ...] = (finite, derivative, paddin
 def check(recipe: Recipe, name: str | None = None) -> Report:
     """Measure every property of a recipe, and say what is wrong with its parts."""
     name = name or recipe.name
-    parts = [*(p for _, p in parts_of(recipe)), *recipe.live, *recipe.scored]
+    parts = [*(p for _, p in parts_of(recipe)), *recipe.live, *recipe.fixed]
     wrong = list(dict.fromkeys(fault for p in parts for fault in faults(p)))
     notes = [] if wrong else list(dict.fromkeys(remark for p in parts for remark in remarks(p)))
     sound: list[Finding] = []

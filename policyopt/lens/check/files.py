@@ -86,7 +86,7 @@ def check_file(path: Path) -> list[Report]:
             if isinstance(recipe, Report):
                 reports.append(recipe)
                 continue
-            used |= {type(p) for p in (*(p for _, p in parts_of(recipe)), *recipe.live, *recipe.scored)}
+            used |= {type(p) for p in (*(p for _, p in parts_of(recipe)), *recipe.live, *recipe.fixed)}
             reports.append(check(recipe, method.name))
         return reports + [check_class(cls) for cls in classes if cls not in used]
 

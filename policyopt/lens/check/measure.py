@@ -23,11 +23,11 @@ def batch_for(recipe: Recipe, seed: int, **shape: Any) -> Batch:
     """
     size = group_size(recipe)
     shape = {"groups": (size, size, size - 1), **shape}
-    batch = random_batch(seed, **shape, live=recipe.live, scored=recipe.scored, needs=recipe.needs)
+    batch = random_batch(seed, **shape, live=recipe.live, fixed=recipe.fixed, needs=recipe.needs)
     if recipe.memory is not None:
         new = torch.full((len(batch.mask), recipe.memory.width), torch.nan, dtype=torch.float64)
         groups = (4,) * (int(batch.group.max()) + 1)
-        earlier = random_batch(seed + 1000, groups=groups, scored=recipe.scored, needs=recipe.needs)
+        earlier = random_batch(seed + 1000, groups=groups, fixed=recipe.fixed, needs=recipe.needs)
         earlier = earlier.replace(history=new[:1].expand(len(earlier.mask), -1))
         with torch.no_grad():
             past = recipe.memory(credit(recipe, shaped(recipe, declared(earlier, recipe.needs | {"history"}))))
@@ -60,7 +60,7 @@ def sampled_by(batch: Batch, old_logp: Tensor) -> Batch:
 def prepared(recipe: Recipe, batch: Batch) -> tuple[Batch, Tensor]:
     """The batch as the objective takes it (rewards shaped, rows filtered, credit given, rows selected), and which rows
     are left, boolean [N]."""
-    batch = shaped(recipe, rescored(batch, recipe.live, recipe.scored))
+    batch = shaped(recipe, rescored(batch, recipe.live, recipe.fixed))
     keep = kept(recipe, batch)
     batch = credit(recipe, batch[keep])
     chosen = selected(recipe, batch)

@@ -80,7 +80,7 @@ def remarks(part: Part) -> list[str]:
 
 def sample(part: Part, seed: int = 0, **shape: Any) -> Batch:
     """A random batch with credit, and with the columns and statistics that the part asks for and no others."""
-    batch = random_batch(seed, **shape, live=part.live, scored=part.scored, needs=part.needs)
+    batch = random_batch(seed, **shape, live=part.live, fixed=part.fixed, needs=part.needs)
     g = torch.Generator().manual_seed(seed + 1)
     credit = {x: torch.randn(batch.mask.shape, generator=g, dtype=torch.float64) for x in ("advantage", "returns")}
     batch = batch.replace(**{x: y * batch.mask for x, y in credit.items()})
@@ -160,7 +160,7 @@ def _unasked(part: Part) -> str:
 def sample_all(part: Part) -> Batch:
     """As :func:`sample`, with every column."""
     mine = sample(part, gaps=True)
-    full = random_batch(0, gaps=True, live=part.live, scored=part.scored, needs=part.needs)
+    full = random_batch(0, gaps=True, live=part.live, fixed=part.fixed, needs=part.needs)
     return full.replace(advantage=mine.advantage, returns=mine.returns)
 
 
@@ -170,8 +170,8 @@ def _raised(error: Exception) -> str:
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     if isinstance(error, NotImplementedError):
         return "has no __call__ of its own, so it does nothing"
-    if any(f.name in ("stat", "scored") and Path(f.filename).name == "rows.py" for f in frames):
-        return f"reads a statistic that it lists neither under live nor under scored{where}"
+    if any(f.name in ("stat", "fixed") and Path(f.filename).name == "rows.py" for f in frames):
+        return f"reads a statistic that it lists neither under live nor under fixed{where}"
     words = explain(error) if isinstance(error, ValidationError) else str(error)
     return f"raises {type(error).__name__}: {words}{where}"
 

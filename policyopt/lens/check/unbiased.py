@@ -61,7 +61,7 @@ class TinyPolicy:
         columns = {name: masked(x, self.mask) for name, x in scores(self.tokens, self.logits).items()}
         columns = {name: x for name, x in columns.items() if getattr(blank, name) is not None}
         batch = credited(blank.replace(tokens=self.tokens, **columns), self.advantage)
-        found = statistics(self.recipe.live, self.recipe.scored, batch, self.logits)
+        found = statistics(self.recipe.live, self.recipe.fixed, batch, self.logits)
         batch = batch.with_statistics({key: masked(x, self.mask) for key, x in found.items()})
         return batch.replace(temperature=torch.ones_like(batch.temperature))
 

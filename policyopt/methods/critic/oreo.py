@@ -19,7 +19,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.sources.draw.tree import extended
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout
 
 Action = Literal["token", "step", "response"]
 
@@ -124,9 +124,9 @@ class SoftBellmanValue(Critic):
         return self.coef * over_states((batch.value - returns) ** 2, starts, batch.mask)
 
 
-async def ranked(prompt: Prompt, responses: Sequence[Response]) -> list[Response]:
+async def ranked(context: Context, responses: Sequence[Response]) -> list[Response]:
     """The responses in the order of their values, the best first; those of the same value as they came."""
-    values = await prompt.value(responses)
+    values = await context.values(responses)
     order = sorted(range(len(responses)), key=lambda i: -values[i])
     return [responses[i] for i in order]
 
@@ -153,29 +153,32 @@ class Beam(Rollout):
     """Most lines of a response."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    uses: ClassVar[frozenset[str]] = frozenset({"critic"})
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        beams = [Response([], [], [], False, temperature=self.temperature)]
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        beams = [Response([], [], [], temperature=self.temperature)]
         ended: list[Response] = []
         for step in range(self.steps):
             grown = await asyncio.gather(
-                *(self._next(beam, prompt, sampler, (step, i)) for i, beam in enumerate(beams))
+                *(self._next(beam, question, context, (step, i)) for i, beam in enumerate(beams))
             )
             lines = [line for several in grown for line in several]
             ended += [line for line in lines if line.finished]
-            beams = (await ranked(prompt, [line for line in lines if not line.finished]))[: self.width]
-            if all(len(beam.tokens) >= prompt.budget for beam in beams):
+            beams = (await ranked(context, [line for line in lines if not line.finished]))[: self.width]
+            if all(len(beam.tokens) >= question.budget for beam in beams):
                 break
-        return [*await ranked(prompt, ended), *beams][: self.size]
+        return [*await ranked(context, ended), *beams][: self.size]
 
-    async def _next(self, beam: Response, prompt: Prompt, sampler: Sampler, place: tuple[int, int]) -> list[Response]:
+    async def _next(
+        self, beam: Response, question: Question, context: Context, place: tuple[int, int]
+    ) -> list[Response]:
         """A beam with each of several next lines; itself where it has spent the budget."""
-        left = prompt.budget - len(beam.tokens)
+        left = question.budget - len(beam.tokens)
         if left < 1:
             return [beam]
-        drawn = await sampler.generate(
-            (*prompt.tokens, *beam.tokens), n=self.samples, max_tokens=left, temperature=self.temperature,
-            key=(*prompt.key, *place), stop=prompt.line_ends(), keep=True,
+        drawn = await context.sampler.generate(
+            (*question.tokens, *beam.tokens), n=self.samples, max_tokens=left, temperature=self.temperature,
+            key=(*question.key, *place), stop=context.line_stops(), keep=True,
         )  # fmt: skip
         return [extended(beam, len(beam.tokens), line) for line in drawn]
 

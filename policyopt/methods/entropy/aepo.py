@@ -18,7 +18,7 @@ from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -96,14 +96,14 @@ class GroupWithAuxiliary(Group):
 
     needs: ClassVar[frozenset[str]] = frozenset({"rollout_logp"})
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        if prompt.key[-1] % self.every:
-            return await super().draw(prompt, sampler)
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        if question.key[-1] % self.every:
+            return await super().draw(question, context)
         main, auxiliary = await asyncio.gather(
-            super().draw(prompt, sampler),
-            sampler.generate(
-                prompt.tokens, n=self.size, max_tokens=prompt.budget, temperature=self.auxiliary_temperature,
-                key=(*prompt.key, -1),
+            super().draw(question, context),
+            context.sampler.generate(
+                question.tokens, n=self.size, max_tokens=question.budget, temperature=self.auxiliary_temperature,
+                key=(*question.key, -1),
             ),
         )  # fmt: skip
         for response in auxiliary:

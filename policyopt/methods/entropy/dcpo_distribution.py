@@ -71,7 +71,7 @@ class VirtualTemperature(Normalise):
     """c, the reward above which a row is rewarded."""
 
     @property
-    def scored(self) -> tuple[Statistic, ...]:
+    def fixed(self) -> tuple[Statistic, ...]:
         """Both temperatures, since the gap may move between drawing and credit, and the policy itself."""
         return (LogProbAt(self.hot), LogProbAt(self.cold), LogProbAt(1.0))
 
@@ -82,7 +82,7 @@ class VirtualTemperature(Normalise):
 
     def ratio(self, batch: Batch) -> Tensor:
         """rho, [N, T], 0 on padding."""
-        at, own = (batch.scored(LogProbAt(t)) for t in (self.temperature, 1.0))
+        at, own = (batch.fixed(LogProbAt(t)) for t in (self.temperature, 1.0))
         return masked((at - own).exp(), batch.mask)
 
     def strength(self, batch: Batch) -> float:

@@ -98,7 +98,7 @@ class ProxyShield(PPOClip):
     levels: ClassVar[frozenset[Level]] = frozenset({"token"})
 
     @property
-    def scored(self) -> tuple[Statistic, ...]:
+    def fixed(self) -> tuple[Statistic, ...]:
         return (self.proxy,)
 
     def unlikely(self, batch: Batch) -> Tensor:
@@ -107,13 +107,13 @@ class ProxyShield(PPOClip):
 
     def shielded(self, batch: Batch) -> Tensor:
         """Those of them that the proxy finds likelier than the policy does, boolean [N, T]."""
-        return self.unlikely(batch) & (batch.logp.detach() < batch.scored(self.proxy))
+        return self.unlikely(batch) & (batch.logp.detach() < batch.fixed(self.proxy))
 
     def counted(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return torch.where(self.shielded(batch), log_ratio.exp(), super().counted(log_ratio, batch))
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
-        target = torch.where(self.shielded(batch), batch.scored(self.proxy), batch.logp.detach())
+        target = torch.where(self.shielded(batch), batch.fixed(self.proxy), batch.logp.detach())
         pull = kl_estimate(batch.logp, target, "k3").clamp(max=self.limit)
         return super().__call__(log_ratio, batch) + self.coef * pull
 

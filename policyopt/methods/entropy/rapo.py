@@ -59,12 +59,12 @@ class ForwardKL(Regularizer):
     """Largest rho that still has a gradient; None for no limit."""
 
     @property
-    def scored(self) -> tuple[Statistic, ...]:
+    def fixed(self) -> tuple[Statistic, ...]:
         return (self.target,)
 
     def estimate(self, batch: Batch) -> Tensor:
         """The KL at each token, [N, T]."""
-        log_ratio = (batch.scored(self.target) - batch.logp).clamp(
+        log_ratio = (batch.fixed(self.target) - batch.logp).clamp(
             max=math.inf if self.limit is None else math.log(self.limit)
         )
         return log_ratio.exp() * (log_ratio - 1) + 1

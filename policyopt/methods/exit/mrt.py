@@ -17,7 +17,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Exits
 from policyopt.sources.draw.exits import joined
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 def progress(success: Sequence[float]) -> list[float]:
@@ -56,25 +56,24 @@ class ContinueOrStop(Exits):
 
     provides: ClassVar[frozenset[str]] = frozenset({"baseline_reward"})
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        plan = self.plan(prompt)
-        thought = await self.think(prompt, sampler, plan, 0)
-        cut = random.Random(repr(prompt.key)).choice(self.boundaries(prompt, thought))
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        plan = self.plan(question, context)
+        thought = await self.think(question, context, plan, 0)
+        cut = random.Random(repr(question.key)).choice(self.boundaries(context, thought))
         stopped, going = await asyncio.gather(
-            self.answer(prompt, sampler, plan, thought, cut, self.stops, (0,), trained=False),
-            sampler.generate(
-                (*prompt.tokens, *thought.tokens[:cut]), n=self.size, max_tokens=prompt.budget - cut,
-                temperature=self.temperature, key=(*prompt.key, 0, 1),
+            self.answer(question, context, plan, thought, cut, self.stops, (0,), trained=False),
+            context.sampler.generate(
+                (*question.tokens, *thought.tokens[:cut]), n=self.size, max_tokens=question.budget - cut,
+                temperature=self.temperature, key=(*question.key, 0, 1),
             ),
         )  # fmt: skip
         for response in stopped:
-            response.role = "baseline"
+            response.use = "baseline"
         return [*(joined(thought, cut, (), end, trained=False) for end in going), *stopped]
 
-    def boundaries(self, prompt: Prompt, thought: Response) -> list[int]:
+    def boundaries(self, context: Context, thought: Response) -> list[int]:
         """After how many tokens of a thought one of its lines is over, 0 among them."""
-        assert prompt.encode is not None, "this prompt comes without a tokenizer"
-        line = set(prompt.encode("\n"))
+        line = set(context.encode("\n"))
         return [0, *(i + 1 for i, token in enumerate(thought.tokens[:-1]) if token in line)]
 
 

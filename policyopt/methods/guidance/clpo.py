@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,7 +22,7 @@ from policyopt.registry import method
 from policyopt.rows import Batch
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.request import reply
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
@@ -73,7 +73,7 @@ KINDS: Mapping[Label, Kind] = {"hard": "simplify", "medium": "diversify"}
 class Rewriter(Part):
     """Writes the question of a prompt anew; ``None`` where nothing of use came out."""
 
-    async def __call__(self, prompt: Prompt, sampler: Sampler, kind: Kind) -> str | None:
+    async def __call__(self, question: Question, context: Context, kind: Kind) -> str | None:
         raise NotImplementedError
 
 
@@ -102,21 +102,21 @@ class PolicyRewriter(Rewriter):
     hide: bool = True
     """Whether a rewrite in which the answer stands, unless the question had it, is of no use."""
 
-    async def __call__(self, prompt: Prompt, sampler: Sampler, kind: Kind) -> str | None:
-        request = self.request(prompt, kind)
+    async def __call__(self, question: Question, context: Context, kind: Kind) -> str | None:
+        request = self.request(question, kind)
         written = await reply(
-            prompt, sampler, request, tokens=self.tokens, temperature=self.temperature, key=(*prompt.key, -1)
+            question, context, request, tokens=self.tokens, temperature=self.temperature, key=(*question.key, -1)
         )
         text = fenced(written or "")
         if not self.shortest <= len(text) <= self.longest:
             return None
-        told = self.hide and stands(prompt.answer, text) and not stands(prompt.answer, prompt.question)
-        prompt.count(rewrites_telling=told)
+        told = self.hide and stands(question.answer, text) and not stands(question.answer, question.text)
+        context.count(rewrites_telling=told)
         return None if told else text
 
-    def request(self, prompt: Prompt, kind: Kind) -> str:
+    def request(self, question: Question, kind: Kind) -> str:
         """What the policy is asked."""
-        return rewriting(prompt.question, prompt.answer, self.simplify if kind == "simplify" else self.diversify)
+        return rewriting(question.text, question.answer, self.simplify if kind == "simplify" else self.diversify)
 
 
 @part
@@ -139,6 +139,8 @@ class Restructured(Group):
     rewriter: Rewriter = PolicyRewriter()
     """Who writes them."""
 
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
+
     def __post_init__(self) -> None:
         if self.medium < self.hard:
             raise ValueError(f"medium is {self.medium}, below hard, which is {self.hard}: it is the larger share")
@@ -153,24 +155,24 @@ class Restructured(Group):
         """How such a question is written anew; ``None`` where it is not."""
         return KINDS.get(label) if self.rewrite in ("both", label) else None
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        group = await super().draw(prompt, sampler)
-        right = [verdict.correct for verdict in await prompt.score(group)]
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group = await super().draw(question, context)
+        right = [verdict.correct for verdict in await context.judge(group)]
         label = self.difficulty(sum(right) / len(right))
         kind = self.kind(label)
-        text = None if kind is None else await self.rewriter(prompt, sampler, kind)
-        context = None if text is None else prompt.asked(text)
-        asked, used = kind is not None, context is not None
-        prompt.count(**{f"{name}_prompts": name == label for name in ("hard", "medium", "easy")})
-        prompt.count(rewrites_asked=asked, rewrites_used=used, rewrites_mixed=0)
-        if context is None:
+        text = None if kind is None else await self.rewriter(question, context, kind)
+        tokens = None if text is None else context.asked(text)
+        asked, used = kind is not None, tokens is not None
+        context.count(**{f"{name}_prompts": name == label for name in ("hard", "medium", "easy")})
+        context.count(rewrites_asked=asked, rewrites_used=used, rewrites_mixed=0)
+        if tokens is None:
             return group
-        other = await sampler.generate(
-            context, n=self.size, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, -2)
+        other = await context.sampler.generate(
+            tokens, n=self.size, max_tokens=question.budget, temperature=self.temperature, key=(*question.key, -2)
         )
         for response in other:
-            response.source, response.context = 1, context
-        prompt.count(rewrites_mixed=len({verdict.correct for verdict in await prompt.score(other)}) == 2)
+            response.source, response.context = 1, tokens
+        context.count(rewrites_mixed=len({verdict.correct for verdict in await context.judge(other)}) == 2)
         return [*group, *other]
 
 
@@ -186,9 +188,9 @@ class ReorderedSum(Rewriter):
     no other order.
     """
 
-    async def __call__(self, prompt: Prompt, sampler: Sampler, kind: Kind) -> str | None:
-        order = added_first if kind == "simplify" else shuffled(repr(("reorder", prompt.key)))
-        return reordered(prompt.question, order)
+    async def __call__(self, question: Question, context: Context, kind: Kind) -> str | None:
+        order = added_first if kind == "simplify" else shuffled(repr(("reorder", question.key)))
+        return reordered(question.text, order)
 
 
 def fenced(text: str) -> str:

@@ -25,7 +25,7 @@ from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.request import reply
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -84,7 +84,7 @@ class Critique(Part):
     """What is said, in words, of a response to a prompt."""
 
     async def __call__(
-        self, prompt: Prompt, sampler: Sampler, text: str, verdict: Verdict, key: tuple[int, ...]
+        self, question: Question, context: Context, text: str, verdict: Verdict, key: tuple[int, ...]
     ) -> str:
         raise NotImplementedError
 
@@ -98,9 +98,9 @@ class VerdictInWords(Critique):
     """Whether the reference answer is named."""
 
     async def __call__(
-        self, prompt: Prompt, sampler: Sampler, text: str, verdict: Verdict, key: tuple[int, ...]
+        self, question: Question, context: Context, text: str, verdict: Verdict, key: tuple[int, ...]
     ) -> str:
-        return verdict_in_words(verdict.correct, prompt.answer if self.show_answer else None)
+        return verdict_in_words(verdict.correct, question.answer if self.show_answer else None)
 
 
 @part
@@ -118,9 +118,9 @@ class FunctionCritique(Critique):
         find_function(self.function)
 
     async def __call__(
-        self, prompt: Prompt, sampler: Sampler, text: str, verdict: Verdict, key: tuple[int, ...]
+        self, question: Question, context: Context, text: str, verdict: Verdict, key: tuple[int, ...]
     ) -> str:
-        said = find_function(self.function)(prompt.question, text, prompt.answer, verdict)
+        said = find_function(self.function)(question.text, text, question.answer, verdict)
         if not isinstance(said, str):
             raise UserError(f"critique {self.function!r} returned {type(said).__name__}, expected a text")
         return said
@@ -138,10 +138,10 @@ class SelfCritique(Critique):
     """Sampling temperature of the critique."""
 
     async def __call__(
-        self, prompt: Prompt, sampler: Sampler, text: str, verdict: Verdict, key: tuple[int, ...]
+        self, question: Question, context: Context, text: str, verdict: Verdict, key: tuple[int, ...]
     ) -> str:
-        request = f"{prompt.question}\n\n{text}\n\n{self.request}"
-        said = await reply(prompt, sampler, request, tokens=self.tokens, temperature=self.temperature, key=key)
+        request = f"{question.text}\n\n{text}\n\n{self.request}"
+        said = await reply(question, context, request, tokens=self.tokens, temperature=self.temperature, key=key)
         return said or ""
 
 
@@ -183,36 +183,37 @@ class Refined(Group):
     request: str = AGAIN
     """What the policy is asked after the critique."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        group = await super().draw(prompt, sampler)
-        verdicts = await prompt.score(group)
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
+
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group = await super().draw(question, context)
+        verdicts = await context.judge(group)
         found = await asyncio.gather(
-            *(self.refine(prompt, sampler, r, v, i) for i, (r, v) in enumerate(zip(group, verdicts, strict=True)))
+            *(self.refine(question, context, r, v, i) for i, (r, v) in enumerate(zip(group, verdicts, strict=True)))
         )
         refined = [response for responses in found for response in responses]
-        judged = await prompt.score(refined)
+        judged = await context.judge(refined)
         right = sum(verdict.correct for verdict in judged)
-        prompt.count(refinements_asked=len(group), refinements_drawn=len(refined), refinements_right=right)
-        return [await self.plainly(prompt, sampler, refined[pick(judged)]), *group[1:]] if refined else group
+        context.count(refinements_asked=len(group), refinements_drawn=len(refined), refinements_right=right)
+        return [await self.plainly(question, context, refined[pick(judged)]), *group[1:]] if refined else group
 
     async def refine(
-        self, prompt: Prompt, sampler: Sampler, response: Response, verdict: Verdict, i: int
+        self, question: Question, context: Context, response: Response, verdict: Verdict, i: int
     ) -> list[Response]:
         """An answer after the critique of the response with number i; none where it has no room."""
-        assert prompt.decode is not None, "this prompt comes without a tokenizer"
-        text = prompt.decode(response.tokens)
-        said = await self.critique(prompt, sampler, text, verdict, (*prompt.key, -2, i))
-        context = prompt.asked(refinement(prompt.question, text, said, self.request))
-        if context is None:
+        text = context.decode(response.tokens)
+        said = await self.critique(question, context, text, verdict, (*question.key, -2, i))
+        asked = context.asked(refinement(question.text, text, said, self.request))
+        if asked is None:
             return []
-        return await sampler.generate(
-            context, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, -1, i)
+        return await context.sampler.generate(
+            asked, max_tokens=question.budget, temperature=self.temperature, key=(*question.key, -1, i)
         )
 
-    async def plainly(self, prompt: Prompt, sampler: Sampler, refined: Response) -> Response:
+    async def plainly(self, question: Question, context: Context, refined: Response) -> Response:
         """A refinement as an answer to the plain question."""
-        found = await sampler.score(prompt.tokens, tuple(refined.tokens), temperature=self.temperature)
-        found.finished, found.verdict, found.source = refined.finished, refined.verdict, 1
+        found = await context.sampler.logprobs(question.tokens, tuple(refined.tokens), temperature=self.temperature)
+        found.stop_reason, found.verdict, found.source = refined.stop_reason, refined.verdict, 1
         return found
 
 

@@ -16,7 +16,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
 from policyopt.sources.draw import Hinted
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -43,16 +43,16 @@ class Guided(Hinted):
     Guide, arXiv:2506.13923.
     """
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        group = await super().draw(prompt, sampler)
-        if await self.solved(prompt, group):
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group = await super().draw(question, context)
+        if await self.solved(context, group):
             return group
-        ladder = self.ladder(prompt)
+        ladder = self.ladder(question, context)
         if not ladder:
             return group
         drawn = await asyncio.gather(
             *(
-                self.hinted(prompt, sampler, ladder[i % len(ladder)], n=1, key=(*prompt.key, i))
+                self.hinted(question, context, ladder[i % len(ladder)], n=1, key=(*question.key, i))
                 for i in range(self.size)
             )
         )

@@ -13,7 +13,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.begun import fitting, go_on
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -27,7 +27,7 @@ class Prefixed(Group):
     responses to different versions are never compared. Source: PrefixRL, arXiv:2601.18795 (three cuts, 0.4 to 0.8).
     """
 
-    solutions: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"solutions"})
 
     low: Fraction = 0.4
     """Shortest prefix, as a share of the solution."""
@@ -44,14 +44,14 @@ class Prefixed(Group):
         """h, for a solution of so many tokens and u in [0, 1)."""
         return math.floor((self.low + (self.high - self.low) * u) * solution)
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        version = random.Random(repr(("version", prompt.key))).randrange(self.cuts + 1)
-        if version == self.cuts or not prompt.solution:
-            return await super().draw(prompt, sampler)
-        u = random.Random(repr(("cut", prompt.tokens, version))).random()
-        text = prompt.solution[:-1]  # without its end token
-        start = fitting(prompt, text[: self.length(len(text), u)])
-        return await go_on(prompt, sampler, start, n=self.size, temperature=self.temperature, key=prompt.key)
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        version = random.Random(repr(("version", question.key))).randrange(self.cuts + 1)
+        if version == self.cuts or not question.solution:
+            return await super().draw(question, context)
+        u = random.Random(repr(("cut", question.tokens, version))).random()
+        text = question.solution[:-1]  # without its end token
+        start = fitting(question, context, text[: self.length(len(text), u)])
+        return await go_on(question, context, start, n=self.size, temperature=self.temperature, key=question.key)
 
 
 @method(parent=grpo, arxiv="2601.18795", confidence="secondary")

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Fraction, NonNegative, Unit, part
 from policyopt.parts import BySource, ClippedValueLoss, Likelihood, OwnTokens
@@ -20,7 +19,7 @@ from policyopt.rows import Batch, masked_mean
 from policyopt.sources.draw import DatasetReset, Group
 from policyopt.sources.draw.begun import go_on
 from policyopt.sources.draw.target import references
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -55,7 +54,7 @@ def finished_by(start: Response, rest: Response, h: int) -> Response:
         start.tokens[:h] + rest.tokens,
         start.logp[:h] + rest.logp,
         start.entropy[:h] + rest.entropy,
-        rest.finished,
+        rest.stop_reason,
         versions=start.versions[:h] + rest.versions,
         guided=[False] * h + [True] * len(rest.tokens),
         temperature=rest.temperature,
@@ -86,12 +85,10 @@ class WithGuide(Group):
     targets: bool = True
     """Add the worked solution as a target of likelihood (``source`` 1)."""
 
-    roles: ClassVar[frozenset[str]] = frozenset({"teacher"})
-
     @property
-    def solutions(self) -> bool:  # type: ignore[override]
-        """It reads worked solutions where they are targets."""
-        return self.targets
+    def uses(self) -> frozenset[str]:
+        """The teacher; worked solutions where they are targets."""
+        return frozenset({"sampler_of[teacher]", *(("solutions",) if self.targets else ())})
 
     def setting(self, step: int, u: float) -> Setting:
         """Who begins at a step, counted from 0, with u in [0, 1)."""
@@ -105,50 +102,45 @@ class WithGuide(Group):
         """h, of a response of so many tokens, with u_1 and u_2 in [0, 1)."""
         return DatasetReset(share=self.share).length(response, mix, place)
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        if prompt.guide is None:
-            raise UserError(
-                f"{type(self).__name__} draws from a guide, and there is none: name its model with --teacher"
-            )
-        seed, step, *_ = prompt.key
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        seed, step, *_ = question.key
         setting = self.setting(step, random.Random(repr(("setting", seed, step))).random())
         write = self.begun_by_guide if setting == "ppo++" else self.begun_by_policy
-        chance = random.Random(repr(("reset", prompt.key)))
+        chance = random.Random(repr(("reset", question.key)))
         drawn = [
-            write(prompt, sampler, prompt.guide, (*prompt.key, i), chance.random(), chance.random())
-            for i in range(self.size)
+            write(question, context, (*question.key, i), chance.random(), chance.random()) for i in range(self.size)
         ]
         responses = await asyncio.gather(*drawn)
-        return [*responses, *(await references(prompt, sampler, self.temperature) if self.targets else ())]
+        return [*responses, *(await references(question, context, self.temperature) if self.targets else ())]
 
     async def begun_by_guide(
-        self, prompt: Prompt, sampler: Sampler, guide: Sampler, key: tuple[int, ...], mix: float, place: float
+        self, question: Question, context: Context, key: tuple[int, ...], mix: float, place: float
     ) -> Response:
         """A response of the setting ppo++."""
         start: list[int] = []
         if mix < self.share:
-            [whole] = await guide.generate(
-                prompt.tokens, max_tokens=prompt.budget, temperature=self.temperature, key=(*key, -1)
+            [whole] = await context.sampler_of("teacher").generate(
+                question.tokens, max_tokens=question.budget, temperature=self.temperature, key=(*key, -1)
             )
             start = whole.tokens[: self.length(len(whole.tokens), mix, place)]
-        [response] = await go_on(prompt, sampler, start, n=1, temperature=self.temperature, key=key)
+        [response] = await go_on(question, context, start, n=1, temperature=self.temperature, key=key)
         return response
 
     async def begun_by_policy(
-        self, prompt: Prompt, sampler: Sampler, guide: Sampler, key: tuple[int, ...], mix: float, place: float
+        self, question: Question, context: Context, key: tuple[int, ...], mix: float, place: float
     ) -> Response:
         """A response of the setting aggrevated."""
-        start = Response([], [], [], False)
+        start = Response([], [], [])
         if mix < self.share:
-            [start] = await sampler.generate(
-                prompt.tokens, max_tokens=prompt.budget, temperature=self.temperature, key=key
+            [start] = await context.sampler.generate(
+                question.tokens, max_tokens=question.budget, temperature=self.temperature, key=key
             )
         h = self.length(len(start.tokens), mix, place)
-        context = (*prompt.tokens, *start.tokens[:h])
-        [rest] = await guide.generate(
-            context, max_tokens=prompt.budget - h, temperature=self.temperature, key=(*key, -1)
+        begun = (*question.tokens, *start.tokens[:h])
+        [rest] = await context.sampler_of("teacher").generate(
+            begun, max_tokens=question.budget - h, temperature=self.temperature, key=(*key, -1)
         )
-        scored = await sampler.score(context, tuple(rest.tokens), temperature=self.temperature)
+        scored = await context.sampler.logprobs(begun, tuple(rest.tokens), temperature=self.temperature)
         return finished_by(start, scored, h)
 
 

@@ -11,7 +11,7 @@ from policyopt.parts import TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Hinted
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 def weakest(success: Iterable[bool]) -> int | None:
@@ -30,19 +30,19 @@ class Scaffold(Hinted):
     warmup: Whole = 0
     """Steps without hints."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        group = await super().draw(prompt, sampler)
-        _, step, _ = prompt.key
-        if step < self.warmup or await self.solved(prompt, group):
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group = await super().draw(question, context)
+        _, step, _ = question.key
+        if step < self.warmup or await self.solved(context, group):
             return group
         drawn = await asyncio.gather(
             *(
-                self.hinted(prompt, sampler, hint, n=1, key=(*prompt.key, level))
-                for level, hint in enumerate(self.ladder(prompt), 1)
+                self.hinted(question, context, hint, n=1, key=(*question.key, level))
+                for level, hint in enumerate(self.ladder(question, context), 1)
             )
         )
         ladder = [response for [response] in drawn]
-        level = weakest(verdict.correct for verdict in await prompt.score(ladder))
+        level = weakest(verdict.correct for verdict in await context.judge(ladder))
         return group if level is None else [ladder[level], *group[1:]]
 
 

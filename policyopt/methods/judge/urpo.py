@@ -17,7 +17,7 @@ from policyopt.parts import BySource
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 def kendall_tau(scores: Sequence[float], gold: Sequence[float]) -> float:
@@ -67,36 +67,35 @@ class PlayerAndReferee(Group):
     request: str = SCORE
     """What the referee is asked, after the candidates."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        drawn = await super().draw(prompt, sampler)
-        gold = [v.score for v in await prompt.score(drawn)]
-        context = self.context(prompt, drawn)
-        if self.is_open(prompt):
-            [judging] = await self._judge(prompt, sampler, context, 1)
-            scores = self.read(prompt, judging, len(drawn)) or [0.0] * len(drawn)
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        drawn = await super().draw(question, context)
+        gold = [v.score for v in await context.judge(drawn)]
+        asked = self.refereed(question, context, drawn)
+        if self.is_open(question):
+            [judging] = await self._judge(question, context, asked, 1)
+            scores = self.read(context, judging, len(drawn)) or [0.0] * len(drawn)
             for response, score in zip(drawn, scores, strict=True):
                 assert response.verdict is not None
                 response.verdict = dataclasses.replace(response.verdict, score=score, reason="scored by the referee")
             return drawn
         if len(set(gold)) == 1:
             return drawn
-        judgings = await self._judge(prompt, sampler, context, self.judgings)
+        judgings = await self._judge(question, context, asked, self.judgings)
         for response in judgings:
-            response.verdict = self.verdict(self.read(prompt, response, len(drawn)), gold)
-            response.source, response.context = 1, context
+            response.verdict = self.verdict(self.read(context, response, len(drawn)), gold)
+            response.source, response.context = 1, asked
         return [*drawn, *judgings]
 
-    def is_open(self, prompt: Prompt) -> bool:
+    def is_open(self, question: Question) -> bool:
         """Whether the referee scores this prompt: so many of every hundred in a row."""
-        return (prompt.key[-1] * 61) % 100 < 100 * self.open_share
+        return (question.key[-1] * 61) % 100 < 100 * self.open_share
 
-    def context(self, prompt: Prompt, drawn: Sequence[Response]) -> tuple[int, ...]:
+    def refereed(self, question: Question, context: Context, drawn: Sequence[Response]) -> tuple[int, ...]:
         """The question, the candidates by number, and the request."""
-        assert prompt.encode is not None, "this prompt comes without a tokenizer"
         candidates = [tuple(r.tokens[:-1] if r.finished else r.tokens) for r in drawn]
-        return (*prompt.tokens, *chain.from_iterable(judging(candidates, prompt.encode, self.request)))
+        return (*question.tokens, *chain.from_iterable(judging(candidates, context.encode, self.request)))
 
     def verdict(self, scores: Sequence[float] | None, gold: Sequence[float]) -> Verdict:
         """What a judging is worth."""
@@ -105,14 +104,13 @@ class PlayerAndReferee(Group):
         tau = kendall_tau(scores, gold)
         return Verdict(tau, tau == 1, True, f"Kendall's tau {tau:.2f}")
 
-    def read(self, prompt: Prompt, judging: Response, count: int) -> list[float] | None:
+    def read(self, context: Context, judging: Response, count: int) -> list[float] | None:
         """The scores that a judging ends with."""
-        assert prompt.decode is not None, "this prompt comes without a tokenizer"
-        return read_scores(prompt.decode(judging.tokens), count)
+        return read_scores(context.decode(judging.tokens), count)
 
-    async def _judge(self, prompt: Prompt, sampler: Sampler, context: tuple[int, ...], n: int) -> list[Response]:
-        return await sampler.generate(
-            context, n=n, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, -2)
+    async def _judge(self, question: Question, context: Context, asked: tuple[int, ...], n: int) -> list[Response]:
+        return await context.sampler.generate(
+            asked, n=n, max_tokens=question.budget, temperature=self.temperature, key=(*question.key, -2)
         )
 
 

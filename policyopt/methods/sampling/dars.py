@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.part import Count, part
@@ -11,7 +11,7 @@ from policyopt.parts import MixedOutcomes
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -33,6 +33,8 @@ class MoreForHard(Group):
     scaled: bool = False
     """The advantage divides by the group's standard deviation."""
 
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
+
     def __post_init__(self) -> None:
         if self.most < self.size:
             raise ValueError(f"most is {self.most}, fewer than the {self.size} responses (size) that come first")
@@ -47,15 +49,15 @@ class MoreForHard(Group):
         hardness = 1.0 if self.target == "equal" else 2 * (1 - a)
         return min(math.ceil((hardness * peak - self.size * spread) / spread), self.most - self.size)
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        first = await super().draw(prompt, sampler)
-        verdicts = await prompt.score(first)
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        first = await super().draw(question, context)
+        verdicts = await context.judge(first)
         extra = self.extra(sum(v.correct for v in verdicts) / len(verdicts))
         if extra == 0:
             return first
-        key = (*prompt.key, 1)
-        second = await sampler.generate(
-            prompt.tokens, n=extra, max_tokens=prompt.budget, temperature=self.temperature, key=key
+        key = (*question.key, 1)
+        second = await context.sampler.generate(
+            question.tokens, n=extra, max_tokens=question.budget, temperature=self.temperature, key=key
         )
         return [*second, *first]
 

@@ -10,7 +10,7 @@ from policyopt.part import Count, Finite, part
 from policyopt.parts import Correctness, EntropyBonus, RolloutBaseline, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout
 
 
 @part
@@ -22,6 +22,7 @@ class UntilMixed(Rollout):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"baseline_reward"})
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
 
     size: Count = 4
     """n: responses to one prompt that are trained on."""
@@ -53,22 +54,22 @@ class UntilMixed(Rollout):
         few = max(min(self.size // 2, len(good)), self.size - len(bad))
         return good[:few] + bad[: self.size - few]
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+    async def draw(self, question: Question, context: Context) -> list[Response]:
         drawn: list[Response] = []
         success: list[bool] = []
         for i in range(self.max_rounds):
-            fresh = await sampler.generate(
-                prompt.tokens, n=self.round_size, max_tokens=prompt.budget, temperature=self.temperature,
-                key=(*prompt.key, i),
+            fresh = await context.sampler.generate(
+                question.tokens, n=self.round_size, max_tokens=question.budget, temperature=self.temperature,
+                key=(*question.key, i),
             )  # fmt: skip
             drawn += fresh
-            success += [v.score > self.threshold for v in await prompt.score(fresh)]
+            success += [v.score > self.threshold for v in await context.judge(fresh)]
             if self.enough(success):
                 break
         kept = self.choose(success)
         rest = [r for i, r in enumerate(drawn) if i not in kept]
         for response in rest:
-            response.role = "pool"
+            response.use = "pool"
         return [*(drawn[i] for i in kept), *rest]
 
 

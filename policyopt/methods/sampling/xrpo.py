@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -22,7 +22,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
 from policyopt.sources.draw import Embedder, InputEmbeddings
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout, Sampler
 
 
 @part
@@ -118,6 +118,8 @@ class Allocated(Rollout):
     embedder: Embedder = InputEmbeddings()
     """What problems are compared by."""
 
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
+
     def __post_init__(self) -> None:
         if self.base > self.size:
             raise ValueError(f"base is {self.base}, more than the {self.size} responses (size) that a prompt has")
@@ -144,39 +146,39 @@ class Allocated(Rollout):
             count[rank.index(max(rank))] += 1
         return [n - len(r) for n, r in zip(count, rewards, strict=True)]
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+    async def draw(self, question: Question, context: Context) -> list[Response]:
         rows: list[Response] = []
         rewards: list[float] = []
-        context, extra = prompt.tokens, self.base
-        async with prompt.round as together:
+        asked, extra = question.tokens, self.base
+        async with context.round as together:
             for phase in range(self.phases):
                 if extra:
-                    fresh = await self.respond(prompt, context, extra, phase, sampler)
+                    fresh = await self.respond(question, context, asked, extra, phase)
                     rows += fresh
-                    rewards += [v.score for v in await prompt.score(fresh)]
+                    rewards += [v.score for v in await context.judge(fresh)]
                 right = [r for r, reward in zip(rows, rewards, strict=True) if reward > self.success]
-                example = Solved(prompt.tokens, tuple(right[0].tokens)) if right else None
-                everyone = await together.meet(prompt.key, Shown(rewards, example))
+                example = Solved(question.tokens, tuple(right[0].tokens)) if right else None
+                everyone = await together.meet(question.key, Shown(rewards, example))
                 if phase + 1 < self.phases:
                     every = [shown.rewards for shown in everyone.values()]
                     left = self.size * len(every) - sum(map(len, every))
                     counts = self.share(every, left // (self.phases - 1 - phase))
-                    extra = counts[list(everyone).index(prompt.key)]
-                    context = prompt.tokens if right else self.seeded(prompt, everyone, sampler)
-        if prompt.key == next(iter(everyone)):  # one of the batch, for all
-            self.remember(prompt.notes, everyone)
+                    extra = counts[list(everyone).index(question.key)]
+                    asked = question.tokens if right else self.seeded(question, context, everyone)
+        if question.key == next(iter(everyone)):  # one of the batch, for all
+            self.remember(context.notes, everyone)
         return rows
 
     async def respond(
-        self, prompt: Prompt, context: tuple[int, ...], n: int, phase: int, sampler: Sampler
+        self, question: Question, context: Context, asked: tuple[int, ...], n: int, phase: int
     ) -> list[Response]:
         """The responses of a phase, in the context that the prompt is asked in."""
-        fresh = await sampler.generate(
-            context, n=n, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, phase)
+        fresh = await context.sampler.generate(
+            asked, n=n, max_tokens=question.budget, temperature=self.temperature, key=(*question.key, phase)
         )
         for response in fresh:
-            response.context = context if context != prompt.tokens else ()
-            response.source = int(context != prompt.tokens)
+            response.context = asked if asked != question.tokens else ()
+            response.source = int(asked != question.tokens)
         return fresh
 
     def remember(self, notes: dict[str, Any], everyone: Mapping[tuple[int, ...], Shown]) -> None:
@@ -188,24 +190,26 @@ class Allocated(Rollout):
                 found[shown.solved.problem] = shown.solved.answer
         notes["solved"] = [[list(p), list(a)] for p, a in found.items()][max(0, len(found) - self.corpus) :]
 
-    def known(self, prompt: Prompt, everyone: Mapping[tuple[int, ...], Shown]) -> list[Solved]:
+    def known(self, question: Question, context: Context, everyone: Mapping[tuple[int, ...], Shown]) -> list[Solved]:
         """The other problems that were solved, at earlier steps or in the batch."""
-        found = {tuple(p): Solved(tuple(p), tuple(a)) for p, a in prompt.notes.get("solved", ())}
+        found = {tuple(p): Solved(tuple(p), tuple(a)) for p, a in context.notes.get("solved", ())}
         found |= {shown.solved.problem: shown.solved for shown in everyone.values() if shown.solved}
-        found.pop(prompt.tokens, None)
+        found.pop(question.tokens, None)
         return list(found.values())
 
-    def seeded(self, prompt: Prompt, everyone: Mapping[tuple[int, ...], Shown], sampler: Sampler) -> tuple[int, ...]:
+    def seeded(
+        self, question: Question, context: Context, everyone: Mapping[tuple[int, ...], Shown]
+    ) -> tuple[int, ...]:
         """The prompt with the solved problems that are most like it before it, the nearest one last."""
-        solved = self.known(prompt, everyone)
+        solved = self.known(question, context, everyone)
         if not solved or not self.examples:
-            return prompt.tokens
-        like = self.likeness(prompt.tokens, [s.problem for s in solved], sampler)
+            return question.tokens
+        like = self.likeness(question.tokens, [s.problem for s in solved], context.sampler)
         nearest = sorted(range(len(solved)), key=lambda i: (-float(like[i]), i))[: self.examples]
-        seeded = prompt.tokens
+        seeded = question.tokens
         for i in nearest:
             longer = (*(*solved[i].problem, *solved[i].answer)[: self.example_tokens], *seeded)
-            seeded = longer if len(longer) <= prompt.room else seeded
+            seeded = longer if len(longer) <= context.room else seeded
         return seeded
 
     def likeness(self, text: tuple[int, ...], others: Sequence[tuple[int, ...]], sampler: Sampler) -> Tensor:

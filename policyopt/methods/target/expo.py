@@ -15,7 +15,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.target import as_target
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -28,6 +28,7 @@ class SelfExplained(Group):
     """
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
 
     explanations: Count = 1
     """For each prompt."""
@@ -38,31 +39,36 @@ class SelfExplained(Group):
         if "{answer}" not in self.request:
             raise ValueError(f"request is {self.request!r}, which never says the {{answer}} that is to be explained")
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        group, targets = await asyncio.gather(super().draw(prompt, sampler), self.explain(prompt, sampler))
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group, targets = await asyncio.gather(super().draw(question, context), self.explain(question, context))
         return [*group, *targets]
 
-    async def explain(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+    async def explain(self, question: Question, context: Context) -> list[Response]:
         """The explanations of a prompt's answer, as targets."""
-        told = explanation(prompt.question, prompt.answer, self.request)
-        context = prompt.asked(told) if prompt.answer else None
-        if context is None:
+        told = explanation(question.text, question.answer, self.request)
+        asked = context.asked(told) if question.answer else None
+        if asked is None:
             return []
-        drawn = await sampler.generate(
-            context, n=self.explanations, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, -3)
+        drawn = await context.sampler.generate(
+            asked,
+            n=self.explanations,
+            max_tokens=question.budget,
+            temperature=self.temperature,
+            key=(*question.key, -3),
         )
-        right = [v.correct and r.finished for v, r in zip(await prompt.score(drawn), drawn, strict=True)]
-        prompt.count(explanations=len(drawn), explanations_right=sum(right))
-        texts = [tuple(r.tokens) if ok else self.corrected(prompt, r) for r, ok in zip(drawn, right, strict=True)]
-        return await asyncio.gather(*(as_target(prompt, sampler, text, self.temperature) for text in texts))
+        right = [v.correct and r.finished for v, r in zip(await context.judge(drawn), drawn, strict=True)]
+        context.count(explanations=len(drawn), explanations_right=sum(right))
+        texts = [
+            tuple(r.tokens) if ok else self.corrected(question, context, r) for r, ok in zip(drawn, right, strict=True)
+        ]
+        return await asyncio.gather(*(as_target(question, context, text, self.temperature) for text in texts))
 
-    def corrected(self, prompt: Prompt, response: Response) -> tuple[int, ...]:
+    def corrected(self, question: Question, context: Context, response: Response) -> tuple[int, ...]:
         """Ids of an explanation with the true answer line in the place of its own; cut so that this fits."""
-        assert prompt.encode is not None and prompt.decode is not None, "this prompt comes without a tokenizer"
-        before, mark, after = f"\n{prompt.decode(response.tokens)}".rpartition(f"\n{MARK}")
+        before, mark, after = f"\n{context.decode(response.tokens)}".rpartition(f"\n{MARK}")
         steps = (before if mark else after)[1:].rstrip("\n")
-        end = (*prompt.encode(answer_line(prompt.answer)), *prompt.end)[: prompt.budget]
-        return (*prompt.encode(f"{steps}\n" if steps else "")[: prompt.budget - len(end)], *end)
+        end = (*context.encode(answer_line(question.answer)), *context.end)[: question.budget]
+        return (*context.encode(f"{steps}\n" if steps else "")[: question.budget - len(end)], *end)
 
 
 @method(parent=grpo, arxiv="2507.02834", code="HumainLab/ExPO_rl_reasoning_by_explanation", confidence="secondary")

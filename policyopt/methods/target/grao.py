@@ -19,7 +19,7 @@ from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.target import references
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 def sources(batch: Batch) -> Tensor:
@@ -109,11 +109,11 @@ class WithReference(Group):
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
-    solutions: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"solutions"})
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+    async def draw(self, question: Question, context: Context) -> list[Response]:
         group, targets = await asyncio.gather(
-            super().draw(prompt, sampler), references(prompt, sampler, self.temperature)
+            super().draw(question, context), references(question, context, self.temperature)
         )
         return [*group, *targets]
 

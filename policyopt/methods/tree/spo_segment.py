@@ -20,7 +20,7 @@ from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.sources.draw import Levels, Tree
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout
 
 
 @part
@@ -96,12 +96,14 @@ class Chain(Rollout):
     samples: Count = 9
     """Continuations from each cut."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        rows = await sampler.generate(
-            prompt.tokens, n=self.size, max_tokens=prompt.budget, temperature=self.temperature, key=(*prompt.key, 0),
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
+
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        rows = await context.sampler.generate(
+            question.tokens, n=self.size, max_tokens=question.budget, temperature=self.temperature, key=(*question.key, 0),
             keep=True,
         )  # fmt: skip
-        worth = await asyncio.gather(*(self._values(i, r, prompt, sampler) for i, r in enumerate(rows)))
+        worth = await asyncio.gather(*(self._values(i, r, question, context) for i, r in enumerate(rows)))
         count = 0
         for response, values in zip(rows, worth, strict=True):
             response.ends = [*self._cuts(response), len(response.tokens)]
@@ -113,25 +115,25 @@ class Chain(Rollout):
     def _cuts(self, response: Response) -> list[int]:
         return cutpoints(response.logp, self.threshold, self.interval)
 
-    async def _values(self, number: int, response: Response, prompt: Prompt, sampler: Sampler) -> list[float]:
+    async def _values(self, number: int, response: Response, question: Question, context: Context) -> list[float]:
         """The mean reward of fresh continuations from each cut of a response."""
         drawn = await asyncio.gather(
             *(
-                sampler.generate(
-                    (*prompt.tokens, *response.tokens[:cut]), n=self.samples, max_tokens=prompt.budget - cut,
-                    temperature=self.temperature, key=(*prompt.key, 1, number, cut),
+                context.sampler.generate(
+                    (*question.tokens, *response.tokens[:cut]), n=self.samples, max_tokens=question.budget - cut,
+                    temperature=self.temperature, key=(*question.key, 1, number, cut),
                 )
                 for cut in self._cuts(response)
             )
         )  # fmt: skip
         whole = [
             [
-                Response([*response.tokens[:cut], *r.tokens], [], [], r.finished, temperature=self.temperature)
+                Response([*response.tokens[:cut], *r.tokens], [], [], r.stop_reason, temperature=self.temperature)
                 for r in rows
             ]
             for cut, rows in zip(self._cuts(response), drawn, strict=True)
         ]
-        await prompt.score([r for rows in whole for r in rows])
+        await context.judge([r for rows in whole for r in rows])
         return [sum(r.verdict.score for r in rows if r.verdict and r.finished) / len(rows) for rows in whole]
 
 

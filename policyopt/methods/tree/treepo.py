@@ -115,7 +115,8 @@ class Segments(Branching):
         if tree.rounds == 0:
             return [Fork(0, 0, min(size, tree.random.randint(self.first_low, self.first_high)), length)]
         for i in tree.open():
-            tree.rows[i].stopped = repeats(tree.rows[i].tokens, self.repeat_length, self.repeat_times)
+            if repeats(tree.rows[i].tokens, self.repeat_length, self.repeat_times):
+                tree.rows[i].stop_reason = "stop"
         active = [i for i in tree.open() if math.ceil(len(tree.rows[i].tokens) / length) < self.depth]
         spare = size - len(tree.rows)
         if not active:

@@ -12,14 +12,14 @@ from typing import ClassVar
 
 from policyopt.part import Fraction, part
 from policyopt.sources.draw.group import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
-def fitting(prompt: Prompt, start: Sequence[int]) -> Sequence[int]:
+def fitting(question: Question, context: Context, start: Sequence[int]) -> Sequence[int]:
     """What of a beginning leaves one token of the budget to the policy. What had to be cut is counted."""
-    if len(start) >= prompt.budget:
-        prompt.count(beginnings_cut=1)
-    return start[: prompt.budget - 1]
+    if len(start) >= question.budget:
+        context.count(beginnings_cut=1)
+    return start[: question.budget - 1]
 
 
 def begin(response: Response, start: Sequence[int]) -> Response:
@@ -35,11 +35,11 @@ def begin(response: Response, start: Sequence[int]) -> Response:
 
 
 async def go_on(
-    prompt: Prompt, sampler: Sampler, start: Sequence[int], *, n: int, temperature: float, key: tuple[int, ...]
+    question: Question, context: Context, start: Sequence[int], *, n: int, temperature: float, key: tuple[int, ...]
 ) -> list[Response]:
     """``n`` responses that begin with ``start``, which counts in the budget."""
-    drawn = await sampler.generate(
-        (*prompt.tokens, *start), n=n, max_tokens=prompt.budget - len(start), temperature=temperature, key=key
+    drawn = await context.sampler.generate(
+        (*question.tokens, *start), n=n, max_tokens=question.budget - len(start), temperature=temperature, key=key
     )
     return [begin(response, start) for response in drawn]
 
@@ -54,7 +54,7 @@ class DatasetReset(Group):
     DR-PO, arXiv:2404.08495, and the authors' code (Cornell-RL/drpo).
     """
 
-    solutions: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"solutions"})
 
     share: Fraction = 1.0
     """Probability that a response starts in the solution."""
@@ -65,15 +65,15 @@ class DatasetReset(Group):
             return 0
         return 1 + math.floor(place * (solution - 1))
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        chance = random.Random(repr(("reset", prompt.key)))
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        chance = random.Random(repr(("reset", question.key)))
         starts = []
         for _ in range(self.size):
-            h = self.length(len(prompt.solution), chance.random(), chance.random())
-            starts.append(fitting(prompt, prompt.solution[:h]))
+            h = self.length(len(question.solution), chance.random(), chance.random())
+            starts.append(fitting(question, context, question.solution[:h]))
         drawn = await asyncio.gather(
             *(
-                go_on(prompt, sampler, start, n=1, temperature=self.temperature, key=(*prompt.key, i))
+                go_on(question, context, start, n=1, temperature=self.temperature, key=(*question.key, i))
                 for i, start in enumerate(starts)
             )
         )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from policyopt.part import Fraction, part
 from policyopt.sources.draw.group import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -20,15 +20,15 @@ class Demonstrated(Group):
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
-    solutions: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"solutions"})
 
     share: Fraction = 1.0
     """Probability that a prompt is answered by its solution."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        if not prompt.solution or random.Random(repr(("demonstrated", prompt.key))).random() >= self.share:
-            return await super().draw(prompt, sampler)
-        if len(prompt.solution) > prompt.budget:
-            prompt.count(solutions_cut=1)
-        solution = prompt.solution[: prompt.budget]
-        return [await sampler.score(prompt.tokens, solution, temperature=self.temperature)]
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        if not question.solution or random.Random(repr(("demonstrated", question.key))).random() >= self.share:
+            return await super().draw(question, context)
+        if len(question.solution) > question.budget:
+            context.count(solutions_cut=1)
+        solution = question.solution[: question.budget]
+        return [await context.sampler.logprobs(question.tokens, solution, temperature=self.temperature)]

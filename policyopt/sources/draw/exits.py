@@ -13,7 +13,7 @@ from typing import ClassVar
 from policyopt.errors import UserError
 from policyopt.judging.answers import MARK
 from policyopt.part import Count, Fraction, part
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,29 @@ class Exits(Rollout):
     answer_tokens: Count = 16
     """Most tokens of a forced answer; where the budget is short, half of what the opener leaves."""
 
-    def plan(self, prompt: Prompt) -> Plan:
+    def plan(self, question: Question, context: Context) -> Plan:
         """The budget of a prompt, divided."""
-        assert prompt.encode is not None, "this prompt comes without a tokenizer"
-        opener = prompt.encode(self.opener)
-        left = prompt.budget - len(opener)
+        opener = context.encode(self.opener)
+        left = question.budget - len(opener)
         if left < 2:
             raise UserError(
-                f"a budget of {prompt.budget} tokens leaves no room for a thought and an answer beside the "
+                f"a budget of {question.budget} tokens leaves no room for a thought and an answer beside the "
                 f"{len(opener)} tokens of rollout.opener: raise --max-tokens or take a shorter opener"
             )
         answer = min(self.answer_tokens, left // 2)
-        return Plan(prompt.encode(self.mark), opener, answer, left - answer)
+        return Plan(context.encode(self.mark), opener, answer, left - answer)
 
-    async def think(self, prompt: Prompt, sampler: Sampler, plan: Plan, number: int) -> Response:
+    async def think(self, question: Question, context: Context, plan: Plan, number: int) -> Response:
         """A thought, up to its mark, its end or the room that there is."""
-        [thought] = await sampler.generate(
-            prompt.tokens, max_tokens=plan.room, temperature=self.temperature, key=(*prompt.key, number),
+        [thought] = await context.sampler.generate(
+            question.tokens, max_tokens=plan.room, temperature=self.temperature, key=(*question.key, number),
             stop=[plan.mark], keep=True,
         )  # fmt: skip
         thought.thought = number
         return thought
 
     async def answer(
-        self, prompt: Prompt, sampler: Sampler, plan: Plan, thought: Response, cut: int, n: int, key: Sequence[int],
+        self, question: Question, context: Context, plan: Plan, thought: Response, cut: int, n: int, key: Sequence[int],
         trained: bool,
     ) -> list[Response]:  # fmt: skip
         """``n`` answers to the first ``cut`` tokens of a thought, whose tokens are ``trained`` on again or only read.
@@ -77,9 +76,9 @@ class Exits(Rollout):
         """
         closed = thought.stopped and cut == len(thought.tokens)
         opener = () if closed else plan.opener
-        drawn = await sampler.generate(
-            (*prompt.tokens, *thought.tokens[:cut], *opener), n=n, max_tokens=plan.answer,
-            temperature=self.temperature, key=(*prompt.key, thought.thought, *key), keep=True,
+        drawn = await context.sampler.generate(
+            (*question.tokens, *thought.tokens[:cut], *opener), n=n, max_tokens=plan.answer,
+            temperature=self.temperature, key=(*question.key, thought.thought, *key), keep=True,
         )  # fmt: skip
         return [joined(thought, cut, opener, end, trained) for end in drawn]
 
@@ -91,7 +90,7 @@ def joined(thought: Response, cut: int, opener: Sequence[int], end: Response, tr
         [*thought.tokens[:cut], *opener, *end.tokens],
         [*thought.logp[:cut], *silent, *end.logp],
         [*thought.entropy[:cut], *silent, *end.entropy],
-        end.finished,
+        end.stop_reason,
         versions=[*thought.versions[:cut], *version, *end.versions],
         own=[trained] * cut + [False] * len(opener) + [True] * len(end.tokens),
         temperature=end.temperature,
@@ -132,20 +131,20 @@ class EarlyExits(Exits):
         if self.fractions is not None and len(self.fractions) != self.exits:
             raise ValueError(f"{self.exits} exits, but {len(self.fractions)} fractions")
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+    async def draw(self, question: Question, context: Context) -> list[Response]:
         thoughts = self.size // (1 + self.exits * self.answers)
-        found = await asyncio.gather(*(self._rows(prompt, sampler, k) for k in range(thoughts)))
+        found = await asyncio.gather(*(self._rows(question, context, k) for k in range(thoughts)))
         return [row for rows in found for row in rows]
 
-    async def _rows(self, prompt: Prompt, sampler: Sampler, number: int) -> list[Response]:
-        plan = self.plan(prompt)
-        thought = await self.think(prompt, sampler, plan, number)
-        cuts = self.cuts(thought, plan, random.Random(repr((prompt.key, number))))
+    async def _rows(self, question: Question, context: Context, number: int) -> list[Response]:
+        plan = self.plan(question, context)
+        thought = await self.think(question, context, plan, number)
+        cuts = self.cuts(thought, plan, random.Random(repr((question.key, number))))
         forced = (
-            self.answer(prompt, sampler, plan, thought, cut, self.answers, (i,), trained=not self.once)
+            self.answer(question, context, plan, thought, cut, self.answers, (i,), trained=not self.once)
             for i, cut in enumerate(cuts)
         )
-        whole, *ends = await asyncio.gather(self._whole(prompt, sampler, thought), *forced)
+        whole, *ends = await asyncio.gather(self._whole(question, context, thought), *forced)
         for i, rows in enumerate(ends):
             for row in rows:
                 row.source = i + 1
@@ -163,13 +162,13 @@ class EarlyExits(Exits):
         places = range(1, inner + 1)
         return sorted(draw.sample(places, self.exits) if inner >= self.exits else draw.choices(places, k=self.exits))
 
-    async def _whole(self, prompt: Prompt, sampler: Sampler, thought: Response) -> list[Response]:
+    async def _whole(self, question: Question, context: Context, thought: Response) -> list[Response]:
         """The thought with the answer that it comes to by itself."""
         response, cut = copy.deepcopy(thought), len(thought.tokens)
         if not response.finished:
-            await sampler.generate(
-                prompt.tokens, max_tokens=prompt.budget - cut, temperature=self.temperature,
-                key=(*prompt.key, thought.thought, -1), resume=response,
+            await context.sampler.generate(
+                question.tokens, max_tokens=question.budget - cut, temperature=self.temperature,
+                key=(*question.key, thought.thought, -1), resume=response,
             )  # fmt: skip
         if self.once:
             response.own = [i < cut for i in range(len(response.tokens))]

@@ -6,16 +6,16 @@ import asyncio
 from typing import ClassVar
 
 from policyopt.part import part
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout
 
 
 @part
 class Group(Rollout):
     """``size`` independent responses to each prompt, drawn at ``temperature``."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        return await sampler.generate(
-            prompt.tokens, n=self.size, max_tokens=prompt.budget, temperature=self.temperature, key=prompt.key
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        return await context.sampler.generate(
+            question.tokens, n=self.size, max_tokens=question.budget, temperature=self.temperature, key=question.key
         )
 
 
@@ -25,10 +25,12 @@ class GroupWithGreedy(Group):
 
     provides: ClassVar[frozenset[str]] = frozenset({"baseline_reward"})
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
+    async def draw(self, question: Question, context: Context) -> list[Response]:
         sampled, greedy = await asyncio.gather(
-            super().draw(prompt, sampler),
-            sampler.generate(prompt.tokens, n=1, max_tokens=prompt.budget, temperature=0.0, key=prompt.key),
+            super().draw(question, context),
+            context.sampler.generate(
+                question.tokens, n=1, max_tokens=question.budget, temperature=0.0, key=question.key
+            ),
         )
-        greedy[0].role = "baseline"
+        greedy[0].use = "baseline"
         return [*sampled, *greedy]

@@ -8,7 +8,7 @@ from typing import ClassVar
 from policyopt.part import Fraction, part
 from policyopt.sources.draw.begun import fitting, go_on
 from policyopt.sources.draw.group import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 def hint_length(solution: int, share: float) -> int:
@@ -24,7 +24,7 @@ class Hinted(Group):
     without a worked solution gets none.
     """
 
-    solutions: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"judge", "solutions"})
 
     hints: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
     """Shares of the worked solution that the hints show, the weakest first."""
@@ -33,22 +33,22 @@ class Hinted(Group):
         if not self.hints or min(self.hints) == 0 or list(self.hints) != sorted(set(self.hints)):
             raise ValueError(f"hints are shares of a solution above 0, the weakest first, not {self.hints}")
 
-    def ladder(self, prompt: Prompt) -> list[tuple[int, ...]]:
+    def ladder(self, question: Question, context: Context) -> list[tuple[int, ...]]:
         """The hints for a prompt. They leave one token of the budget, and the end token, to the policy."""
-        text = prompt.solution[:-1]
+        text = question.solution[:-1]
         if not text:
             return []
-        return [tuple(fitting(prompt, text[: hint_length(len(text), share)])) for share in self.hints]
+        return [tuple(fitting(question, context, text[: hint_length(len(text), share)])) for share in self.hints]
 
-    async def solved(self, prompt: Prompt, responses: Sequence[Response]) -> bool:
+    async def solved(self, context: Context, responses: Sequence[Response]) -> bool:
         """Whether one of the responses is right."""
-        return any(verdict.correct for verdict in await prompt.score(responses))
+        return any(verdict.correct for verdict in await context.judge(responses))
 
     async def hinted(
-        self, prompt: Prompt, sampler: Sampler, hint: tuple[int, ...], *, n: int, key: tuple[int, ...]
+        self, question: Question, context: Context, hint: tuple[int, ...], *, n: int, key: tuple[int, ...]
     ) -> list[Response]:
         """Responses that begin with a hint."""
-        return await go_on(prompt, sampler, hint, n=n, temperature=self.temperature, key=key)
+        return await go_on(question, context, hint, n=n, temperature=self.temperature, key=key)
 
 
 @part
@@ -59,12 +59,12 @@ class Redraw(Hinted):
     Sources: GHPO, arXiv:2507.10628, and the authors' code (hkgc-1/GHPO); Kwai Keye-VL 1.5, arXiv:2509.01563.
     """
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        group = await super().draw(prompt, sampler)
-        if await self.solved(prompt, group):
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group = await super().draw(question, context)
+        if await self.solved(context, group):
             return group
-        for level, hint in enumerate(self.ladder(prompt), 1):
-            group = await self.hinted(prompt, sampler, hint, n=self.size, key=(*prompt.key, level))
-            if await self.solved(prompt, group):
+        for level, hint in enumerate(self.ladder(question, context), 1):
+            group = await self.hinted(question, context, hint, n=self.size, key=(*question.key, level))
+            if await self.solved(context, group):
                 break
         return group

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
-async def as_target(prompt: Prompt, sampler: Sampler, written: tuple[int, ...], temperature: float) -> Response:
+async def as_target(question: Question, context: Context, written: tuple[int, ...], temperature: float) -> Response:
     """A text as a row behind the plain prompt (``source`` 1), with what the policy thinks of it there."""
-    response = await sampler.score(prompt.tokens, written, temperature=temperature)
+    response = await context.sampler.logprobs(question.tokens, written, temperature=temperature)
     response.source = 1
     return response
 
 
-async def references(prompt: Prompt, sampler: Sampler, temperature: float) -> list[Response]:
+async def references(question: Question, context: Context, temperature: float) -> list[Response]:
     """The worked solution as a target, where the prompt has one. It is cut at the budget, and counted."""
-    if not prompt.solution:
+    if not question.solution:
         return []
-    if len(prompt.solution) > prompt.budget:
-        prompt.count(solutions_cut=1)
-    return [await as_target(prompt, sampler, prompt.solution[: prompt.budget], temperature)]
+    if len(question.solution) > question.budget:
+        context.count(solutions_cut=1)
+    return [await as_target(question, context, question.solution[: question.budget], temperature)]

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from policyopt.part import Count, Part, part
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout, Sampler
 
 Point = tuple[int, int]
 """The end of a node: the row that wrote it, and how many of the row's tokens lie before it."""
@@ -35,7 +35,7 @@ class Growth:
 
     def __init__(self, budget: int, temperature: float, seed: object) -> None:
         self.budget, self.rounds, self.random = budget, 0, random.Random(repr(seed))
-        self.rows = [Response([], [], [], False, temperature=temperature)]
+        self.rows = [Response([], [], [], temperature=temperature)]
         self.marks: list[list[float]] = [[]]
         """What the branching rule thinks of each token of each row."""
         self.origin: list[Point] = [(-1, 0)]
@@ -175,23 +175,23 @@ class Tree(Rollout):
         if self.branching.width not in (None, self.size):
             raise ValueError(f"size is {self.size}, but the branching makes {self.branching.width} leaves")
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        tree, asked = Growth(prompt.budget, self.temperature, ("tree", prompt.key)), 0
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        tree, asked = Growth(question.budget, self.temperature, ("tree", question.key)), 0
         while forks := self.branching(tree, self.size):
             drawn = await asyncio.gather(
-                *(self._continue(tree, fork, prompt, sampler, asked + i) for i, fork in enumerate(forks))
+                *(self._continue(tree, fork, question, context, asked + i) for i, fork in enumerate(forks))
             )
             for fork, pieces in zip(forks, drawn, strict=True):
-                tree.add(fork, pieces, [self.branching.mark(piece, sampler) for piece in pieces])
+                tree.add(fork, pieces, [self.branching.mark(piece, context.sampler) for piece in pieces])
             asked, tree.rounds = asked + len(forks), tree.rounds + 1
         return tree.leaves()
 
     async def _continue(
-        self, tree: Growth, fork: Fork, prompt: Prompt, sampler: Sampler, number: int
+        self, tree: Growth, fork: Fork, question: Question, context: Context, number: int
     ) -> list[Response]:
-        left = prompt.budget - fork.kept
-        return await sampler.generate(
-            (*prompt.tokens, *tree.rows[fork.row].tokens[: fork.kept]), n=fork.n, max_tokens=min(left, fork.length or left),
-            temperature=self.temperature, key=(*prompt.key, number), top=self.branching.top,
+        left = question.budget - fork.kept
+        return await context.sampler.generate(
+            (*question.tokens, *tree.rows[fork.row].tokens[: fork.kept]), n=fork.n, max_tokens=min(left, fork.length or left),
+            temperature=self.temperature, key=(*question.key, number), top=self.branching.top,
             keep=self.branching.returns or fork.length is not None,
         )  # fmt: skip

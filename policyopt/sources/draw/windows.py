@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from policyopt.part import Count, part
 from policyopt.sources.draw.group import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -29,30 +29,30 @@ class Windows(Group):
     whole: bool = False
     """Train on a prompt when all its responses have ended, not on what has been written so far."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        window = math.ceil(prompt.budget / self.windows)
-        if not prompt.earlier:
-            found = await sampler.generate(
-                prompt.tokens, n=self.size, max_tokens=window, temperature=self.temperature, key=prompt.key
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        window = math.ceil(question.budget / self.windows)
+        if not question.earlier:
+            found = await context.sampler.generate(
+                question.tokens, n=self.size, max_tokens=window, temperature=self.temperature, key=question.key
             )
         else:
-            found = list(prompt.earlier)
-            await asyncio.gather(*(self._more(prompt, sampler, window, i, r) for i, r in enumerate(found)))
-        going = [self._open(r, prompt) for r in found]
+            found = list(question.earlier)
+            await asyncio.gather(*(self._more(question, context, window, i, r) for i, r in enumerate(found)))
+        going = [self._open(r, question) for r in found]
         for response, more in zip(found, going, strict=True):
             response.later = any(going) if self.whole else more
-            response.role = "wait" if self.whole and any(going) else "train"
+            response.use = "wait" if self.whole and any(going) else "train"
         return found
 
-    def _open(self, response: Response, prompt: Prompt) -> bool:
-        return not response.finished and len(response.tokens) < prompt.budget
+    def _open(self, response: Response, question: Question) -> bool:
+        return not response.finished and len(response.tokens) < question.budget
 
-    async def _more(self, prompt: Prompt, sampler: Sampler, window: int, number: int, response: Response) -> None:
+    async def _more(self, question: Question, context: Context, window: int, number: int, response: Response) -> None:
         """One window more of a response that has not ended."""
-        if not self._open(response, prompt):
+        if not self._open(response, question):
             return
         response.new_from, response.verdict = len(response.tokens), None
-        await sampler.generate(
-            prompt.tokens, max_tokens=min(window, prompt.budget - len(response.tokens)), temperature=self.temperature,
-            key=(*prompt.key, number, response.new_from), resume=response,
+        await context.sampler.generate(
+            question.tokens, max_tokens=min(window, question.budget - len(response.tokens)), temperature=self.temperature,
+            key=(*question.key, number, response.new_from), resume=response,
         )  # fmt: skip

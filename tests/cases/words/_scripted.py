@@ -16,7 +16,7 @@ from policyopt.items import Verdict
 from policyopt.lens.case import Run
 from policyopt.registry import get_method
 from policyopt.sources.draw.begun import begin
-from policyopt.sources.program import Prompt, Response, Rollout
+from policyopt.sources.program import Context, Question, Response, Rollout
 from policyopt.training.rows import to_batch
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ class Script:
         out = []
         for i in range(n):
             said = known[i] if i < len(known) else verdict(0.0, 0.0)
-            out.append(Response([len(self.drawn)], [0.0], [0.0], True, verdict=said))
+            out.append(Response([len(self.drawn)], [0.0], [0.0], "eos", verdict=said))
             self.drawn.append((self.asked, i))
         self.asked += 1
         return out
@@ -59,10 +59,11 @@ class Script:
 
 def play(rollout: Rollout, script: Any, solution: int, step: int = 0) -> list[Response]:
     """What a program returns at a step, for a prompt whose worked solution has so many tokens before its end."""
-    prompt = Prompt((), solution + 2, (0, step, 0), script.judge, (0,) * (solution + 1))
+    question = Question((), solution + 2, (0, step, 0), (0,) * (solution + 1))
+    context = Context(script, rollout, script.judge)
 
     async def draw() -> list[Response]:
-        return await rollout.draw(prompt, script)
+        return await rollout.draw(question, context)
 
     with ThreadPoolExecutor(1) as pool:  # an event loop may be running in this thread
         return pool.submit(asyncio.run, draw()).result()
@@ -79,7 +80,7 @@ def begun_mask(mask: Any, start: Sequence[int]) -> Tensor:
     for row, h in zip(mask, start, strict=True):
         n = int(sum(row))
         rest = [0.0] * (n - min(h, n))
-        rows.append(begin(Response([0] * len(rest), rest, rest, True), [0] * min(h, n)))
+        rows.append(begin(Response([0] * len(rest), rest, rest, "eos"), [0] * min(h, n)))
     verdicts = [verdict(0.0)] * len(rows)
     found = to_batch([()] * len(rows), rows, verdicts, [0] * len(rows), 1, torch.float64).mask
     return torch.nn.functional.pad(found, (0, len(mask[0]) - found.shape[1]))

@@ -41,7 +41,7 @@ def _result(run: Any) -> tuple[Tensor, dict[str, Tensor]]:
 KEYS: Mapping[str, Callable[[Any], Any]] = {
     "temperature": lambda run: _part(run).temperature,
     "old_logp": lambda run: run.batch.old_logp,
-    "old_logp_temperature": lambda run: masked(run.batch.scored(LogProbAt(_part(run).temperature)), run.batch.mask),
+    "old_logp_temperature": lambda run: masked(run.batch.fixed(LogProbAt(_part(run).temperature)), run.batch.mask),
     "target_ratio": lambda run: _part(run).ratio(run.batch),
     "alpha": lambda run: _part(run).strength(run.shaped),
     "advantage": lambda run: _credited(run).advantage,

@@ -13,7 +13,7 @@ COLUMNS = {"old_logits": ("old", "logits")}
 
 def _proxy(run: Any) -> list[list[float | None]]:
     """The proxy's log-probabilities, null where it has cut the token off and on padding."""
-    logp = run.batch.scored(run.part("surrogate").proxy)
+    logp = run.batch.fixed(run.part("surrogate").proxy)
     shown = torch.where(run.batch.mask.bool(), logp, -torch.inf)
     return [[x if x > -torch.inf else None for x in row] for row in shown.tolist()]
 

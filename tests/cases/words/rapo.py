@@ -11,7 +11,7 @@ from torch import Tensor
 from policyopt.lens.given import build_logits
 from policyopt.methods.entropy.rapo import ForwardKL, RewardTempered
 from policyopt.objective import token_gradients
-from policyopt.rows import SCORED, Batch, masked
+from policyopt.rows import FIXED, Batch, masked
 
 COLUMNS = {"ref_logits": ("", "free"), "phi": ("", "free")}
 
@@ -32,7 +32,7 @@ def _term(run: Any) -> ForwardKL | None:
 
 def _batch(run: Any) -> Batch:
     batch: Batch = run.credited
-    return batch.with_statistics({SCORED + (_term(run) or ForwardKL()).target.key: _reference(run)[run.keep]})
+    return batch.with_statistics({FIXED + (_term(run) or ForwardKL()).target.key: _reference(run)[run.keep]})
 
 
 def _result(run: Any) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from policyopt.items import Verdict
 from policyopt.methods.sampling.reinforce_ada import reinforce_ada
 from policyopt.objective import credit, shaped
-from policyopt.sources.program import Prompt, Response
+from policyopt.sources.program import Context, Question, Response
 from policyopt.training.rows import to_batch, with_baseline
 
 STOPS = {"balanced": "balanced", "positive_focused": "positive"}
@@ -29,7 +29,7 @@ class _Script:
         seen = len(self.scores)
         self.scores += self.rounds[self.used]
         self.used += 1
-        return [Response([i], [0.0], [0.0], True) for i in range(seen, len(self.scores))]
+        return [Response([i], [0.0], [0.0], "eos") for i in range(seen, len(self.scores))]
 
     async def judge(self, responses: Sequence[Response]) -> list[Verdict]:
         """The score of each response, as given."""
@@ -63,11 +63,11 @@ def _draw(given: Mapping[str, Any]) -> dict[str, Any]:
     }
     for rounds in prompts:
         script = _Script(rounds)
-        drawn = _ended(rollout.draw(Prompt((), 1, (), script.judge), script))
+        drawn = _ended(rollout.draw(Question((), 1, ()), Context(script, rollout, script.judge)))
         verdicts = [r.verdict for r in drawn if r.verdict is not None]
         batch = to_batch([()] * len(drawn), drawn, verdicts, [0] * len(drawn), 1, torch.float64)
-        batch = with_baseline(shaped(recipe, batch), [r.role for r in drawn])
-        mine = credit(recipe, batch[torch.tensor([r.role == "train" for r in drawn])])
+        batch = with_baseline(shaped(recipe, batch), [r.use for r in drawn])
+        mine = credit(recipe, batch[torch.tensor([r.use == "train" for r in drawn])])
         found["rounds_used"].append(script.used)
         found["responses_seen"].append(len(script.scores))
         found["resolved"].append(rollout.enough([v.score > rollout.threshold for v in verdicts]))

@@ -29,7 +29,7 @@ def _select(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _uct(given: Mapping[str, Any]) -> dict[str, Any]:
     """One choice among children, and one back-propagation."""
-    search, text = Search(c=given["params"]["c"], eps=given["params"]["eps"]), Response([], [], [], False)
+    search, text = Search(c=given["params"]["c"], eps=given["params"]["eps"]), Response([], [], [])
     known = zip(given["value"], given["visits"], given["visible"], strict=True)
     children = [Node(text, value=value, visits=n, visible=bool(seen)) for value, n, seen in known]
     parent = Node(text, visits=given["parent_visits"], children=children)

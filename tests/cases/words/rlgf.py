@@ -32,7 +32,7 @@ def _batch(setting: Setting, mask: Sequence[Sequence[int]], begun: Sequence[int]
     rows = []
     for row, h in zip(mask, begun, strict=True):
         length, h = int(sum(row)), min(h, int(sum(row)))
-        start, rest = (Response([0] * n, [0.0] * n, [0.0] * n, True) for n in (length, length - h))
+        start, rest = (Response([0] * n, [0.0] * n, [0.0] * n, "eos") for n in (length, length - h))
         rows.append(finished_by(start, rest, h))
     found = to_batch([()] * len(rows), rows, [verdict(0.0)] * len(rows), [0] * len(rows), 1, torch.float64)
     gap = (0, len(mask[0]) - found.mask.shape[1])

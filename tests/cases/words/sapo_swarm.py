@@ -15,7 +15,7 @@ from policyopt.methods.sampling.sapo_swarm.channel import Package, package
 from policyopt.methods.sampling.sapo_swarm.swarm import Swarm
 from policyopt.objective import credit
 from policyopt.rows import make_batch
-from policyopt.sources.program import Answered, Prompt, Response, Step
+from policyopt.sources.program import Answered, Context, Question, Response, Step
 
 from ._scripted import verdict
 
@@ -49,8 +49,8 @@ def _example(id: str) -> Example:
 
 
 class _Scorer:
-    async def score(self, tokens: Any, written: tuple[int, ...], *, temperature: float) -> Response:
-        return Response(list(written), [0.0], [0.0], True)
+    async def logprobs(self, tokens: Any, written: tuple[int, ...], *, temperature: float) -> Response:
+        return Response(list(written), [0.0], [0.0], "eos")
 
 
 def _taken(rewards: Sequence[Sequence[float]], drawn: Sequence[int], external: int, local: int) -> list[Answered]:
@@ -58,16 +58,20 @@ def _taken(rewards: Sequence[Sequence[float]], drawn: Sequence[int], external: i
     object.__setattr__(pool, "rewards", rewards)
     object.__setattr__(pool, "drawn", drawn)
 
-    def ask(example: Example) -> Prompt:
+    scorer: Any = _Scorer()
+
+    def ask(example: Example) -> tuple[Question, Context]:
         async def judge(responses: Sequence[Response]) -> list[Verdict]:
             said = rewards[int(example.id.removeprefix("swarm:"))]
             return [verdict(said[r.tokens[0]]) for r in responses]
 
-        return Prompt((0,), 1, (0, 0, 0), judge, encode=lambda text: (int(text),), decode=lambda ids: "")
+        return Question((0,), 1, (0, 0, 0)), Context(scorer, pool, judge, encode=lambda text: (int(text),))
 
-    own = [Answered(_example(str(i)), Prompt((), 1, (0, 0, i), decode=lambda ids: ""), [Response([], [], [], True)] * 2) for i in range(local)]  # fmt: skip
-    step = Step((0, 0), "run", JudgeSpec("exact"), ask, {}, {})
-    program: Any = pool.beside(own, step, _Scorer())  # type: ignore[arg-type]
+    own = [
+        Answered(_example(str(i)), Question((), 1, (0, 0, i)), [Response([], [], [], "eos")] * 2) for i in range(local)
+    ]
+    step = Step((0, 0), "run", JudgeSpec("exact"), scorer, lambda ids: "", ask, {}, {})
+    program: Any = pool.beside(own, step)
     with ThreadPoolExecutor(1) as thread:  # an event loop may be running in this one
         found: list[Answered] = thread.submit(asyncio.run, program).result()
     return found

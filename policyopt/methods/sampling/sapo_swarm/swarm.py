@@ -13,7 +13,7 @@ from policyopt.items import JudgeSpec
 from policyopt.methods.sampling.sapo_swarm.channel import Channel, Folder, Package, Unusable, package
 from policyopt.part import Count, Positive, Whole, part
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Answered, Response, Sampler, Step
+from policyopt.sources.program import Answered, Response, Step
 
 TRIES = 32
 """Packages that are looked at in one step for each that is wanted."""
@@ -52,6 +52,7 @@ class Swarm(Group):
     """
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
 
     folder: str | None = None
     """Where runs share; unset: nothing is shared, nothing taken."""
@@ -70,9 +71,7 @@ class Swarm(Group):
         """A random order that follows from the key; that of two names does not depend on the others."""
         return sorted(names, key=lambda name: hashlib.blake2b(repr((key, name)).encode(), digest_size=8).digest())
 
-    def beside(
-        self, drawn: Sequence[Answered], step: Step, sampler: Sampler
-    ) -> Coroutine[Any, Any, list[Answered]] | None:
+    def beside(self, drawn: Sequence[Answered], step: Step) -> Coroutine[Any, Any, list[Answered]] | None:
         channel = self.channel(step.run)
         if channel is None:
             return None
@@ -81,11 +80,9 @@ class Swarm(Group):
                 f"the judge {step.judge.name!r} of this task runs what comes with a question, which must not come from others: "
                 "take a built-in task or a dataset, or leave the shared folder away"
             )
-        return self._exchange(channel, drawn, step, sampler)
+        return self._exchange(channel, drawn, step)
 
-    async def _exchange(
-        self, channel: Channel, drawn: Sequence[Answered], step: Step, sampler: Sampler
-    ) -> list[Answered]:
+    async def _exchange(self, channel: Channel, drawn: Sequence[Answered], step: Step) -> list[Answered]:
         step.counts.update(
             {f"swarm/{name}": 0.0 for name in ("taken", "rows_dropped", "unpublished", "unreachable", *REASONS)}
         )
@@ -98,7 +95,7 @@ class Swarm(Group):
             return []
         for group in drawn:
             try:
-                channel.publish(step.key[-1], group.prompt.key[-1], packed(group))
+                channel.publish(step.key[-1], group.question.key[-1], packed(group, step))
             except (OSError, ValueError):  # others do without
                 step.counts["swarm/unpublished"] += 1
         seen = pool & set(step.notes.get("seen", ()))
@@ -116,42 +113,41 @@ class Swarm(Group):
                 found.append(await self._taken(name, content, step))
             except Unusable as reason:
                 step.counts[f"swarm/{reason}"] += 1
-        await asyncio.gather(*(self._score(group, sampler) for group in found))
+        await asyncio.gather(*(self._annotate(group, step) for group in found))
         step.notes["seen"], step.counts["swarm/taken"] = sorted(seen), float(len(found))
         return found
 
     async def _taken(self, name: str, content: Package, step: Step) -> Answered:
         """A package in tokens of this run, judged. Raises :class:`Unusable` where nothing can be learned from it."""
         example = content.example(f"swarm:{name}")
-        prompt = step.ask(example)
-        if prompt is None:
+        asked = step.ask(example)
+        if asked is None:
             raise Unusable("long")
-        assert prompt.encode is not None, "this prompt comes without a tokenizer"
-        rows = [[*prompt.encode(w.text), *(prompt.end if w.finished else ())] for w in content.responses]
-        fit = [row for row in rows if 0 < len(row) <= prompt.budget]
+        question, context = asked
+        rows = [[*context.encode(w.text), *(context.end if w.finished else ())] for w in content.responses]
+        fit = [row for row in rows if 0 < len(row) <= question.budget]
         step.counts["swarm/rows_dropped"] += len(rows) - len(fit)
         if len(fit) < 2:
             raise Unusable("long")
-        responses = [Response(row, [], [], True) for row in fit[: self.size]]
-        verdicts = await prompt.score(responses)
+        responses = [Response(row, [], [], "eos") for row in fit[: self.size]]
+        verdicts = await context.judge(responses)
         if any(v.failed for v in verdicts):
             raise Unusable("unjudged")
         if len({v.score for v in verdicts}) == 1:
             raise Unusable("equal")
-        return Answered(example, prompt, responses)
+        return Answered(example, question, responses)
 
-    async def _score(self, group: Answered, sampler: Sampler) -> None:
+    async def _annotate(self, group: Answered, step: Step) -> None:
         """Give the responses of a group what the policy thinks of them."""
-        context, heat = group.prompt.tokens, self.temperature
+        tokens, heat = group.question.tokens, self.temperature
         scored = await asyncio.gather(
-            *(sampler.score(context, tuple(r.tokens), temperature=heat) for r in group.responses)
+            *(step.sampler.logprobs(tokens, tuple(r.tokens), temperature=heat) for r in group.responses)
         )
         for ours, theirs in zip(scored, group.responses, strict=True):
             ours.source, ours.verdict = 1, theirs.verdict
         group.responses[:] = scored
 
 
-def packed(group: Answered) -> Package:
+def packed(group: Answered, step: Step) -> Package:
     """A group as others get it."""
-    assert group.prompt.decode is not None, "this prompt comes without a tokenizer"
-    return package(group.example, [(group.prompt.decode(r.tokens), r.finished) for r in group.responses])
+    return package(group.example, [(step.decode(r.tokens), r.finished) for r in group.responses])

@@ -7,14 +7,14 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from policyopt.part import Finite, Fraction, NonNegative, Whole, part
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.begun import fitting, go_on
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 
 
 @part
@@ -41,6 +41,8 @@ class ResumedFromBest(Group):
     ratio: Fraction = 0.5
     """eta: beginnings over lines; 0 for none."""
 
+    uses: ClassVar[frozenset[str]] = frozenset({"judge"})
+
     def keeps(self, rewards: Sequence[float]) -> bool:
         """Whether a prompt with these rewards is trained on."""
         count = len(rewards) - self.ddof
@@ -60,21 +62,21 @@ class ResumedFromBest(Group):
         """How many beginnings are drawn."""
         return math.ceil(self.ratio * lines)
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        group = await super().draw(prompt, sampler)
-        rewards = [verdict.score for verdict in await prompt.score(group)]
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group = await super().draw(question, context)
+        rewards = [verdict.score for verdict in await context.judge(group)]
         if not self.keeps(rewards):
             for response in group:
-                response.role = "pool"
-            prompt.count(left_out=1.0)
+                response.use = "pool"
+            context.count(left_out=1.0)
             return group
         if not self.resumes(rewards):
             return group
         best = group[rewards.index(max(rewards))]
         drawn = await asyncio.gather(
             *(
-                go_on(prompt, sampler, start, n=self.size, temperature=self.temperature, key=(*prompt.key, i))
-                for i, start in enumerate(self.starts(prompt, best), 1)
+                go_on(question, context, start, n=self.size, temperature=self.temperature, key=(*question.key, i))
+                for i, start in enumerate(self.starts(question, context, best), 1)
             )
         )
         for source, responses in enumerate(drawn, 1):
@@ -82,11 +84,11 @@ class ResumedFromBest(Group):
                 response.source = source
         return [*group, *(response for responses in drawn for response in responses)]
 
-    def starts(self, prompt: Prompt, best: Response) -> list[Sequence[int]]:
+    def starts(self, question: Question, context: Context, best: Response) -> list[Sequence[int]]:
         """The beginnings that are gone on from."""
         text = best.tokens[:-1] if best.finished else best.tokens
-        ends = prompt.lines(text)
-        chosen = random.Random(repr(("start", prompt.key))).choices(
+        ends = context.lines(text)
+        chosen = random.Random(repr(("start", question.key))).choices(
             ends or [0], self.weights(len(ends)) or [1.0], k=self.count(len(ends))
         )
-        return [fitting(prompt, text[:end]) for end in chosen]
+        return [fitting(question, context, text[:end]) for end in chosen]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from policyopt.part import Count, NonNegative, Positive, part
 from policyopt.sources.draw.tree import extended, numbered
-from policyopt.sources.program import Prompt, Response, Rollout, Sampler
+from policyopt.sources.program import Context, Question, Response, Rollout
 
 
 @dataclass(eq=False)
@@ -75,6 +75,11 @@ class Search(Rollout):
         """The critic, where it guides."""
         return frozenset({"value"} if self.by == "value" else ())
 
+    @property
+    def uses(self) -> frozenset[str]:
+        """What guides."""
+        return frozenset({"critic" if self.by == "value" else "judge"})
+
     def uct(self, value: float, visits: int, parent_visits: int) -> float:
         """UCT of a child of a node that was visited."""
         return value + self.c * math.sqrt((1 + math.log(parent_visits)) / (self.eps + visits))
@@ -86,51 +91,51 @@ class Search(Rollout):
             key=lambda child: self.uct(child.value, child.visits, node.visits),
         )
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        root = Node(Response([], [], [], False, temperature=self.temperature))
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        root = Node(Response([], [], [], temperature=self.temperature))
         found: list[Response] = []
         for i in range(self.iterations):
             node = root
             while node.children:
                 node = self.select(node)
             if not node.terminal:
-                found += await self._expand(node, prompt, sampler, (*prompt.key, i))
+                found += await self._expand(node, question, context, (*question.key, i))
             else:
-                node.note(node.value if node.visits else (await self._worth([node.text], prompt))[0], 1)
+                node.note(node.value if node.visits else (await self._worth([node.text], context))[0], 1)
         if self.by == "reward":
             mark(root, found)
-        worth = await self._worth(found, prompt)
+        worth = await self._worth(found, context)
         best = sorted(range(len(found)), key=lambda i: (not found[i].finished, -worth[i]))
         return [found[i] for i in best[: self.size]]
 
-    async def _worth(self, responses: Sequence[Response], prompt: Prompt) -> list[float]:
+    async def _worth(self, responses: Sequence[Response], context: Context) -> list[float]:
         """What the guide thinks of responses."""
         if self.by == "value":
-            return await prompt.value(responses)
-        return [verdict.score for verdict in await prompt.score(responses)]
+            return await context.values(responses)
+        return [verdict.score for verdict in await context.judge(responses)]
 
-    async def _expand(self, node: Node, prompt: Prompt, sampler: Sampler, key: tuple[int, ...]) -> list[Response]:
+    async def _expand(self, node: Node, question: Question, context: Context, key: tuple[int, ...]) -> list[Response]:
         """Draw responses from a node, give it their first lines for children, and take in what they are worth."""
         stem, start = node.text, len(node.text.tokens)
-        drawn = await sampler.generate(
-            (*prompt.tokens, *stem.tokens), n=self.samples, max_tokens=prompt.budget - start,
+        drawn = await context.sampler.generate(
+            (*question.tokens, *stem.tokens), n=self.samples, max_tokens=question.budget - start,
             temperature=self.temperature, key=key, keep=True,
         )  # fmt: skip
         responses = [extended(stem, start, piece) for piece in drawn]
-        lines = [r.tokens[: start + prompt.lines(r.tokens[start:])[0]] for r in responses]
+        lines = [r.tokens[: start + context.lines(r.tokens[start:])[0]] for r in responses]
         texts = {tuple(line): beginning(r, len(line)) for line, r in zip(lines, responses, strict=True)}
         counts = Counter(map(tuple, lines))
         node.children = [
-            Node(texts[line], node, terminal=texts[line].finished or len(line) == prompt.budget) for line in counts
+            Node(texts[line], node, terminal=texts[line].finished or len(line) == question.budget) for line in counts
         ]
         if self.by == "value":
-            values = await prompt.value([child.text for child in node.children])
+            values = await context.values([child.text for child in node.children])
             for child, value in zip(node.children, values, strict=True):
                 child.value, child.visits = value, counts[tuple(child.text.tokens)]
                 child.total = value * child.visits
             node.note(sum(child.total for child in node.children), self.samples)
         else:
-            node.note(sum(await self._worth(responses, prompt)), self.samples)
+            node.note(sum(await self._worth(responses, context)), self.samples)
         for child in sorted(node.children, key=lambda child: -child.value)[self.width :]:
             child.visible = False
         return responses
@@ -146,7 +151,7 @@ def beginning(response: Response, count: int) -> Response:
         logp=response.logp[:count],
         entropy=response.entropy[:count],
         versions=response.versions[:count],
-        finished=False,
+        stop_reason="length",
         verdict=None,
     )
 
