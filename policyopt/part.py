@@ -54,18 +54,35 @@ class Part:
     label: str | None = field(default=None, kw_only=True, compare=False, repr=False)
     """A name for the part in its slot, where several of its class stand there."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """Columns (:mod:`policyopt.schema`) beyond ``logp`` that the part reads and that cost something or may be missing:
-    "entropy", "ref_logp", "logp_of[NAME]", "value", "correct", or one that somebody has declared."""
-    provides: ClassVar[frozenset[str]] = frozenset()
-    """Columns that the part fills and that are not there otherwise."""
-    asks: ClassVar[frozenset[str]] = frozenset()
-    """What the part needs an engine to be able to do, by the names of :mod:`policyopt.capability`; what follows from
-    columns, statistics and roles need not be said."""
-    unit: ClassVar[Unit] = "token"
-    """The smallest piece of a batch on which the part gives the same numbers as on the whole."""
-    min_group: ClassVar[int] = 1
-    """How many responses to one prompt the part needs for its statistic to exist."""
+    # What a part says of itself. A subclass gives a class attribute where the answer is always the same
+    # (``needs: ClassVar = frozenset({"entropy"})``), and a property where it follows from the fields.
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Columns (:mod:`policyopt.schema`) beyond ``logp`` that the part reads and that cost something or may be missing:
+        "entropy", "ref_logp", "logp_of[NAME]", "value", "correct", or one that somebody has declared."""
+        return frozenset()
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Columns that the part fills and that are not there otherwise."""
+        return frozenset()
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """What the part needs an engine to be able to do, by the names of :mod:`policyopt.capability`; what follows from
+        columns, statistics and roles need not be said."""
+        return frozenset()
+
+    @property
+    def unit(self) -> Unit:
+        """The smallest piece of a batch on which the part gives the same numbers as on the whole."""
+        return "token"
+
+    @property
+    def min_group(self) -> int:
+        """How many responses to one prompt the part needs for its statistic to exist."""
+        return 1
 
     @property
     def live(self) -> tuple[Statistic, ...]:
@@ -91,22 +108,22 @@ class Wrapper(Part):
         return getattr(self, self.around) or Part()
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What the part within reads."""
         return self.within.needs
 
     @property
-    def provides(self) -> frozenset[str]:  # type: ignore[override]
+    def provides(self) -> frozenset[str]:
         """What the part within fills."""
         return self.within.provides
 
     @property
-    def unit(self) -> Unit:  # type: ignore[override]
+    def unit(self) -> Unit:
         """That of the part within."""
         return self.within.unit
 
     @property
-    def min_group(self) -> int:  # type: ignore[override]
+    def min_group(self) -> int:
         """That of the part within."""
         return self.within.min_group
 
@@ -125,8 +142,11 @@ class Statistic(Part):
     It stands inside other parts, which list it under ``live`` or ``fixed``; equal statistics are computed once.
     """
 
-    roles: ClassVar[frozenset[str]] = frozenset()
-    """Whose logits it reads beside the policy's: "reference", "teacher"."""
+    @property
+    def roles(self) -> frozenset[str]:
+        """Whose logits it reads beside the policy's: "reference", "teacher"."""
+        return frozenset()
+
     columns: ClassVar[tuple[str, ...]] = ()
     """Columns [N] of the batch that it reads, such as "reward"; it finds them in ``others``, [M]."""
 
@@ -181,8 +201,10 @@ class Surrogate(Part):
     The loss of a whole response is repeated on its tokens, under an aggregation whose shares add up to 1/N in each row.
     """
 
-    levels: ClassVar[frozenset[Level]] = frozenset({"token", "sequence"})
-    """The ratios that it makes sense for: {"token"} where each token has bounds of its own."""
+    @property
+    def levels(self) -> frozenset[Level]:
+        """The ratios that it makes sense for: {"token"} where each token has bounds of its own."""
+        return frozenset({"token", "sequence"})
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         raise NotImplementedError
@@ -195,8 +217,10 @@ class Surrogate(Part):
 class Weight(Part):
     """A detached factor on the surrogate of each token: takes the log-ratio [N, T] and the batch, returns [N, T]."""
 
-    levels: ClassVar[frozenset[Level]] = frozenset({"token", "sequence"})
-    """The ratios that it makes sense for."""
+    @property
+    def levels(self) -> frozenset[Level]:
+        """The ratios that it makes sense for."""
+        return frozenset({"token", "sequence"})
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         raise NotImplementedError

@@ -150,7 +150,7 @@ def test_sixteen_leaves_cost_less_than_half_of_sixteen_responses(endless: LocalS
     tree, before = endless.computed - before, endless.computed
     assert [len(r.tokens) for r in responses] == [48] * 16
     assert len({tuple(r.tokens) for r in responses}) == 16 and len({tuple(r.tokens[:16]) for r in responses}) == 1
-    independent = [p for i in range(16) for p in [prompt(i, 48, (*PROMPT[:-1], 30 + i))]]
+    independent = [prompt(i, 48, (*PROMPT[:-1], 30 + i))[0] for i in range(16)]
     endless.run([endless.generate(p.tokens, max_tokens=48, key=p.key) for p in independent])
     apart = endless.computed - before
     assert tree <= 0.5 * apart
@@ -260,7 +260,7 @@ def test_chain_values_are_means_of_verdicts(sampler: LocalSampler) -> None:
         asked.extend(responses)
         return await judge(responses)
 
-    [rows] = draw(Chain(size=1, interval=2, samples=4), sampler, dataclasses.replace(prompt(), judge=noting))
+    [rows] = draw(Chain(size=1, interval=2, samples=4), sampler, prompt(by=noting))
     cuts, at = rows[0].ends[:-1], 0
     assert cuts
     for cut, value in zip(cuts, rows[0].values, strict=False):

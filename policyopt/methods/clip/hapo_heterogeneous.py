@@ -94,7 +94,7 @@ class TokenNormalise(Advantage):
 
 
 @part
-class EntropyRedistribution(Bounded, Weight):  # type: ignore[override]
+class EntropyRedistribution(Bounded, Weight):
     r"""Strengthen uncertain tokens that have moved, mute confident ones that have not.
 
     .. math:: w_{i,t} = 1 + \beta\hat h_{i,t}\ \text{ where }\ (\hat h > 0) \ne \text{neutral},\quad 1 \text{ elsewhere},\qquad

@@ -70,7 +70,7 @@ class SoftBellman(Surrogate):
     unit: ClassVar[Unit] = "row"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The reference, the critic, and the steps where they are the actions."""
         return frozenset({"ref_logp", "value", *(("step_end",) if self.action == "step" else ())})
 
@@ -111,7 +111,7 @@ class SoftBellmanValue(Critic):
     unit: ClassVar[Unit] = "row"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The reference, the critic, and the steps where they are the actions."""
         return SoftBellman(action=self.action).needs
 

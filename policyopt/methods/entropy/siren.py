@@ -68,7 +68,7 @@ class EntropyAnchor(Regularizer):
     unit: ClassVar[Unit] = "batch"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         return self.tokens.needs
 
     @property

@@ -49,7 +49,7 @@ class KLByDifficulty(KL):
     """c_n."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The pass rate too."""
         return super().needs | {"pass_rate"}
 

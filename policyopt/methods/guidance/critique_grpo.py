@@ -58,7 +58,7 @@ class PolicyShaping(Wrapper, Surrogate):
     """The surrogate of rows that the main program drew."""
 
     @property
-    def levels(self) -> frozenset[Level]:  # type: ignore[override]
+    def levels(self) -> frozenset[Level]:
         """The inner surrogate's."""
         return self.inner.levels
 

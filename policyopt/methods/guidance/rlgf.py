@@ -19,7 +19,7 @@ from policyopt.rows import Batch, masked_mean
 from policyopt.sources.draw import DatasetReset, Group
 from policyopt.sources.draw.begun import go_on
 from policyopt.sources.draw.target import references
-from policyopt.sources.program import Context, Question, Response
+from policyopt.sources.program import Context, Question, Response, Sampler
 
 
 @part
@@ -103,23 +103,25 @@ class WithGuide(Group):
         return DatasetReset(share=self.share).length(response, mix, place)
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
+        guide = context.sampler_of("teacher")
         seed, step, *_ = question.key
         setting = self.setting(step, random.Random(repr(("setting", seed, step))).random())
         write = self.begun_by_guide if setting == "ppo++" else self.begun_by_policy
         chance = random.Random(repr(("reset", question.key)))
         drawn = [
-            write(question, context, (*question.key, i), chance.random(), chance.random()) for i in range(self.size)
+            write(question, context, guide, (*question.key, i), chance.random(), chance.random())
+            for i in range(self.size)
         ]
         responses = await asyncio.gather(*drawn)
         return [*responses, *(await references(question, context, self.temperature) if self.targets else ())]
 
     async def begun_by_guide(
-        self, question: Question, context: Context, key: tuple[int, ...], mix: float, place: float
+        self, question: Question, context: Context, guide: Sampler, key: tuple[int, ...], mix: float, place: float
     ) -> Response:
         """A response of the setting ppo++."""
         start: list[int] = []
         if mix < self.share:
-            [whole] = await context.sampler_of("teacher").generate(
+            [whole] = await guide.generate(
                 question.tokens, max_tokens=question.budget, temperature=self.temperature, key=(*key, -1)
             )
             start = whole.tokens[: self.length(len(whole.tokens), mix, place)]
@@ -127,7 +129,7 @@ class WithGuide(Group):
         return response
 
     async def begun_by_policy(
-        self, question: Question, context: Context, key: tuple[int, ...], mix: float, place: float
+        self, question: Question, context: Context, guide: Sampler, key: tuple[int, ...], mix: float, place: float
     ) -> Response:
         """A response of the setting aggrevated."""
         start = Response([], [], [])
@@ -137,7 +139,7 @@ class WithGuide(Group):
             )
         h = self.length(len(start.tokens), mix, place)
         begun = (*question.tokens, *start.tokens[:h])
-        [rest] = await context.sampler_of("teacher").generate(
+        [rest] = await guide.generate(
             begun, max_tokens=question.budget - h, temperature=self.temperature, key=(*key, -1)
         )
         scored = await context.sampler.logprobs(begun, tuple(rest.tokens), temperature=self.temperature)

@@ -59,7 +59,7 @@ class CalibratedAdvantage(Advantage):
     unit: ClassVar[Unit] = "batch"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What calibrates, and what the judges say."""
         return frozenset({"ref_logp", "baseline_reward"}) | own(self.judges)
 
@@ -92,7 +92,7 @@ class BestFeasible(Advantage):
     unit: ClassVar[Unit] = "batch"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What calibrates, and what the judges say."""
         return frozenset({"ref_logp", "baseline_reward"}) | own(self.judges)
 
@@ -142,7 +142,7 @@ class FeasiblePairs(Pairs):
     min_group: ClassVar[int] = 2
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What the score and the link read, and what the judges say."""
         return super().needs | own(self.judges)
 

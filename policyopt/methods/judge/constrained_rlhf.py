@@ -52,7 +52,7 @@ class ConstrainedAdvantage(Advantage):
     min_group: ClassVar[int] = 2
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The reference, and what every judge says, as far as it counts."""
         return frozenset({"ref_logp"}) | own(self.components)
 

@@ -44,7 +44,7 @@ class Rubric(Shape):
     """The criteria."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What every judge says, as far as it counts."""
         return own(c.name for c in self.items)
 

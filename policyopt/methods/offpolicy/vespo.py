@@ -66,7 +66,7 @@ class TrajectoryRatio(Ratio):
     level: ClassVar[Level] = "sequence"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The sampler's log-probabilities where they are corrected for."""
         return frozenset() if self.mismatch_cap is None else frozenset({"rollout_logp"})
 

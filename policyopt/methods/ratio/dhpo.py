@@ -44,12 +44,12 @@ class HybridClip(Surrogate):
     levels: ClassVar[frozenset[Level]] = frozenset({"token"})
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What the branches read."""
         return self.token.needs | self.sequence.needs
 
     @property
-    def unit(self) -> Unit:  # type: ignore[override]
+    def unit(self) -> Unit:
         """The batch where its largest entropy is the measure, else the row, or what the branches take."""
         own: Unit = "batch" if (self.mix, self.entropy_norm) == ("entropy", "batch") else "row"
         return max(own, self.token.unit, self.sequence.unit, key=UNITS.index)

@@ -40,11 +40,11 @@ class SharedAdvantage(Advantage):
             raise ValueError("own.gamma is set, but what is shared is one number for each response: set it to None")
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         return self.own.needs
 
     @property
-    def min_group(self) -> int:  # type: ignore[override]
+    def min_group(self) -> int:
         return self.own.min_group
 
     def __call__(self, batch: Batch) -> Tensor:

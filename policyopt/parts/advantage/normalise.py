@@ -52,7 +52,7 @@ class Normalise(Advantage):
     unit: ClassVar[Unit] = "batch"
 
     @property
-    def min_group(self) -> int:  # type: ignore[override]
+    def min_group(self) -> int:
         """Two where the group is the baseline or the scale, else one."""
         return 2 if self.centre in ("group", "leave-one-out") or self.scale == "group" else 1
 

@@ -143,7 +143,7 @@ class EdgeAdvantage(Advantage):
     unit: ClassVar[Unit] = "batch"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         turns = frozenset() if self.per_prompt is None else frozenset({"noise"})
         return turns if self.only is None else turns | self.only.needs
 

@@ -22,7 +22,7 @@ class EntropyBonus(Regularizer):
     needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
 
     @property
-    def unit(self) -> Unit:  # type: ignore[override]
+    def unit(self) -> Unit:
         """The batch where it is a mean over it, else the token."""
         return "batch" if self.mean else "token"
 

@@ -51,12 +51,12 @@ class KL(Regularizer):
     """All rows, those answered wrong, or those of prompts to which no row of the mini-batch is right."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The target's log-probabilities, and correctness where it picks rows."""
         return frozenset({member("logp_of", self.target), *(() if self.rows == "all" else ("correct",))})
 
     @property
-    def unit(self) -> Unit:  # type: ignore[override]
+    def unit(self) -> Unit:
         """The group where it decides together, else the token."""
         return "group" if self.rows == "unsolved" else "token"
 

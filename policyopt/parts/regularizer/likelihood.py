@@ -34,7 +34,7 @@ class Likelihood(Regularizer):
     unit: ClassVar[Unit] = "batch"
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The verdict, where it chooses the rows."""
         return frozenset({"correct"} if self.rows in ("correct", "wrong") else ())
 

@@ -51,11 +51,11 @@ class AboveQuantile(Selector):
     """Leave out tokens that are equal to the quantile."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         return frozenset({self.of} if self.of == "entropy" else ())
 
     @property
-    def unit(self) -> Unit:  # type: ignore[override]
+    def unit(self) -> Unit:
         return self.scope
 
     @property

@@ -34,7 +34,7 @@ class WeightedSum(Shape):
     """Name and weight of each component."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What every judge says, as far as it counts."""
         return own(name for name, _ in self.weights)
 

@@ -27,7 +27,7 @@ class Correctness(Shape):
     """A score above it is right; None takes the judge's own word."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What the judge said, as far as it counts."""
         return frozenset({"correct"} if self.threshold is None else ()) | ({"formatted"} if self.formatted else set())
 

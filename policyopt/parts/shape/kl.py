@@ -24,7 +24,7 @@ class KLPenalty(Shape):
     """The model that the policy is held to."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The target's log-probabilities."""
         return frozenset({member("logp_of", self.target)})
 

@@ -39,7 +39,7 @@ class LengthReward(Shape):
     """(v_0, v_1) of a wrong answer."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """Correctness where it makes a difference."""
         return frozenset() if self.right == self.wrong else frozenset({"correct"})
 

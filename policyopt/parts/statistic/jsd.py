@@ -37,7 +37,7 @@ class JSD(Statistic):
     """Whose distribution P is."""
 
     @property
-    def roles(self) -> frozenset[str]:  # type: ignore[override]
+    def roles(self) -> frozenset[str]:
         """The target."""
         return frozenset({self.target})
 

@@ -29,7 +29,7 @@ class RowScore(Part):
     """Take the exponential of each token first."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The reference where it is the measure."""
         return frozenset({"ref_logp"} if self.against == "reference" else ())
 
@@ -54,7 +54,7 @@ class Contrast(Surrogate):
     score: RowScore
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What the score reads."""
         return self.score.needs
 
@@ -96,7 +96,7 @@ class Logistic(Link):
     ties: ClassVar[bool] = False
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The verdict, where it makes a difference."""
         return frozenset(() if self.anisotropy == 1 else {"correct"})
 
@@ -149,7 +149,7 @@ class Pairs(Contrast):
     min_group: ClassVar[int] = 2
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """What the score and the link read."""
         return self.score.needs | self.link.needs
 

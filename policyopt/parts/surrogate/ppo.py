@@ -15,7 +15,7 @@ from policyopt.rows import Batch
 
 
 @part
-class PPOClip(Bounded, Surrogate):  # type: ignore[override]
+class PPOClip(Bounded, Surrogate):
     r"""The pessimistic clipped surrogate.
 
     .. math:: \max\big(-r A,\; -\mathrm{clip}(r, 1-\epsilon_{low}, 1+\epsilon_{high})\,A\big),\qquad

@@ -12,7 +12,7 @@ from policyopt.rows import Batch
 
 
 @part
-class TruncatedRatio(Bounded, Weight):  # type: ignore[override]
+class TruncatedRatio(Bounded, Weight):
     r"""The importance ratio, clipped and detached: it corrects the distribution but never silences a token.
 
     .. math:: w_{i,t} = sg\big[\mathrm{clip}(r_{i,t}, 1-\epsilon_{low}, 1+\epsilon_{high})\big]
@@ -30,7 +30,7 @@ class TruncatedRatio(Bounded, Weight):  # type: ignore[override]
 
 
 @part
-class ClipMask(Bounded, Weight):  # type: ignore[override]
+class ClipMask(Bounded, Weight):
     r"""PPO's clip as a mask: 0 where the minimum would silence a token, 1 elsewhere.
 
     .. math:: M_{i,t} = 1 - [A > 0 \wedge r > 1+\epsilon_{high}] - [A < 0 \wedge r < 1-\epsilon_{low}]

@@ -38,7 +38,7 @@ class SamplerMismatch(Weight):
     needs: ClassVar[frozenset[str]] = frozenset({"rollout_logp"})
 
     @property
-    def unit(self) -> Unit:  # type: ignore[override]
+    def unit(self) -> Unit:
         """The token, or the row where its whole response decides."""
         return "token" if self.mode.startswith("token") else "row"
 

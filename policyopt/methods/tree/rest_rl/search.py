@@ -71,7 +71,7 @@ class Search(Rollout):
     """epsilon."""
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:
         """The critic, where it guides."""
         return frozenset({"value"} if self.by == "value" else ())
 
