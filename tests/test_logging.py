@@ -31,15 +31,15 @@ def strict(line: str) -> dict:
 
 def test_a_metrics_line_is_standard_json_with_the_step_first(tmp_path: Path) -> None:
     with RunLog(tmp_path, tensorboard=False) as log:
-        values = {"reward/mean": torch.tensor(0.5), "entropy": math.nan, "clip/low": -math.inf}
+        values = {"reward/mean": torch.tensor(0.5), "entropy": math.nan, "clip_fraction/low": -math.inf}
         values |= {"accuracy": np.float32(0.25)}
         log.metrics(3, values | {"prompts": np.int64(16), "kl/ref": None})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert text.endswith("\n")
     row = strict(text)
-    assert list(row) == ["step", "accuracy", "clip/low", "entropy", "kl/ref", "prompts", "reward/mean"]
+    assert list(row) == ["step", "accuracy", "clip_fraction/low", "entropy", "kl/ref", "prompts", "reward/mean"]
     assert row == {
-        "step": 3, "accuracy": 0.25, "clip/low": None, "entropy": None, "kl/ref": None, "prompts": 16,
+        "step": 3, "accuracy": 0.25, "clip_fraction/low": None, "entropy": None, "kl/ref": None, "prompts": 16,
         "reward/mean": 0.5,
     }  # fmt: skip
 
@@ -214,7 +214,7 @@ HEADER = {
 }
 METRICS = {
     "reward/mean": 0.53, "accuracy": 0.51, "length/mean": 18.2, "signal/groups": 0.75, "entropy": 0.41,
-    "time/step": 3.14, "kl/ref": 0.0123, "clip/low": 0.001, "clip/high": 0.002, "grad_norm": 0.7, "tokens_per_s": 5400,
+    "time/step": 3.14, "kl/ref": 0.0123, "clip_fraction/low": 0.001, "clip_fraction/high": 0.002, "grad_norm": 0.7, "tokens_per_s": 5400,
 }  # fmt: skip
 
 

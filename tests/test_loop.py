@@ -472,7 +472,7 @@ def test_a_run_leaves_everything_that_it_promises(make: Run, tiny_model: Path) -
     assert [row["step"] for row in metrics if "eval/accuracy" in row] == [0, 2, 4]
     promised = {
         "reward/mean", "reward/std", "accuracy", "format", "advantage/std", "signal/groups", "signal/positive", "signal/negative",
-        "length/mean", "length/max", "length/truncated", "entropy", "kl/ref", "clip/low", "clip/high", "grad_norm", "update/size",
+        "length/mean", "length/max", "length/truncated", "entropy", "kl/ref", "clip_fraction/low", "clip_fraction/high", "grad_norm", "update/size",
         "update/skipped", "mismatch/max", "mismatch/mean", "lr", "judge/failed", "prompts", "responses", "tokens_per_s",
         "time/rollout", "time/judge", "time/update", "time/step",
     }  # fmt: skip

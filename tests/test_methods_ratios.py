@@ -169,7 +169,7 @@ def test_a_dual_clip_ends_the_loss_of_bad_tokens_alone() -> None:
     loss = part(TokenRatio()(batch), batch)[0].tolist()
     assert loss == pytest.approx([0.8, 2.0, 3.0, -1.2, 5.8])
     assert token_gradient(part, batch) == pytest.approx([0.0, 2.0, 0.0, 0.0, 5.8])
-    assert part.metrics(TokenRatio()(batch), batch)["clip/dual"][0].tolist() == [0, 0, 1, 0, 0]
+    assert part.metrics(TokenRatio()(batch), batch)["clip_fraction/dual"][0].tolist() == [0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -116,7 +116,7 @@ def test_the_log_averages_over_the_tokens_that_count(tiny_model: Path) -> None:
     sums = engine.gradient(recipe, batch).sums
     alone = engine.gradient(grpo(low=0.01, high=0.01), credit(grpo(), main(batch))).sums
     assert sums["tokens"] == alone["tokens"] < batch.mask.sum()
-    for name in ("clip/low", "clip/high"):
+    for name in ("clip_fraction/low", "clip_fraction/high"):
         assert sums[name] == alone[name]
     assert sums["signal/positive"] > alone["signal/positive"], "targets pull too"
 

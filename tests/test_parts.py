@@ -485,8 +485,8 @@ def test_clipping_is_counted_where_the_sign_of_the_advantage_makes_it_matter(par
     advantage = torch.tensor([[1.0, -1.0, 1.0, 1.0, -1.0, 1.0]], dtype=torch.float64)
     found = part.metrics(ratio.log(), make_batch(mask=torch.ones(1, 6), advantage=advantage))
     assert {name: x[0].tolist() for name, x in found.items()} == {
-        "clip/low": [0, 1, 0, 0, 0, 0],
-        "clip/high": [0, 0, 0, 1, 0, 0],
+        "clip_fraction/low": [0, 1, 0, 0, 0, 0],
+        "clip_fraction/high": [0, 0, 0, 1, 0, 0],
     }
 
 

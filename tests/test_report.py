@@ -21,7 +21,7 @@ HOSTILE = (
 )
 METRICS = (
     "reward/mean", "reward/std", "accuracy", "format", "advantage/std", "signal/groups", "signal/positive",
-    "signal/negative", "length/mean", "length/max", "length/truncated", "entropy", "kl/ref", "clip/low", "clip/high",
+    "signal/negative", "length/mean", "length/max", "length/truncated", "entropy", "kl/ref", "clip_fraction/low", "clip_fraction/high",
     "grad_norm", "update/size", "mismatch/max", "mismatch/mean", "lr", "tokens_per_s", "time/rollout", "time/judge",
     "time/update", "time/step",
 )  # fmt: skip

@@ -199,7 +199,7 @@ _PLANS: tuple[tuple[str, tuple[_Plan, ...]], ...] = (
                 "clip",
                 "Clipped tokens",
                 "Share of tokens whose ratio left the trust region, at its lower and upper bound.",
-                (_Curve("lower bound", "clip/low", "second"), _Curve("upper bound", "clip/high")),
+                (_Curve("lower bound", "clip_fraction/low", "second"), _Curve("upper bound", "clip_fraction/high")),
                 "percent",
             ),
             _Plan(

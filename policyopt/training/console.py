@@ -25,7 +25,7 @@ MAIN = (
     ("signal", ("signal/groups",), ".2f"),
     ("entropy", ("entropy",), ".2f"),
     ("kl", ("kl/ref",), ".2g"),
-    ("clip", ("clip/low", "clip/high"), ".2g"),
+    ("clip", ("clip_fraction/low", "clip_fraction/high"), ".2g"),
     ("grad norm", ("grad_norm",), ".2g"),
     ("tokens/s", ("tokens_per_s",), ",.0f"),
 )

@@ -43,7 +43,7 @@ class CoupledRows(Surrogate):
         return -rows.logsumexp(0) * log_ratio.exp() * batch.advantage
 
     def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        return {"clip/high": torch.ones_like(log_ratio)}
+        return {"clip_fraction/high": torch.ones_like(log_ratio)}
 
 
 @part

@@ -84,7 +84,7 @@ def test_nobody_reaches_past_the_protocol() -> None:
             inner = node.value if isinstance(node, ast.Attribute) else None
             if isinstance(inner, ast.Attribute) and owner in ("text", "size") and called(inner.value) == "engine":
                 assert node.attr in KNOWN[owner], f"{path}, line {node.lineno}: {ast.unparse(node)}"
-    assert {"generate", "score", "update", "text", "run"} <= seen, "the test looks where engines are called"
+    assert {"generate", "annotate", "update", "text", "run"} <= seen, "the test looks where engines are called"
 
 
 def test_the_local_engine_has_what_the_protocol_says(tiny_model: Path) -> None:
@@ -123,7 +123,7 @@ def test_programs_use_no_more_than_they_ask_for(name: str, monkeypatch: pytest.M
         return heat | {USES[k] for k, x in keywords.items() if k in USES and x}
 
     watched("generate", request, LocalSampler)
-    watched("score", lambda keywords: ["scoring"], LocalSampler)
+    watched("logprobs", lambda keywords: ["scoring"], LocalSampler)
     watched("embed", lambda keywords: ["token embeddings"], LocalSampler)
     watched("values", lambda keywords: ["critic"], LocalEngine)
     measure(recipe)

@@ -46,7 +46,7 @@ class CovarianceBand(Selector):
         clipped = clip_metrics((batch.logp - batch.old_logp).exp(), batch.advantage, 1 - low, 1 + high)
         found = covariance(batch)
         inside = (found > self.above) & (found < self.below)
-        return batch.mask.bool() & inside & (clipped["clip/low"] + clipped["clip/high"] == 0)
+        return batch.mask.bool() & inside & (clipped["clip_fraction/low"] + clipped["clip_fraction/high"] == 0)
 
     def __call__(self, batch: Batch) -> Tensor:
         return largest(batch.noise, self.eligible(batch), quota(self.fraction, batch))

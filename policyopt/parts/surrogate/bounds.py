@@ -50,8 +50,8 @@ def pessimistic(ratio: Tensor, advantage: Tensor, low: Tensor, high: Tensor, dua
 def clip_metrics(ratio: Tensor, advantage: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
     """Which tokens lie beyond the bound that matters for the sign of their advantage, [N, T] of 0 and 1."""
     return {
-        "clip/low": ((ratio < low) & (advantage < 0)).to(ratio),
-        "clip/high": ((ratio > high) & (advantage > 0)).to(ratio),
+        "clip_fraction/low": ((ratio < low) & (advantage < 0)).to(ratio),
+        "clip_fraction/high": ((ratio > high) & (advantage > 0)).to(ratio),
     }
 
 

@@ -44,4 +44,7 @@ class PPOClip(Bounded, Surrogate):
         found = super().metrics(log_ratio, batch)
         if self.dual is None:
             return found
-        return {**found, "clip/dual": ((log_ratio > math.log(self.dual)) & (batch.advantage < 0)).to(log_ratio)}
+        return {
+            **found,
+            "clip_fraction/dual": ((log_ratio > math.log(self.dual)) & (batch.advantage < 0)).to(log_ratio),
+        }

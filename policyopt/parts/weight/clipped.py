@@ -53,7 +53,7 @@ class ClipMask(Bounded, Weight):
         low, high = self.window(log_ratio, batch)
         if self.sides == "one":
             beyond = clip_metrics(ratio, advantage, low, high)
-            return 1 - beyond["clip/low"] - beyond["clip/high"]
+            return 1 - beyond["clip_fraction/low"] - beyond["clip_fraction/high"]
         keep = (ratio >= low) & (ratio <= high)
         if self.sides == "ring":
             keep |= (advantage >= 0) & (ratio <= 1 - self.ring_low)

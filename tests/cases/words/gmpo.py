@@ -8,7 +8,7 @@ from torch import Tensor
 def clipped(run: Any) -> Tensor:
     """The tokens beyond the bound that matters."""
     found = run.part("surrogate").metrics(run.log_ratio, run.credited)
-    return (found["clip/low"] + found["clip/high"]) * run.credited.mask
+    return (found["clip_fraction/low"] + found["clip_fraction/high"]) * run.credited.mask
 
 
 KEYS = {
