@@ -16,7 +16,7 @@ from policyopt.errors import UserError
 from policyopt.lens.verify import Outcome, case_files, compare, read_cases, verify_file
 from policyopt.registry import methods
 
-FILES = case_files([Path(__file__).parent / "cases"])
+FILES = case_files([Path(__file__).parents[1] / "cases"])
 CASES = {f"{raw['id']}: {raw['case']}": (path, raw) for path in FILES for raw in read_cases(path)}
 EVERY_CASE = pytest.mark.parametrize("name", CASES)
 
