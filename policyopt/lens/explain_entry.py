@@ -73,7 +73,7 @@ def _classes(x: Recipe | Part) -> Iterator[type]:
     yield type(x)
     fields = [getattr(x, f.name) for f in dataclasses.fields(x)]
     inside = [p for value in fields for p in (value if isinstance(value, tuple) else [value]) if isinstance(p, Part)]
-    for p in (*inside, *x.live, *x.scored):
+    for p in (*inside, *x.live, *x.fixed):
         yield from _classes(p)
 
 
