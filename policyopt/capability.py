@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from policyopt.errors import UserError, nearest
 from policyopt.part import Critic, Part, Probe, Reference
 from policyopt.schema import role_of
-from policyopt.sources.program import Rollout
+from policyopt.sources.program import SERVICES, Rollout
 
 CAPABILITIES: Mapping[str, str] = {
     # Drawing
@@ -42,7 +42,8 @@ def asks_of(part: Part) -> frozenset[str]:
     """The capabilities that a part or a program asks for: those that it declares (``asks``), those that follow from what
     it reads, and those of the parts within it.
 
-    Raises ``ValueError`` for one that is not in :data:`CAPABILITIES`.
+    Raises ``ValueError`` for one that is not in :data:`CAPABILITIES`, and for a service that a program uses and that there is
+    not.
     """
     found = {*part.asks, *_derived(part)}
     for unknown in sorted(found - CAPABILITIES.keys()):
@@ -70,10 +71,19 @@ def _derived(part: Part) -> Iterator[str]:
     if isinstance(part, Probe) and type(part).parameters is not Probe.parameters:
         yield "parameters"
     if isinstance(part, Rollout):
+        _check_uses(part)
         if part.roles:
             yield from ("roles", "role sampling")
         if part.temperature != 1:
             yield "temperature"
+
+
+def _check_uses(program: Rollout) -> None:
+    for service in sorted(program.uses):
+        if service not in SERVICES and not service.startswith("sampler_of["):
+            raise ValueError(
+                f"{type(program).__name__} uses {service!r}, which is no service; {nearest(service, list(SERVICES))}"
+            )
 
 
 def _within(part: Part) -> Iterator[Part]:

@@ -119,6 +119,11 @@ class Recipe:
                     f"number for a whole response: take ratio=TokenRatio(), or another {path.split('.')[0]}"
                 )
         asks(parts_of(self))  # refuses a name that is no capability
+        if self.decode is not None and "judge" in self.decode.uses:
+            raise ValueError(
+                f"decode ({type(self.decode).__name__}) asks the judge while it draws, and on held-out questions it may not: "
+                "take a program without 'judge' among its uses"
+            )
         for i, controller in enumerate(self.controllers):
             moved = getattr(controller, "field", None)
             try:
