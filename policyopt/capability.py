@@ -45,12 +45,12 @@ def asks_of(part: Part) -> frozenset[str]:
     Raises ``ValueError`` for one that is not in :data:`CAPABILITIES`, and for a service that a program uses and that there is
     not.
     """
-    found = {*part.asks, *_derived(part)}
-    for unknown in sorted(found - CAPABILITIES.keys()):
+    named = {*part.asks, *_derived(part)}
+    for unknown in sorted(named - CAPABILITIES.keys()):
         raise ValueError(
             f"{type(part).__name__} asks for {unknown!r}, which is no capability; {nearest(unknown, list(CAPABILITIES))}"
         )
-    return frozenset(found).union(*map(asks_of, _within(part)))
+    return frozenset(named).union(*map(asks_of, _within(part)))
 
 
 def _derived(part: Part) -> Iterator[str]:
@@ -94,11 +94,11 @@ def _within(part: Part) -> Iterator[Part]:
 
 def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:
     """The capabilities that parts with their paths ask for -> who asks, as ``"rollout Tree"``."""
-    found: dict[str, list[str]] = {}
+    who: dict[str, list[str]] = {}
     for path, part in parts:
         for capability in asks_of(part):
-            found.setdefault(capability, []).append(f"{path} {type(part).__name__}")
-    return {capability: tuple(found[capability]) for capability in CAPABILITIES if capability in found}
+            who.setdefault(capability, []).append(f"{path} {type(part).__name__}")
+    return {capability: tuple(who[capability]) for capability in CAPABILITIES if capability in who}
 
 
 def refuse_missing(method: str, asked: Mapping[str, Iterable[str]], has: Iterable[str], engine: str) -> None:

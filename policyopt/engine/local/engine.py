@@ -101,9 +101,9 @@ class LocalEngine:
         again = "rollout_logp" in recipe.needs
         if again or recipe.fixed:
             wanted = Wanted(statistics=recipe.fixed)
-            found = self._by_rows(batch, lambda b: self._policy(b, wanted))
-            logp = found.pop("logp")
-            batch = batch.with_statistics({FIXED + key: x for key, x in found.items()})
+            leaves = self._by_rows(batch, lambda b: self._policy(b, wanted))
+            logp = leaves.pop("logp")
+            batch = batch.with_statistics({FIXED + key: x for key, x in leaves.items()})
             batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
         return batch
 
@@ -126,10 +126,10 @@ class LocalEngine:
         ids = nn.utils.rnn.pad_sequence([torch.tensor(s, device=self.device) for s in states], batch_first=True)
         length = torch.tensor([len(s) for s in states], device=self.device)
         texts = make_batch(mask=ids.new_zeros(len(ids), 1), prompt=ids, prompt_mask=_first(length, ids.shape[1]))
-        found = torch.zeros(len(ids), dtype=self.dtype, device=self.device)
+        values = torch.zeros(len(ids), dtype=self.dtype, device=self.device)
         for rows in self._pieces(texts):
-            found[rows] = self.critic.after(ids[rows, : int(length[rows].max())], length[rows]).to(found)
-        return found.tolist()
+            values[rows] = self.critic.after(ids[rows, : int(length[rows].max())], length[rows]).to(values)
+        return values.tolist()
 
     def _logp(self, batch: Batch, role: str) -> Tensor:
         """[N, T] what a role thinks of a batch."""
@@ -149,8 +149,8 @@ class LocalEngine:
     def _values(self, batch: Batch) -> Tensor:
         assert self.critic is not None
         self._count("critic", batch)
-        found: Tensor = self.critic(batch)
-        return found
+        values: Tensor = self.critic(batch)
+        return values
 
     def _count(self, role: str, batch: Batch) -> None:
         learns = torch.is_grad_enabled() and role in self.weights.parameters
@@ -191,8 +191,8 @@ class LocalEngine:
         def whole(batch: Batch) -> Leaves:
             return self._by_rows(batch, leaves)
 
-        def push(found: Leaves, gradients: Mapping[str, Tensor]) -> None:
-            torch.autograd.backward(list(found.values()), [gradients[name].to(x.dtype) for name, x in found.items()])
+        def push(leaves: Leaves, gradients: Mapping[str, Tensor]) -> None:
+            torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])
 
         pieces = list(self._pieces(batch))
         return accumulate(recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=push)

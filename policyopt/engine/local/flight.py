@@ -204,5 +204,5 @@ class Flight:
         return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
 
     def _dtype(self) -> torch.dtype:
-        found: torch.dtype = next(self.split.hidden.parameters()).dtype  # type: ignore[attr-defined]
-        return found
+        dtype: torch.dtype = next(self.split.hidden.parameters()).dtype  # type: ignore[attr-defined]
+        return dtype

@@ -21,17 +21,17 @@ def fill_roles(policy: Policy, recipe: Recipe, given: Mapping[str, Policy]) -> d
 
     Raises :class:`~policyopt.errors.UserError` for a role that nobody fills, and a model that reads other tokens.
     """
-    found: dict[str, Role] = {}
+    roles: dict[str, Role] = {}
     for name in sorted(recipe.roles):
         if name in given:
-            found[name] = given[name].frozen(name, policy)
+            roles[name] = given[name].frozen(name, policy)
         elif name in START:
-            found[name] = policy.reference()
+            roles[name] = policy.reference()
         else:
             raise UserError(
                 f"{recipe.name} reads a model in the role {name!r}, and none is given: hand it over in `roles`"
             )
-    return found
+    return roles
 
 
 class Follower:

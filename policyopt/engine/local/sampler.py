@@ -61,14 +61,14 @@ class LocalSampler(Flight):
         name, asked = type(self.split.hidden).__name__, [(0,), (1, 2, 3), (1, 2, 3, 4)]
         rows, self.max_rows = self.max_rows, 2
         try:
-            found = self.run([self.generate(p, max_tokens=3, key=(i,), keep=True) for i, p in enumerate(asked)])
+            drawn = self.run([self.generate(p, max_tokens=3, key=(i,), keep=True) for i, p in enumerate(asked)])
         except Exception as error:  # whatever a model raises that takes no such cache
             raise UserError(
                 f"{name} cannot be sampled from with a key-value cache ({error}); it is not supported"
             ) from error
         self.max_rows, self.computed, self.drawn = rows, 0, 0
         self._prefixes.clear()
-        for prompt, [response] in zip(asked, found, strict=True):
+        for prompt, [response] in zip(asked, drawn, strict=True):
             ids = torch.tensor([[*prompt, *response.tokens]], device=self.device)
             hidden = self.split.hidden(input_ids=ids, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
             logp = self.split.logits(hidden).float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
@@ -200,11 +200,11 @@ class LocalSampler(Flight):
         while waiting:
             rows = max(1, READ_TOKENS // len(waiting[-1]))
             piece, waiting = waiting[-rows:], waiting[:-rows]
-            found = self.split.leaves(as_batch(piece, dtype, self.device), Wanted(entropy=True))
+            leaves = self.split.leaves(as_batch(piece, dtype, self.device), Wanted(entropy=True))
             self.computed += sum(map(len, piece))
             for i, asked in enumerate(piece):
                 n = len(asked.written)
-                logp, entropy = (found[name][i, :n].tolist() for name in ("logp", "entropy"))
+                logp, entropy = (leaves[name][i, :n].tolist() for name in ("logp", "entropy"))
                 ended: StopReason = "eos" if asked.written[-1] in self.eos else "length"
                 read = Response(list(asked.written), logp, entropy, ended)
                 read.versions, read.temperature = [self.version] * n, asked.temperature

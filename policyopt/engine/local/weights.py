@@ -132,8 +132,8 @@ def _master(p: nn.Parameter) -> nn.Parameter:
 
 def saved(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     """A tensor of a checkpoint, which has to be there in the shape of ``like``, else ``KeyError``."""
-    found = tensors.get(name)
-    if found is None or found.shape != like.shape:
-        seen = "missing" if found is None else f"shape {tuple(found.shape)}, expected {tuple(like.shape)}"
+    tensor = tensors.get(name)
+    if tensor is None or tensor.shape != like.shape:
+        seen = "missing" if tensor is None else f"shape {tuple(tensor.shape)}, expected {tuple(like.shape)}"
         raise KeyError(f"{name}: {seen}")
-    return found
+    return tensor

@@ -195,8 +195,8 @@ class ReorderedSum(Rewriter):
 
 def fenced(text: str) -> str:
     """What stands in the first fence of a text, or all of it, without space around it."""
-    found = _FENCE.search(text)
-    return (found[1] if found else text).strip()
+    fence = _FENCE.search(text)
+    return (fence[1] if fence else text).strip()
 
 
 def stands(word: str, text: str) -> bool:

@@ -148,14 +148,14 @@ class SelfCritique(Critique):
 @cache
 def find_function(name: str) -> Callable[..., Any]:
     """The function that an import path or a file names."""
-    home, _, function = name.rpartition(":")
+    home, _, attribute = name.rpartition(":")
     try:
-        found = runpy.run_path(home)[function] if home.endswith(".py") else pkgutil.resolve_name(name)
+        function = runpy.run_path(home)[attribute] if home.endswith(".py") else pkgutil.resolve_name(name)
     except (ImportError, AttributeError, KeyError, OSError, SyntaxError, ValueError) as error:
         raise UserError(f"critique {name!r} cannot be found ({type(error).__name__}: {error})") from error
-    if not callable(found):
+    if not callable(function):
         raise UserError(f"critique {name!r} is no function: name one as package.module:name or path/to/file.py:name")
-    return found
+    return function
 
 
 def pick(verdicts: Sequence[Verdict]) -> int:
@@ -188,10 +188,10 @@ class Refined(Group):
     async def draw(self, question: Question, context: Context) -> list[Response]:
         group = await super().draw(question, context)
         verdicts = await context.judge(group)
-        found = await asyncio.gather(
+        answers = await asyncio.gather(
             *(self.refine(question, context, r, v, i) for i, (r, v) in enumerate(zip(group, verdicts, strict=True)))
         )
-        refined = [response for responses in found for response in responses]
+        refined = [response for responses in answers for response in responses]
         judged = await context.judge(refined)
         right = sum(verdict.correct for verdict in judged)
         context.count(refinements_asked=len(group), refinements_drawn=len(refined), refinements_right=right)
@@ -212,9 +212,9 @@ class Refined(Group):
 
     async def plainly(self, question: Question, context: Context, refined: Response) -> Response:
         """A refinement as an answer to the plain question."""
-        found = await context.sampler.logprobs(question.tokens, tuple(refined.tokens), temperature=self.temperature)
-        found.stop_reason, found.verdict, found.source = refined.stop_reason, refined.verdict, 1
-        return found
+        row = await context.sampler.logprobs(question.tokens, tuple(refined.tokens), temperature=self.temperature)
+        row.stop_reason, row.verdict, row.source = refined.stop_reason, refined.verdict, 1
+        return row
 
 
 @method(parent=grpo, arxiv="2506.03106", code="zhangxy-2019/critique-GRPO", confidence="code")

@@ -40,8 +40,8 @@ _SCORE = re.compile(r"(?<![\w.])-?\d{1,4}(?:\.\d{1,4})?(?![\w.])", re.ASCII)
 
 def read_scores(text: str, count: int) -> list[float] | None:
     """The scores of so many candidates on a referee's answer line; None where it names another number of them."""
-    found = [float(x) for x in _SCORE.findall(find_answer(text) or "")]
-    return found if len(found) == count else None
+    scores = [float(x) for x in _SCORE.findall(find_answer(text) or "")]
+    return scores if len(scores) == count else None
 
 
 @part

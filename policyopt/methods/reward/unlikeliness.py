@@ -39,14 +39,14 @@ class RankDiscount(Shape):
         size = group_sum(torch.ones_like(batch.reward), batch.group)
         return batch.replace(reward=batch.reward * (1 - self.coef * self.rank(batch) / size))
 
-    def score(self, batch: Batch) -> Tensor:
+    def log_likelihood(self, batch: Batch) -> Tensor:
         """What is ranked: log-probability of each row, [N], in nats (per token)."""
         total = masked(batch.old_logp, batch.mask).sum(-1)
         return total / batch.mask.sum(-1).clamp(min=1) if self.length_normalised else total
 
     def rank(self, batch: Batch) -> Tensor:
         """k [N], 0 for the least likely row of a group."""
-        return group_rank(self.score(batch), batch.group)
+        return group_rank(self.log_likelihood(batch), batch.group)
 
 
 @method(parent=grpo, arxiv="2506.02355", code="AndreHe02/rewarding-unlikely-release", confidence="code")

@@ -184,19 +184,19 @@ class Allocated(Rollout):
 
     def remember(self, notes: dict[str, Any], everyone: Mapping[tuple[int, ...], Shown]) -> None:
         """Add what a batch has solved to the corpus."""
-        found = {tuple(problem): answer for problem, answer in notes.get("solved", ())}
+        corpus = {tuple(problem): answer for problem, answer in notes.get("solved", ())}
         for shown in everyone.values():
             if shown.solved:
-                found.pop(shown.solved.problem, None)
-                found[shown.solved.problem] = shown.solved.answer
-        notes["solved"] = [[list(p), list(a)] for p, a in found.items()][max(0, len(found) - self.corpus) :]
+                corpus.pop(shown.solved.problem, None)
+                corpus[shown.solved.problem] = shown.solved.answer
+        notes["solved"] = [[list(p), list(a)] for p, a in corpus.items()][max(0, len(corpus) - self.corpus) :]
 
     def known(self, question: Question, context: Context, everyone: Mapping[tuple[int, ...], Shown]) -> list[Solved]:
         """The other problems that were solved, at earlier steps or in the batch."""
-        found = {tuple(p): Solved(tuple(p), tuple(a)) for p, a in context.notes.get("solved", ())}
-        found |= {shown.solved.problem: shown.solved for shown in everyone.values() if shown.solved}
-        found.pop(question.tokens, None)
-        return list(found.values())
+        corpus = {tuple(p): Solved(tuple(p), tuple(a)) for p, a in context.notes.get("solved", ())}
+        corpus |= {shown.solved.problem: shown.solved for shown in everyone.values() if shown.solved}
+        corpus.pop(question.tokens, None)
+        return list(corpus.values())
 
     def seeded(
         self, question: Question, context: Context, everyone: Mapping[tuple[int, ...], Shown]

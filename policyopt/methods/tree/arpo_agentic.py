@@ -111,12 +111,12 @@ class EntropyJump(Branching):
 
     def forks(self, jumps: Sequence[float], uniform: Sequence[Sequence[float]], slots: int) -> list[int]:
         """How many forks each path makes, in order, given random numbers in [0, 1) and how many leaves are missing."""
-        found = []
+        forks = []
         for jump, draws in zip(jumps, uniform, strict=True):
             wanted = sum(u <= self.probability(jump) for u in draws)
-            found.append(min(wanted, slots))
-            slots -= found[-1]
-        return found
+            forks.append(min(wanted, slots))
+            slots -= forks[-1]
+        return forks
 
 
 @method(parent=grpo, arxiv="2507.19849", code="dongguanting/ARPO", confidence="code")

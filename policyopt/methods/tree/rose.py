@@ -69,13 +69,13 @@ def shared_length(batch: Batch, others: Tensor) -> Tensor:
     """[N] how many tokens lie before the last node that each row shares with one of the rows that ``others`` [N, N]
     names for it; 0 where only the root is shared."""
     way = lineage(batch)[:, 1:]
-    found = torch.zeros_like(batch.length())
+    depth = torch.zeros_like(batch.length())
     if batch.node is None:
-        return found
+        return depth
     for node, end in zip(way.unbind(1), batch.node_end.unbind(1), strict=True):
         shared = ((node[:, None] == node) & others).any(-1)
-        found = torch.where(shared, torch.maximum(found, end.to(found)), found)
-    return found
+        depth = torch.where(shared, torch.maximum(depth, end.to(depth)), depth)
+    return depth
 
 
 @part
@@ -111,8 +111,8 @@ class SemanticBranching(Branching):
         ids = torch.tensor([ids for ids, _ in piece.top])
         p = torch.tensor([logp for _, logp in piece.top], dtype=torch.float64).exp()
         entropy = torch.tensor(piece.entropy, dtype=torch.float64)
-        found = entropy * semantic_divergence(p, self.embedder(ids, sampler).double())
-        return torch.where(entropy < self.min_entropy, -math.inf, found).tolist()
+        jump = entropy * semantic_divergence(p, self.embedder(ids, sampler).double())
+        return torch.where(entropy < self.min_entropy, -math.inf, jump).tolist()
 
     def __call__(self, tree: Growth, size: int) -> list[Fork]:
         if len(tree.rows) >= size and tree.rounds:

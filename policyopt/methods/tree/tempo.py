@@ -26,15 +26,15 @@ def prefix_values(batch: Batch) -> Tensor:
     length = (there.flip(-1).cumsum(-1) > 0).sum(-1)
     tokens = torch.where(there, batch.tokens, -1)
     node = batch.group.long()
-    found = [group_mean(reward, node)]
+    values = [group_mean(reward, node)]
     for k in range(there.shape[1]):
         inside = k < length
         node = torch.unique(torch.stack([node, tokens[:, k]], 1)[inside], dim=0, return_inverse=True)[1]
         value = torch.zeros_like(reward)
         value[inside] = group_mean(reward[inside], node)
-        found.append(value)
+        values.append(value)
         node = torch.zeros_like(length).index_put((inside.nonzero()[:, 0],), node)
-    return torch.stack(found, 1)
+    return torch.stack(values, 1)
 
 
 @part

@@ -81,7 +81,7 @@ class Bounded(Wrapper):
     def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """How many tokens are clipped, and the mean bounds where they move."""
         low, high = self.window(log_ratio, batch)
-        found = self.bounds.metrics(low, high, log_ratio.detach(), batch)
+        metrics = self.bounds.metrics(low, high, log_ratio.detach(), batch)
         return clip_metrics(log_ratio.exp(), batch.advantage, low, high) | {
-            name: x.expand_as(log_ratio) for name, x in found.items()
+            name: x.expand_as(log_ratio) for name, x in metrics.items()
         }

@@ -133,8 +133,8 @@ class EarlyExits(Exits):
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         thoughts = self.size // (1 + self.exits * self.answers)
-        found = await asyncio.gather(*(self._rows(question, context, k) for k in range(thoughts)))
-        return [row for rows in found for row in rows]
+        drawn = await asyncio.gather(*(self._rows(question, context, k) for k in range(thoughts)))
+        return [row for rows in drawn for row in rows]
 
     async def _rows(self, question: Question, context: Context, number: int) -> list[Response]:
         plan = self.plan(question, context)

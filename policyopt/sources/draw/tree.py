@@ -84,12 +84,12 @@ def writer(row: int, kept: int, origin: Sequence[Point]) -> Point:
 
 def way(row: int, length: int, origin: Sequence[Point], cuts: set[Point]) -> list[Point]:
     """The nodes that a row of ``length`` tokens passes, given from which row, and where, each row branched off."""
-    found, limit = [(row, length)], length - 1
+    passed, limit = [(row, length)], length - 1
     while row >= 0:
-        found += [(i, k) for i, k in cuts if i == row and k <= limit]
+        passed += [(i, k) for i, k in cuts if i == row and k <= limit]
         row, kept = origin[row]
         limit = min(limit, kept)
-    return sorted(found, key=lambda point: point[1])
+    return sorted(passed, key=lambda point: point[1])
 
 
 def numbered(ways: Sequence[Sequence[Hashable]]) -> list[list[int]]:

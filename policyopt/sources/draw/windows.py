@@ -32,17 +32,17 @@ class Windows(Group):
     async def draw(self, question: Question, context: Context) -> list[Response]:
         window = math.ceil(question.budget / self.windows)
         if not question.earlier:
-            found = await context.sampler.generate(
+            group = await context.sampler.generate(
                 question.tokens, n=self.size, max_tokens=window, temperature=self.temperature, key=question.key
             )
         else:
-            found = list(question.earlier)
-            await asyncio.gather(*(self._more(question, context, window, i, r) for i, r in enumerate(found)))
-        going = [self._open(r, question) for r in found]
-        for response, more in zip(found, going, strict=True):
+            group = list(question.earlier)
+            await asyncio.gather(*(self._more(question, context, window, i, r) for i, r in enumerate(group)))
+        going = [self._open(r, question) for r in group]
+        for response, more in zip(group, going, strict=True):
             response.later = any(going) if self.whole else more
             response.use = "wait" if self.whole and any(going) else "train"
-        return found
+        return group
 
     def _open(self, response: Response, question: Question) -> bool:
         return not response.finished and len(response.tokens) < question.budget

@@ -101,21 +101,21 @@ class Swarm(Group):
         seen = pool & set(step.notes.get("seen", ()))
         wanted = len(drawn) if self.external is None else self.external
         metadata = {frozenset(a.example.meta) for a in drawn}
-        found: list[Answered] = []
+        groups: list[Answered] = []
         for name in self.order(pool - seen, step.key)[: TRIES * wanted]:
-            if len(found) == wanted or step.counts["swarm/unjudged"]:  # a judge that fails may have taken long
+            if len(groups) == wanted or step.counts["swarm/unjudged"]:  # a judge that fails may have taken long
                 break
             seen.add(name)
             try:
                 content = channel.read(name)
                 if frozenset(content.meta) not in metadata:
                     raise Unusable("foreign")
-                found.append(await self._taken(name, content, step))
+                groups.append(await self._taken(name, content, step))
             except Unusable as reason:
                 step.counts[f"swarm/{reason}"] += 1
-        await asyncio.gather(*(self._annotate(group, step) for group in found))
-        step.notes["seen"], step.counts["swarm/taken"] = sorted(seen), float(len(found))
-        return found
+        await asyncio.gather(*(self._annotate(group, step) for group in groups))
+        step.notes["seen"], step.counts["swarm/taken"] = sorted(seen), float(len(groups))
+        return groups
 
     async def _taken(self, name: str, content: Package, step: Step) -> Answered:
         """A package in tokens of this run, judged. Raises :class:`Unusable` where nothing can be learned from it."""

@@ -93,20 +93,20 @@ class Search(Rollout):
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         root = Node(Response([], [], [], temperature=self.temperature))
-        found: list[Response] = []
+        drawn: list[Response] = []
         for i in range(self.iterations):
             node = root
             while node.children:
                 node = self.select(node)
             if not node.terminal:
-                found += await self._expand(node, question, context, (*question.key, i))
+                drawn += await self._expand(node, question, context, (*question.key, i))
             else:
                 node.note(node.value if node.visits else (await self._worth([node.text], context))[0], 1)
         if self.by == "reward":
-            mark(root, found)
-        worth = await self._worth(found, context)
-        best = sorted(range(len(found)), key=lambda i: (not found[i].finished, -worth[i]))
-        return [found[i] for i in best[: self.size]]
+            mark(root, drawn)
+        worth = await self._worth(drawn, context)
+        best = sorted(range(len(drawn)), key=lambda i: (not drawn[i].finished, -worth[i]))
+        return [drawn[i] for i in best[: self.size]]
 
     async def _worth(self, responses: Sequence[Response], context: Context) -> list[float]:
         """What the guide thinks of responses."""
