@@ -240,15 +240,15 @@ def critique_grpo(
     that would leave out the standard deviation has no effect. Our reading: the sum is not divided by the number of
     rows, as in the code before gradients are accumulated over its micro-batches.
     """
-    critics = {"simple": VerdictInWords(show_answer=False), "simple_gt": VerdictInWords(), "self": SelfCritique()}
-    if critique not in critics and ":" not in critique:
-        names = ", ".join(critics)
+    critiques = {"simple": VerdictInWords(show_answer=False), "simple_gt": VerdictInWords(), "self": SelfCritique()}
+    if critique not in critiques and ":" not in critique:
+        names = ", ".join(critiques)
         raise ValueError(
             f"critique is {critique!r}: one of {names}, or a function as package.module:name or file.py:name"
         )
-    critic = critics[critique] if critique in critics else FunctionCritique(function=critique)
+    chosen = critiques[critique] if critique in critiques else FunctionCritique(function=critique)
     return grpo(kl_coef=0.0).replace(
-        rollout=Refined(size=group_size, critique=critic),
+        rollout=Refined(size=group_size, critique=chosen),
         surrogate=PolicyShaping(gamma=shape_gamma, inner=RatioTimesAdvantage()),
         aggregate=SeqSumTokenSumNorm(norm=loss_norm),
         regularizers=(EntropyBonus(coef=entropy_coef, mean=True),) if entropy_coef else (),

@@ -43,7 +43,7 @@ class Unusable(Exception):
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
-class Turn:
+class ChatMessage:
     """One message of a question."""
 
     role: Annotated[str, Field(pattern="^[a-z_]{1,32}$")]
@@ -64,7 +64,7 @@ class Package:
     """A question, what its judge needs, and the responses of one run. Text alone: a run that takes it in encodes and
     judges it by itself."""
 
-    question: Annotated[list[Turn], Field(min_length=1, max_length=MAX_MESSAGES)]
+    question: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     answer: str
     meta: dict[str, JsonValue]
     responses: Annotated[list[Written], Field(min_length=2, max_length=MAX_RESPONSES)]
@@ -98,8 +98,8 @@ def package(example: Example, written: list[tuple[str, bool]]) -> Package:
 
     Raises ``ValidationError`` where there are too few or too many, or the question's metadata is not JSON.
     """
-    turns = [Turn(m["role"], m["content"]) for m in example.prompt]
-    return Package(turns, example.answer, _plain(example.meta), [Written(*w) for w in written])
+    messages = [ChatMessage(m["role"], m["content"]) for m in example.prompt]
+    return Package(messages, example.answer, _plain(example.meta), [Written(*w) for w in written])
 
 
 def _plain(x: Any) -> Any:
