@@ -20,7 +20,8 @@ from policyopt.data.reasoning import held_out
 from policyopt.errors import UserError
 from policyopt.items import Example, Task, user
 from policyopt.judging.answers import answer_line, find_answer
-from policyopt.judging.judges import Judge, make_judge
+from policyopt.judging.judges import make_judge
+from policyopt.judging.kinds import Judge
 from policyopt.judging.reasoning_judge import RUN_BY_LIBRARY, library_judge
 from policyopt.models.embedded import Architecture, build_embedded
 from policyopt.models.warmstart import WarmStart
@@ -321,7 +322,7 @@ def test_importing_tasks_is_light() -> None:
         "t.builtin_tasks()\n"
         "print([m for m in ('torch', 'transformers', 'reasoning_gym', 'datasets', 'numpy') if m in sys.modules])"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert ast.literal_eval(out.stdout) == []
 

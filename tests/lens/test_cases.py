@@ -17,7 +17,7 @@ from policyopt.lens.case_files import case_files, read_cases
 from policyopt.lens.verify import Outcome, compare, verify_file
 from policyopt.registry import entries
 
-FILES = case_files([Path(__file__).parent / "cases"])
+FILES = case_files([Path(__file__).parents[1] / "cases"])
 CASES = {f"{raw['id']}: {raw['case']}": (path, raw) for path in FILES for raw in read_cases(path)}
 EVERY_CASE = pytest.mark.parametrize("name", CASES)
 

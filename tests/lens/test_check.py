@@ -34,7 +34,7 @@ from tests.batches import EVERY_METHOD, LIBRARY_PARTS
 from tests.commands import Said
 
 Command = Callable[..., Said]
-PAGE = Path(__file__).parents[1] / "docs" / "properties.md"
+PAGE = Path(__file__).parents[2] / "docs" / "properties.md"
 
 
 @cache
