@@ -123,7 +123,9 @@ def test_every_method_has_help(method: Method, command: Command) -> None:
 
 @EVERY_METHOD
 def test_no_hyper_parameter_has_the_name_of_a_field_of_the_run(method: Method) -> None:
-    assert not set(method.hyperparameters) & ({f.name for f in fields(TrainConfig)} | {"config", "resume", "studies", "with"})
+    assert not set(method.hyperparameters) & (
+        {f.name for f in fields(TrainConfig)} | {"config", "resume", "studies", "with"}
+    )
 
 
 @pytest.mark.parametrize(
