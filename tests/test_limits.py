@@ -23,7 +23,6 @@ from policyopt.objective import shaped
 from policyopt.parts import (
     LogProb,
     Normalise,
-    OverlongPenalty,
     PPOClip,
     RatioTimesAdvantage,
     RolloutBaseline,
@@ -31,6 +30,7 @@ from policyopt.parts import (
     SeqMeanTokenSum,
     TokenMean,
     TruncatedRatio,
+    overlong,
 )
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
@@ -274,11 +274,11 @@ def test_the_overlong_penalty_is_a_ramp_over_the_last_share_of_the_budget() -> N
     length = torch.arange(0, 131, dtype=torch.float64)
     budget = torch.full((131,), 100)
     batch = make_batch(mask=torch.zeros(131, 1), reward=torch.zeros(131).double(), true_length=length, budget=budget)
-    penalty = OverlongPenalty(share=0.2)(batch).reward
+    penalty = overlong(share=0.2)(batch).reward
     assert (penalty[:81] == 0).all()
     assert (penalty[100:] == -1).all()
     same(penalty[80:101].diff(), torch.full((20,), -0.05, dtype=torch.float64))
-    same(OverlongPenalty(share=0.2, coef=3.0)(batch).reward, 3 * penalty)
+    same(overlong(share=0.2, coef=3.0)(batch).reward, 3 * penalty)
 
 
 def test_dapo_rewards_right_and_wrong_with_one_and_less_one() -> None:

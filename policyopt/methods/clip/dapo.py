@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import Correctness, MixedOutcomes, OverlongPenalty, TokenMean
+from policyopt.parts import Correctness, MixedOutcomes, TokenMean, overlong
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.sources.draw import Group
@@ -33,7 +33,7 @@ def dapo(
     """
     return grpo(low, high, kl_coef=0.0).replace(
         rollout=Group(size=group_size, rounds=rounds),
-        shape=(Correctness(right=reward_correct, wrong=reward_wrong), OverlongPenalty(share=overlong_share)),
+        shape=(Correctness(right=reward_correct, wrong=reward_wrong), overlong(share=overlong_share)),
         filter=(MixedOutcomes(),),
         aggregate=TokenMean(),
         update=Update(minibatches=minibatches),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from policyopt.groups import group_max, group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Positive, Unit, part
-from policyopt.parts import Contrast, Normalise, RowScore, TrustRegion
+from policyopt.part import NonNegative, Positive, Regularizer, Unit, part
+from policyopt.parts import Contrast, Normalise, Proximal, RowScore
+from policyopt.parts.regularizer.proximal import Deviation
 from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
@@ -55,6 +57,36 @@ class HardNegatives(Contrast):
         shifted = torch.where(bad > 0, (score - top) / self.tau, -math.inf).exp()
         total = torch.where(count > 0, group_sum(shifted, group), 1.0)
         return torch.where(count > 0, top + self.tau * (total / count.clamp(min=1)).log(), 0.0)
+
+
+@part
+class TrustRegion(Regularizer):
+    r"""A penalty on the mean deviation D of all tokens of the batch, as far as it is beyond a limit.
+
+    .. math:: \frac c2\max(D - \delta, 0)^2,\qquad D = \frac{1}{\sum_i|y_i|}\sum_{i,t} f(\log\pi_\theta - \log\pi_{old})
+
+    D is :class:`~policyopt.parts.Proximal` as a mean. Inside the limit there is no value and no gradient. Source: DisCO,
+    arXiv:2505.12366.
+    """
+
+    coef: NonNegative = 1e3
+    """c."""
+    deviation: Deviation = "kl-old-new"
+    """f, one of :func:`~policyopt.parts.regularizer.proximal.deviation`."""
+    limit: NonNegative = 1e-4
+    """delta, in nats for a KL."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def measured(self, batch: Batch) -> Tensor:
+        """D, a number."""
+        return Proximal(deviation=self.deviation, mean=True)(batch)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.coef / 2 * (self.measured(batch) - self.limit).clamp(min=0) ** 2
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        return Proximal(deviation=self.deviation).metrics(batch)
 
 
 @method(parent=grpo, arxiv="2505.12366", code="Optimization-AI/DisCO", confidence="code")

@@ -1,4 +1,4 @@
-"""An advantage within each source of rows."""
+"""Advantages of rows that come from several programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from policyopt.groups import by_source
 from policyopt.part import Advantage, Wrapper, part
 from policyopt.parts.advantage.normalise import Normalise
-from policyopt.parts.select.source import over_main_rows
+from policyopt.parts.select.rows import over_main_rows
 from policyopt.rows import Batch
 
 
@@ -17,10 +17,17 @@ class BySource(Wrapper, Advantage):
 
     inner: Advantage = Normalise()
     """How the rows of one source are compared."""
-    auxiliary: bool = True
-    """Credit the rows of auxiliary programs too; otherwise they have an advantage of 0, and no statistic sees them."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        if not self.auxiliary:
-            return over_main_rows(self.inner, batch)
         return self.inner(batch.replace(group=by_source(batch)))
+
+
+@part
+class OfMain(Wrapper, Advantage):
+    """An advantage of the rows of the main program, as if there were no others; the others have an advantage of 0."""
+
+    inner: Advantage = Normalise()
+    """How the rows of the main program are compared."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return over_main_rows(self.inner, batch)
