@@ -3,11 +3,14 @@ float64 gives; where one went, the other still has its formula."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from policyopt.groups import group_mean, group_std, whiten
+from policyopt.methods.clip.dapo import overlong
 from policyopt.methods.credit.pass_at_k import PassAtK
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.offpolicy.vespo import TrajectoryRatio
@@ -28,7 +31,6 @@ from policyopt.parts import (
     SequenceRatio,
     TokenMean,
     TruncatedRatio,
-    overlong,
 )
 from policyopt.parts.regularizer.proximal import Deviation, deviation
 from policyopt.parts.select.rows import picked
@@ -183,7 +185,7 @@ def test_the_overlong_penalty_is_a_late_reward_for_length(seed: int, share: floa
     budget = batch.budget.double()
     span = share * budget
     wanted = batch.reward + 2 * ((budget - span - batch.length()) / span).clamp(-1, 0)
-    same(overlong(share, coef=2.0)(batch).reward, wanted)
+    same(replace(overlong(share), coef=2.0)(batch).reward, wanted)
     assert not overlong().needs
 
 

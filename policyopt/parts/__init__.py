@@ -19,11 +19,17 @@ from policyopt.part import (
     part,
 )
 from policyopt.parts.advantage.baseline import RolloutBaseline
-from policyopt.parts.advantage.by_source import BySource, OfMain
+from policyopt.parts.advantage.by_source import BySource
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.advantage.normalise import Normalise
 from policyopt.parts.advantage.tree import EdgeAdvantage
-from policyopt.parts.aggregate.means import SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
+from policyopt.parts.aggregate.means import (
+    SeqMeanTokenMean,
+    SeqMeanTokenSum,
+    SeqMeanTokenSumNorm,
+    SumOverRows,
+    TokenMean,
+)
 from policyopt.parts.aggregate.own import OwnTokens
 from policyopt.parts.critic.value import ClippedValueLoss
 from policyopt.parts.filter.outcomes import MixedOutcomes
@@ -41,7 +47,7 @@ from policyopt.parts.select.tokens import AboveQuantile, Selector
 from policyopt.parts.shape.components import WeightedSum
 from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
-from policyopt.parts.shape.length import LengthReward, overlong
+from policyopt.parts.shape.length import LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
@@ -89,7 +95,6 @@ __all__ = [
     "NoRatio",
     "NoSurrogate",
     "Normalise",
-    "OfMain",
     "OwnTokens",
     "PPOClip",
     "Pairs",
@@ -115,6 +120,7 @@ __all__ = [
     "SequenceRatioPerToken",
     "Shape",
     "Statistic",
+    "SumOverRows",
     "Surrogate",
     "TokenMean",
     "TokenRatio",
@@ -122,6 +128,5 @@ __all__ = [
     "TruncatedReward",
     "Weight",
     "WeightedSum",
-    "overlong",
     "part",
 ]

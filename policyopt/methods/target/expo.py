@@ -10,7 +10,7 @@ from policyopt.data.words import EXPLAIN, explanation
 from policyopt.judging.answers import MARK, answer_line
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, part
-from policyopt.parts import FromProgram, Likelihood, OfMain, OwnTokens
+from policyopt.parts import BySource, FromProgram, Likelihood, OwnTokens
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Group
@@ -92,7 +92,9 @@ def expo(
     explanations against failed responses; it is not this method.
     """
     parent = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
-    apart = parent.replace(advantage=OfMain(inner=parent.advantage), aggregate=OwnTokens(inner=parent.aggregate))
+    apart = parent.replace(
+        advantage=BySource(inner=parent.advantage, rows=FromProgram()), aggregate=OwnTokens(inner=parent.aggregate)
+    )
     if not sft_coef:
         return apart
     at = len(parent.regularizers)

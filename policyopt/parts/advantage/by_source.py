@@ -1,4 +1,4 @@
-"""Advantages of rows that come from several programs."""
+"""An advantage within each source of rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from policyopt.groups import by_source
 from policyopt.part import Advantage, Wrapper, part
 from policyopt.parts.advantage.normalise import Normalise
-from policyopt.parts.select.rows import over_main_rows
+from policyopt.parts.select.rows import RowSelector, over_rows
 from policyopt.rows import Batch
 
 
@@ -17,17 +17,13 @@ class BySource(Wrapper, Advantage):
 
     inner: Advantage = Normalise()
     """How the rows of one source are compared."""
+    rows: RowSelector | None = None
+    """The rows that are credited; the others have an advantage of 0, and no statistic sees them. None for all."""
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What the inner one reads, and what picks the rows."""
+        return super().needs if self.rows is None else super().needs | self.rows.needs
 
     def __call__(self, batch: Batch) -> Tensor:
-        return self.inner(batch.replace(group=by_source(batch)))
-
-
-@part
-class OfMain(Wrapper, Advantage):
-    """An advantage of the rows of the main program, as if there were no others; the others have an advantage of 0."""
-
-    inner: Advantage = Normalise()
-    """How the rows of the main program are compared."""
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return over_main_rows(self.inner, batch)
+        return over_rows(lambda some: self.inner(some.replace(group=by_source(some))), self.rows, batch)

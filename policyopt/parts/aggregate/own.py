@@ -6,7 +6,7 @@ from torch import Tensor
 
 from policyopt.part import Aggregate, part
 from policyopt.parts.aggregate.means import TokenMean
-from policyopt.parts.select.rows import over_main_rows
+from policyopt.parts.select.rows import FromProgram, over_rows
 from policyopt.rows import Batch
 
 
@@ -22,4 +22,4 @@ class OwnTokens(Aggregate):
     """How the losses of these tokens become one number."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        return over_main_rows(self.inner, batch.replace(mask=batch.own()))
+        return over_rows(self.inner, FromProgram(), batch.replace(mask=batch.own()))

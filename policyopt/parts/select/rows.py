@@ -56,8 +56,10 @@ def picked(rows: RowSelector | None, batch: Batch) -> Tensor:
     return every if rows is None else rows(batch).to(every)
 
 
-def over_main_rows(f: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-    """[N, T] a function of a batch on the rows of the main program alone, 0 on the others."""
-    rows, out = main_rows(batch), torch.zeros_like(batch.mask)
-    out[rows] = f(batch[rows])
+def over_rows(f: Callable[[Batch], Tensor], rows: RowSelector | None, batch: Batch) -> Tensor:
+    """[N, T] a function of a batch on the rows that a selector picks, as if there were no others; 0 on these."""
+    if rows is None:
+        return f(batch)
+    chosen, out = rows(batch), torch.zeros_like(batch.mask)
+    out[chosen] = f(batch[chosen])
     return out

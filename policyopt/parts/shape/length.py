@@ -22,7 +22,7 @@ class LengthReward(Shape):
 
     (v_0, v_1) differ for right and wrong answers; (0, 0) leaves them alone. Sources: cosine reward: Open-RS,
     arXiv:2503.16219, and the authors' code (knoveleng/open-rs), where it goes on past L; triangle around a budget
-    (linear, ``back``): RMT, arXiv:2509.24375; late and linear (:func:`overlong`): DAPO, arXiv:2503.14476.
+    (linear, ``back``): RMT, arXiv:2509.24375; late and linear: DAPO, arXiv:2503.14476.
     """
 
     coef: Finite = 1.0
@@ -60,13 +60,3 @@ class LengthReward(Shape):
             return self.right[0] + (self.right[1] - self.right[0]) * done
         first, last = (torch.where(batch.correct > 0.5, *pair) for pair in zip(self.right, self.wrong, strict=True))
         return first + (last - first) * done
-
-
-def overlong(share: float = 0.2, coef: float = 1.0) -> LengthReward:
-    r"""Soft overlong punishment: a reward that falls linearly from 0 to -1 over the last ``share`` of the token budget.
-
-    .. math:: \mathrm{clip}\Big(\frac{(L_{max} - L_c) - |y|}{L_c}, -1, 0\Big),\qquad L_c = share \cdot L_{max}
-
-    Source: DAPO, arXiv:2503.14476, eq. 13, with 4,096 of 20,480 tokens. The budget is the run's (``batch.budget``).
-    """
-    return LengthReward(coef=coef, start=1 - share, right=(0.0, -1.0), wrong=(0.0, -1.0))
