@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from policyopt.data import JudgePool, JudgeSpec
 from policyopt.errors import UserError
 from policyopt.items import Example, Verdict, user
-from policyopt.judging.judges import BadResult, check_judge, make_judge, parse_number, read_result
+from policyopt.judging.functions import BadResult, read_result
+from policyopt.judging.judges import check_judge, make_judge
+from policyopt.judging.kinds import parse_number
 
 HOSTILE = """
 import os, subprocess, sys, time

@@ -18,7 +18,8 @@ from policyopt.data.structured import judge_json, parse_json, share_present
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict, user
 from policyopt.judging.diversity import diversity, sentences
-from policyopt.judging.judges import BadResult, make_judge, read_result
+from policyopt.judging.functions import BadResult, read_result
+from policyopt.judging.judges import make_judge
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.critic.t_ppo import t_ppo

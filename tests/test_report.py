@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from policyopt.errors import UserError
-from policyopt.lens.charts import length_chart, other_charts, sections, written
-from policyopt.lens.report import MAX_SAMPLES, MAX_TEXT, difference, pick_samples, render, wilson, write_report
+from policyopt.training.charts import length_chart, other_charts, sections, written
 from policyopt.training.logging import RunLog, read_run
+from policyopt.training.report import MAX_SAMPLES, MAX_TEXT, difference, pick_samples, render, wilson, write_report
 
 HOSTILE = (
     '</script><script>window.pwned = 1</script><!-- <script> <img src=x onerror="window.pwned = 2"> {{ 7 * 7 }} '

@@ -188,7 +188,7 @@ MOMENTS: list[tuple[str, Callable[[], None], int]] = [
     ("the last checkpoint written, nothing else", trap(EVALUATOR, "__call__", 1, before), 10),
     ("while the model is written", trap("transformers:PreTrainedModel", "save_pretrained", 0, after), 10),
     ("before the summary has its name", trap("pathlib:Path", "replace", 1, before), 10),
-    ("before the report", trap("policyopt.lens.report", "read_run", 0, before), 10),
+    ("before the report", trap("policyopt.training.report", "read_run", 0, before), 10),
 ]
 """Where a run and its resumptions kill themselves one after the other, and the newest checkpoint that is there then."""
 

@@ -20,7 +20,8 @@ from policyopt.data.reasoning import held_out
 from policyopt.errors import UserError
 from policyopt.items import Example, Task, user
 from policyopt.judging.answers import answer_line, find_answer
-from policyopt.judging.judges import Judge, make_judge
+from policyopt.judging.judges import make_judge
+from policyopt.judging.kinds import Judge
 from policyopt.judging.reasoning_judge import RUN_BY_LIBRARY, library_judge
 from policyopt.models.embedded import Architecture, build_embedded
 from policyopt.models.warmstart import WarmStart

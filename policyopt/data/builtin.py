@@ -31,8 +31,6 @@ class Builtin:
     """The lines of a worked solution, and the answer that they lead to."""
     hasty: Callable[[Entry], str] | None = None
     """The answer of somebody in a hurry, where answering right at once would be as easy as working it out."""
-    accepts: Callable[[str, str], bool] | None = None
-    """Whether a given answer is the right one; ``None`` leaves it to the library's scoring."""
     max_tokens: int = 64
     """Longest solution in characters, with room for an end token and some detours."""
     warm_start: Mapping[str, Any] = field(default_factory=dict)
@@ -171,8 +169,6 @@ BUILTIN: dict[str, Builtin] = {
             f"sort {'up' if e['metadata']['direction'] == 'ascending' else 'down'}: {' '.join(map(str, _numbers(e)))}"
         ),
         steps=_number_sorting,
-        # The library's scoring lets every number be off by one
-        accepts=lambda given, right: given.split() == right.split(),
         hasty=_one_pass,
         max_tokens=48,
         warm_start={"steps": 700, "terse": 0.5},

@@ -22,7 +22,8 @@ from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Message, Task, user
-from policyopt.judging.judges import answer_error, check_judge, parse_number
+from policyopt.judging.judges import answer_error, check_judge
+from policyopt.judging.kinds import parse_number
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""

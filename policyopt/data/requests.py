@@ -19,7 +19,8 @@ from policyopt.data.words import DIVERSIFY, SIMPLIFY, explanation, judging, refi
 from policyopt.errors import UserError, nearest
 from policyopt.items import Example, Lesson, Task, user
 from policyopt.judging.answers import answer_line
-from policyopt.judging.judges import Judge, make_judge
+from policyopt.judging.judges import make_judge
+from policyopt.judging.kinds import Judge
 
 PREFIX = "requests:"
 CANDIDATES = 4

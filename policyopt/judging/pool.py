@@ -20,7 +20,8 @@ from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
-from policyopt.judging.judges import check_judge, import_path
+from policyopt.judging.functions import import_path
+from policyopt.judging.judges import check_judge
 from policyopt.judging.worker import receive, send
 
 CHUNK = 64

@@ -10,10 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from policyopt.data.builtin import BUILTIN
 from policyopt.items import Example, Verdict
 from policyopt.judging.answers import find_answer
-from policyopt.judging.judges import Judge, finite, judged, short
+from policyopt.judging.functions import finite
+from policyopt.judging.kinds import Judge, judged, short
+
+STRICTER: dict[str, Callable[[str, str], bool]] = {
+    # The library's scoring lets every number be off by one
+    "number_sorting": lambda given, right: given.split() == right.split(),
+}
+"""Whether a given answer is the right one, for built-in tasks of which the library's scoring lets wrong ones pass."""
 
 # Some scorings of the library run the answer as Python. What a model writes is never run: an answer reaches such a
 # scoring only if it is plainly data or arithmetic.
@@ -67,7 +73,7 @@ def library_judge(dataset: str, builtin: bool) -> Judge:
     from reasoning_gym import get_score_answer_fn
 
     score: Callable[[str, Any], float] = get_score_answer_fn(dataset)
-    accepts = BUILTIN[dataset].accepts if builtin else None
+    accepts = STRICTER.get(dataset) if builtin else None
     harmless = RUN_BY_LIBRARY.get(dataset)
 
     def judge(example: Example, response: str) -> Verdict:

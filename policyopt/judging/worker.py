@@ -65,7 +65,8 @@ def _serve(fd: int) -> None:
     limit, memory = hello["timeout"] + 1.0, hello["memory"]
 
     from policyopt.items import Example, JudgeSpec, Verdict
-    from policyopt.judging.judges import BadResult, make_judge
+    from policyopt.judging.functions import BadResult
+    from policyopt.judging.judges import make_judge
 
     try:
         judge = make_judge(JudgeSpec(hello["judge"], hello["options"]))

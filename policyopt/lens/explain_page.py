@@ -11,7 +11,6 @@ import yaml
 from markupsafe import Markup, escape
 
 from policyopt.errors import UserError
-from policyopt.lens.charts import written
 from policyopt.lens.explain import Explanation
 from policyopt.lens.explain_terminal import (
     CONFIDENCE,
@@ -25,8 +24,9 @@ from policyopt.lens.explain_terminal import (
     through,
 )
 from policyopt.lens.formula import lines, mathml, prose
-from policyopt.lens.page import render_page, template_text, write_page
 from policyopt.lens.probe_batch import BUDGET, Picture, Row
+from policyopt.page import render_page, template_text, write_page
+from policyopt.training.charts import written
 
 Grid = tuple[tuple[float, ...], ...]
 

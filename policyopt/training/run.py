@@ -24,7 +24,6 @@ from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
-from policyopt.lens.report import write_report
 from policyopt.models.load import DTypeName, Policy
 from policyopt.recipe import Recipe
 from policyopt.training.collect import Collector
@@ -34,6 +33,7 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
+from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import load_model, room, set_up
 

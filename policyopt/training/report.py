@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from policyopt.lens.charts import MAX_POINTS, Chart, measured, number, other_charts, sections, written
-from policyopt.lens.page import render_page, template_text, write_page
+from policyopt.page import render_page, template_text, write_page
+from policyopt.training.charts import MAX_POINTS, Chart, measured, number, other_charts, sections, written
 from policyopt.training.console import duration
 from policyopt.training.logging import RunRecord, disk_errors, read_run
 
