@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import policyopt
 
 ROOT = Path(policyopt.__file__).parent
@@ -117,37 +115,45 @@ def common() -> Iterator[tuple[Path, ast.ClassDef | ast.FunctionDef]]:
                 yield path, node
 
 
-@pytest.mark.parametrize("kind", [ast.ClassDef, ast.FunctionDef])
-def test_what_is_common_is_named_by_two_pages_or_by_code_that_is_no_page(kind: type[ast.AST]) -> None:
+def askers(path: Path, name: str) -> set[Path]:
+    """The other files that import something from a common room, by its own module or by the door of the room."""
     doors = {ROOT / folder / "__init__.py" for folder in COMMON}  # they name everything
-    named = {path: names(tree(path)) for path in files() if path not in doors}
+    places = {module(path), *(module(d) for d in doors if d.parent in path.parents)}
+    return {p for p in files() if p not in doors and any((place, name) in asked(p) for place in places)}
+
+
+@cache
+def asked(path: Path) -> frozenset[tuple[str, str]]:
+    """Module and name of everything that a file imports from the package."""
+    found = (n for n in ast.walk(tree(path)) if isinstance(n, ast.ImportFrom))
+    return frozenset((str(n.module), alias.name) for n in found for alias in n.names)
+
+
+def test_what_is_common_is_asked_for_by_two_pages_or_by_code_that_is_no_page() -> None:
     pages, lonely = ROOT / "methods", set()
     for path, node in common():
-        who = {p for p, said in named.items() if p != path and node.name in said}
+        who = askers(path, node.name)
         beside = any(node.name in names(other) for other in tree(path).body if other is not node)
         outside = any(pages not in p.parents for p in who)
-        if isinstance(node, kind) and not beside and not outside and len({page(p) for p in who}) < 2:
+        if not beside and not outside and len({page(p) for p in who}) < 2:
             lonely.add(f"{module(path)}.{node.name}")
     assert {name for name in lonely if name.rsplit(".", 1)[1] not in OPEN} == set()
 
 
 def test_no_common_module_serves_one_page() -> None:
-    doors = {ROOT / folder / "__init__.py" for folder in COMMON}
-    named = {path: names(tree(path)) for path in files() if path not in doors}
-    defined: dict[Path, set[str]] = {}
+    direct: dict[Path, set[Path]] = {}
     for path, node in common():
-        defined.setdefault(path, set()).add(node.name)
+        direct.setdefault(path, set()).update(askers(path, node.name))
 
     def users(path: Path, seen: set[Path]) -> set[Path]:
-        for other in named:
-            if other != path and other not in seen and defined[path] & named[other]:
-                seen.add(other)
-                if other in defined:
-                    users(other, seen)
+        for other in direct[path] - seen:
+            seen.add(other)
+            if other in direct:
+                users(other, seen)
         return seen
 
-    for path in defined:
-        found = {p for p in users(path, set()) if p not in defined}
+    for path in direct:
+        found = users(path, set()) - direct.keys()
         pages = {page(p) for p in found if ROOT / "methods" in p.parents}
         assert len(pages) > 1 or len(found) > len(pages), f"{module(path)} serves {pages or 'nobody'}"
 
