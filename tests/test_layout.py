@@ -158,6 +158,16 @@ def test_no_common_module_serves_one_page() -> None:
         assert len(pages) > 1 or len(found) > len(pages), f"{module(path)} serves {pages or 'nobody'}"
 
 
+def test_no_page_takes_a_part_from_another_page() -> None:
+    pages = [p for p in files("methods") if len(p.relative_to(ROOT / "methods").parts) > 1 and p.name != "__init__.py"]
+    taken = {
+        f"{page(p)} takes {name} from {place}" for p in pages for place, name in asked(p)
+        if place.startswith("policyopt.methods.") and name != place.split(".")[3]
+        and "/".join(place.split(".")[2:4]) != page(p)
+    }  # fmt: skip
+    assert not taken, "it moves to a common room: it has its second use"
+
+
 # Sizes ---------------------------------------------------------------------------------------------------------------
 
 

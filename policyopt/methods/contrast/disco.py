@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from policyopt.groups import group_max, group_sum
+from policyopt.groups import group_max, group_mean, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Regularizer, Unit, part
 from policyopt.parts import Contrast, Normalise, Proximal, RowScore
@@ -51,7 +51,7 @@ class HardNegatives(Contrast):
         """The score that the good responses of each row's prompt are held against, [N]; 0 where there is none."""
         count = group_sum(bad, group)
         if self.tau is None:
-            return group_sum(bad * score, group) / count.clamp(min=1)
+            return group_mean(score, group, bad)
         top = group_max(torch.where(bad > 0, score.detach(), -math.inf), group)
         top = torch.where(count > 0, top, 0.0)  # taken out of the sum, so that no exponential overflows
         shifted = torch.where(bad > 0, (score - top) / self.tau, -math.inf).exp()
