@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
-import itertools
-import re
 import shutil
 import textwrap
 import typing
@@ -19,11 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
+from policyopt.docs import field_docs, plain
 from policyopt.errors import UserError, explain
 
 UNNAMED = {"unnamed": True}
-"""Metadata of a field that holds a dataclass: its name is no part of the names of the options in it. That of a mapping may
-have ``option``: the name of the option that adds to it."""
+"""Metadata of a field that holds a dataclass: its name is no part of the names of the options in it. That of a mapping and
+of a value may have ``option``: the name of its option."""
 
 
 def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
@@ -56,17 +54,6 @@ def options(*bases: type, docs: str = "", **fields: tuple[Any, Any]) -> Any:
     body = {name: default for name, (_, default) in fields.items()} | {"__docs__": dict.fromkeys(fields, docs)}
     kinds = {name: kind for name, (kind, _) in fields.items()}
     return dataclass(frozen=True)(type("Options", bases, body | {"__annotations__": kinds}))()
-
-
-def plain(text: str) -> str:
-    """A docstring as a terminal shows it: without markup, each paragraph one line that may be wrapped anywhere."""
-    text = re.sub(r"(?::\w+:)?(`+)~?([^`]+)\1", r"\2", inspect.cleandoc(text))
-    paragraphs = []
-    for paragraph in text.split("\n\n"):
-        space = "\n" if paragraph.startswith(".. math::") else " "
-        lines = paragraph.removeprefix(".. math::").split("\n")
-        paragraphs.append(space.join(line.strip() for line in lines))
-    return "\n\n".join(paragraphs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +115,8 @@ def _options(info: Any) -> StructConstructorSpec | None:
             kind = _pairs(f.metadata.get("option", f.name))
         else:
             kind = _leaf(declared)
+            if "option" in f.metadata:
+                kind = Annotated[kind, tyro.conf.arg(name=f.metadata["option"])]
         options.append(StructFieldSpec(f.name, kind, value, helptext=doc))
     return StructConstructorSpec(lambda **read: _Read(cls, fixed | read), tuple(options))
 
@@ -211,18 +200,3 @@ def _about(p: Any) -> str:
     doc = plain(inspect.getdoc(type(p)) or "").split("\n\n")[0]
     name = type(p).__name__
     return f"{name}." if doc.startswith(f"{name}(") else f"{name}: {doc}"
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """The docstrings below the fields of a class, which Python itself does not keep."""
-    docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        docs |= base.__dict__.get("__docs__", {})
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # made while the program runs
-            continue
-        for field, text in itertools.pairwise(getattr(tree.body[0], "body", [])):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                docs[ast.unparse(field.target)] = plain(str(text.value.value))
-    return docs

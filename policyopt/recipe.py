@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -36,6 +34,7 @@ from policyopt.part import (
     part,
 )
 from policyopt.parts import Frozen
+from policyopt.registry import library_part
 from policyopt.sources.program import Rollout
 
 R = TypeVar("R")
@@ -265,22 +264,6 @@ def _plain(x: Any) -> Any:
     return [_plain(v) for v in x] if isinstance(x, tuple) else x
 
 
-def part_classes() -> dict[str, type[Part]]:
-    """Every part that can stand in a recipe, by class name (those of a user's own files too, once imported)."""
-    for package in ("policyopt.parts", "policyopt.control", "policyopt.sources", "policyopt.methods"):
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            importlib.import_module(module.name)
-    found: dict[str, type[Part]] = {}
-    stack: list[type[Part]] = [Part]
-    while stack:
-        cls = stack.pop()
-        stack += cls.__subclasses__()
-        abstract = cls.__module__ in ("policyopt.part", "policyopt.sources.program")
-        if "__dataclass_fields__" in cls.__dict__ and not abstract:
-            found[cls.__name__] = cls
-    return found
-
-
 def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
     """Read back what :meth:`Recipe.to_dict` wrote. Raises ``ValueError`` naming the part or field that is unknown."""
     return _build(Recipe, data, "recipe")
@@ -310,8 +293,18 @@ def _value(value: Any, path: str) -> Any:
         return _build(Update, value, path)
     if "part" not in value:
         raise ValueError(f"{path}: expected a part, written as a mapping with `part: NAME` and the part's fields")
-    classes = part_classes()
-    name = str(value["part"])
-    if name not in classes:
-        raise ValueError(f"{path}: no part is called {name!r}; {nearest(name, sorted(classes))}")
-    return _build(classes[name], value, path)
+    return _build(_part_class(str(value["part"]), path), value, path)
+
+
+def _part_class(name: str, path: str) -> type[Part]:
+    """The part of the library, or of a file of the user's own that has been imported, that is called ``name``."""
+    try:
+        return library_part(name)
+    except KeyError as error:
+        own = [Part]
+        for cls in own:  # grows with what comes from each
+            own += cls.__subclasses__()
+        found = [cls for cls in own if cls.__name__ == name and "__dataclass_fields__" in cls.__dict__]
+        if not found:
+            raise ValueError(f"{path}: {error.args[0]}") from error
+        return found[-1]

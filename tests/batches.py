@@ -16,10 +16,12 @@ from policyopt.lens.random_batch import poisoned as poisoned
 from policyopt.objective import credit, objective, shaped, token_gradients
 from policyopt.part import Part
 from policyopt.recipe import Recipe
-from policyopt.registry import Method, methods
+from policyopt.registry import Method, entries, library_part, methods
 from policyopt.rows import SCORED, Batch, make_batch
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
+LIBRARY_PARTS: dict[str, type[Part]] = {e.name: library_part(e.name) for e in entries("part")}
+"""Every part of the library by the name of its class."""
 LEAVES = ("logp", "entropy", "value")
 BUDGET = lens.BUDGET
 

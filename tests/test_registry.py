@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import policyopt
 import policyopt.methods
+import policyopt.parts
+from policyopt import cache, index, registry
+from policyopt.data import builtin_tasks
+from policyopt.part import Part
 from policyopt.recipe import Recipe
-from policyopt.registry import Method, get_method, method, methods
-from tests.batches import EVERY_METHOD
+from policyopt.registry import Method, entries, entry, get_method, guide, library_part, method, methods, study, tool
+from tests.batches import EVERY_METHOD, LIBRARY_PARTS
 
 PACKAGE = Path(policyopt.__file__).parent
 FIRST = {"cispo", "dapo", "dr-grpo", "grpo", "gspo", "luspo", "ppo", "reinforce", "remax", "rloo"}
@@ -49,6 +55,104 @@ def test_methods_are_attributes_of_their_package() -> None:
         _ = policyopt.methods.gppo
 
 
+# The index -------------------------------------------------------------------------------------------------------------
+
+
+@EVERY_METHOD
+def test_the_index_knows_of_a_method_what_its_page_says(method: Method) -> None:
+    assert index.index()[method.name] == method.entry
+    assert entry(method.name).load() is method
+
+
+def test_the_index_has_every_part_of_the_library() -> None:
+    found, stack = set(), [Part]
+    while stack:
+        cls = stack.pop()
+        stack += cls.__subclasses__()
+        slots = cls.__module__ in ("policyopt.part", "policyopt.sources.program")
+        if "__dataclass_fields__" in cls.__dict__ and cls.__module__.startswith("policyopt.") and not slots:
+            found.add(cls)
+    assert found == set(LIBRARY_PARTS.values())
+    assert all(entry(name).family != "part" for name in LIBRARY_PARTS), "each lies in a slot"
+
+
+def test_no_two_things_share_a_name() -> None:
+    found = [*index._scanned(cache.PACKAGE), *index._testbeds()]
+    assert len({e.name for e in found}) == len(found)
+    assert {e.kind for e in found} >= {"method", "part", "testbed", "study"}
+    assert {e.name for e in entries("study")} == {"alignment-asymptotics", "policy-cliff", "rl-subnetworks"}
+    assert {e.name for e in entries("testbed")} == set(builtin_tasks())
+    assert all(e.summary and e.how for e in found)
+
+
+def test_the_index_is_kept_until_the_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path / "kept"))
+    fresh = index.index.__wrapped__()
+    (file,) = (tmp_path / "kept").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_scanned", lambda package: pytest.fail("read again"))
+        assert index.index.__wrapped__() == fresh
+    for spoilt in ("", "[]", '{"digest": "old", "data": {}}', json.dumps({"digest": cache.digest(), "data": {"x": 1}}),
+                   json.dumps({"digest": cache.digest(), "data": {"entries": [{"no": 1}]}})):  # fmt: skip
+        file.write_text(spoilt)
+        assert index.index.__wrapped__() == fresh
+        assert len(json.loads(file.read_text())["data"]["entries"]) == len(fresh) - len(builtin_tasks())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path / "file"))
+    assert index.index.__wrapped__() == fresh, "a disk that takes nothing"
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_part_is_looked_up_by_its_name() -> None:
+    assert library_part("Normalise") is policyopt.parts.Normalise
+    with pytest.raises(KeyError, match="no part is called 'Normalize'; nearest: Normalise"):
+        library_part("Normalize")
+    with pytest.raises(KeyError, match="no part is called 'grpo'"):
+        library_part("grpo")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rl-subnetworks", "rl-subnetworks is a study, not a method: Which share .* Use: policyopt train grpo --with rl-subnetworks"),
+        ("KL", "KL is a part, not a method: .* Use: in a recipe"),
+        ("chain_sum", "chain_sum is a testbed, not a method: .* Use: policyopt train grpo --task chain_sum"),
+    ],
+)  # fmt: skip
+def test_what_is_no_method_says_what_it_is(name: str, said: str) -> None:
+    with pytest.raises(KeyError, match=said):
+        get_method(name)
+    with pytest.raises(KeyError, match="nothing is called 'Normalize'; nearest: Normalise"):
+        entry("Normalize")
+
+
+@pytest.mark.parametrize(("decorator", "kind"), [(study, "study"), (tool, "tool"), (guide, "guide")])
+def test_what_is_registered_is_listed_under_its_kind(
+    decorator: Any, kind: registry.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hedged_bets(share: float = 0.5) -> tuple[Any, ...]:
+        """How bets are hedged.
+
+        At length.
+        """
+        return (share,)
+
+    monkeypatch.setattr(registry, "_OTHERS", {})
+    made = decorator(use="policyopt eval --hedged", arxiv="1234.5678")(hedged_bets)
+    assert made(0.25) == (0.25,)
+    assert list(made.hyperparameters) == ["share"]
+    mine = entry("hedged-bets")
+    assert mine in entries(kind) and mine not in entries("method")
+    assert (mine.kind, mine.family, mine.source, mine.summary, mine.how) == (
+        kind, "own", "arXiv:1234.5678", "How bets are hedged.", "policyopt eval --hedged"
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=f"a {kind} called 'hedged-bets' exists already"):
+        decorator(use="")(hedged_bets)
+
+
+# What a page says --------------------------------------------------------------------------------------------------------
+
+
 @EVERY_METHOD
 def test_a_method_says_what_it_is(method: Method) -> None:
     text = inspect.getdoc(method.make) or ""
@@ -79,18 +183,18 @@ def test_a_recipe_carries_the_name_of_its_method(method: Method) -> None:
     assert method().name == method.name
 
 
-def test_every_page_holds_one_method_in_the_folder_of_its_family() -> None:
-    """A page is a file, or a folder with the method in its ``__init__``."""
+def test_every_page_holds_one_thing_in_the_folder_of_its_family() -> None:
+    """A page is a file, or a folder with the method (the study, the tool) in its ``__init__``."""
     families = {f.parent for f in (PACKAGE / "methods").glob("*/__init__.py")}
     pages = {p for family in families for p in family.iterdir() if p.name not in ("__init__.py", "__pycache__")}
-    for m in methods().values():
-        if not m.make.__module__.startswith("policyopt."):
+    for m in (e for e in entries() if e.kind in ("method", "study", "tool", "guide")):
+        if not m.module.startswith("policyopt."):
             continue
-        file = Path(inspect.getfile(m.make))
+        file = Path(inspect.getfile(m.load().make))
         page = file.parent if file.name == "__init__.py" else file
         assert page == PACKAGE / "methods" / m.family.replace("-", "_") / (m.name.replace("-", "_") + page.suffix)
         pages.remove(page)
-    assert not pages, "pages without a method"
+    assert not pages, "pages without anything"
 
 
 def test_every_family_says_what_its_methods_have_in_common() -> None:
@@ -123,7 +227,7 @@ def names_decided_on(tree: ast.AST, names: set[str]) -> Iterator[ast.AST]:
 
 
 def test_nothing_branches_on_the_name_of_a_method() -> None:
-    names = {*methods(), *(n.replace("-", "_") for n in methods())}
+    names = {*methods(), *(n.replace("-", "_") for n in methods())} - {*index.KINDS}  # one is called like a kind
     found = [
         f"{file.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)}"  # type: ignore[attr-defined]
         for file in sorted(PACKAGE.rglob("*.py"))

@@ -16,7 +16,7 @@ from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
 if TYPE_CHECKING:
     from policyopt.judging.pool import JudgePool
 
-__all__ = ["Example", "JudgePool", "JudgeSpec", "Message", "Task", "Verdict", "builtin_tasks", "load_task"]
+__all__ = ["Example", "JudgePool", "JudgeSpec", "Message", "Task", "Verdict", "builtin_tasks", "load_task", "need_task"]
 
 _PREFIX = "reasoning-gym:"
 _DIVERSE = "diverse:"
@@ -66,6 +66,22 @@ def _made(spec: str) -> Callable[..., Task] | None:
     return plain.get(spec)
 
 
+def need_task(spec: str) -> None:
+    """Raises ``UserError`` for a name that is no task and for a file that is not there. Nothing is loaded."""
+    if spec.startswith(_DIVERSE):
+        need_task(spec.removeprefix(_DIVERSE))
+    elif spec.endswith((".jsonl", ".parquet")) or "/" in spec or Path(spec).is_file():
+        from policyopt.data.dataset import need_source
+
+        for source in spec.split(",", 1):
+            need_source(source)
+    elif _made(spec) is None:
+        known = list(builtin_tasks())
+        close = difflib.get_close_matches(spec, known, n=3, cutoff=0.5)
+        nearest = f"; nearest: {', '.join(close)}" if close else ""
+        raise UserError(f"no task is called {spec!r}{nearest}; " + _FORMS.format(builtin=", ".join(known)))
+
+
 def load_task(
     spec: str,
     *,
@@ -99,7 +115,7 @@ def load_task(
         return with_prior(load_task(spec, judge=judge, options=options, seed=seed, heldout=heldout), prior)
     if heldout < 1:
         raise UserError(f"heldout must be at least 1, not {heldout}")
-    known = list(builtin_tasks())
+    need_task(spec)
     if spec.startswith(_DIVERSE):
         inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, heldout=heldout)
         wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
@@ -108,10 +124,6 @@ def load_task(
         if judge is not None or options:
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
         return made(seed=seed, heldout=heldout)
-    if spec.endswith((".jsonl", ".parquet")) or "/" in spec or Path(spec).is_file():
-        from policyopt.data.dataset import load_dataset_task
+    from policyopt.data.dataset import load_dataset_task
 
-        return load_dataset_task(spec, judge=judge, options=options, heldout=heldout)
-    close = difflib.get_close_matches(spec, known, n=3, cutoff=0.5)
-    nearest = f"; nearest: {', '.join(close)}" if close else ""
-    raise UserError(f"no task is called {spec!r}{nearest}; " + _FORMS.format(builtin=", ".join(known)))
+    return load_dataset_task(spec, judge=judge, options=options, heldout=heldout)

@@ -73,18 +73,23 @@ def _is_file(source: str) -> bool:
     return source.endswith((".jsonl", ".parquet"))
 
 
-def _examples(source: str) -> list[Example]:
+def need_source(source: str) -> None:
+    """Raises ``UserError`` for a file that is not there, and for what is neither a file of rows nor an id on the hub."""
     if _is_file(source):
-        path = Path(source)
-        if not path.is_file():
+        if not Path(source).is_file():
             raise UserError(f"there is no file {source!r}")
-        rows = _jsonl(path) if source.endswith(".jsonl") else _parquet(path)
     elif Path(source).is_file():
         raise UserError(f"{source}: expected a .jsonl file (one JSON object on each line) or a .parquet file")
-    elif _HUB_ID.fullmatch(source):
-        rows = _hub(source)
-    else:
+    elif not _HUB_ID.fullmatch(source):
         raise UserError(f"{source!r} is no .jsonl or .parquet file and no id of a dataset on the hub (owner/name)")
+
+
+def _examples(source: str) -> list[Example]:
+    need_source(source)
+    if _is_file(source):
+        rows = _jsonl(Path(source)) if source.endswith(".jsonl") else _parquet(Path(source))
+    else:
+        rows = _hub(source)
     examples = [_example(*row) for row in rows]
     if not examples:
         raise UserError(f"{source}: the dataset is empty")

@@ -32,14 +32,14 @@ from policyopt.parts import Normalise, SequenceRatio, Shape
 from policyopt.parts.advantage.gae import token_rewards
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
-from policyopt.registry import Method
+from policyopt.registry import Entry, Method
 from policyopt.rows import SCORED, Batch, make_batch
 
 
 class Run:
     """One case: every stage is worked out when an expected key asks for it."""
 
-    def __init__(self, method: Method, what: str, given: Mapping[str, Any], words: Path | None = None) -> None:
+    def __init__(self, method: Method | Entry, what: str, given: Mapping[str, Any], words: Path | None = None) -> None:
         self.what, self.given = what, given
         self.params: Mapping[str, Any] = given.get("params") or {}
         self.words = vocabulary(method.name, words)
@@ -54,6 +54,8 @@ class Run:
             except (TypeError, ValueError) as error:
                 raise Unsupported(f"the case cannot be worked out: {error}") from error
             return
+        if not isinstance(method, Method):
+            raise Unsupported(f"{method.name} is a {method.kind}, whose words have no cases of {what}")
         unknown = [name for name in given if name not in {*self.columns, *SERIES, "group", "params"}]
         if unknown:
             raise Unsupported(f"given {', '.join(unknown)}: no column of this name")

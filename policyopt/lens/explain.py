@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyopt import schema
+from policyopt.docs import field_docs, first_sentence, paragraphs
 from policyopt.lens.cost import Cost, measure
-from policyopt.lens.formula import first_sentence, paragraphs
 from policyopt.lens.probe_batch import Picture, picture
 from policyopt.methods.group.grpo import grpo
-from policyopt.options import field_docs
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method, methods
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
 from rich.text import Text
@@ -30,14 +30,19 @@ UP, DOWN = (42, 91, 208), (192, 90, 0)
 
 
 def show(explanation: Explanation, out: Console) -> None:
-    """Print an explanation: wrapped to a terminal, or in plain columns that nothing wraps."""
-    for line in view(explanation):
+    """Print an explanation."""
+    print_lines(view(explanation), out)
+
+
+def print_lines(lines: Iterable[Text], out: Console) -> None:
+    """Print lines: wrapped to a terminal, or in plain columns that nothing wraps."""
+    for line in lines:
         text = Text(writable(line.plain, out), spans=line.spans)
         text.rstrip()
         if not out.is_terminal or text.cell_len <= out.width:
             out.print(text, soft_wrap=True)
             continue
-        hang = HANG if text.plain[0] in f" {MARK}" else 0
+        hang = HANG if text.plain[:1] in f" {MARK}" else 0
         for i, piece in enumerate(text.wrap(out, out.width - hang)):
             piece.pad_left(hang if i else 0)
             out.print(piece, soft_wrap=True)

@@ -2,7 +2,6 @@ r"""Formulas and prose of docstrings for a terminal and for a page: LaTeX as Mat
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import re
 import unicodedata
@@ -226,20 +225,3 @@ def prose(text: str) -> Iterator[tuple[Kind, str]]:
 def spoken(text: str) -> str:
     """Running text of a docstring as plain characters, its formulas in Unicode."""
     return "".join(unicode(x) if kind == "math" else x for kind, x in prose(text))
-
-
-def paragraphs(doc: str) -> tuple[list[str], list[str]]:
-    """A docstring's formulas (LaTeX, each with all its lines) and its paragraphs of prose, in their order."""
-    formulas, texts = [], []
-    for paragraph in inspect.cleandoc(doc).split("\n\n"):
-        if paragraph.startswith(".. math::"):
-            formulas.append(" ".join(paragraph.removeprefix(".. math::").split()))
-        elif paragraph.strip():
-            texts.append(" ".join(paragraph.split()))
-    return formulas, texts
-
-
-def first_sentence(doc: str) -> str:
-    """The first sentence of a docstring, markup and all."""
-    text = next(iter(paragraphs(doc)[1]), "")
-    return re.split(r"(?<=[^\s.(][\w)`\]]\.)(?<!\bDr\.)(?<!\bal\.)\s+(?=[A-Z:`\[])", text, maxsplit=1)[0]

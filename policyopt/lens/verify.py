@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,17 +12,13 @@ import torch
 
 from policyopt.errors import UserError
 from policyopt.lens.case import Run
+from policyopt.lens.case_files import read_cases, where
 from policyopt.lens.given import Malformed, Unsupported
 from policyopt.lens.words import words_of
-from policyopt.registry import get_method
+from policyopt.registry import entry, get_method
 
 TOLERANCE = 1e-6
 """Allowed relative error, in float64; numbers below 1e-3 are held to the absolute error of one of that size."""
-
-_WHAT = (
-    "reward", "advantage", "loss", "preference_loss", "weight", "mask", "schedule", "sampler", "value_target", "metric",
-    "other",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,72 +60,15 @@ class Outcome:
 
 
 def verify_file(path: str | Path, words: Path | None = None) -> list[Outcome]:
-    """Run all cases of a file of the catalogue's schema against the methods that they name.
+    """Run all cases of a file of the catalogue's schema against what they name: methods, or studies, parts and tools that have words.
 
     A case passes when every expected key agrees to a relative error of 1e-6 in float64, and fails when a computed one
-    does not. It is unsupported when the library has no such method, or no meaning for a column, hyper-parameter or key.
+    does not. It is unsupported when the library has nothing of that name, or no meaning for a column, hyper-parameter or key.
     What a method's cases call things is read from the folder ``words`` (unset: see :func:`~policyopt.lens.words.words_of`).
     Raises :class:`~policyopt.errors.UserError`, naming file, case and field, where the file breaks the schema.
     """
     folder = words_of(Path(path), words)
     return [_verify(str(path), raw, folder) for raw in read_cases(path)]
-
-
-def case_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The case files among files and folders. Raises ``UserError`` for a path that is not there or has none."""
-    found: list[Path] = []
-    for path in map(Path, paths):
-        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        if not path.exists() or not inside:
-            raise UserError(f"{path}: " + ("no *.json in this folder" if path.is_dir() else "no such file or folder"))
-        found += inside
-    return found
-
-
-def read_cases(path: str | Path) -> list[dict[str, Any]]:
-    """The cases of a file. Raises ``UserError`` naming file, case and field where it is not of the schema."""
-    try:
-        cases = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-    if not isinstance(cases, list):
-        raise UserError(f"{path}: expected a list of cases, got {type(cases).__name__}")
-    for i, raw in enumerate(cases):
-        problem = _problem(raw)
-        if problem:
-            raise UserError(f"{_where(str(path), i, raw)}: {problem}")
-    return [{**raw, "number": i} for i, raw in enumerate(cases)]
-
-
-def _problem(raw: Any) -> str | None:
-    """What is wrong with the outline of a case."""
-    if not isinstance(raw, dict):
-        return f"expected an object, got {type(raw).__name__}"
-    for field, kind, name in (
-        ("id", str, "text"),
-        ("case", str, "text"),
-        ("given", dict, "an object"),
-        ("expect", dict, "an object"),
-    ):
-        if not isinstance(raw.get(field), kind):
-            return f"{field}: expected {name}, got {type(raw[field]).__name__ if field in raw else 'nothing'}"
-    if not raw["expect"]:
-        return "expect: empty, so there is nothing to compare"
-    if raw.get("what") not in _WHAT:
-        return f"what: expected one of {', '.join(_WHAT)}, got {raw.get('what')!r}"
-    params = raw["given"].get("params")
-    return (
-        None
-        if params is None or isinstance(params, dict)
-        else f"given.params: expected an object, got {type(params).__name__}"
-    )
-
-
-def _where(path: str, number: int, raw: Any) -> str:
-    name = raw.get("case") if isinstance(raw, dict) else None
-    return f"{path}: case {number}" + (f" ({name})" if name else "")
 
 
 @torch.no_grad()
@@ -142,7 +80,8 @@ def _verify(file: str, raw: Mapping[str, Any], words: Path | None) -> Outcome:
         return Outcome(file, raw["id"], raw["case"], status, tuple(details), reason)
 
     try:
-        run = Run(get_method(raw["id"]), raw["what"], raw["given"], words)
+        about = entry(raw["id"])
+        run = Run(get_method(about.name) if about.kind == "method" else about, raw["what"], raw["given"], words)
         for key, expected in raw["expect"].items():
             try:
                 details.append(compare(key, expected, run.value(key, expected)))
@@ -153,7 +92,7 @@ def _verify(file: str, raw: Mapping[str, Any], words: Path | None) -> Outcome:
     except Unsupported as error:
         return outcome("unsupported", str(error))
     except Malformed as error:
-        raise UserError(f"{_where(file, raw['number'], raw)}: {error}") from error
+        raise UserError(f"{where(file, raw['number'], raw)}: {error}") from error
     wrong = [d for d in details if not d.ok]
     if wrong:
         return outcome("fail", "; ".join(map(str, wrong)))

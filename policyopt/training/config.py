@@ -14,6 +14,7 @@ from policyopt.errors import UserError, explain, nearest
 from policyopt.models.load import LoRA
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.recipe import Recipe, recipe_from_dict
+from policyopt.training.files import read_yaml
 
 Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """Text; a path does as well."""
@@ -187,17 +188,7 @@ def config_from_yaml(path: Path, base: TrainConfig | None = None) -> TrainConfig
 
     Raises :class:`~policyopt.errors.UserError` naming the file, the line or the field.
     """
-    try:
-        data = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{where}: not valid YAML ({reason})") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected a mapping of fields such as `steps: 100`")
+    data = read_yaml(path)
     try:
         return _merge(base, data, TrainConfig, "")
     except ValueError as error:

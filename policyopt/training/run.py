@@ -30,6 +30,7 @@ from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
+from policyopt.training.files import need_run
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
@@ -192,12 +193,6 @@ def make_folder(config: TrainConfig, made: list[Path]) -> Path:
         name = config.out or base
         raise UserError(f"--out {name}: the run's folder cannot be made there ({error.strerror})") from error
     raise AssertionError("there is always a next number")
-
-
-def need_run(folder: Path) -> None:
-    """Raises :class:`~policyopt.errors.UserError` where no run lies."""
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"--resume {folder}: no run lies there (config.yaml is missing)")
 
 
 def same_run(config: TrainConfig, folder: Path) -> None:

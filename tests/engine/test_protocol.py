@@ -22,7 +22,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.models.text import Text
 from policyopt.part import part
 from policyopt.recipe import Recipe
-from policyopt.registry import get_method, methods
+from policyopt.registry import get_method, get_study, methods
 from policyopt.sources.program import Rollout
 from tests.tiny import load_tiny
 
@@ -153,7 +153,7 @@ def recipe_asking(capability: str) -> Recipe:
     if capability == "temperature":
         return grpo().set("rollout.temperature", 0.7)
     if capability == "parameters":
-        return next(r for r in map(made, ("rl-subnetworks",)) if r.probes)
+        return grpo().replace(probes=get_study("rl-subnetworks")())
     names = {
         "top alternatives": "rose",
         "token embeddings": "xrpo",

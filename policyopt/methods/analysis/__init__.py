@@ -1,1 +1,1 @@
-"""Methods that come with a measurement: what training does, and what it could do at best."""
+"""Studies: papers that measure or prove, and train nothing of their own; their probes go beside any method."""

@@ -8,12 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.part import NonNegative, Positive, Probe, part
-from policyopt.parts import EntropyBonus, Normalise
+from policyopt.parts import Normalise
 from policyopt.parts.probe.tilt import optimal_set, tilt
-from policyopt.recipe import Recipe
-from policyopt.registry import method
+from policyopt.registry import study
 from policyopt.rows import make_batch
 
 
@@ -78,28 +76,19 @@ def effective_reward(weights: Tensor, rewards: Tensor) -> Tensor:
     return weights @ rewards
 
 
-@method(parent=dr_grpo, arxiv="2507.20150", confidence="abstract")
-def policy_cliff(
-    alpha: float = 0.01,
-    epsilon: float = 1e-3,
-    low: float | None = 0.2,
-    high: float | None = 0.2,
-    loss_norm: float | None = None,
-    group_size: int = 8,
-) -> Recipe:
-    r"""Policy optimisation with its two guards against the cliff: no division by the spread of rewards, and entropy.
+@study(arxiv="2507.20150", confidence="abstract", use="policyopt train grpo --task ties:0.01 --with policy-cliff")
+def policy_cliff(epsilon: float = 1e-3, alpha: float = 0.1) -> tuple[Probe, ...]:
+    r"""How far credit and the best policy jump when a tiny reward breaks a tie between answers.
 
     .. math:: \pi_\alpha = \mathrm{softmax}(Q/\alpha),\qquad \|\pi_\alpha(Q) - \pi_\alpha(Q')\|_1 \le \|Q - Q'\|_\infty / \alpha,\qquad
               0 \le \max Q - E_{\pi_\alpha}[Q] \le \alpha\log n
 
     Where several answers tie, the best policy jumps at the smallest change of the reward; an entropy term (alpha) makes
     the map from rewards to policies continuous, at the price of that much reward. Group-normalised advantages repeat the
-    cliff: an epsilon between equal rewards becomes an advantage of full size; mean-centred ones (Dr. GRPO) stay small.
-    Both are measured at evaluations (:class:`~policyopt.methods.analysis.policy_cliff.RewardCliff`); ``--task ties:EPSILON`` is a testbed
-    whose questions have several right answers, one of them worth epsilon more. The paper is theory, known here from its
-    abstract: the bounds are elementary, the recipe is ours.
+    cliff: an ``epsilon`` between equal rewards becomes an advantage of full size; mean-centred ones (``dr-grpo``) stay
+    small. Both are measured at evaluations (:class:`~policyopt.methods.analysis.policy_cliff.RewardCliff`); ``--task
+    ties:EPSILON`` is a testbed whose questions have several right answers, one of them worth EPSILON more. The guards are
+    no method of their own: ``dr-grpo``, and an :class:`~policyopt.parts.EntropyBonus` among the regularizers. Source:
+    arXiv:2507.20150, known from its abstract; the paper is theory, the bounds are elementary.
     """
-    return dr_grpo(low, high, loss_norm, group_size=group_size).replace(
-        regularizers=(EntropyBonus(coef=alpha),),
-        probes=(RewardCliff(epsilon=epsilon, alpha=alpha),),
-    )
+    return (RewardCliff(epsilon=epsilon, alpha=alpha),)

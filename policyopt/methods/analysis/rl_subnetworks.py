@@ -8,10 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Probe, part
-from policyopt.recipe import Recipe
-from policyopt.registry import method
+from policyopt.registry import study
 
 # Of parameters -------------------------------------------------------------------------------------------------------
 
@@ -82,25 +80,18 @@ class UpdateSparsity(Probe):
         return x.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32).float()
 
 
-@method(parent=grpo, arxiv="2505.11711", confidence="recalled")
+@study(arxiv="2505.11711", confidence="recalled", use="policyopt train grpo --with rl-subnetworks")
 def rl_subnetworks(
-    low: float | None = 0.2,
-    high: float | None = 0.2,
-    kl_coef: float = 0.04,
-    tolerance: float = 1e-5,
-    precision: Literal["bfloat16", "float32"] = "bfloat16",
-    rank: bool = False,
-    group_size: int = 8,
-) -> Recipe:
-    r"""GRPO that measures which share of the weights it never moves.
+    tolerance: float = 1e-5, precision: Literal["bfloat16", "float32"] = "bfloat16", rank: bool = False
+) -> tuple[Probe, ...]:
+    r"""Which share of the weights training never moves.
 
     .. math:: \mathrm{sparsity} = 1 - \frac1n\sum_j 1\big[|\theta_j - \theta^0_j| > \epsilon\big]
 
-    Training is GRPO's. At each evaluation the parameters are compared with those of the start, both rounded to
-    ``precision``, eps = ``tolerance``: ``sparsity/all``, and one number for each kind of matrix. In the paper RL leaves 70 to
-    95 % of the weights of a bfloat16 model as they were, because its data are near the policy; ``kl_coef`` 0 and bounds of
-    None take the other suspects away. Source: arXiv:2505.11711, from general knowledge of it.
+    At each evaluation the parameters are compared with those of the start, both rounded to ``precision``, eps =
+    ``tolerance``: ``sparsity/all``, and one number for each kind of matrix, whatever the method that trains
+    (:class:`~policyopt.methods.analysis.rl_subnetworks.UpdateSparsity`). In the paper RL leaves 70 to 95 % of the weights of
+    a bfloat16 model as they were, because its data are near the policy; GRPO with ``--kl-coef 0 --low none --high none``
+    takes the other suspects away. Source: arXiv:2505.11711, from general knowledge of it.
     """
-    return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
-        probes=(UpdateSparsity(tolerance=tolerance, precision=precision, rank=rank),)
-    )
+    return (UpdateSparsity(tolerance=tolerance, precision=precision, rank=rank),)

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from scipy.stats import t as student
 from torch import Tensor
 
 from policyopt.groups import group_mean
@@ -79,7 +78,9 @@ class Shown:
 @cache
 def quantile(p: float, freedom: int) -> float:
     """The p-quantile of Student's t."""
-    return float(student.ppf(p, freedom))
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, p))
 
 
 @part

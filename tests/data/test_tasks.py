@@ -322,7 +322,7 @@ def test_importing_tasks_is_light() -> None:
         "t.builtin_tasks()\n"
         "print([m for m in ('torch', 'transformers', 'reasoning_gym', 'datasets', 'numpy') if m in sys.modules])"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert ast.literal_eval(out.stdout) == []
 

@@ -217,7 +217,7 @@ class TestPool:
         )
         parent = subprocess.Popen(
             [sys.executable, str(script)],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
             stderr=subprocess.DEVNULL,
         )
         assert wait_until(lambda: note.exists() and len(note.read_text().split()) == 2)

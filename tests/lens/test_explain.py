@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from policyopt import schema
+from policyopt.docs import first_sentence, paragraphs
 from policyopt.items import Verdict
 from policyopt.lens import cost
 from policyopt.lens.cost import Passes, measure
 from policyopt.lens.explain import Explanation, differences, explain
 from policyopt.lens.explain_page import render, write_explanation
 from policyopt.lens.explain_terminal import view
-from policyopt.lens.formula import first_sentence, lines, mathml, paragraphs, prose, unicode
+from policyopt.lens.formula import lines, mathml, prose, unicode
 from policyopt.lens.probe_batch import GROUPS, Picture, distributions, picture, probe_batch
 from policyopt.methods.aggregation.luspo import luspo
 from policyopt.methods.baseline.remax import remax
@@ -34,10 +35,10 @@ from policyopt.objective import credit, kept, objective, selected, shaped
 from policyopt.part import Regularizer, Unit, part
 from policyopt.parts import EntropyBonus, KLPenalty, PPOClip, TokenMean
 from policyopt.parts.regularizer.kl import KL
-from policyopt.recipe import Recipe, part_classes
+from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
 from policyopt.training.loop import control
-from tests.batches import EVERY_METHOD, held
+from tests.batches import EVERY_METHOD, LIBRARY_PARTS, held
 from tests.commands import Said
 
 Command = Callable[..., Said]
@@ -312,7 +313,7 @@ def test_markup_of_docstrings() -> None:
 
 
 def test_every_formula_of_the_library_can_be_shown() -> None:
-    docs = [m.make.__doc__ or "" for m in methods().values()] + [c.__doc__ or "" for c in part_classes().values()]
+    docs = [m.make.__doc__ or "" for m in methods().values()] + [c.__doc__ or "" for c in LIBRARY_PARTS.values()]
     for doc in docs:
         formulas, texts = paragraphs(doc)
         inline = [x for text in texts for kind, x in prose(text) if kind == "math"]
@@ -395,7 +396,7 @@ def test_bad_input(command: Command, tmp_path: Path) -> None:
     for line in (["gspp"], ["grpo", "--vs", "gspp"]):
         said = command("explain", *line)
         assert said.code == 2 and said.out == ""
-        assert "no method is called 'gspp'" in said.words and "gspo" in said.words
+        assert "is called 'gspp'" in said.words and "gspo" in said.words
     said = command("explain", "--vs", "grpo")
     assert said.code == 2 and "the method comes first" in said.words
     for place in (tmp_path / "none" / "page.html", tmp_path):

@@ -47,13 +47,14 @@ from policyopt.parts import (
 )
 from policyopt.parts.advantage.gae import GAE, gae
 from policyopt.parts.regularizer.kl import kl_estimate
-from policyopt.recipe import Recipe, part_classes
+from policyopt.recipe import Recipe
 from policyopt.registry import Method
 from policyopt.rows import Batch, make_batch
 from tests.batches import (
     BUDGET,
     EVERY_METHOD,
     LEAVES,
+    LIBRARY_PARTS,
     columns,
     gradients,
     held,
@@ -65,7 +66,6 @@ from tests.batches import (
 )
 
 SLOTS = (Shape, Filter, Advantage, Ratio, Surrogate, Weight, Aggregate, Regularizer, Critic)
-OURS = {name: cls for name, cls in part_classes().items() if cls.__module__.startswith("policyopt.")}
 
 
 def combinations(cls: type[Part]) -> list[Part]:
@@ -75,7 +75,7 @@ def combinations(cls: type[Part]) -> list[Part]:
     choices = {name: get_args(hints[name]) for name in fields if get_origin(hints[name]) is Literal}
     choices |= {name: (False, True) for name in fields if hints[name] is bool}
     for name, kind in ((name, hints[name]) for name in fields if hints[name] in (Bounds, Link)):
-        choices[name] = tuple(p for c in part_classes().values() if issubclass(c, kind) for p in combinations(c))
+        choices[name] = tuple(p for c in LIBRARY_PARTS.values() if issubclass(c, kind) for p in combinations(c))
     return [cls(**dict(zip(choices, values, strict=True))) for values in itertools.product(*choices.values())]
 
 
@@ -88,7 +88,7 @@ def variants(cls: type[Part]) -> list[Part]:
     return [p for p in every if sum(value != first[name] for name, value in dataclasses.asdict(p).items()) <= 2]
 
 
-PARTS = [p for cls in OURS.values() if issubclass(cls, SLOTS) for p in variants(cls)]
+PARTS = [p for cls in LIBRARY_PARTS.values() if issubclass(cls, SLOTS) for p in variants(cls)]
 EVERY_PART = pytest.mark.parametrize("part", PARTS, ids=repr)
 TOKEN_LOSSES = (Ratio, Surrogate, Weight, Regularizer, Critic)
 
@@ -129,7 +129,7 @@ def assert_same(got: list[Tensor], expected: list[Tensor]) -> None:
 # Documentation -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cls", OURS.values(), ids=OURS.keys())
+@pytest.mark.parametrize("cls", LIBRARY_PARTS.values(), ids=LIBRARY_PARTS.keys())
 def test_a_part_and_each_of_its_fields_are_documented(cls: type[Part]) -> None:
     assert cls.__doc__
     assert not cls.__doc__.startswith(f"{cls.__name__}("), "the signature that a dataclass writes is no documentation"

@@ -23,12 +23,13 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 import policyopt
-from policyopt.cli import main, parse_config
+from policyopt.cli import main
+from policyopt.cli.train import parse_config
 from policyopt.data import builtin_tasks
+from policyopt.docs import plain
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.quiet import quiet
-from policyopt.options import plain
 from policyopt.registry import Method, get_method, methods
 from policyopt.training.config import Optim, TrainConfig
 from tests.batches import EVERY_METHOD

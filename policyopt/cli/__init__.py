@@ -1,0 +1,83 @@
+"""The command line: ``policyopt COMMAND ...``; each command is a module of this package with a function ``run``."""
+
+# A module of this package hides a builtin of its name here once it is imported: no list() and no eval() in this file.
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from policyopt.errors import UserError, nearest
+
+COMMANDS = ("train", "eval", "sample", "list", "explain", "tasks", "verify", "check")
+
+INTERRUPTED = 128 + signal.SIGINT
+"""What a shell takes for a command that Ctrl-C ended."""
+
+USAGE = """\
+usage: policyopt COMMAND ...
+
+  train METHOD   train a model with a method         policyopt train grpo --task chain_sum --steps 60
+  eval           measure a model on a task           policyopt eval --model runs/grpo-chain_sum-seed0/model
+  sample         read what a model answers           policyopt sample --task countdown --questions 2
+  list [WORD]    the methods, and with --kind the parts, tasks and studies   policyopt list clip
+  explain NAME   what a method is and how it differs; what a part, a task, a study is   policyopt explain luspo --vs gspo
+  tasks          the tasks that come with the package, and how to bring your own
+  verify FILE... numeric cases against the library    policyopt verify tests/cases
+  check NAME     properties of a method, or of your file   policyopt check my_method.py
+
+`policyopt COMMAND --help` or `policyopt help COMMAND` says more; `policyopt train METHOD --help` shows every field of the
+method's parts."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, or 2 for bad input and 130 for Ctrl-C."""
+    args = [*(sys.argv[1:] if argv is None else argv)]
+    if args[:1] == ["help"] and len(args) > 1:
+        args = [args[1], "--help"]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if args[0] == "--version":
+        from policyopt import __version__
+
+        print(__version__)
+        return 0
+    if args[0] not in COMMANDS:
+        return _complain(f"no command is called {args[0]!r}; {nearest(args[0], COMMANDS)}")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return _carried_out(args[0], args[1:])
+
+
+def _carried_out(command: str, args: Sequence[str]) -> int:
+    """Run a command and turn what is the user's to mend into words; anything else keeps its traceback, because it is
+    ours."""
+    try:
+        code: int = importlib.import_module(f"policyopt.cli.{command}").run(args)
+        return code
+    except UserError as error:
+        return _complain(str(error))
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        from policyopt.errors import explain
+
+        if not isinstance(error, ValidationError):
+            raise
+        return _complain(explain(error))
+    except SystemExit as end:  # tyro has printed the help, or what is wrong with the line
+        return _complain(end.code) if isinstance(end.code, str) else end.code or 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _complain(message: str) -> int:
+    print(f"policyopt: {message}", file=sys.stderr)
+    return 2

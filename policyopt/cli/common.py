@@ -1,0 +1,58 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from policyopt.errors import UserError
+
+T = TypeVar("T")
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+
+
+def options_of(default: Any, args: list[str], command: str) -> Any:
+    """A dataclass like ``default`` with what the line of a command sets."""
+    from policyopt.options import parse
+
+    return parse(default, args, prog=f"policyopt {command}", description=type(default).__doc__ or "")
+
+
+def operands(args: list[str], command: str, kinds: str) -> list[str]:
+    """What a line names beside ``--json``, the only option that the command has."""
+    names = [a for a in args if a != "--json"]
+    if unknown := [a for a in names if a.startswith("-")]:
+        raise UserError(f"{command} has no option {unknown[0]}; it takes {kinds} and --json")
+    return names
+
+
+def found(look_up: Callable[[str], T], name: str) -> T:
+    """What the registry has under a name; what it says of a name that it does not know is the user's to mend."""
+    try:
+        return look_up(name)
+    except KeyError as error:
+        raise UserError(error.args[0]) from error
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What answers, and what is asked."""
+
+    model: str = "embedded"
+    """``embedded``, a local folder, or a hub id."""
+    task: str = "chain_sum"
+    """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
+    judge: str | None = None
+    """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``."""
+    max_tokens: Count | None = None
+    """Budget of a response in tokens; unset: what the task suggests."""
+    seed: Whole = 0
+    """The same seed gives the same sampled responses."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``; auto takes a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Precision of the weights."""

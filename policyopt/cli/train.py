@@ -1,0 +1,209 @@
+"""``policyopt train``: train a model with a method."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass
+
+from policyopt import cache as disk
+from policyopt.cli import INTERRUPTED
+from policyopt.cli.common import found
+from policyopt.data import need_task
+from policyopt.errors import UserError, explain
+from policyopt.index import index
+from policyopt.registry import entries, get_method, get_study, need_method, need_study
+from policyopt.training.files import need_run, read_yaml
+
+if TYPE_CHECKING:
+    from policyopt.recipe import Recipe
+    from policyopt.registry import Method
+    from policyopt.training.config import TrainConfig
+
+TRAIN = """\
+usage: policyopt train METHOD [OPTIONS]
+
+METHOD is one of: {methods}
+
+`policyopt train METHOD --help` shows all options: the method's own (--low, --group-size, ...), those of the run
+(--model, --task, --steps, --seed, --out, --lora, ...) and every field of every part (--recipe.surrogate.high, ...).
+
+  --config FILE   take options from a YAML file (every run writes one as config.yaml); the line goes before the file
+  --resume DIR    go on with the run in DIR from its newest checkpoint
+  --with STUDY    measure what a study measures too: {studies}"""
+
+
+HELP = {"-h", "--help"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a run starts from, and what it measures beside."""
+
+    config: Path | None = None
+    """Take options from a YAML file; every run writes one as config.yaml. The line goes before the file."""
+    resume: Path | None = None
+    """Go on with the run in this folder from its newest checkpoint. Give only what shall differ, such as --steps."""
+    studies: tuple[str, ...] = dataclasses.field(default=(), metadata={"option": "with"})
+    """Measure what these studies measure too; ``policyopt list --kind study`` shows them."""
+
+
+def run(args: list[str]) -> int:
+    """Train, and say what came of it. Returns the exit code."""
+    names = {kind: ", ".join(sorted(e.name for e in entries(kind))) for kind in ("method", "study")}
+    if not args or args[0] in HELP:
+        print(TRAIN.format(methods=names["method"], studies=names["study"]))
+        return 0
+    name, line = args[0], args[1:]
+    if name.startswith("-"):
+        raise UserError(f"the method comes first: policyopt train METHOD {name} ...; known: {names['method']}")
+    found(need_method, name)
+    if len(line) == 1 and line[0] in HELP:
+        print(_help(name), end="")
+        return 0
+    if not HELP & {*line}:
+        _need(line)
+    method = found(get_method, name)
+    config, resume = parse_config(method, line)
+    from policyopt.training.console import final_table
+    from policyopt.training.run import run as carry_out
+
+    result = carry_out(config, resume=resume)
+    final_table(result.summary, result.out / "report.html")
+    if result.summary["stopped"] == "finished":
+        return 0
+    print(f"go on with: policyopt train {method.name} --resume {result.out}")
+    return INTERRUPTED
+
+
+def _need(line: list[str]) -> None:
+    """Raises ``UserError`` for files, tasks and studies on a line that are not there, before torch is imported."""
+    if config := _last(line, "--config"):
+        read_yaml(Path(config))
+    if resume := _last(line, "--resume"):
+        need_run(Path(resume))
+    if task := _last(line, "--task"):
+        need_task(task)
+    if study := _last(line, "--with"):
+        found(need_study, study)
+
+
+def _last(line: list[str], option: str) -> str | None:
+    """The word that an option has on a line, where it has one."""
+    words = [after for word, after in itertools.pairwise(line) if word == option]
+    words += [word.removeprefix(f"{option}=") for word in line if word.startswith(f"{option}=")]
+    return next((word for word in words if not word.startswith("--")), None)
+
+
+def _help(name: str) -> str:
+    """The help of a method as it looks on this terminal; that of the library's methods is kept on the disk."""
+    size, colour = shutil.get_terminal_size().columns, sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
+    versions = ",".join(version(package) for package in ("tyro", "pydantic"))
+    key = f"{name} {size} {colour} {os.environ.get('TERM')} {versions}"
+    known = disk.read("help")
+    if isinstance(known.get(key), str):
+        return str(known[key])
+    shown = _Shown(sys.stdout.isatty())
+    method = found(get_method, name)
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        parse_config(method, ["--help"])
+    if method.entry == index().get(name):
+        disk.write("help", {**known, key: shown.getvalue()})
+    return shown.getvalue()
+
+
+class _Shown(io.StringIO):
+    """Text that is shown later, laid out for where it will be shown."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Path | None]:
+    """The configuration that a line asks for, and the folder of the run to resume, if any.
+
+    The method's own hyper-parameters make the recipe; a file, or the run that is resumed, goes over it; the fields on
+    the line go over both. Raises :class:`~policyopt.errors.UserError` for values that cannot be, and for
+    hyper-parameters that the file or the run would undo; ``SystemExit`` as :func:`policyopt.options.parse` does.
+    """
+    from policyopt.options import UNNAMED, options, parse, parse_known
+    from policyopt.training.config import TrainConfig, config_from_yaml
+
+    prog = f"policyopt train {method.name}"
+    asked = parse_known(_own_options(method), args, prog=prog)
+    recipe = _recipe(method, asked)
+    config = TrainConfig(recipe=recipe)
+    if asked.resume is not None:
+        need_run(asked.resume)
+        config = config_from_yaml(asked.resume / "config.yaml", config)
+        _same_method(method, recipe, config.recipe, asked.resume, "leave it out, or start another run")
+    if asked.config is not None:
+        config = config_from_yaml(asked.config, config)
+        _same_method(method, recipe, config.recipe, asked.config, "leave it out, or set the field itself on the line")
+    config = dataclasses.replace(config, recipe=_measured(config.recipe, asked.studies))
+    line = options(
+        own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
+        run=(TrainConfig, dataclasses.field(default=config, metadata=UNNAMED)),
+    )
+    return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked.resume
+
+
+def _measured(recipe: Recipe, studies: Sequence[str]) -> Recipe:
+    """The recipe with the probes of studies, those that it has none of."""
+    for name in studies:
+        there = {type(p) for p in recipe.probes}
+        recipe = recipe.replace(probes=(*recipe.probes, *(p for p in found(get_study, name)() if type(p) not in there)))
+    return recipe
+
+
+def _own_options(method: Method) -> Any:
+    """The options that come before the configuration: the method's hyper-parameters, and the files."""
+    import typing
+
+    from policyopt.options import options
+
+    hints = typing.get_type_hints(method.make, include_extras=True)
+    fields = {name: (hints[name], p.default) for name, p in method.hyperparameters.items()}
+    return options(Files, docs=f"Hyper-parameter of {method.name}, see above.", **fields)
+
+
+def _recipe(method: Method, asked: Any) -> Recipe:
+    from pydantic import ValidationError
+
+    try:
+        return method(**{name: getattr(asked, name) for name in method.hyperparameters})
+    except ValidationError as error:
+        part = "" if error.title == "Recipe" else f": {error.title}"
+        raise UserError(explain(error, method.name + part)) from error
+    except ValueError as error:
+        raise UserError(f"{method.name}: {error}") from error
+
+
+def _same_method(method: Method, wanted: Recipe, other: Recipe, where: Path, advice: str) -> None:
+    """Refuse a file of another method, and one that undoes what the hyper-parameters on the line ask for."""
+    from policyopt.training.config import at, differences
+
+    if other.name != method.name:
+        raise UserError(f"{where} is of {other.name}, not of {method.name}")
+    mine, theirs = wanted.to_dict(), other.to_dict()
+    undone = set(differences(mine, theirs))
+    for path in differences(mine, method().to_dict()):
+        if path in undone:
+            raise UserError(
+                f"{where} has recipe.{path} = {at(theirs, path)}, and a hyper-parameter on the line "
+                f"makes it {at(mine, path)}: {advice}"
+            )

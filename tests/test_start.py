@@ -1,0 +1,111 @@
+"""What a command imports before it answers: the heavy libraries only where they have work to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import policyopt
+
+HEAVY = {
+    "torch",
+    "transformers",
+    "scipy",
+    "reasoning_gym",
+    "plotly",
+    "datasets",
+    "peft",
+    "pandas",
+    "jinja2",
+    "tensorboard",
+}
+LISTENED = """
+import json, sys
+from policyopt.cli import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def imported(code: str, *line: str, folder: Path) -> tuple[str, str]:
+    """What a program prints, on standard output and on standard error."""
+    where = {"PYTHONPATH": str(Path(policyopt.__file__).parents[1]), "POLICYOPT_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line], capture_output=True, text=True, timeout=120, cwd=folder,
+        env={**os.environ, **where, "COLUMNS": "100"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def ran(*line: str, folder: Path) -> tuple[int, set[str], str]:
+    """The exit code of a command, the packages that it imported, and all that it printed."""
+    out, err = imported(LISTENED, *line, folder=folder)
+    *said, last = err.splitlines()
+    code, modules = json.loads(last)
+    return code, {name.split(".")[0] for name in modules}, out + "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("--help", 0, "usage: policyopt"),
+        ("help list", 0, "--kind"),
+        ("list", 0, "grpo"),
+        ("list --kind all --json", 0, "RewardCliff"),
+        ("tasks", 0, "chain_sum"),
+        ("eval --help", 0, "--samples"),
+        ("train", 0, "METHOD is one of"),
+        ("explain --help", 0, "NAME is one of"),
+        ("train grppo", 2, "no method is called 'grppo'"),
+        ("train rl-subnetworks --help", 2, "rl-subnetworks is a study, not a method"),
+        ("explain gppo", 2, "nothing is called 'gppo'"),
+        ("check gppo", 2, "no method is called 'gppo'"),
+        ("check missing.py", 2, "there is no file missing.py"),
+        ("verify missing.json", 2, "missing.json: no such file"),
+        ("train grpo --task missing.jsonl", 2, "there is no file 'missing.jsonl'"),
+        ("train grpo --task=chain_smu", 2, "no task is called 'chain_smu'; nearest: chain_sum"),
+        ("eval --task missing.jsonl", 2, "there is no file 'missing.jsonl'"),
+        ("sample --task missing.parquet", 2, "there is no file 'missing.parquet'"),
+        ("train grpo --config missing.yaml", 2, "missing.yaml: cannot be read"),
+        ("train grpo --resume missing", 2, "--resume missing: no run lies there"),
+        ("train grpo --with nothing", 2, "no study is called 'nothing'; known: alignment-asymptotics"),
+    ],
+)
+def test_what_needs_no_model_imports_none(line: str, code: int, said: str, tmp_path: Path) -> None:
+    ended, packages, text = ran(*line.split(), folder=tmp_path)
+    assert (ended, packages & HEAVY) == (code, set())
+    assert said in text
+
+
+def test_the_help_of_a_method_is_kept(tmp_path: Path) -> None:
+    first, packages, text = ran("train", "grpo", "--help", folder=tmp_path)
+    assert first == 0
+    assert "torch" in packages
+    assert "--recipe.surrogate.high" in text
+    again, packages, same = ran("train", "grpo", "--help", folder=tmp_path)
+    assert (again, packages & HEAVY, same) == (0, set(), text)
+    (kept,) = (tmp_path / "cache").glob("help-*.json")
+    kept.write_text("spoilt")
+    assert ran("train", "grpo", "--help", folder=tmp_path)[2] == text
+
+
+def test_the_package_shows_its_names_and_imports_nothing_for_it(tmp_path: Path) -> None:
+    code = "import sys, policyopt; print(sorted(dir(policyopt))); print(sorted(sys.modules))"
+    names, modules = (set(eval(line)) for line in imported(code, folder=tmp_path)[0].splitlines())
+    assert names >= {*policyopt.__all__, "__version__"}
+    assert names >= {"train", "Recipe", "method", "get_method", "methods", "parts"}
+    assert not {name.split(".")[0] for name in modules} & {*HEAVY, "pydantic", "tyro", "rich", "numpy", "yaml"}
+
+
+def test_a_method_is_imported_with_what_its_page_needs(tmp_path: Path) -> None:
+    code = "import sys; from policyopt import get_method; get_method('grpo')(); print(sorted(sys.modules))"
+    modules = eval(imported(code, folder=tmp_path)[0])
+    assert "policyopt.methods.group.grpo" in modules
+    assert "policyopt.methods.tree.rose" not in modules
+    assert not {name.split(".")[0] for name in modules} & (HEAVY - {"torch"})
