@@ -28,7 +28,7 @@ from policyopt.lens.given import (
 from policyopt.lens.words import vocabulary
 from policyopt.objective import credit, kept, objective, shaped, token_gradients
 from policyopt.part import Part, Statistic
-from policyopt.parts import Normalise, OverlongPenalty, SequenceRatio
+from policyopt.parts import Normalise, SequenceRatio, Shape
 from policyopt.parts.advantage.gae import token_rewards
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
@@ -271,9 +271,7 @@ def _kl(run: Run) -> Tensor:
 
 def _overlong(run: Run) -> Tensor:
     """The length penalty alone."""
-    penalty = next((p for p in run.recipe.shape if isinstance(p, OverlongPenalty)), None)
-    if penalty is None:
-        raise Unsupported("the recipe has no penalty on long responses")
+    penalty: Shape = _first(run.recipe.shape, "past")
     return penalty(run.batch.replace(reward=torch.zeros_like(run.batch.reward))).reward
 
 

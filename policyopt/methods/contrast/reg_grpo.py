@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from policyopt.groups import group_sum
+from policyopt.groups import whiten
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Unit, part
 from policyopt.parts import Contrast, RowScore
@@ -42,10 +41,7 @@ class AdvantageRegression(Contrast):
 
     def predicted(self, batch: Batch) -> Tensor:
         """The predicted advantage of each row, [N]."""
-        score, size = self.score(batch), group_sum(torch.ones_like(batch.mask[:, 0]), batch.group)
-        centred = score - group_sum(score, batch.group) / size
-        variance = group_sum(centred**2, batch.group) / (size - 1).clamp(min=1)
-        return centred / (variance.clamp(min=self.floor**2).sqrt() + self.eps)
+        return whiten(self.score(batch), batch.group, ddof=1, eps=self.eps, least=self.floor**2)
 
     def rows(self, batch: Batch) -> Tensor:
         return (row_credit(batch) - self.predicted(batch)) ** 2

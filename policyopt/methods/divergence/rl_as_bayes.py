@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from policyopt.groups import group_max, group_sum
+from policyopt.groups import group_max, group_mean
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Advantage, Positive, Probe, Unit, part
 from policyopt.parts import KLPenalty
@@ -41,7 +40,7 @@ class PosteriorWeight(Advantage):
         u = sequence_log_ratio(batch.old_logp, batch.ref_logp, batch.mask)
         log_weight = batch.total_reward() / self.beta - u
         weight = (log_weight - group_max(log_weight, batch.group)).exp()
-        mean = group_sum(weight, batch.group) / group_sum(torch.ones_like(weight), batch.group)
+        mean = group_mean(weight, batch.group)
         return (weight / mean)[:, None] * batch.mask
 
 

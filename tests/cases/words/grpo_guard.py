@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from policyopt.methods.ratio.grpo_guard import KLFromReference, gaussian_kl, gaussian_log_ratio
+from policyopt.methods.ratio.grpo_guard import KL_FROM_OLD, gaussian_kl, gaussian_log_ratio
 from policyopt.objective import objective
 from policyopt.registry import get_method
 from policyopt.rows import make_batch
@@ -27,7 +27,7 @@ def gaussian_steps(given: Mapping[str, Any]) -> dict[str, Any]:
         mask = torch.ones_like(log_ratio).detach()
         batch = make_batch(
             mask=mask, advantage=advantage.reshape(len(mask), -1).expand_as(mask), logp=log_ratio, old_logp=0 * mask
-        ).with_statistics({KLFromReference().key: kl})
+        ).with_statistics({KL_FROM_OLD.key: kl})
         loss = objective(recipe, batch)
         gradient = torch.autograd.grad(loss, mean)[0]
     return {
