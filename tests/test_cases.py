@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from policyopt.errors import UserError
+from policyopt.lens.commands import verify as verify_command
 from policyopt.lens.verify import Outcome, case_files, compare, read_cases, verify_file
 from policyopt.registry import methods
 
@@ -246,3 +247,23 @@ def test_paths_that_hold_no_cases_are_refused(tmp_path: Path) -> None:
         case_files([tmp_path])
     with pytest.raises(UserError, match="nowhere: cannot be read"):
         verify_file(tmp_path / "nowhere")
+
+
+def test_words_of_a_folder_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = public("grpo: outcome")
+    case["given"]["points"] = case["given"].pop("reward")
+    file, words = tmp_path / "grpo.json", tmp_path / "mine"
+    file.write_text(json.dumps([case]))
+    words.mkdir()
+    (words / "grpo.py").write_text('COLUMNS = {"points": ("reward", "row")}\n')
+    assert verify_command([str(file)]) == 0
+    assert "given points: no column of this name" in capsys.readouterr().out
+    assert verify_command([str(file), "--words", str(words), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["status"] == "pass"
+
+
+def test_a_folder_of_words_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--words .*nowhere: no such folder; leave --words out"):
+        verify_command([str(FILES[0]), "--words", str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match="--words: expected a folder, got nothing"):
+        verify_command([str(FILES[0]), "--words"])

@@ -26,7 +26,7 @@ from policyopt.lens.given import (
     number,
 )
 from policyopt.lens.words import vocabulary
-from policyopt.objective import credit, kept, objective, shaped, token_gradients
+from policyopt.objective import credit, kept, objective, selected, shaped, token_gradients
 from policyopt.part import Part, Statistic
 from policyopt.parts import Normalise, OverlongPenalty, SequenceRatio
 from policyopt.parts.advantage.gae import token_rewards
@@ -40,19 +40,16 @@ class Run:
     """One case: every stage is worked out when an expected key asks for it."""
 
     def __init__(self, method: Method, what: str, given: Mapping[str, Any], words: Path | None = None) -> None:
-        self.what, self.given = what, given
-        self.params: Mapping[str, Any] = given.get("params") or {}
         self.words = vocabulary(method.name, words)
+        self.what, self.asked = what, given
+        """What the case says, before its words tell it in columns."""
+        given = self.given = _told(self.words.given.get(what, dict), given)
+        self.params: Mapping[str, Any] = given.get("params") or {}
         self.columns = {**COLUMNS, **self.words.columns}
         self.whole: Mapping[str, Any] | None = None
         """Every expected key at once, where the case is no batch with a loss."""
         if what in self.words.cases:
-            try:
-                self.whole = self.words.cases[what](given)
-            except KeyError as error:
-                raise Unsupported(f"the case gives no {error.args[0]!r}") from error
-            except (TypeError, ValueError) as error:
-                raise Unsupported(f"the case cannot be worked out: {error}") from error
+            self.whole = _told(self.words.cases[what], given)
             return
         unknown = [name for name in given if name not in {*self.columns, *SERIES, "group", "params"}]
         if unknown:
@@ -147,8 +144,20 @@ class Run:
         return kept(self.recipe.replace(filter=rules), self.shaped if rules else self.batch)
 
     @cached_property
+    def used(self) -> Tensor:
+        """Which rows go on to the update: those that the filters let through and the selection, which sees advantages."""
+        rules = self._fed(self.recipe.select) if self.batch.advantage is None else ()
+        used = self.keep.clone()
+        used[self.keep] = selected(self.recipe.replace(select=rules), self._credited)
+        return used
+
+    @cached_property
     def credited(self) -> Batch:
-        """The rows that are kept, with advantage and returns; a given column goes before a computed one."""
+        """The rows of the update, with advantage and returns; a given column goes before a computed one."""
+        return self._credited[self.used[self.keep]]
+
+    @cached_property
+    def _credited(self) -> Batch:
         if self.batch.advantage is None:
             batch = credit(self.loss_recipe, self.shaped[self.keep])
         else:
@@ -207,9 +216,9 @@ class Run:
         return self.recipe.controllers[0]
 
     def all_rows(self, x: Tensor) -> Tensor:
-        """A result on the rows that are kept as one on all rows, zero where a row was dropped."""
-        out = x.new_zeros((len(self.keep), *x.shape[1:]))
-        out[self.keep] = x
+        """A result on the rows of the update as one on all rows, zero where a row was dropped."""
+        out = x.new_zeros((len(self.used), *x.shape[1:]))
+        out[self.used] = x
         return out
 
     def gradient(self, leaf: str) -> Tensor:
@@ -227,6 +236,16 @@ class Run:
             return all(found) and all(getattr(self.batch, need, None) is not None for need in p.needs)
 
         return tuple(p for p in parts if has(p))
+
+
+def _told(tell: Callable[[Mapping[str, Any]], Mapping[str, Any]], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a function of words makes of a case. Raises :class:`Unsupported` where it cannot read it."""
+    try:
+        return tell(given)
+    except KeyError as error:
+        raise Unsupported(f"the case gives no {error.args[0]!r}") from error
+    except (TypeError, ValueError) as error:
+        raise Unsupported(f"the case cannot be worked out: {error}") from error
 
 
 def token_logp(logits: Tensor, target: Tensor) -> Tensor:
@@ -296,7 +315,7 @@ def _weight(run: Run) -> Tensor:
 def _advantage_raw(run: Run) -> Tensor:
     """Before whitening."""
     _first([run.recipe.advantage], "whiten")
-    return run.all_rows(run.recipe.set("advantage.whiten", False).advantage(run.shaped[run.keep]))
+    return run.all_rows(run.recipe.set("advantage.whiten", False).advantage(run.shaped[run.keep])[run.used[run.keep]])
 
 
 def _policy_loss(run: Run) -> Tensor:

@@ -84,12 +84,27 @@ def explain(args: list[str]) -> int:
 # verify --------------------------------------------------------------------------------------------------------------
 
 VERIFY = """\
-usage: policyopt verify FILE_OR_FOLDER... [--json]
+usage: policyopt verify FILE_OR_FOLDER... [--words DIR] [--json]
 
 Runs numeric cases against the library, in float64 with a relative tolerance of 1e-6, and prints a line for each: pass,
 fail with both numbers, or unsupported with the reason. Exit code 0 only when nothing failed, 1 when something did.
 
-  --json   print the outcomes as a JSON list"""
+  --words DIR   what the cases of each method call things, in DIR/METHOD.py; unset: the folder "words" beside each file
+  --json        print the outcomes as a JSON list"""
+
+
+def _words_folder(args: list[str]) -> Path | None:
+    """The folder that ``--words`` names, taken out of the line."""
+    if "--words" not in args:
+        return None
+    at = args.index("--words")
+    if at + 1 == len(args):
+        raise UserError("--words: expected a folder, got nothing")
+    del args[at]
+    folder = Path(args.pop(at))
+    if not folder.is_dir():
+        raise UserError(f"--words {folder}: no such folder; leave --words out to take the words beside the cases")
+    return folder
 
 
 def _operands(args: list[str], command: str, kinds: str) -> list[str]:
@@ -105,7 +120,9 @@ def verify(args: list[str]) -> int:
     if not args or "-h" in args or "--help" in args:
         print(VERIFY)
         return 0 if args else 2
-    paths = _operands(args, "verify", "files, folders")
+    args = list(args)
+    words = _words_folder(args)
+    paths = _operands(args, "verify", "files, folders, --words DIR")
     from policyopt.lens.verify import case_files, read_cases, verify_file
 
     files = case_files(paths)
@@ -113,7 +130,7 @@ def verify(args: list[str]) -> int:
         read_cases(file)
     outcomes = []
     for file in files:
-        for outcome in verify_file(file):
+        for outcome in verify_file(file, words):
             outcomes.append(outcome)
             if "--json" not in args:
                 print(outcome, flush=True)
