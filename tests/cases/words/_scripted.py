@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +13,10 @@ from torch import Tensor
 
 from policyopt.items import Verdict
 from policyopt.lens.case import Run
-from policyopt.registry import get_method
+from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.sources.draw.begun import begin
 from policyopt.sources.program import Prompt, Response, Rollout
 from policyopt.training.rows import to_batch
-
-HERE = Path(__file__).parent
 
 
 def verdict(accuracy: float, formatted: float = 1.0) -> Verdict:
@@ -110,8 +107,28 @@ def both(x: Tensor, given: Mapping[str, Any], name: str) -> tuple[list[list[floa
     return x[:own, : widths[0]].tolist(), x[own:, : widths[1]].tolist()
 
 
-def begun_run(method: str, given: Mapping[str, Any], start: str) -> tuple[Run, Tensor]:
-    """A case whose rows begin with ``given[start]`` tokens that the policy did not write, and its mask."""
-    mask = begun_mask(given["mask"], given[start])
-    rest = {name: x for name, x in given.items() if name != start}
-    return Run(get_method(method), "mask", {**rest, "mask": mask.tolist()}, HERE), mask
+def begun(given: Mapping[str, Any], start: str) -> dict[str, Any]:
+    """A case whose rows begin with ``given[start]`` tokens that the policy did not write."""
+    return {**given, "mask": begun_mask(given["mask"], given[start]).tolist()}
+
+
+def trained(run: Run) -> Tensor:
+    """[N, T] 1 on the tokens that are trained on, of rows that were ``begun``."""
+    return run.batch.mask
+
+
+def beside(name: str) -> dict[str, Callable[[Run], Any]]:
+    """What a case with targets (:func:`with_targets`) expects of its own rows and of them."""
+
+    def gradient(run: Run, side: int) -> list[list[float]]:
+        return both(run.gradient("logp"), run.asked, name)[side]
+
+    def advantage(run: Run) -> Tensor:
+        return run.all_rows(row_credit(run.credited))
+
+    return {
+        "advantage": lambda run: advantage(run)[: len(run.asked["mask"])],
+        f"{name}_advantage": lambda run: advantage(run)[len(run.asked["mask"]) :],
+        "dloss_dlogp": lambda run: gradient(run, 0),
+        f"dloss_d{name}_logp": lambda run: gradient(run, 1),
+    }
