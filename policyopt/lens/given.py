@@ -108,7 +108,7 @@ def build_recipe(
     asked = {k: v for name, value in params.items() for k, v in _derived(name, value, params).items()}
     hyper, hints = method.hyperparameters, get_type_hints(method.make)
     sizes = Counter(map(str, given.get("group", ())))
-    call: dict[str, Any] = {"group_size": max(2, *sizes.values(), 0)} if "group_size" in hyper else {}
+    call: dict[str, Any] = {"group_size": max(2, *sizes.values())} if sizes and "group_size" in hyper else {}
     left = {}
     for name, value in asked.items():
         targets = [name] if name in hyper else [alias for alias in ALIASES.get(name, ()) if alias in hyper]

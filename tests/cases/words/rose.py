@@ -14,7 +14,7 @@ from policyopt.parts.advantage.tree import depth, node_values
 from policyopt.rows import Batch
 from policyopt.sources.draw.tree import numbered, way, writer
 
-from ._grown import on_tree, table
+from ._grown import on_batch, table
 
 
 def _grow(run: Run) -> Batch:
@@ -46,5 +46,5 @@ def _semantic(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 COLUMNS = {"parent": ("node", "free"), "branch_pos": ("node_end", "free")}
-KEYS = on_tree(_grow, {"node_values": _values, "advantage_before_length": lambda run: EdgeAdvantage()(run.shaped)})
+KEYS = on_batch(_grow, {"node_values": _values, "advantage_before_length": lambda run: EdgeAdvantage()(run.shaped)})
 CASES = {"metric": _semantic}

@@ -16,7 +16,7 @@ from policyopt.parts import EdgeAdvantage
 from policyopt.parts.advantage.tree import FLAT, node_values
 from policyopt.rows import Batch, make_batch
 
-from ._grown import on_tree, table
+from ._grown import on_batch, table
 
 
 def _cuts(run: Run) -> list[list[int]]:
@@ -79,7 +79,7 @@ def _tree(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 COLUMNS = {"cut_values": ("node_value", "free")}
-KEYS = on_tree(
+KEYS = on_batch(
     _grow,
     {
         "cutpoints": _cuts,
