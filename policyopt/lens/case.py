@@ -45,6 +45,8 @@ class Run:
         """What the case says, before its words tell it in columns."""
         given = self.given = _told(self.words.given.get(what, dict), given)
         self.params: Mapping[str, Any] = given.get("params") or {}
+        self.notes: dict[str, Any] = {}
+        """What functions of the words leave for one another."""
         self.columns = {**COLUMNS, **self.words.columns}
         self.whole: Mapping[str, Any] | None = None
         """Every expected key at once, where the case is no batch with a loss."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch import Tensor
 from policyopt.items import Verdict
 from policyopt.lens.case import Run
 from policyopt.parts.surrogate.contrast import row_credit
+from policyopt.rows import Batch
 from policyopt.sources.draw.begun import begin
 from policyopt.sources.program import Prompt, Response, Rollout
 from policyopt.training.rows import to_batch
@@ -54,15 +56,33 @@ class Script:
         raise NotImplementedError
 
 
-def play(rollout: Rollout, script: Any, solution: int, step: int = 0) -> list[Response]:
-    """What a program returns at a step, for a prompt whose worked solution has so many tokens before its end."""
+def play(rollout: Any, script: Any, solution: int, step: int = 0, size: int | None = None) -> list[Response]:
+    """What a program returns at a step, for a prompt whose worked solution has so many tokens before its end.
+
+    ``size`` is the number of responses, where it is not the program's.
+    """
+    program: Rollout = rollout if size is None else dataclasses.replace(rollout, size=size)
     prompt = Prompt((), solution + 2, (0, step, 0), script.judge, (0,) * (solution + 1))
 
     async def draw() -> list[Response]:
-        return await rollout.draw(prompt, script)
+        return await program.draw(prompt, script)
 
     with ThreadPoolExecutor(1) as pool:  # an event loop may be running in this thread
         return pool.submit(asyncio.run, draw()).result()
+
+
+def members(group: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """The groups of a case in the order of their first rows, and the rows of each."""
+    return [(name, [i for i, g in enumerate(group) if g == name]) for name in dict.fromkeys(group)]
+
+
+def drawn_batch(drawn: Sequence[tuple[Sequence[int], Sequence[Response]]], group: Sequence[Any]) -> Batch:
+    """The batch of what programs returned: for each, the rows of the case that its responses are, and these."""
+    place = [i for rows, _ in drawn for i in rows]
+    responses = [response for _, found in drawn for response in found]
+    verdicts = [response.verdict for response in responses if response.verdict is not None]
+    names = [group[i] for i in place]
+    return to_batch([()] * len(place), responses, verdicts, names, 1, torch.float64)[torch.tensor(place).argsort()]
 
 
 def given_tokens(response: Response) -> int:
