@@ -267,3 +267,39 @@ def test_a_folder_of_words_that_is_not_there_is_refused(tmp_path: Path) -> None:
         verify_command([str(FILES[0]), "--words", str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="--words: expected a folder, got nothing"):
         verify_command([str(FILES[0]), "--words"])
+
+
+def test_a_case_told_in_columns_runs_as_a_batch_does(tmp_path: Path) -> None:
+    case = public("grpo: outcome")
+    case["given"]["points"] = [10 * r for r in case["given"].pop("reward")]
+    case["expect"] |= {"points": sum(case["given"]["points"])}
+    file, words = tmp_path / "grpo.json", tmp_path / "mine"
+    words.mkdir()
+    (words / "grpo.py").write_text(
+        "def told(given):\n"
+        "    rest = {k: v for k, v in given.items() if k != 'points'}\n"
+        "    return rest | {'reward': [p / 10 for p in given['points']]}\n"
+        "GIVEN = {'loss': told}\n"
+        "KEYS = {'points': lambda run: sum(run.asked['points'])}\n"
+    )
+    file.write_text(json.dumps([case]))
+    outcome = verify_file(file, words)[0]
+    assert outcome.status == "pass", outcome.reason
+    del case["given"]["points"]
+    file.write_text(json.dumps([case]))
+    assert verify_file(file, words)[0].reason == "the case gives no 'points'"
+
+
+def test_rows_that_are_not_selected_have_no_part_in_the_loss(verify: Verify) -> None:
+    case = public("guide: replace")
+    superseded = [i for i, used in enumerate(case["expect"]["used_row"]) if not used]
+    assert superseded
+    for i in superseded:
+        case["given"]["logp"][i] = [x - 1 for x in case["given"]["logp"][i]]
+    assert verify(case).status == "pass"
+
+
+def test_words_that_cannot_read_a_case_leave_it_unsupported(verify: Verify) -> None:
+    case = public("xrpo: rollout allocator")
+    case["given"]["rewards_so_far"] = "many"
+    assert verify(case).status == "unsupported"

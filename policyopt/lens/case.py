@@ -74,9 +74,13 @@ class Run:
         try:
             got = compute(self)
         except (AttributeError, TypeError) as error:
-            if "NoneType" not in str(error):
+            if "NoneType" not in str(error) and key not in self.words.keys:
                 raise
             raise Unsupported(f"{key} takes a column that the case does not give ({error})") from error
+        except KeyError as error:
+            raise Unsupported(f"{key} takes {error.args[0]!r}, which the case does not give") from error
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise Unsupported(f"{key} cannot be worked out: {error}") from error
         if not isinstance(got, Tensor):
             return got
         if got.dim() == 2 and isinstance(expected, list) and not any(isinstance(row, list) for row in expected):
@@ -246,7 +250,7 @@ def _told(tell: Callable[[Mapping[str, Any]], Mapping[str, Any]], given: Mapping
         return tell(given)
     except KeyError as error:
         raise Unsupported(f"the case gives no {error.args[0]!r}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise Unsupported(f"the case cannot be worked out: {error}") from error
 
 
@@ -331,7 +335,7 @@ def _value_loss(run: Run) -> Tensor:
 
 
 def _step_rewards(run: Run) -> list[list[float]]:
-    normalised = run.recipe.advantage.normalised(run.batch)  # type: ignore[attr-defined]
+    normalised = _first([run.recipe.advantage], "normalised").normalised(run.batch)
     return [row[there].tolist() for row, there in zip(normalised, run.batch.step_end >= 0, strict=True)]
 
 

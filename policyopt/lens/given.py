@@ -104,7 +104,10 @@ def build_recipe(
     where it may not be None. ``words`` are the method's own names for them. Raises :class:`Unsupported` for one that
     has no place, or where the recipe is refused.
     """
-    params = {k: v for name, value in params.items() for k, v in _own(words, name, value).items()}
+    try:
+        params = {k: v for name, value in params.items() for k, v in _own(words, name, value).items()}
+    except (TypeError, ValueError, LookupError) as error:
+        raise Unsupported(f"params cannot be read: {error}") from error
     asked = {k: v for name, value in params.items() for k, v in _derived(name, value, params).items()}
     hyper, hints = method.hyperparameters, get_type_hints(method.make)
     sizes = Counter(map(str, given.get("group", ())))
@@ -131,7 +134,7 @@ def build_recipe(
                 recipe = recipe.set(path, value)
             if paths:
                 left.pop(name, None)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         found = error.errors() if isinstance(error, ValidationError) else []
         said = [": ".join([*map(str, e["loc"]), f"{e['msg']}, got {e['input']!r}"]) for e in found] or [str(error)]
         raise Unsupported(f"the recipe is refused: {'; '.join(said)}") from error
