@@ -489,12 +489,12 @@ def test_the_objective_is_the_evidence_less_the_distance_to_the_posterior() -> N
     for seed, beta in itertools.product(range(3), (0.2, 1.0, 7.0)):
         policy = distributions(4, seed=seed).softmax(-1)
         best = tilt(PRIOR, REWARD, 1 / beta)
-        value, evidence = regularised_value(policy, PRIOR, REWARD, beta), log_evidence(PRIOR, REWARD, beta)
+        value, evidence = regularised_value(policy, PRIOR.log(), REWARD, beta), log_evidence(PRIOR.log(), REWARD, beta)
         torch.testing.assert_close(value, beta * (evidence - kl(policy, best)))
-        torch.testing.assert_close(regularised_value(best, PRIOR, REWARD, beta), beta * evidence)
-        shifted = regularised_value(policy, PRIOR, REWARD + 3, beta)
+        torch.testing.assert_close(regularised_value(best, PRIOR.log(), REWARD, beta), beta * evidence)
+        shifted = regularised_value(policy, PRIOR.log(), REWARD + 3, beta)
         torch.testing.assert_close(shifted, value + 3)
-        torch.testing.assert_close(beta * log_evidence(PRIOR, REWARD + 3, beta), beta * evidence + 3)
+        torch.testing.assert_close(beta * log_evidence(PRIOR.log(), REWARD + 3, beta), beta * evidence + 3)
 
 
 def test_the_posterior_at_its_ends() -> None:

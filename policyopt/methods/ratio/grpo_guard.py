@@ -24,18 +24,6 @@ def centred(log_ratio: Tensor, kl: Tensor, scale: Tensor) -> Tensor:
     return (log_ratio + kl) * scale
 
 
-def gaussian_log_ratio(sample: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
-    r"""Log-ratio of two Gaussian steps of one ``std`` [T] at a sample, [N, T] from [N, T, D]: the mean over the D
-    dimensions of :math:`\big((x-\mu_{old})^2 - (x-\mu)^2\big)/2\sigma^2`."""
-    return ((sample - old_mean) ** 2 - (sample - mean) ** 2).mean(-1) / (2 * std**2)
-
-
-def gaussian_kl(mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
-    r"""KL of two Gaussian steps of one ``std`` [T], [N, T] from [N, T, D]: the mean over the D dimensions of
-    :math:`(\mu-\mu_{old})^2/2\sigma^2`."""
-    return ((mean - old_mean) ** 2).mean(-1) / (2 * std**2)
-
-
 @part
 class CentredRatio(Ratio):
     r"""The token ratio whose logarithm is centred and scaled at each position.

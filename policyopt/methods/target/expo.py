@@ -88,8 +88,8 @@ def expo(
     sum over tokens and a mean over prompts; every prompt is explained, at every step, by the policy as it is; none is
     filtered out, but an answer that is not the true one makes way for it. The model has to understand what it is told;
     of the embedded models, those of the testbeds ``requests:TASK`` do. The size of beta is not known: 0.01, for sums
-    over some tens of tokens, is ours. ExP-DPO, the form with pairs, is :func:`~policyopt.methods.judge.tulu3.dpo_loss` of
-    explanations against failed responses; it is not this method.
+    over some tens of tokens, is ours. ExP-DPO, the form with pairs, is DPO
+    (:class:`~policyopt.parts.Pairs`) of explanations against failed responses; it is not this method.
     """
     parent = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     apart = parent.replace(
