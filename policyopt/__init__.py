@@ -14,7 +14,7 @@ _HOME = {
     "make_batch": "policyopt.rows",
     "Recipe": "policyopt.recipe",
     "column": "policyopt.schema",
-    "get_method": "policyopt.registry",
+    "get_method": "policyopt.resolve",
     "method": "policyopt.registry",
     "train": "policyopt.training.run",
 }

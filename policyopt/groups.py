@@ -1,4 +1,7 @@
-"""Numbers of rows over the groups that they belong to."""
+"""Numbers of rows over the groups that they belong to, and the one way in which anything is whitened.
+
+``group`` is a number for each place, or ``None`` where all places are one group.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,72 @@ from torch import Tensor
 from policyopt.rows import Batch
 
 
-def group_sum(x: Tensor, group: Tensor) -> Tensor:
-    """Sum of ``x`` [N] over the rows of the same group, given back to every row, [N]."""
+def group_sum(x: Tensor, group: Tensor | None) -> Tensor:
+    """Sum of ``x`` over the places of the same group, given back to every place."""
+    if group is None:
+        return x.sum().expand_as(x)
     groups, index = torch.unique(group, return_inverse=True)
     return torch.zeros(len(groups), dtype=x.dtype, device=x.device).index_add(0, index, x)[index]
 
 
-def group_max(x: Tensor, group: Tensor) -> Tensor:
-    """Largest ``x`` [N] of the rows of the same group, given back to every row, [N]."""
+def group_max(x: Tensor, group: Tensor | None) -> Tensor:
+    """Largest ``x`` of the places of the same group, given back to every place."""
+    if group is None:
+        return x.amax().expand_as(x) if x.numel() else x
     _, index = torch.unique(group, return_inverse=True)
     return torch.full_like(x, -torch.inf).scatter_reduce(0, index, x, "amax")[index]
 
 
-def group_mean(x: Tensor, group: Tensor) -> Tensor:
-    """Mean of ``x`` [N] over the rows of the same group, given back to every row, [N]; exactly x where all are
-    equal."""
-    low = -group_max(-x, group)
-    return low + group_sum(x - low, group) / group_sum(torch.ones_like(x), group)
+def group_mean(x: Tensor, group: Tensor | None, weight: Tensor | None = None) -> Tensor:
+    """Mean of ``x`` over the places of the same group, each counting ``weight`` times, given back to every place.
+
+    Exactly x where all are equal, so that what is centred by it is exactly 0 there; 0 where nothing counts. ``x`` may
+    hold anything at places of weight 0.
+    """
+    weight = torch.ones_like(x) if weight is None else weight
+    counts, total = weight > 0, group_sum(weight, group)
+    low = -group_max(torch.where(counts, -x.detach(), -torch.inf), group)
+    gain = torch.where(counts, x - low, 0.0)
+    mean = low + group_sum(weight * gain, group) / torch.where(total > 0, total, 1.0)
+    return torch.where(total > 0, mean, 0.0)
+
+
+def group_variance(x: Tensor, group: Tensor | None, ddof: int, weight: Tensor | None = None) -> Tensor:
+    """Variance of ``x`` over the places of the same group, each counting ``weight`` times, given back to every place; 0
+    for a place alone.
+
+    The sum of squares is over the number of what counts, less ``ddof``, but at least 1.
+    """
+    weight = torch.ones_like(x) if weight is None else weight
+    gain = torch.where(weight > 0, x - group_mean(x, group, weight), 0.0)
+    return group_sum(weight * gain**2, group) / (group_sum(weight, group) - ddof).clamp(min=1)
+
+
+def group_std(x: Tensor, group: Tensor | None, ddof: int, weight: Tensor | None = None) -> Tensor:
+    """The root of :func:`group_variance`."""
+    return group_variance(x, group, ddof, weight).sqrt()
+
+
+def whiten(
+    x: Tensor,
+    group: Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    ddof: int = 0,
+    eps: float = 0.0,
+    variance_eps: float = 0.0,
+    least: float = 0.0,
+) -> Tensor:
+    r"""``x`` with mean 0 and variance 1 over the places of the same group.
+
+    .. math:: \frac{x - \mu}{\sqrt{\max(\sigma^2 + \epsilon_v, v_{min})} + \epsilon}
+
+    ``weight`` says how often each place counts in mu and sigma; what does not count is measured by those that do.
+    ``eps`` is added to the standard deviation, ``variance_eps`` to the variance, and ``least`` is the smallest variance:
+    the three ways in which papers keep the divisor from 0.
+    """
+    variance = group_variance(x, group, ddof, weight) + variance_eps
+    return (x - group_mean(x, group, weight)) / (variance.clamp(min=least).sqrt() + eps)
 
 
 def by_source(batch: Batch) -> Tensor:
@@ -32,13 +84,6 @@ def by_source(batch: Batch) -> Tensor:
     if batch.source is None or not len(batch.source):
         return batch.group
     return batch.group * (int(batch.source.max()) + 1) + batch.source.to(batch.group)
-
-
-def group_std(x: Tensor, group: Tensor, ddof: int) -> Tensor:
-    """Standard deviation of ``x`` [N] over the rows of the same group, given back to every row, [N]; 0 for a row
-    alone."""
-    square = group_sum((x - group_mean(x, group)) ** 2, group)
-    return (square / (group_sum(torch.ones_like(x), group) - ddof).clamp(min=1)).sqrt()
 
 
 def group_rank(x: Tensor, group: Tensor) -> Tensor:
@@ -50,10 +95,3 @@ def group_rank(x: Tensor, group: Tensor) -> Tensor:
     rank = torch.empty_like(index)
     rank[order] = torch.arange(len(x), device=index.device) - start[index[order]]
     return rank
-
-
-def moments(x: Tensor, weight: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of ``x``, each place counting ``weight`` times; 0 where nothing counts."""
-    count = weight.sum()
-    mean = (weight * x).sum() / count.clamp(min=1)
-    return mean, (weight * (x - mean) ** 2).sum() / (count - ddof).clamp(min=1)

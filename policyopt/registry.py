@@ -144,6 +144,10 @@ R = TypeVar("R", bound=Registered)
 
 def _register(cls: type[R], known: dict[str, Any], make: Callable[..., Any], **facts: Any) -> R:
     name = entry_name(make.__name__)
+    if cls is Method and not make.__module__.startswith("policyopt."):  # somebody's own is found by its file or module
+        mine = cls(make, name, "own", **facts)
+        update_wrapper(mine, make, updated=())
+        return mine
     there = next((found.entry for found in _live() if found.name == name), index().get(name))
     if there is not None and (there.module != make.__module__ or name in known):
         raise ValueError(f"a {there.kind} called {name!r} exists already, in {there.module}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.remax import remax
 from policyopt.methods.baseline.rloo import rloo
 from policyopt.methods.clip.cispo import cispo
-from policyopt.methods.clip.dapo import dapo
+from policyopt.methods.clip.dapo import dapo, overlong
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import StepNormalise, grpo
 from policyopt.methods.ratio.gspo import gspo
@@ -23,7 +24,6 @@ from policyopt.objective import shaped
 from policyopt.parts import (
     LogProb,
     Normalise,
-    OverlongPenalty,
     PPOClip,
     RatioTimesAdvantage,
     RolloutBaseline,
@@ -274,11 +274,11 @@ def test_the_overlong_penalty_is_a_ramp_over_the_last_share_of_the_budget() -> N
     length = torch.arange(0, 131, dtype=torch.float64)
     budget = torch.full((131,), 100)
     batch = make_batch(mask=torch.zeros(131, 1), reward=torch.zeros(131).double(), true_length=length, budget=budget)
-    penalty = OverlongPenalty(share=0.2)(batch).reward
+    penalty = overlong(share=0.2)(batch).reward
     assert (penalty[:81] == 0).all()
     assert (penalty[100:] == -1).all()
     same(penalty[80:101].diff(), torch.full((20,), -0.05, dtype=torch.float64))
-    same(OverlongPenalty(share=0.2, coef=3.0)(batch).reward, 3 * penalty)
+    same(replace(overlong(share=0.2), coef=3.0)(batch).reward, 3 * penalty)
 
 
 def test_dapo_rewards_right_and_wrong_with_one_and_less_one() -> None:

@@ -32,7 +32,7 @@ from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.distillation.aligndistil import ExtrapolatedKL, aligndistil
 from policyopt.methods.distillation.gkd import gkd
-from policyopt.methods.distillation.kdrl import kdrl
+from policyopt.methods.distillation.kdrl import ROWS, Unsolved, kdrl
 from policyopt.methods.distillation.otr import OneToken, otr, token_key, uniforms
 from policyopt.methods.divergence.grpo_d import grpo_d
 from policyopt.methods.divergence.orpo_chi2 import (
@@ -146,7 +146,7 @@ def test_k2_and_k3_agree_to_first_order() -> None:
 
 def test_the_rows_that_the_teacher_speaks_to() -> None:
     batch = binary().replace(correct=torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 0, 1], dtype=torch.float64))
-    picked = {rows: KL(target="teacher", rows=rows).picked(batch).tolist() for rows in ("all", "wrong", "unsolved")}
+    picked = {rows: KL(target="teacher", rows=r).picked(batch).tolist() for rows, r in ROWS.items()}
     assert picked["all"] == [1.0] * 9
     assert picked["wrong"] == [0.0, 1, 1, 0, 1, 1, 1, 1, 0]
     assert picked["unsolved"] == [0.0, 0, 0, 0, 1, 1, 1, 0, 0]
@@ -154,8 +154,10 @@ def test_the_rows_that_the_teacher_speaks_to() -> None:
         both = [gradients(r, ready(r, batch))[1]["logp"] for r in (kdrl(rows=rows), kdrl(kl_coef=0.0, kl_min=0.0))]
         moved = (both[0] - both[1]).abs().sum(1) > 0
         assert moved.tolist() == [bool(k) for k in keep]
-    assert KL(rows="unsolved").unit == "group"
+    assert KL(rows=Unsolved()).unit == "group"
     assert KL(target="teacher").needs == {"teacher_logp"}
+    with pytest.raises(UserError, match="rows is 'some', but the teacher speaks to one of all, wrong, unsolved"):
+        kdrl(rows="some")  # type: ignore[arg-type]
 
 
 def test_a_teacher_raises_tokens_of_wrong_answers_too() -> None:
@@ -488,12 +490,12 @@ def test_the_objective_is_the_evidence_less_the_distance_to_the_posterior() -> N
     for seed, beta in itertools.product(range(3), (0.2, 1.0, 7.0)):
         policy = distributions(4, seed=seed).softmax(-1)
         best = tilt(PRIOR, REWARD, 1 / beta)
-        value, evidence = regularised_value(policy, PRIOR, REWARD, beta), log_evidence(PRIOR, REWARD, beta)
+        value, evidence = regularised_value(policy, PRIOR.log(), REWARD, beta), log_evidence(PRIOR.log(), REWARD, beta)
         torch.testing.assert_close(value, beta * (evidence - kl(policy, best)))
-        torch.testing.assert_close(regularised_value(best, PRIOR, REWARD, beta), beta * evidence)
-        shifted = regularised_value(policy, PRIOR, REWARD + 3, beta)
+        torch.testing.assert_close(regularised_value(best, PRIOR.log(), REWARD, beta), beta * evidence)
+        shifted = regularised_value(policy, PRIOR.log(), REWARD + 3, beta)
         torch.testing.assert_close(shifted, value + 3)
-        torch.testing.assert_close(beta * log_evidence(PRIOR, REWARD + 3, beta), beta * evidence + 3)
+        torch.testing.assert_close(beta * log_evidence(PRIOR.log(), REWARD + 3, beta), beta * evidence + 3)
 
 
 def test_the_posterior_at_its_ends() -> None:
@@ -758,7 +760,6 @@ def test_the_task_of_ties() -> None:
         lambda: ExtrapolatedKL(floor=0.0),
         lambda: OneToken(samples=0),
         lambda: OneToken(kappa=0.0),
-        lambda: kdrl(rows="some"),
         lambda: KL(target="critic"),  # type: ignore[arg-type]
         lambda: orpo_chi2(divergence="js"),
         lambda: SequenceDivergence(limit=0.0),

@@ -32,11 +32,11 @@ from policyopt.methods.judge.constrained_rlhf import ConstrainedAdvantage, DualD
 from policyopt.methods.judge.mpo_meta import Criterion, Refinement, merge, mpo_meta, within
 from policyopt.methods.judge.multirole_r1 import multirole_r1
 from policyopt.methods.judge.rl_struct import rl_struct
-from policyopt.methods.judge.tulu3 import dpo_loss, implicit_reward, tulu3
+from policyopt.methods.judge.tulu3 import tulu3
 from policyopt.methods.judge.urpo import PlayerAndReferee, kendall_tau, read_scores, urpo
 from policyopt.objective import credit, shaped
-from policyopt.parts import Normalise
-from policyopt.rows import Batch, join
+from policyopt.parts import Logistic, Normalise, Pairs, RowScore
+from policyopt.rows import Batch, join, make_batch
 from policyopt.schema import member
 from policyopt.sources.draw import EarlyExits, Windows
 from policyopt.sources.program import Response
@@ -146,10 +146,15 @@ def test_tulu3_is_ppo_on_verified_answers_and_a_right_one_without_end_is_punishe
 def test_dpo_on_mean_rewards_is_dpo_with_beta_over_the_length() -> None:
     g = torch.Generator().manual_seed(0)
     good, bad, ref = torch.randn(3, 4, 5, generator=g, dtype=torch.float64)
-    mask = torch.ones_like(good)
-    means = [implicit_reward(x, ref, mask, length_normalised=True) for x in (good, bad)]
-    sums = [implicit_reward(x, ref, mask) for x in (good, bad)]
-    same(dpo_loss(*means, beta=5.0), dpo_loss(*sums, beta=1.0))
+    credit = torch.tensor([[1.0]] * 4 + [[-1.0]] * 4, dtype=torch.float64).expand(8, 5)
+    batch = make_batch(
+        mask=torch.ones_like(credit), logp=torch.cat([good, bad]), ref_logp=torch.cat([ref, ref]), advantage=credit,
+        group=torch.arange(4).repeat(2),
+    )  # fmt: skip
+    mean = Pairs(score=RowScore(against="reference", reduce="mean"), link=Logistic(beta=5.0, anisotropy=1.0))
+    total = Pairs(score=RowScore(against="reference"), link=Logistic(beta=1.0, anisotropy=1.0))
+    same(mean.rows(batch), total.rows(batch))
+    same(mean.rows(batch)[:4], -torch.nn.functional.logsigmoid((good - bad).sum(-1)))  # half a pair's loss, of two rows
 
 
 # Constraints ---------------------------------------------------------------------------------------------------------

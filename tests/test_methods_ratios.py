@@ -24,11 +24,10 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.methods.ratio.dhpo import dhpo
 from policyopt.methods.ratio.gmpo import gmpo
 from policyopt.methods.ratio.grpo_guard import (
+    KL_FROM_OLD,
     CentredRatio,
-    KLFromReference,
     PositionWeight,
-    gaussian_kl,
-    gaussian_log_ratio,
+    centred,
     grpo_guard,
 )
 from policyopt.methods.ratio.gspo import gspo
@@ -558,9 +557,9 @@ def test_a_centred_log_ratio_has_the_mean_zero_under_the_old_policy() -> None:
     g = torch.Generator().manual_seed(1)
     old, new = torch.randn(2, 5, generator=g, dtype=torch.float64)
     table, logp = old.log_softmax(-1), new.log_softmax(-1)
-    kl = KLFromReference()(new.expand(5, 5), torch.arange(5), {"reference": old.expand(5, 5)})
+    kl = KL_FROM_OLD(new.expand(5, 5), torch.arange(5), {"reference": old.expand(5, 5)})
     batch = make_batch(mask=torch.ones(5, 1), logp=logp[:, None], old_logp=table[:, None])
-    batch = batch.with_statistics({KLFromReference().key: kl[:, None]})
+    batch = batch.with_statistics({KL_FROM_OLD.key: kl[:, None]})
     for scale in (1.0, 0.3):
         log_ratio = CentredRatio(scale=(scale,))(batch)[:, 0]
         same((table.exp() * log_ratio).sum(), torch.zeros((), dtype=torch.float64))
@@ -568,7 +567,7 @@ def test_a_centred_log_ratio_has_the_mean_zero_under_the_old_policy() -> None:
 
 
 def test_without_a_kl_grpo_guard_is_grpo_and_positions_have_scales_and_weights_of_their_own() -> None:
-    still = {KLFromReference().key: torch.zeros(9, 6, dtype=torch.float64)}
+    still = {KL_FROM_OLD.key: torch.zeros(9, 6, dtype=torch.float64)}
     recipe, plain = grpo_guard(), grpo(kl_coef=0.0)
     batch = ready(recipe, random_batch()).with_statistics(still)
     same(gradients(recipe, batch)[1]["logp"], gradients(plain, batch)[1]["logp"])
@@ -584,9 +583,12 @@ def test_the_centred_ratio_of_a_gaussian_step_is_linear_in_its_mean() -> None:
     old, move, noise = torch.randn(3, 4, 2, 3, generator=g, dtype=torch.float64)
     for std in (torch.tensor([0.4, 0.9], dtype=torch.float64), torch.tensor([0.8, 1.8], dtype=torch.float64)):
         sample = old + std[:, None] * noise
-        there, back = (
-            (gaussian_log_ratio(sample, mean, old, std) + gaussian_kl(mean, old, std)) * std for mean in (old + move, old - move)
-        )  # fmt: skip
+
+        def step(mean: Tensor, sample: Tensor = sample, std: Tensor = std) -> Tensor:
+            log_ratio = ((sample - old) ** 2 - (sample - mean) ** 2).mean(-1) / (2 * std**2)
+            return centred(log_ratio, ((mean - old) ** 2).mean(-1) / (2 * std**2), std)
+
+        there, back = step(old + move), step(old - move)
         same(there, -back)
         same(there, (noise * move).mean(-1))
 

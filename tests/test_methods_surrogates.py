@@ -16,7 +16,7 @@ from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.rloo import rloo
 from policyopt.methods.clip.sapo_soft import SoftGate, sapo_soft
 from policyopt.methods.contrast.copg import copg
-from policyopt.methods.contrast.disco import HardNegatives, disco
+from policyopt.methods.contrast.disco import HardNegatives, TrustRegion, disco
 from policyopt.methods.contrast.p3o import p3o
 from policyopt.methods.contrast.reg_grpo import AdvantageRegression, reg_grpo
 from policyopt.methods.contrast.trpa import trpa
@@ -43,7 +43,6 @@ from policyopt.parts import (
     SeqMeanTokenMean,
     TokenMean,
     TokenRatio,
-    TrustRegion,
 )
 from policyopt.parts.regularizer.proximal import deviation
 from policyopt.parts.select.covariance import covariance
@@ -199,7 +198,7 @@ def test_a_trust_region_is_silent_inside_and_grows_linearly_outside() -> None:
     d = float(TrustRegion().measured(batch))
     assert d == pytest.approx(float(((batch.old_logp - batch.logp) * batch.mask).sum() / batch.mask.sum()))
 
-    def pull(limit: float | None) -> Tensor:
+    def pull(limit: float) -> Tensor:
         part = TrustRegion(coef=10.0, limit=limit)
         return gradients(PLAIN.replace(regularizers=(part,)), batch)[1]["logp"]
 
@@ -209,7 +208,9 @@ def test_a_trust_region_is_silent_inside_and_grows_linearly_outside() -> None:
     share = batch.mask / batch.mask.sum()
     limit = max(0.0, d / 2)
     same(pull(limit), -10 * max(d - limit, 0.0) * share)
-    same(pull(None), -10 * share)
+    mean = Proximal(coef=10.0, deviation="kl-old-new", mean=True)
+    same(gradients(PLAIN.replace(regularizers=(mean,)), batch)[1]["logp"], -10 * share)
+    assert mean.unit == "batch" and Proximal().unit == "token"
 
 
 # Covariance ----------------------------------------------------------------------------------------------------------

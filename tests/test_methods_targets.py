@@ -19,9 +19,9 @@ from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.guidance.rlgf import GuidedValueLoss, WithGuide, rlgf
 from policyopt.methods.target.expo import SelfExplained, expo
-from policyopt.methods.target.grao import AgainstSamples, PromptMean, WithReference, grao
+from policyopt.methods.target.grao import PromptMean, WithReference, grao
 from policyopt.objective import credit, objective
-from policyopt.parts import Likelihood, LogProb, Normalise, OwnTokens, SeqMeanTokenMean
+from policyopt.parts import FromProgram, Likelihood, LogProb, Normalise, OwnTokens, SeqMeanTokenMean
 from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
@@ -156,7 +156,7 @@ def test_the_weight_of_explanations_can_fall_to_nothing() -> None:
 
 @pytest.mark.parametrize("mean", ["token", "prompt"])
 def test_the_likelihood_of_no_rows_is_nothing(mean: Any) -> None:
-    part = Likelihood(rows="auxiliary", mean=mean)
+    part = Likelihood(rows=FromProgram(main=False), mean=mean)
     assert part(random_batch()) == 0
     assert part(with_targets()[torch.zeros(10, dtype=torch.bool)]) == 0
     empty = with_targets(lengths=(2, 2, 2, 0, 2, 3, 2, 2, 0, 0))
@@ -287,9 +287,9 @@ def test_a_reference_is_imitated_while_it_is_better_and_pushed_away_after() -> N
     assert not found(0.7, 0.7, 0.7).any(), "equal rewards teach nothing"
     credited = grao().advantage(batch.replace(reward=torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)))
     assert row_credit(batch.replace(advantage=credited)).sum() == pytest.approx(0, abs=1e-12)
-    alone = AgainstSamples()(batch.replace(source=torch.ones(3)))
+    alone = Normalise(rows=FromProgram())(batch.replace(source=torch.ones(3)))
     assert not alone.any(), "without samples there is nothing to compare with"
-    torch.testing.assert_close(AgainstSamples(ddof=1)(batch.replace(source=None)), Normalise()(batch))
+    torch.testing.assert_close(Normalise(rows=FromProgram())(batch.replace(source=None)), Normalise()(batch))
 
 
 def test_every_prompt_weighs_the_same() -> None:

@@ -33,13 +33,20 @@ from policyopt.methods.guidance.critique_grpo import (
     PolicyShaping,
     Refined,
     SelfCritique,
-    SeqSumTokenSumNorm,
     VerdictInWords,
     critique_grpo,
     pick,
 )
 from policyopt.objective import credit, kept
-from policyopt.parts import EntropyBonus, MixedOutcomes, PPOClip, RatioTimesAdvantage, SeqMeanTokenSumNorm, TokenMean
+from policyopt.parts import (
+    EntropyBonus,
+    MixedOutcomes,
+    PPOClip,
+    RatioTimesAdvantage,
+    SeqMeanTokenSumNorm,
+    SumOverRows,
+    TokenMean,
+)
 from policyopt.rows import make_batch, masked_mean
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Context, Question, Response
@@ -327,7 +334,7 @@ def test_without_refinements_critique_grpo_is_unclipped_grpo_over_a_constant(see
     for given in (batch, batch.replace(source=torch.zeros(9))):
         torch.testing.assert_close(dlogp(mine, given), dlogp(plain, given) * 9, rtol=1e-12, atol=0)
     assert dlogp(mine, batch).abs().max() > 1e-3
-    torch.testing.assert_close(SeqSumTokenSumNorm()(batch), batch.mask / batch.budget[:, None])
+    torch.testing.assert_close(SumOverRows(inner=SeqMeanTokenSumNorm())(batch), batch.mask / batch.budget[:, None])
 
 
 def refined_batch() -> Any:

@@ -12,9 +12,10 @@ from unittest import mock
 import pytest
 import torch
 
+from policyopt import schema
 from policyopt.errors import UserError
-from policyopt.lens.check.files import loaded
 from policyopt.methods.group.grpo import StepNormalise, grpo
+from policyopt.own import load_file
 from policyopt.recipe import Recipe, Update
 from policyopt.training.config import Checkpoints, Evaluation, TrainConfig
 from policyopt.training.loop import Trainer
@@ -124,8 +125,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The file as a module; its columns are forgotten afterwards."""
     path = tmp_path_factory.mktemp("own") / "own_columns.py"
     path.write_text(OWN)
-    with loaded(path) as (module, _):
-        yield module
+    with schema.forgotten():
+        yield load_file(path)
 
 
 @pytest.fixture

@@ -23,14 +23,14 @@ usage: policyopt COMMAND ...
   train METHOD   train a model with a method         policyopt train grpo --task chain_sum --steps 60
   eval           measure a model on a task           policyopt eval --model runs/grpo-chain_sum-seed0/model
   sample         read what a model answers           policyopt sample --task countdown --questions 2
-  list [WORD]    the methods, and with --kind the parts, tasks and studies   policyopt list clip
-  explain NAME   what a method is and how it differs; what a part, a task, a study is   policyopt explain luspo --vs gspo
+  list [WORD]    the methods; with --kind parts, studies ...   policyopt list clip
+  explain NAME   what a method (a part, a task, a study) is   policyopt explain luspo --vs gspo --out luspo.html
   tasks          the tasks that come with the package, and how to bring your own
   verify FILE... numeric cases against the library    policyopt verify tests/cases
   check NAME     properties of a method, or of your file   policyopt check my_method.py
 
-`policyopt COMMAND --help` or `policyopt help COMMAND` says more; `policyopt train METHOD --help` shows every field of the
-method's parts."""
+`policyopt COMMAND --help` or `policyopt help COMMAND` says more; `policyopt train METHOD --help` shows every field
+of the method's parts."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

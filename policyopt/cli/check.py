@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from policyopt.cli.common import operands
+from policyopt.cli.common import is_own, need, operands
 from policyopt.errors import UserError
 from policyopt.registry import need_method
 
 CHECK = """\
-usage: policyopt check METHOD_OR_FILE.py... [--json]
+usage: policyopt check METHOD | FILE.py | FILE.py:NAME ... [--json]
 
 Measures the properties of a method on random batches, in float64: what shifts and scales of the reward do, length bias,
 weights at extreme ratios, bias off-policy, and whether gradient, padding, order and micro-batches are right.
@@ -29,7 +28,13 @@ def run(args: list[str]) -> int:
         return 0 if args else 2
     names = operands(args, "check", "methods, files")
     for name in names:
-        _need(name)
+        if is_own(name):
+            need(name)
+            continue
+        try:
+            need_method(name)
+        except KeyError as error:
+            raise UserError(f"{error.args[0]}; a file of your own ends in .py") from error
     from rich.console import Console
 
     from policyopt.lens.check.files import check_named
@@ -43,15 +48,3 @@ def run(args: list[str]) -> int:
         for report in reports:
             show(report, console)
     return 1 if any(r.broken for r in reports) else 0
-
-
-def _need(name: str) -> None:
-    """Raises ``UserError`` for a file that is not there and for a name that is no method; imports neither."""
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise UserError(f"there is no file {name}")
-    elif not Path(name).is_file():
-        try:
-            need_method(name)
-        except KeyError as error:
-            raise UserError(f"{error.args[0]}; a file of your own ends in .py") from error

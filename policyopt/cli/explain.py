@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import found, options_of
+from policyopt.cli.common import found, is_own, need, options_of
 from policyopt.errors import UserError
-from policyopt.registry import Entry, entries, entry, get_method, need_method
+from policyopt.registry import Entry, entries, entry
 
 EXPLAIN = """\
 usage: policyopt explain NAME [--vs OTHER] [--out FILE.html] [--json]
@@ -20,7 +20,7 @@ costs, and the weight that it gives to every token of a fixed batch beside those
 Of a part: its slot, fields, formula, and the methods that use it; of a task a question and its solution; of a study, a
 tool or a guide what it says and how it is used.
 
-NAME is one of these methods, or what `policyopt list --kind all` shows: {methods}
+NAME may be code of your own (my.py, my.py:name, package.module:name, recipe.yaml); it is one of these methods, or what `policyopt list --kind all` shows: {methods}
 
   --vs OTHER        a method to compare a method with; unset: its parent
   --out FILE.html   write a method's page too, one file that needs nothing else
@@ -47,9 +47,12 @@ def run(args: list[str]) -> int:
     if args[0].startswith("-"):
         raise UserError(f"the method comes first: policyopt explain METHOD {args[0]} ...; known: {_methods()}")
     options = options_of(ExplainOptions(), args[1:], f"explain {args[0]}")
-    about = found(entry, args[0])
     if options.vs is not None:
-        found(need_method, options.vs)
+        need(options.vs)
+    if is_own(args[0]):
+        need(args[0])
+        return _explain_method(args[0], options)
+    about = found(entry, args[0])
     return _explain_method(about.name, options) if about.kind == "method" else _explain_other(about, options)
 
 
@@ -58,14 +61,15 @@ def _methods() -> str:
 
 
 def _explain_method(name: str, options: ExplainOptions) -> int:
-    recipes = [get_method(name)() for name in (name, options.vs) if name is not None]
     from rich.console import Console
 
     from policyopt.lens.explain import explain
     from policyopt.lens.explain_page import write_explanation
     from policyopt.lens.explain_terminal import show
+    from policyopt.resolve import resolve
 
-    explained = explain(*recipes)
+    method = resolve(name)
+    explained = explain(method(), None if options.vs is None else resolve(options.vs)(), method)
     if options.out is not None:
         write_explanation(explained, options.out)
     if options.json:

@@ -39,8 +39,8 @@ formulas and defaults were taken from: authors' code, the paper, a third party's
 This page is the output of
 
     policyopt list --markdown > docs/methods.md"""
-NO_METHODS = """
-# No methods
+BESIDE = """
+# Beside the methods
 
 Papers that train nothing of their own are not dressed up as methods: studies measure or prove, tools work before or after
 training, guides say what to take. `policyopt explain NAME` says more of each."""
@@ -64,10 +64,12 @@ def run(args: list[str]) -> int:
     if not chosen:
         raise UserError(_nothing(options.kind, words))
     if options.markdown:
-        print(METHODS_PAGE.format(count=len(chosen)) if kind == "method" and not words else "", end="")
+        page = kind == "method" and not words
+        if page:
+            print(METHODS_PAGE.format(count=len(chosen)))
         _print_markdown(chosen)
-        if kind == "method" and not words:
-            print(NO_METHODS)
+        if page:
+            print(BESIDE)
             _print_markdown(_beside())
         return 0
     rows = [_row(e, options.kind) for e in chosen]

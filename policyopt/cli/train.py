@@ -18,11 +18,11 @@ from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
 from policyopt.cli import INTERRUPTED
-from policyopt.cli.common import found
+from policyopt.cli.common import found, is_own, need
 from policyopt.data import need_task
 from policyopt.errors import UserError, explain
 from policyopt.index import index
-from policyopt.registry import entries, get_method, get_study, need_method, need_study
+from policyopt.registry import entries, get_method, get_study, need_study
 from policyopt.training.files import need_run, read_yaml
 
 if TYPE_CHECKING:
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 TRAIN = """\
 usage: policyopt train METHOD [OPTIONS]
+       policyopt train --resume DIR | --config FILE [OPTIONS]
 
 METHOD is one of: {methods}
+
+It may also be code of your own (my.py, my.py:name, package.module:name), or a recipe in a file (recipe.yaml).
 
 `policyopt train METHOD --help` shows all options: the method's own (--low, --group-size, ...), those of the run
 (--model, --task, --steps, --seed, --out, --lora, ...) and every field of every part (--recipe.surrogate.high, ...).
@@ -66,15 +69,18 @@ def run(args: list[str]) -> int:
         return 0
     name, line = args[0], args[1:]
     if name.startswith("-"):
-        raise UserError(f"the method comes first: policyopt train METHOD {name} ...; known: {names['method']}")
-    found(need_method, name)
-    if len(line) == 1 and line[0] in HELP:
+        if not (start := _last(args, "--resume") or _last(args, "--config")):
+            raise UserError(f"the method comes first: policyopt train METHOD {name} ...; known: {names['method']}")
+        name, line = _of_file(Path(start)), args
+    need(name)
+    if len(line) == 1 and line[0] in HELP and not is_own(name):
         print(_help(name), end="")
         return 0
     if not HELP & {*line}:
         _need(line)
-    method = found(get_method, name)
-    config, resume = parse_config(method, line)
+    from policyopt.resolve import resolve
+
+    config, resume = parse_config(resolve(name), line)
     from policyopt.training.console import final_table
     from policyopt.training.run import run as carry_out
 
@@ -82,8 +88,16 @@ def run(args: list[str]) -> int:
     final_table(result.summary, result.out / "report.html")
     if result.summary["stopped"] == "finished":
         return 0
-    print(f"go on with: policyopt train {method.name} --resume {result.out}")
+    print(f"go on with: policyopt train {name} --resume {result.out}")
     return INTERRUPTED
+
+
+def _of_file(start: Path) -> str:
+    """The file that says what is trained where no method does: a configuration, or that of the run to go on with."""
+    if start.suffix in (".yaml", ".yml"):
+        return str(start)
+    need_run(start)
+    return str(start / "config.yaml")
 
 
 def _need(line: list[str]) -> None:

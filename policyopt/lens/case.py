@@ -26,9 +26,9 @@ from policyopt.lens.given import (
     number,
 )
 from policyopt.lens.words import vocabulary
-from policyopt.objective import credit, kept, objective, shaped, token_gradients
+from policyopt.objective import credit, kept, objective, selected, shaped, token_gradients
 from policyopt.part import Part, Statistic
-from policyopt.parts import Normalise, OverlongPenalty, SequenceRatio
+from policyopt.parts import Normalise, SequenceRatio, Shape
 from policyopt.parts.advantage.gae import token_rewards
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
@@ -40,19 +40,18 @@ class Run:
     """One case: every stage is worked out when an expected key asks for it."""
 
     def __init__(self, method: Method | Entry, what: str, given: Mapping[str, Any], words: Path | None = None) -> None:
-        self.what, self.given = what, given
-        self.params: Mapping[str, Any] = given.get("params") or {}
         self.words = vocabulary(method.name, words)
+        self.what, self.asked = what, given
+        """What the case says, before its words tell it in columns."""
+        given = self.given = _told(self.words.given.get(what, dict), given)
+        self.params: Mapping[str, Any] = given.get("params") or {}
+        self.notes: dict[str, Any] = {}
+        """What functions of the words leave for one another."""
         self.columns = {**COLUMNS, **self.words.columns}
         self.whole: Mapping[str, Any] | None = None
         """Every expected key at once, where the case is no batch with a loss."""
         if what in self.words.cases:
-            try:
-                self.whole = self.words.cases[what](given)
-            except KeyError as error:
-                raise Unsupported(f"the case gives no {error.args[0]!r}") from error
-            except (TypeError, ValueError) as error:
-                raise Unsupported(f"the case cannot be worked out: {error}") from error
+            self.whole = _told(self.words.cases[what], given)
             return
         if not isinstance(method, Method):
             raise Unsupported(f"{method.name} is a {method.kind}, whose words have no cases of {what}")
@@ -77,9 +76,13 @@ class Run:
         try:
             got = compute(self)
         except (AttributeError, TypeError) as error:
-            if "NoneType" not in str(error):
+            if "NoneType" not in str(error) and key not in self.words.keys:
                 raise
             raise Unsupported(f"{key} takes a column that the case does not give ({error})") from error
+        except KeyError as error:
+            raise Unsupported(f"{key} takes {error.args[0]!r}, which the case does not give") from error
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise Unsupported(f"{key} cannot be worked out: {error}") from error
         if not isinstance(got, Tensor):
             return got
         if got.dim() == 2 and isinstance(expected, list) and not any(isinstance(row, list) for row in expected):
@@ -149,8 +152,20 @@ class Run:
         return kept(self.recipe.replace(filter=rules), self.shaped if rules else self.batch)
 
     @cached_property
+    def used(self) -> Tensor:
+        """Which rows go on to the update: those that the filters let through and the selection, which sees advantages."""
+        rules = self._fed(self.recipe.select) if self.batch.advantage is None else ()
+        used = self.keep.clone()
+        used[self.keep] = selected(self.recipe.replace(select=rules), self._credited)
+        return used
+
+    @cached_property
     def credited(self) -> Batch:
-        """The rows that are kept, with advantage and returns; a given column goes before a computed one."""
+        """The rows of the update, with advantage and returns; a given column goes before a computed one."""
+        return self._credited[self.used[self.keep]]
+
+    @cached_property
+    def _credited(self) -> Batch:
         if self.batch.advantage is None:
             batch = credit(self.loss_recipe, self.shaped[self.keep])
         else:
@@ -209,9 +224,9 @@ class Run:
         return self.recipe.controllers[0]
 
     def all_rows(self, x: Tensor) -> Tensor:
-        """A result on the rows that are kept as one on all rows, zero where a row was dropped."""
-        out = x.new_zeros((len(self.keep), *x.shape[1:]))
-        out[self.keep] = x
+        """A result on the rows of the update as one on all rows, zero where a row was dropped."""
+        out = x.new_zeros((len(self.used), *x.shape[1:]))
+        out[self.used] = x
         return out
 
     def gradient(self, leaf: str) -> Tensor:
@@ -229,6 +244,16 @@ class Run:
             return all(found) and all(getattr(self.batch, need, None) is not None for need in p.needs)
 
         return tuple(p for p in parts if has(p))
+
+
+def _told(tell: Callable[[Mapping[str, Any]], Mapping[str, Any]], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a function of words makes of a case. Raises :class:`Unsupported` where it cannot read it."""
+    try:
+        return tell(given)
+    except KeyError as error:
+        raise Unsupported(f"the case gives no {error.args[0]!r}") from error
+    except (TypeError, ValueError, IndexError) as error:
+        raise Unsupported(f"the case cannot be worked out: {error}") from error
 
 
 def token_logp(logits: Tensor, target: Tensor) -> Tensor:
@@ -271,9 +296,7 @@ def _kl(run: Run) -> Tensor:
 
 def _overlong(run: Run) -> Tensor:
     """The length penalty alone."""
-    penalty = next((p for p in run.recipe.shape if isinstance(p, OverlongPenalty)), None)
-    if penalty is None:
-        raise Unsupported("the recipe has no penalty on long responses")
+    penalty: Shape = _first(run.recipe.shape, "past")
     return penalty(run.batch.replace(reward=torch.zeros_like(run.batch.reward))).reward
 
 
@@ -298,7 +321,7 @@ def _weight(run: Run) -> Tensor:
 def _advantage_raw(run: Run) -> Tensor:
     """Before whitening."""
     _first([run.recipe.advantage], "whiten")
-    return run.all_rows(run.recipe.set("advantage.whiten", False).advantage(run.shaped[run.keep]))
+    return run.all_rows(run.recipe.set("advantage.whiten", False).advantage(run.shaped[run.keep])[run.used[run.keep]])
 
 
 def _policy_loss(run: Run) -> Tensor:
@@ -312,7 +335,7 @@ def _value_loss(run: Run) -> Tensor:
 
 
 def _step_rewards(run: Run) -> list[list[float]]:
-    normalised = run.recipe.advantage.normalised(run.batch)  # type: ignore[attr-defined]
+    normalised = _first([run.recipe.advantage], "normalised").normalised(run.batch)
     return [row[there].tolist() for row, there in zip(normalised, run.batch.step_end >= 0, strict=True)]
 
 

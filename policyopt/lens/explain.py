@@ -114,13 +114,14 @@ class Explanation:
         }
 
 
-def explain(recipe: Recipe, other: Recipe | None = None) -> Explanation:
+def explain(recipe: Recipe, other: Recipe | None = None, method: Method | None = None) -> Explanation:
     """Explain a recipe, and compare it with its parent and with ``other`` (unset: its parent alone).
 
+    ``method`` is what made it; unset, the method of the library that has its name.
     Models of a few thousand parameters take some steps with it, so that its costs are counted, not claimed.
     """
     known = methods()
-    method = known.get(recipe.name)
+    method = method or known.get(recipe.name)
     parent = known[method.parent]() if method and method.parent else None
     other = parent if other is None else other
     compared = {r.name: r for r in (parent, other) if r is not None}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -62,16 +62,15 @@ DERIVED: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 }
 """Hyper-parameters that are another function of the same quantity here."""
 
+_AGGREGATES: dict[str, type[Part]] = {
+    "token-mean": TokenMean,
+    "seq-mean-token-mean": SeqMeanTokenMean,
+    "seq-mean-token-sum": SeqMeanTokenSum,
+    "seq-mean-token-sum-norm": SeqMeanTokenSumNorm,
+}
 CHOICES: dict[str, tuple[str, dict[str, type[Part]]]] = {
-    "aggregate": (
-        "aggregate",
-        {
-            "token-mean": TokenMean,
-            "seq-mean-token-mean": SeqMeanTokenMean,
-            "seq-mean-token-sum": SeqMeanTokenSum,
-            "seq-mean-token-sum-norm": SeqMeanTokenSumNorm,
-        },
-    ),
+    "aggregate": ("aggregate", _AGGREGATES),
+    "agg": ("aggregate", _AGGREGATES),
 }
 """Hyper-parameters that pick the part of a slot."""
 
@@ -105,11 +104,14 @@ def build_recipe(
     where it may not be None. ``words`` are the method's own names for them. Raises :class:`Unsupported` for one that
     has no place, or where the recipe is refused.
     """
-    params = {k: v for name, value in params.items() for k, v in _own(words, name, value).items()}
+    try:
+        params = {k: v for name, value in params.items() for k, v in _own(words, name, value).items()}
+    except (TypeError, ValueError, LookupError) as error:
+        raise Unsupported(f"params cannot be read: {error}") from error
     asked = {k: v for name, value in params.items() for k, v in _derived(name, value, params).items()}
     hyper, hints = method.hyperparameters, get_type_hints(method.make)
     sizes = Counter(map(str, given.get("group", ())))
-    call: dict[str, Any] = {"group_size": max(2, *sizes.values(), 0)} if "group_size" in hyper else {}
+    call: dict[str, Any] = {"group_size": max(2, *sizes.values())} if sizes and "group_size" in hyper else {}
     left = {}
     for name, value in asked.items():
         targets = [name] if name in hyper else [alias for alias in ALIASES.get(name, ()) if alias in hyper]
@@ -132,7 +134,7 @@ def build_recipe(
                 recipe = recipe.set(path, value)
             if paths:
                 left.pop(name, None)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         found = error.errors() if isinstance(error, ValidationError) else []
         said = [": ".join([*map(str, e["loc"]), f"{e['msg']}, got {e['input']!r}"]) for e in found] or [str(error)]
         raise Unsupported(f"the recipe is refused: {'; '.join(said)}") from error
@@ -179,15 +181,24 @@ def _choose(recipe: Recipe, name: str, value: str) -> Recipe:
 
 
 def _paths(recipe: Recipe, name: str, *, controllers: bool, aliases: bool) -> list[str]:
-    """Where the parts of a recipe have a field of this name, or else of one of its aliases."""
+    """Where the parts of a recipe have a field of this name, or else of one of its aliases; ``adv_eps`` is ``eps`` of the
+    advantage."""
     if name == "init" and recipe.controllers:
         return [recipe.controllers[0].field]  # type: ignore[attr-defined]
     parts = [(path, p) for path, p in parts_of(recipe) if path.startswith("controllers") or not controllers]
+    if name.startswith("adv_"):
+        name, parts = name.removeprefix("adv_"), [(path, p) for path, p in parts if path.startswith("advantage")]
+    inner = [(f"{path}.{f.name}", getattr(p, f.name)) for path, p in parts for f in dataclasses.fields(p)]
 
-    def named(name: str) -> list[str]:
-        return [f"{path}.{name}" for path, p in parts if name in (f.name for f in dataclasses.fields(p))]
+    def named(name: str, parts: Sequence[tuple[str, Any]]) -> list[str]:
+        return [
+            f"{path}.{name}"
+            for path, p in parts
+            if isinstance(p, Part) and name in {f.name for f in dataclasses.fields(p)}
+        ]
 
-    return named(name) or [path for alias in ALIASES.get(name, ()) if aliases for path in named(alias)]
+    names = (name, *(ALIASES.get(name, ()) if aliases else ()))
+    return named(name, parts) or named(name, inner) or [path for alias in names[1:] for path in named(alias, parts)]
 
 
 # Columns -> batch ----------------------------------------------------------------------------------------------------

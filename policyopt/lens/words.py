@@ -8,6 +8,9 @@ The module of a method is found by its name (``-`` is ``_``). It may define
 ``PARAMS``
     hyper-parameter of a case -> an argument of the method or a dotted path in its recipe, several of them, ``None``
     (a fact that needs no place), or a function of its value that returns {argument or path: value}.
+``GIVEN``
+    the ``what`` of a case -> a function of the whole ``given`` that tells it in columns of a batch and
+    hyper-parameters, where a case describes its rows in another way.
 ``KEYS``
     expected key -> a function of the :class:`~policyopt.lens.case.Run`.
 ``CASES``
@@ -32,6 +35,7 @@ from typing import Any
 class Vocabulary:
     """The words of one method."""
 
+    given: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = field(default_factory=dict)
     columns: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -55,7 +59,7 @@ def vocabulary(method: str, folder: Path | None) -> Vocabulary:
     if path is None or not path.is_file():
         return Vocabulary()
     return Vocabulary(
-        *(getattr(_module(path.resolve()), words, {}) for words in ("COLUMNS", "PARAMS", "KEYS", "CASES"))
+        *(getattr(_module(path.resolve()), words, {}) for words in ("GIVEN", "COLUMNS", "PARAMS", "KEYS", "CASES"))
     )
 
 

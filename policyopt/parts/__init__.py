@@ -23,28 +23,35 @@ from policyopt.parts.advantage.by_source import BySource
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.advantage.normalise import Normalise
 from policyopt.parts.advantage.tree import EdgeAdvantage
-from policyopt.parts.aggregate.means import SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
+from policyopt.parts.aggregate.means import (
+    SeqMeanTokenMean,
+    SeqMeanTokenSum,
+    SeqMeanTokenSumNorm,
+    SumOverRows,
+    TokenMean,
+)
 from policyopt.parts.aggregate.own import OwnTokens
 from policyopt.parts.critic.value import ClippedValueLoss
 from policyopt.parts.filter.outcomes import MixedOutcomes
 from policyopt.parts.ratio.none import NoRatio
-from policyopt.parts.ratio.sequence import SequenceRatio, SequenceRatioPerToken
+from policyopt.parts.ratio.sequence import RowScore, SequenceRatio, SequenceRatioPerToken
 from policyopt.parts.ratio.token import TokenRatio
 from policyopt.parts.reference.following import EMA, Frozen, Reset
 from policyopt.parts.regularizer.distribution import DistributionLoss
 from policyopt.parts.regularizer.entropy import EntropyBonus
 from policyopt.parts.regularizer.kl import KL
 from policyopt.parts.regularizer.likelihood import Likelihood
-from policyopt.parts.regularizer.proximal import Proximal, TrustRegion
+from policyopt.parts.regularizer.proximal import Proximal
+from policyopt.parts.select.rows import FromProgram, Judged, RowSelector
 from policyopt.parts.select.tokens import AboveQuantile, Selector
 from policyopt.parts.shape.components import WeightedSum
 from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
-from policyopt.parts.shape.length import LengthReward, OverlongPenalty
+from policyopt.parts.shape.length import LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
-from policyopt.parts.surrogate.contrast import Contrast, Link, Logistic, Pairs, Regress, RowScore
+from policyopt.parts.surrogate.contrast import Contrast, Link, Logistic, Pairs, Regress
 from policyopt.parts.surrogate.none import NoSurrogate
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
 from policyopt.parts.surrogate.ppo import PPOClip
@@ -74,7 +81,9 @@ __all__ = [
     "EntropyBonus",
     "Filter",
     "FixedBounds",
+    "FromProgram",
     "Frozen",
+    "Judged",
     "KLPenalty",
     "LengthReward",
     "Likelihood",
@@ -86,7 +95,6 @@ __all__ = [
     "NoRatio",
     "NoSurrogate",
     "Normalise",
-    "OverlongPenalty",
     "OwnTokens",
     "PPOClip",
     "Pairs",
@@ -101,6 +109,7 @@ __all__ = [
     "Reset",
     "RolloutBaseline",
     "RowScore",
+    "RowSelector",
     "SamplerMismatch",
     "SelectedWeight",
     "Selector",
@@ -111,12 +120,12 @@ __all__ = [
     "SequenceRatioPerToken",
     "Shape",
     "Statistic",
+    "SumOverRows",
     "Surrogate",
     "TokenMean",
     "TokenRatio",
     "TruncatedRatio",
     "TruncatedReward",
-    "TrustRegion",
     "Weight",
     "WeightedSum",
     "part",

@@ -126,20 +126,12 @@ class Collector:
         start = time.perf_counter()
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
+        program, held = recipe.rollout, dict(enumerate(going))
         asked = [
-            self._asked(
-                recipe.rollout,
-                example,
-                tokens,
-                (self.seed, step, first + i),
-                going[i] if i < len(going) else None,
-                judge,
-                critic,
-                together,
-            )
+            self._asked(program, example, tokens, (self.seed, step, first + i), held.get(i), judge, critic, together)
             for i, (example, tokens) in enumerate(taken)
         ]
-        drawn = self._run([recipe.rollout.draw(question, context) for question, context in asked])
+        drawn = self._run([program.draw(question, context) for question, context in asked])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         for (example, tokens), (question, _), responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):

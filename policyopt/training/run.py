@@ -26,6 +26,7 @@ from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.recipe import Recipe
+from policyopt.resolve import resolve
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
@@ -52,15 +53,16 @@ class Result:
     """The trained policy (``None`` where the engine's models are in other processes: load ``out / "model"``)."""
 
 
-def train(recipe: Recipe, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
+def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
     """Train with a recipe: ``train(policyopt.methods.grpo(), model="embedded", task="chain_sum", steps=50)``.
 
+    ``recipe`` may be a name as well, of whatever :func:`~policyopt.resolve.resolve` takes: ``train("my.py:mine", ...)``.
     ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. Raises
     :class:`~policyopt.errors.UserError` before any step when something is wrong with them.
     """
     try:
         check_names(TrainConfig, settings)
-        config = TrainConfig(recipe=recipe, **settings)
+        config = TrainConfig(recipe=resolve(recipe)() if isinstance(recipe, str) else recipe, **settings)
     except ValidationError as error:
         raise UserError(explain(error)) from error
     return run(config, resume=None if resume is None else Path(resume), quiet=quiet)

@@ -18,6 +18,7 @@ import yaml
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled as hub_bars_disabled
 from huggingface_hub.utils.tqdm import disable_progress_bars as disable_hub_bars
 from huggingface_hub.utils.tqdm import enable_progress_bars as enable_hub_bars
+from rich.cells import cell_len
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
@@ -27,12 +28,15 @@ from policyopt.cli import main
 from policyopt.cli.train import parse_config
 from policyopt.data import builtin_tasks
 from policyopt.docs import plain
+from policyopt.errors import UserError
+from policyopt.methods.analysis.policy_cliff import RewardCliff
+from policyopt.methods.analysis.rl_subnetworks import UpdateSparsity
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.quiet import quiet
 from policyopt.registry import Method, get_method, methods
 from policyopt.training.config import Optim, TrainConfig
-from tests.batches import EVERY_METHOD
+from tests.batches import EVERY_METHOD, LIBRARY_PARTS
 from tests.commands import QUICK, Said, contents, lines, write_rows, write_sums
 
 Command = Callable[..., Said]
@@ -119,7 +123,9 @@ def test_every_method_has_help(method: Method, command: Command) -> None:
 
 @EVERY_METHOD
 def test_no_hyper_parameter_has_the_name_of_a_field_of_the_run(method: Method) -> None:
-    assert not set(method.hyperparameters) & ({f.name for f in fields(TrainConfig)} | {"config", "resume"})
+    assert not set(method.hyperparameters) & (
+        {f.name for f in fields(TrainConfig)} | {"config", "resume", "studies", "with"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,6 +181,51 @@ def test_list_as_json(command: Command) -> None:
         "confidence": "paper",
         "summary": dapo.summary,
     }
+
+
+def test_list_of_another_kind(command: Command) -> None:
+    rows = {line.split()[0]: re.split(" {2,}", line) for line in command("list", "--kind", "part").out.splitlines()}
+    assert set(rows) == set(LIBRARY_PARTS)
+    assert rows["KL"][1:4] == ["part", "regularizer", "policyopt.parts.regularizer.kl"]
+    assert not any(re.search(r"\\\\|:math:|``", cell) for row in rows.values() for cell in row)
+    (row,) = json.loads(command("list", "--kind", "study", "--json", "Never").out)
+    assert row == {
+        "name": "rl-subnetworks", "kind": "study", "family": "analysis", "source": "arXiv:2505.11711",
+        "summary": "Which share of the weights training never moves.",
+    }  # fmt: skip
+
+
+def test_list_of_words(command: Command) -> None:
+    assert [row["method"] for row in json.loads(command("list", "clip", "dynamic", "SAMPLING", "--json").out)] == [
+        "dapo"
+    ]
+    every = json.loads(command("list", "--kind", "all", "--json").out)
+    assert {row["kind"] for row in every} >= {"method", "part", "testbed", "study"}
+    said = command("list", "nothing-of-that")
+    assert (said.code, said.out) == (2, "")
+    assert "no method with 'nothing-of-that' in name, family or sentence" in said.words
+    assert "the library has no tool" in command("list", "--kind", "tool").words
+    assert "{method,part" in command("list", "--kind", "parts").words
+
+
+def test_the_page_of_methods_is_up_to_date(command: Command) -> None:
+    page = Path(policyopt.__file__).parents[1] / "docs" / "methods.md"
+    assert command("list", "--markdown").out == page.read_text(), "policyopt list --markdown > docs/methods.md"
+    assert "| `KL` |" in command("list", "--markdown", "--kind", "part", "kl").out
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_list_of_all_kinds_on_a_terminal(width: int, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", command("list", "--kind", "all").out)
+    assert max(map(cell_len, text.splitlines())) <= width
+    assert all(title in text for title in ("method: clip", "part: regularizer", "testbed: task", "study: analysis"))
+
+
+def test_help_of_a_command_by_its_name(command: Command) -> None:
+    assert command("help", "list").out == command("list", "--help").out
+    assert "no command is called 'lst'" in command("help", "lst").err
 
 
 def test_tasks(command: Command) -> None:
@@ -284,6 +335,17 @@ def test_what_a_run_writes_gives_the_same_run(method: Method, tmp_path: Path) ->
     assert again.to_yaml() == config.to_yaml()
 
 
+def test_a_study_adds_its_probes_to_any_method(tmp_path: Path) -> None:
+    both = configured("--with", "rl-subnetworks", "policy-cliff", method="dapo").recipe
+    assert both == dapo().replace(probes=(UpdateSparsity(), RewardCliff()))
+    assert both.name == "dapo"
+    path = tmp_path / "config.yaml"
+    path.write_text(configured("--with", "rl-subnetworks").to_yaml().replace("rank: false", "rank: true"))
+    assert configured("--config", path, "--with", "rl-subnetworks").recipe.probes == (UpdateSparsity(rank=True),)
+    with pytest.raises(UserError, match="no study is called 'grpo'; known: alignment-asymptotics"):
+        configured("--with", "grpo")
+
+
 # Runs ----------------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +365,15 @@ def test_a_run_leaves_its_files_and_says_where(train: Command) -> None:
     assert (settings["steps"], settings["recipe"]["rollout"]["size"], settings["seed"]) == (2, 4, 3)
     net = AutoModelForCausalLM.from_pretrained("run/model")
     assert sum(p.numel() for p in net.parameters()) > 20_000
+
+
+def test_a_run_measures_what_a_study_measures(train: Command, command: Command) -> None:
+    train("--with", "rl-subnetworks", "policy-cliff", "--eval.every", 1, "--eval.samples", 2, "--eval.k", 2)
+    logged = {name for row in lines(Path("run/metrics.jsonl")) for name in row}
+    assert any(name.endswith("sparsity/all") for name in logged), logged
+    assert any(name.endswith("cliff/ties") for name in logged), logged
+    said = command("train", "grpo", "--resume", "run", "--steps", 3)
+    assert said.code == 0, said.err
 
 
 def test_a_run_of_a_written_configuration_is_the_same_run(train: Command, command: Command) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from policyopt.cli.verify import run as verify_command
 from policyopt.errors import UserError
 from policyopt.lens.case_files import case_files, read_cases
 from policyopt.lens.verify import Outcome, compare, verify_file
@@ -247,3 +248,59 @@ def test_paths_that_hold_no_cases_are_refused(tmp_path: Path) -> None:
         case_files([tmp_path])
     with pytest.raises(UserError, match="nowhere: cannot be read"):
         verify_file(tmp_path / "nowhere")
+
+
+def test_words_of_a_folder_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = public("grpo: outcome")
+    case["given"]["points"] = case["given"].pop("reward")
+    file, words = tmp_path / "grpo.json", tmp_path / "mine"
+    file.write_text(json.dumps([case]))
+    words.mkdir()
+    (words / "grpo.py").write_text('COLUMNS = {"points": ("reward", "row")}\n')
+    assert verify_command([str(file)]) == 0
+    assert "given points: no column of this name" in capsys.readouterr().out
+    assert verify_command([str(file), "--words", str(words), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["status"] == "pass"
+
+
+def test_a_folder_of_words_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--words .*nowhere: no such folder; leave --words out"):
+        verify_command([str(FILES[0]), "--words", str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match="--words: expected a folder, got nothing"):
+        verify_command([str(FILES[0]), "--words"])
+
+
+def test_a_case_told_in_columns_runs_as_a_batch_does(tmp_path: Path) -> None:
+    case = public("grpo: outcome")
+    case["given"]["points"] = [10 * r for r in case["given"].pop("reward")]
+    case["expect"] |= {"points": sum(case["given"]["points"])}
+    file, words = tmp_path / "grpo.json", tmp_path / "mine"
+    words.mkdir()
+    (words / "grpo.py").write_text(
+        "def told(given):\n"
+        "    rest = {k: v for k, v in given.items() if k != 'points'}\n"
+        "    return rest | {'reward': [p / 10 for p in given['points']]}\n"
+        "GIVEN = {'loss': told}\n"
+        "KEYS = {'points': lambda run: sum(run.asked['points'])}\n"
+    )
+    file.write_text(json.dumps([case]))
+    outcome = verify_file(file, words)[0]
+    assert outcome.status == "pass", outcome.reason
+    del case["given"]["points"]
+    file.write_text(json.dumps([case]))
+    assert verify_file(file, words)[0].reason == "the case gives no 'points'"
+
+
+def test_rows_that_are_not_selected_have_no_part_in_the_loss(verify: Verify) -> None:
+    case = public("guide: replace")
+    superseded = [i for i, used in enumerate(case["expect"]["used_row"]) if not used]
+    assert superseded
+    for i in superseded:
+        case["given"]["logp"][i] = [x - 1 for x in case["given"]["logp"][i]]
+    assert verify(case).status == "pass"
+
+
+def test_words_that_cannot_read_a_case_leave_it_unsupported(verify: Verify) -> None:
+    case = public("xrpo: rollout allocator")
+    case["given"]["rewards_so_far"] = "many"
+    assert verify(case).status == "unsupported"

@@ -575,7 +575,7 @@ def test_a_method_that_makes_no_recipe_is_broken(check_text: Callable[..., Said]
     [
         ("x = 1\n", "mine.py defines neither a method (a function under @method) nor a part"),
         ("x = 1 / 0\n", "mine.py cannot be imported: line 8: ZeroDivisionError: division by zero"),
-        ("def f(:\n", "mine.py cannot be imported: SyntaxError"),
+        ("def f(:\n", "mine.py cannot be imported: line 8: SyntaxError"),
         ("raise SystemExit(3)\n", "mine.py cannot be imported: line 8: SystemExit: 3"),
         ("@method()\ndef grpo():\n  pass\n", "a method called 'grpo' exists already"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import itertools
 import json
 import re
@@ -14,10 +16,10 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from policyopt import schema
+from policyopt import registry, schema
 from policyopt.docs import first_sentence, paragraphs
 from policyopt.items import Verdict
-from policyopt.lens import cost
+from policyopt.lens import cost, explain_entry
 from policyopt.lens.cost import Passes, measure
 from policyopt.lens.explain import Explanation, differences, explain
 from policyopt.lens.explain_page import render, write_explanation
@@ -36,7 +38,7 @@ from policyopt.part import Regularizer, Unit, part
 from policyopt.parts import EntropyBonus, KLPenalty, PPOClip, TokenMean
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
-from policyopt.registry import Method, methods
+from policyopt.registry import Method, entry, guide, methods, tool
 from policyopt.training.loop import control
 from tests.batches import EVERY_METHOD, LIBRARY_PARTS, held
 from tests.commands import Said
@@ -390,6 +392,57 @@ def test_the_command_prints_json(command: Command) -> None:
     assert found["costs"]["cispo"]["passes"] == {"policy": {"forward": 0.0, "backward": 1.0}}
     assert {d["path"] for d in found["differences"]["reinforce"]} >= {"weight.0", "aggregate"}
     assert [len(row["weights"]) for row in found["picture"]["rows"]] == [len(s) for g in GROUPS for _, s in g]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("KL", ["kind part", "slot regularizer", "coef", "number at least 0, default 0.04", "k1 or k2 or k3, default k3",
+                "needs  ref_logp", "multirole-r1", "from policyopt.parts.regularizer.kl import KL"]),
+        ("Schedule", ["slot controller", "steps  whole number at least 1, must be given", "grpo-d"]),
+        ("chain_sum", ["kind testbed", "policyopt train grpo --task chain_sum", "question", "=?", "#### "]),
+        ("ties", ["kind testbed", "solution"]),
+        ("rl-subnetworks", ["kind study", "policyopt train grpo --with rl-subnetworks", "probes  UpdateSparsity",
+                            "precision  default bfloat16", "general knowledge", "sparsity = 1"]),
+    ],
+)  # fmt: skip
+def test_each_kind_explains_itself_in_its_own_way(name: str, wanted: list[str], command: Command) -> None:
+    said = command("explain", name)
+    assert (said.code, said.err) == (0, "")
+    for text in wanted:
+        assert text in said.out, text
+    told = json.loads(command("explain", name, "--json").out)
+    assert told["name"] == name
+    assert told["use"] in said.out
+    for line in (["--vs", "grpo"], ["--out", "page.html"]):
+        refused = command("explain", name, *line)
+        assert refused.code == 2 and "--vs and --out are for methods" in refused.words
+
+
+@pytest.mark.parametrize("decorator", [tool, guide])
+def test_tools_and_guides_explain_themselves(
+    decorator: Any, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tools_of_ours.py").write_text(
+        'def best_of_many(n: int = 4) -> int:\n    """The best of many.\n\n    .. math:: y = x^2\n\n    At length."""\n    return n\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_OTHERS", {})
+    module = importlib.import_module("tools_of_ours")
+    monkeypatch.setattr(module, "best_of_many", decorator(use="policyopt sample --n 4")(module.best_of_many))
+    said = command("explain", "best-of-many")
+    for text in ("The best of many.", "y = x²", "At length.", "use  policyopt sample --n 4", "n  default 4"):
+        assert text in said.out
+
+
+@pytest.mark.parametrize("name", LIBRARY_PARTS)
+def test_every_part_can_be_described(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain_entry, "methods", dict)
+    told = json.loads(json.dumps(explain_entry.described(entry(name))))
+    assert told["family"] and told["text"][0]
+    assert {f["name"] for f in told["fields"]} <= {f.name for f in dataclasses.fields(LIBRARY_PARTS[name])}
+    assert not any("typing" in f["type"] or "<" in f["type"] for f in told["fields"]), told["fields"]
+    assert "".join(line.plain for line in explain_entry.view(told))
 
 
 def test_bad_input(command: Command, tmp_path: Path) -> None:

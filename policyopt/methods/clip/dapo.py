@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.parts import Correctness, MixedOutcomes, OverlongPenalty, TokenMean
+from policyopt.parts import Correctness, LengthReward, MixedOutcomes, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.sources.draw import Group
+
+
+def overlong(share: float = 0.2) -> LengthReward:
+    r"""Soft overlong punishment: a reward that falls linearly from 0 to -1 over the last ``share`` of the token budget.
+
+    .. math:: \mathrm{clip}\Big(\frac{(L_{max} - L_c) - |y|}{L_c}, -1, 0\Big),\qquad L_c = share \cdot L_{max}
+
+    Source: DAPO, arXiv:2503.14476, eq. 13, with 4,096 of 20,480 tokens. The budget is the run's (``batch.budget``).
+    """
+    return LengthReward(start=1 - share, right=(0.0, -1.0), wrong=(0.0, -1.0))
 
 
 @method(parent=grpo, arxiv="2503.14476", code="verl-project/verl-recipe", confidence="paper")
@@ -33,7 +43,7 @@ def dapo(
     """
     return grpo(low, high, kl_coef=0.0).replace(
         rollout=Group(size=group_size, rounds=rounds),
-        shape=(Correctness(right=reward_correct, wrong=reward_wrong), OverlongPenalty(share=overlong_share)),
+        shape=(Correctness(right=reward_correct, wrong=reward_wrong), overlong(share=overlong_share)),
         filter=(MixedOutcomes(),),
         aggregate=TokenMean(),
         update=Update(minibatches=minibatches),

@@ -10,23 +10,12 @@ from torch import Tensor
 
 from policyopt.groups import group_mean, group_std
 from policyopt.methods.clip.dapo import dapo
-from policyopt.part import Advantage, Aggregate, Level, Memory, Positive, Unit, part
-from policyopt.parts import Bounds, PPOClip
+from policyopt.part import Advantage, Level, Memory, Positive, Unit, part
+from policyopt.parts import Bounds, PPOClip, SeqMeanTokenMean, SumOverRows
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
 from policyopt.sources.draw import Group
-
-
-@part
-class SeqSumTokenMean(Aggregate):
-    r"""``seq-sum-token-mean``: token losses are averaged in a response, then summed over responses, :math:`1/|y_i|`.
-
-    A larger mini-batch makes a larger step. Source: DCPO, arXiv:2509.02333, and the authors' code (lime-RL/DCPO).
-    """
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return batch.mask / batch.mask.sum(-1, keepdim=True).clamp(min=1)
 
 
 @part
@@ -133,5 +122,5 @@ def dcpo_clipping(
         advantage=SmoothNormalise(),
         memory=VisitMoments(),
         surrogate=PPOClip(low=low, high=high, bounds=ProbabilityBounds(cap=ratio_max), dual=ratio_max),
-        aggregate=SeqSumTokenMean(),
+        aggregate=SumOverRows(inner=SeqMeanTokenMean()),
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Filter, NonNegative, part
-from policyopt.parts import Likelihood, PPOClip, TokenMean
+from policyopt.parts import Judged, Likelihood, PPOClip, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -73,6 +73,6 @@ def gppo_klear(
         filter=(NotTruncated(),) if overlong_filter else (),
         surrogate=GPPOClip(low=low, high=high, beta_low=beta_low, beta_high=beta_high, dual=dual_clip),
         aggregate=TokenMean(),
-        regularizers=(Likelihood(coef=sft_coef, rows="correct"),) if sft_coef else (),
+        regularizers=(Likelihood(coef=sft_coef, rows=Judged()),) if sft_coef else (),
         update=Update(minibatches=minibatches),
     )

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.groups import group_mean, group_sum
+from policyopt.groups import group_sum, whiten
 from policyopt.methods.clip.dapo import dapo
 from policyopt.part import Advantage, Fraction, Level, NonNegative, Positive, Unit, Weight, part
 from policyopt.parts import Bounded, Bounds, Normalise, PPOClip
@@ -84,10 +84,7 @@ class TokenNormalise(Advantage):
 
     def __call__(self, batch: Batch) -> Tensor:
         reward, weight, group = batch.total_reward(), batch.mask.sum(-1), batch.group
-        total = group_sum(weight, group).clamp(min=1)
-        rough = group_mean(reward, group)  # sums of differences are exactly 0 where all rewards are equal
-        gain = reward - rough - group_sum(weight * (reward - rough), group) / total
-        advantage = gain / ((group_sum(weight * gain**2, group) / total).sqrt() + self.eps)
+        advantage = whiten(reward, group, weight, eps=self.eps)
         large = torch.zeros_like(reward) if self.fallback is None else (advantage.abs() >= self.fallback).to(reward)
         plain = Normalise(centre="group", scale="group", eps=self.eps)(batch)
         return torch.where(group_sum(large, group)[:, None] > 0, plain, advantage[:, None] * batch.mask)

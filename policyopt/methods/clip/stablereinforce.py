@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.groups import moments
+from policyopt.groups import whiten
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Advantage, Finite, Positive, Ratio, Shape, Unit, Wrapper, part
 from policyopt.parts import Correctness, KLPenalty, Normalise, PPOClip, SeqMeanTokenMean, TokenRatio
@@ -43,8 +43,7 @@ class SigmaFilter(Wrapper, Advantage):
     def filtered(self, advantage: Tensor, mask: Tensor) -> Tensor:
         """A' of an advantage, both [N, T]."""
         advantage = masked(advantage, mask)
-        mean, variance = moments(advantage, mask, ddof=0)
-        z = (advantage - mean) / variance.clamp(min=1e-8).sqrt()
+        z = whiten(advantage, weight=mask, least=1e-8)
         return torch.where(z.abs() <= self.sigma, z, 0.0) * mask
 
 

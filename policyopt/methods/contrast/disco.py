@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from policyopt.groups import group_max, group_sum
+from policyopt.groups import group_max, group_mean, group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Positive, Unit, part
-from policyopt.parts import Contrast, Normalise, RowScore, TrustRegion
+from policyopt.part import NonNegative, Positive, Regularizer, Unit, part
+from policyopt.parts import Contrast, Normalise, Proximal, RowScore
+from policyopt.parts.regularizer.proximal import Deviation
 from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
@@ -49,12 +51,42 @@ class HardNegatives(Contrast):
         """The score that the good responses of each row's prompt are held against, [N]; 0 where there is none."""
         count = group_sum(bad, group)
         if self.tau is None:
-            return group_sum(bad * score, group) / count.clamp(min=1)
+            return group_mean(score, group, bad)
         top = group_max(torch.where(bad > 0, score.detach(), -math.inf), group)
         top = torch.where(count > 0, top, 0.0)  # taken out of the sum, so that no exponential overflows
         shifted = torch.where(bad > 0, (score - top) / self.tau, -math.inf).exp()
         total = torch.where(count > 0, group_sum(shifted, group), 1.0)
         return torch.where(count > 0, top + self.tau * (total / count.clamp(min=1)).log(), 0.0)
+
+
+@part
+class TrustRegion(Regularizer):
+    r"""A penalty on the mean deviation D of all tokens of the batch, as far as it is beyond a limit.
+
+    .. math:: \frac c2\max(D - \delta, 0)^2,\qquad D = \frac{1}{\sum_i|y_i|}\sum_{i,t} f(\log\pi_\theta - \log\pi_{old})
+
+    D is :class:`~policyopt.parts.Proximal` as a mean. Inside the limit there is no value and no gradient. Source: DisCO,
+    arXiv:2505.12366.
+    """
+
+    coef: NonNegative = 1e3
+    """c."""
+    deviation: Deviation = "kl-old-new"
+    """f, one of :func:`~policyopt.parts.regularizer.proximal.deviation`."""
+    limit: NonNegative = 1e-4
+    """delta, in nats for a KL."""
+
+    unit: ClassVar[Unit] = "batch"
+
+    def measured(self, batch: Batch) -> Tensor:
+        """D, a number."""
+        return Proximal(deviation=self.deviation, mean=True)(batch)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.coef / 2 * (self.measured(batch) - self.limit).clamp(min=0) ** 2
+
+    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
+        return Proximal(deviation=self.deviation).metrics(batch)
 
 
 @method(parent=grpo, arxiv="2505.12366", code="Optimization-AI/DisCO", confidence="code")

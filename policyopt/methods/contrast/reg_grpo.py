@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from policyopt.groups import group_sum
+from policyopt.groups import group_mean, whiten
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Unit, part
 from policyopt.parts import Contrast, RowScore
@@ -15,6 +14,13 @@ from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
+
+
+def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
+    """How hard each row's prompt is, [N]: ``recent``, the mean over earlier prompts of their mean rewards, minus the
+    mean of ``reward`` [N] over the row's group. Positive is harder than usual. Source: DeepVideo-R1, arXiv:2506.07464."""
+    return recent - group_mean(reward, group)
+
 
 # Regression ----------------------------------------------------------------------------------------------------------
 
@@ -42,10 +48,7 @@ class AdvantageRegression(Contrast):
 
     def predicted(self, batch: Batch) -> Tensor:
         """The predicted advantage of each row, [N]."""
-        score, size = self.score(batch), group_sum(torch.ones_like(batch.mask[:, 0]), batch.group)
-        centred = score - group_sum(score, batch.group) / size
-        variance = group_sum(centred**2, batch.group) / (size - 1).clamp(min=1)
-        return centred / (variance.clamp(min=self.floor**2).sqrt() + self.eps)
+        return whiten(self.score(batch), batch.group, ddof=1, eps=self.eps, least=self.floor**2)
 
     def rows(self, batch: Batch) -> Tensor:
         return (row_credit(batch) - self.predicted(batch)) ** 2
@@ -63,7 +66,7 @@ def reg_grpo(kl_coef: float = 0.04, floor: float = 1e-2, epochs: int = 2, group_
     scale is that constant, so the first step on a batch is a policy gradient. beta = ``kl_coef``. Source: eq. 8 of the
     paper, as far as its text could be read. Our reading: the floor, ddof 1, sums over tokens; beta is GRPO's. Hints for
     hard and noise for easy prompts belong to the curriculum; how hard a prompt is:
-    :func:`policyopt.methods.guidance.clpo.difficulty`.
+    :func:`~policyopt.methods.contrast.reg_grpo.difficulty`.
     """
     return grpo(kl_coef=kl_coef, epochs=epochs, group_size=group_size).replace(
         surrogate=AdvantageRegression(floor=floor)

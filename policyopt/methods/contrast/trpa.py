@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyopt.methods.contrast.copg import copg
-from policyopt.parts import Correctness, Logistic, Pairs, RowScore, TrustRegion
+from policyopt.parts import Correctness, Logistic, Pairs, Proximal, RowScore
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 
@@ -28,6 +28,6 @@ def trpa(
         surrogate=Pairs(
             score=RowScore(against="reference", reduce="mean"), link=Logistic(beta=beta, anisotropy=anisotropy)
         ),
-        regularizers=(TrustRegion(coef=tr_kl_coef, deviation="k3", limit=None),),
+        regularizers=(Proximal(coef=tr_kl_coef, deviation="k3", mean=True),),
         update=Update(minibatches=minibatches),
     )

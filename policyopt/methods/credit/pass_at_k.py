@@ -39,7 +39,7 @@ class PassAtK(Advantage):
     """
 
     k: Count = 4
-    """Size of the subsets; 1 is GRPO with a standard deviation of ddof 0."""
+    """Size of the subsets; 1 is :class:`~policyopt.parts.Normalise` of rewards 0 and 1 with ddof 0."""
     eps: NonNegative = 1e-6
     """Added to the standard deviation."""
 

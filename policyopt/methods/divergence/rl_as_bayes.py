@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from policyopt.groups import group_max, group_sum
+from policyopt.groups import group_max, group_mean
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Advantage, Positive, Probe, Unit, part
 from policyopt.parts import KLPenalty
-from policyopt.parts.probe.tilt import kl
 from policyopt.parts.ratio.sequence import sequence_log_ratio
 from policyopt.recipe import Recipe
 from policyopt.registry import method
@@ -41,7 +39,7 @@ class PosteriorWeight(Advantage):
         u = sequence_log_ratio(batch.old_logp, batch.ref_logp, batch.mask)
         log_weight = batch.total_reward() / self.beta - u
         weight = (log_weight - group_max(log_weight, batch.group)).exp()
-        mean = group_sum(weight, batch.group) / group_sum(torch.ones_like(weight), batch.group)
+        mean = group_mean(weight, batch.group)
         return (weight / mean)[:, None] * batch.mask
 
 
@@ -61,27 +59,30 @@ class PosteriorGap(Probe):
     needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
 
     def samples(self, reward: Tensor, log_ratio: Tensor) -> dict[str, float]:
-        log_weight = (reward / self.beta - log_ratio).double()
-        size = log_weight.shape[1]
-        evidence = log_weight.logsumexp(1) - math.log(size)
-        gap = evidence - log_weight.mean(1)
-        ess = 1 / (log_weight.softmax(1) ** 2).sum(1) / size
+        reward, log_ratio = reward.double(), log_ratio.double()
+        policy = torch.full_like(reward, 1 / reward.shape[1])  # the samples, as a distribution on themselves
+        log_base = policy.log() - log_ratio
+        evidence = log_evidence(log_base, reward, self.beta)
+        objective = regularised_value(policy, log_base, reward, self.beta)
+        ess = 1 / ((log_base + reward / self.beta).softmax(1) ** 2).sum(1) / reward.shape[1]
         return {
-            "posterior/objective": self.beta * float(log_weight.mean()),
+            "posterior/objective": float(objective.mean()),
             "posterior/log_evidence": float(evidence.mean()),
-            "posterior/gap": float(gap.mean()),
+            "posterior/gap": float((evidence - objective / self.beta).mean()),
             "posterior/ess": float(ess.mean()),
         }
 
 
-def regularised_value(policy: Tensor, base: Tensor, reward: Tensor, beta: float) -> Tensor:
-    r"""The objective :math:`E_\pi[r] - \beta\,KL(\pi\|p)`, [...]; over beta, a lower bound on the log-evidence."""
-    return (policy * reward).sum(-1) - beta * kl(policy, base)
+def regularised_value(policy: Tensor, log_base: Tensor, reward: Tensor, beta: float) -> Tensor:
+    r"""The objective :math:`E_\pi[r] - \beta\,KL(\pi\|p)`, [...], of distributions [..., n]; ``log_base`` is
+    :math:`\log p`. Over beta it is a lower bound on the log-evidence."""
+    divergence = torch.xlogy(policy, policy) - torch.where(policy > 0, policy * log_base, 0.0)
+    return (policy * reward - beta * divergence).sum(-1)
 
 
-def log_evidence(base: Tensor, reward: Tensor, beta: float) -> Tensor:
+def log_evidence(log_base: Tensor, reward: Tensor, beta: float) -> Tensor:
     r""":math:`\log Z = \log\sum_y p(y)\,e^{r(y)/\beta}`, [...]; beta times it is the largest possible objective."""
-    return (base.log() + reward / beta).logsumexp(-1)
+    return (log_base + reward / beta).logsumexp(-1)
 
 
 @method(parent=reinforce, arxiv="2205.11275", confidence="recalled")

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from policyopt.control import Thermostat
-from policyopt.groups import by_source
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Count, Filter, Finite, Fraction, Positive, Unit, Whole, part
-from policyopt.parts import Normalise, PPOClip, TokenMean
+from policyopt.part import Advantage, Count, Filter, Finite, Fraction, Positive, Unit, Whole, Wrapper, part
+from policyopt.parts import BySource, PPOClip, TokenMean
+from policyopt.parts.select.rows import main_rows
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -22,24 +22,24 @@ from policyopt.sources.program import Context, Question, Response
 
 
 @part
-class RewardedAuxiliary(Normalise):
+class RewardedAuxiliary(Wrapper, Advantage):
     r"""The usual advantage on rows of the main program; on auxiliary rows a constant if theirs is large enough, else 0.
 
     The auxiliary responses to a prompt are a group of their own. With a constant the surrogate is a likelihood term on
     rewarded answers. Source: AEPO, arXiv:2510.08141, and the authors' code (597358816/AEPO), where it is 1.
     """
 
+    inner: Advantage = BySource()
+    """The usual advantage, and that of auxiliary rows before it becomes a constant."""
     constant: Positive = 1.0
     """Advantage of a rewarded auxiliary row."""
     threshold: Finite = 0.05
     """Advantage in their own group that auxiliary rows must exceed."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        if batch.source is None:
-            return super().__call__(batch)
-        advantage = super().__call__(batch.replace(group=by_source(batch)))
+        advantage = self.inner(batch)
         rewarded = self.constant * (advantage > self.threshold).to(advantage)
-        return torch.where((batch.source > 0)[:, None], rewarded, advantage) * batch.mask
+        return torch.where(main_rows(batch)[:, None], advantage, rewarded) * batch.mask
 
 
 @part

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from policyopt.groups import group_mean, group_std
+from policyopt.groups import whiten
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Advantage, NonNegative, Unit, part
 from policyopt.parts import Normalise, SeqMeanTokenMean
@@ -45,7 +45,7 @@ class StepNormalise(Advantage):
         there = batch.step_end >= 0
         group, reward = batch.group[:, None].expand_as(there)[there], batch.step_reward[there]
         normalised = torch.zeros_like(batch.step_reward)
-        normalised[there] = (reward - group_mean(reward, group)) / (group_std(reward, group, self.ddof) + self.eps)
+        normalised[there] = whiten(reward, group, ddof=self.ddof, eps=self.eps)
         return normalised
 
 

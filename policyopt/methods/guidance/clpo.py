@@ -12,7 +12,6 @@ from torch import Tensor
 
 from policyopt.data.sums import added_first, reordered, shuffled
 from policyopt.data.words import DIVERSIFY, SIMPLIFY, rewriting
-from policyopt.groups import group_mean
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, Fraction, NonNegative, Part, part
 from policyopt.parts import BySource, MixedOutcomes, TokenMean
@@ -23,12 +22,6 @@ from policyopt.rows import Batch
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.request import reply
 from policyopt.sources.program import Context, Question, Response
-
-
-def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
-    """How hard each row's prompt is, [N]: ``recent``, the mean over earlier prompts of their mean rewards, minus the
-    mean of ``reward`` [N] over the row's group. Positive is harder than usual. Source: DeepVideo-R1, arXiv:2506.07464."""
-    return recent - group_mean(reward, group)
 
 
 @part

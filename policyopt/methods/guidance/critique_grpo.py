@@ -19,25 +19,13 @@ from policyopt.errors import UserError
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, Level, Part, Positive, Surrogate, Wrapper, part
-from policyopt.parts import EntropyBonus, RatioTimesAdvantage, SeqMeanTokenSumNorm
+from policyopt.parts import EntropyBonus, RatioTimesAdvantage, SeqMeanTokenSumNorm, SumOverRows
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.request import reply
 from policyopt.sources.program import Context, Question, Response
-
-
-@part
-class SeqSumTokenSumNorm(SeqMeanTokenSumNorm):
-    r"""``seq-sum-token-sum-norm``: all token losses are summed, over a constant, :math:`1/L_{max}`.
-
-    A larger mini-batch makes a larger step. Source: Critique-GRPO, arXiv:2506.03106, the authors' code
-    (zhangxy-2019/critique-GRPO).
-    """
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return self.over_norm(batch)
 
 
 @part
@@ -250,6 +238,6 @@ def critique_grpo(
     return grpo(kl_coef=0.0).replace(
         rollout=Refined(size=group_size, critique=chosen),
         surrogate=PolicyShaping(gamma=shape_gamma, inner=RatioTimesAdvantage()),
-        aggregate=SeqSumTokenSumNorm(norm=loss_norm),
+        aggregate=SumOverRows(inner=SeqMeanTokenSumNorm(norm=loss_norm)),
         regularizers=(EntropyBonus(coef=entropy_coef, mean=True),) if entropy_coef else (),
     )

@@ -11,7 +11,7 @@ from policyopt.groups import group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Filter, Unit, part
 from policyopt.parts import BySource, TokenMean
-from policyopt.parts.select.source import main_rows
+from policyopt.parts.select.rows import main_rows
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Fraction, NonNegative, Unit, part
-from policyopt.parts import BySource, ClippedValueLoss, Likelihood, OwnTokens
-from policyopt.parts.select.source import main_rows
+from policyopt.parts import BySource, ClippedValueLoss, FromProgram, Likelihood, OwnTokens
+from policyopt.parts.select.rows import main_rows
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
@@ -192,8 +192,8 @@ def rlgf(
             size=group_size, algorithm=algorithm, share=share, tau=TAU.get(algorithm, 0.0) if tau is None else tau,
             targets=bool(target_coef),
         ),
-        advantage=BySource(inner=parent.advantage, auxiliary=False),
+        advantage=BySource(inner=parent.advantage, rows=FromProgram()),
         aggregate=OwnTokens(inner=parent.aggregate),
-        regularizers=(Likelihood(coef=target_coef, rows="auxiliary"),) if target_coef else (),
+        regularizers=(Likelihood(coef=target_coef, rows=FromProgram(main=False)),) if target_coef else (),
         critic=GuidedValueLoss(coef=vf_coef, clip=clip_value, gamma=gamma, lam=lam),
     )  # fmt: skip

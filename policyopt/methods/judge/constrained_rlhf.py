@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policyopt.control.logged import LOGGED
-from policyopt.groups import group_mean
+from policyopt.groups import group_mean, whiten
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Advantage, Controller, Finite, Fraction, NonNegative, Positive, Unit, part
 from policyopt.parts.shape.components import own
@@ -61,15 +61,14 @@ class ConstrainedAdvantage(Advantage):
             raise ValueError(f"{len(self.components)} components, but {len(self.lagrange)} multipliers (lagrange)")
 
     def whitened(self, x: Tensor) -> Tensor:
-        """``x`` [N, ...] with mean 0 and variance 1 over the rows."""
-        centred = x - x.mean(0)
-        variance = (centred**2).sum(0) / max(1, len(x) - self.ddof)
-        return centred / (variance + self.eps).sqrt()
+        """``x`` [N] with mean 0 and variance 1 over the rows."""
+        return whiten(x, ddof=self.ddof, variance_eps=self.eps)
 
     def mixed(self, constrained: Tensor, close: Tensor) -> Tensor:
         """The advantage of each row, [N], from those of the components [N, K] and of the closeness [N]."""
         weight = constrained.new_tensor(squash(self.lagrange, self.equality))
-        return (len(weight) - weight.sum()) * self.whitened(close) + self.whitened(constrained) @ weight
+        kept = (len(weight) - weight.sum()) * self.whitened(close)
+        return kept + sum(w * self.whitened(x) for w, x in zip(weight, constrained.unbind(-1), strict=True))
 
     def __call__(self, batch: Batch) -> Tensor:
         def gain(x: Tensor) -> Tensor:

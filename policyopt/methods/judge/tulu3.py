@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import Correctness, TruncatedReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import masked, masked_mean
-
-
-def implicit_reward(logp: Tensor, ref_logp: Tensor, mask: Tensor, *, length_normalised: bool = False) -> Tensor:
-    """What the policy makes of a response beyond the reference, [P] in nats: the sum of the log-ratios [P, T] of its
-    tokens, or their mean where it is ``length_normalised``."""
-    log_ratio = logp - ref_logp
-    return masked_mean(log_ratio, mask, dim=-1) if length_normalised else masked(log_ratio, mask).sum(-1)
-
-
-def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    r"""Direct preference optimisation, [P], from the implicit rewards [P] of both responses:
-    :math:`-\log\sigma(\beta(r_w - r_l))`.
-
-    Sources: arXiv:2305.18290, eq. 7; length-normalised rewards: Tulu 3, arXiv:2411.15124.
-    """
-    return -logsigmoid(beta * (chosen - rejected))
 
 
 @method(parent=ppo, arxiv="2411.15124", code="allenai/open-instruct", confidence="code")
@@ -52,7 +32,8 @@ def tulu3(
     and losses are PPO's. Source: arXiv:2411.15124, section 6, and the authors' code (allenai/open-instruct). Our
     reading: the score falls on the last token of the response; the critic starts from the policy, where the authors'
     starts from a reward model. The stage before it, length-normalised DPO, is
-    :func:`~policyopt.methods.judge.tulu3.dpo_loss`.
+    :class:`~policyopt.parts.Pairs` with a :class:`~policyopt.parts.Logistic` link (anisotropy 1) on the mean log-ratio
+    to the reference.
     """
     parent = ppo(low, high, clip_value, vf_coef, kl_coef, None, 0.0, gamma, lam, epochs, minibatches, group_size)
     verified = (Correctness(right=verification_reward, wrong=0.0), TruncatedReward(reward=no_eos_reward))

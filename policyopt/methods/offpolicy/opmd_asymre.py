@@ -71,7 +71,7 @@ def opmd_asymre(
         weights += [AdvantageWeight(temperature=temp)]
     terms: dict[str, Regularizer] = {
         "k2": Proximal(coef=2 * reg_coef, deviation="k2"),  # 2 c k2 is c times the square
-        "forward-kl": Likelihood(coef=reg_coef, rows="all"),
+        "forward-kl": Likelihood(coef=reg_coef, rows=None),
     }
     whole = weight == "sequence-is"
     return reinforce(baseline="none", group_size=group_size).replace(

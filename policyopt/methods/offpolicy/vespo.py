@@ -55,8 +55,9 @@ class TrajectoryRatio(Ratio):
               + \sum_t \min\Big(\log\frac{\pi_{old}(y_{i,t})}{\mu_{old}(y_{i,t})}, \log C\Big)
 
     Repeated over the tokens of row i, [N, T]. The second sum, trainer over sampler at the weights that drew the batch,
-    stands there with ``mismatch_cap`` = C alone. Source: VESPO, arXiv:2602.10693, and the authors' code
-    (FloyedShen/VESPO), which holds the log-ratio of each token to 20.
+    stands there with ``mismatch_cap`` = C alone; without it this is the :class:`~policyopt.parts.RowScore` against the old
+    policy, a sum, but for the bound on each token: the authors' code holds its log-ratio to 20. Source: VESPO, arXiv:2602.10693, and the authors' code
+    (FloyedShen/VESPO).
     """
 
     mismatch_cap: Positive | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -11,39 +10,18 @@ from torch import Tensor
 
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Positive, Ratio, Statistic, Weight, part
-from policyopt.parts import Reset, TokenRatio
+from policyopt.parts import JSD, Reset, TokenRatio
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch
 
-
-@part
-class KLFromReference(Statistic):
-    r"""KL of the policy's next-token distribution from the reference's, :math:`\sum_v \pi_{ref}(v)\log\frac{\pi_{ref}(v)}{\pi_\theta(v)}`,
-    in nats."""
-
-    roles: ClassVar[frozenset[str]] = frozenset({"reference"})
-
-    def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
-        reference = others["reference"].log_softmax(-1)
-        return (reference.exp() * (reference - logits.log_softmax(-1))).sum(-1)
+KL_FROM_OLD = JSD(beta=0.0, target="reference")
+r"""KL of the policy's next-token distribution from the reference's, :math:`\sum_v \pi_{ref}(v)\log\frac{\pi_{ref}(v)}{\pi_\theta(v)}`."""
 
 
 def centred(log_ratio: Tensor, kl: Tensor, scale: Tensor) -> Tensor:
     """A log-ratio plus the KL that its mean falls short of 0 by, times a scale."""
     return (log_ratio + kl) * scale
-
-
-def gaussian_log_ratio(sample: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
-    r"""Log-ratio of two Gaussian steps of one ``std`` [T] at a sample, [N, T] from [N, T, D]: the mean over the D
-    dimensions of :math:`\big((x-\mu_{old})^2 - (x-\mu)^2\big)/2\sigma^2`."""
-    return ((sample - old_mean) ** 2 - (sample - mean) ** 2).mean(-1) / (2 * std**2)
-
-
-def gaussian_kl(mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
-    r"""KL of two Gaussian steps of one ``std`` [T], [N, T] from [N, T, D]: the mean over the D dimensions of
-    :math:`(\mu-\mu_{old})^2/2\sigma^2`."""
-    return ((mean - old_mean) ** 2).mean(-1) / (2 * std**2)
 
 
 @part
@@ -64,11 +42,11 @@ class CentredRatio(Ratio):
     @property
     def live(self) -> tuple[Statistic, ...]:
         """The KL."""
-        return (KLFromReference(),)
+        return (KL_FROM_OLD,)
 
     def __call__(self, batch: Batch) -> Tensor:
         log_ratio = TokenRatio()(batch)
-        return centred(log_ratio, batch.stat(self.live[0]), by_position(self.scale, log_ratio))
+        return centred(log_ratio, batch.stat(KL_FROM_OLD), by_position(self.scale, log_ratio))
 
 
 def by_position(values: tuple[float, ...], like: Tensor) -> Tensor:

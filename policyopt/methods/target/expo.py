@@ -10,7 +10,7 @@ from policyopt.data.words import EXPLAIN, explanation
 from policyopt.judging.answers import MARK, answer_line
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, part
-from policyopt.parts import BySource, Likelihood, OwnTokens
+from policyopt.parts import BySource, FromProgram, Likelihood, OwnTokens
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Group
@@ -94,12 +94,12 @@ def expo(
     sum over tokens and a mean over prompts; every prompt is explained, at every step, by the policy as it is; none is
     filtered out, but an answer that is not the true one makes way for it. The model has to understand what it is told;
     of the embedded models, those of the testbeds ``requests:TASK`` do. The size of beta is not known: 0.01, for sums
-    over some tens of tokens, is ours. ExP-DPO, the form with pairs, is :func:`~policyopt.methods.judge.tulu3.dpo_loss` of
-    explanations against failed responses; it is not this method.
+    over some tens of tokens, is ours. ExP-DPO, the form with pairs, is DPO
+    (:class:`~policyopt.parts.Pairs`) of explanations against failed responses; it is not this method.
     """
     parent = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     apart = parent.replace(
-        advantage=BySource(inner=parent.advantage, auxiliary=False), aggregate=OwnTokens(inner=parent.aggregate)
+        advantage=BySource(inner=parent.advantage, rows=FromProgram()), aggregate=OwnTokens(inner=parent.aggregate)
     )
     if not sft_coef:
         return apart
@@ -107,6 +107,6 @@ def expo(
     falling = Schedule(field=f"regularizers.{at}.coef", start_value=sft_coef, end_value=0.0, steps=anneal_steps or 1)
     return apart.replace(
         rollout=SelfExplained(size=group_size, explanations=explanations),
-        regularizers=(*parent.regularizers, Likelihood(coef=sft_coef, rows="auxiliary", mean="prompt")),
+        regularizers=(*parent.regularizers, Likelihood(coef=sft_coef, rows=FromProgram(main=False), mean="prompt")),
         controllers=(falling,) if anneal_steps else (),
     )

@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Count, Finite, Fraction, Unit, part
 from policyopt.parts import Normalise
-from policyopt.parts.advantage.tree import edge_of, lineage, node_mean
+from policyopt.parts.advantage.tree import lineage, node_means, on_tokens
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
@@ -49,8 +48,7 @@ class SharedAdvantage(Advantage):
 
     def __call__(self, batch: Batch) -> Tensor:
         row = masked_mean(self.own(batch), batch.mask, dim=-1)
-        shared = [node_mean(row, torch.ones_like(row), level) for level in lineage(batch)[:, 1:].unbind(1)]
-        return torch.stack(shared, 1).gather(1, edge_of(batch)) * batch.mask
+        return on_tokens(node_means(row, lineage(batch)[:, 1:]), batch)
 
 
 @part

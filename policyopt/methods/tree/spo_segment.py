@@ -14,7 +14,7 @@ from torch import Tensor
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Count, Filter, Positive, Unit, Weight, part
 from policyopt.parts import EdgeAdvantage, Selector, TruncatedReward
-from policyopt.parts.advantage.tree import FLAT, edge_of, lineage, sharing
+from policyopt.parts.advantage.tree import FLAT, lineage, on_tokens, once_each
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
@@ -50,7 +50,8 @@ class MeanOver(Weight):
 
     .. math:: w_{i,t} = \frac{M_{i,t}}{d_{i,t}}\,\frac{\sum_{jk} 1}{\sum_{jk} M_{jk}/d_{jk}}
 
-    M picks the tokens; d is the number of rows that share the token's node where it is to count ``once``, else 1.
+    M picks the tokens; d is the number of rows that share the token's node where it is to count ``once``, else 1. It is
+    a weight and no aggregation, because the KL beside it stays a mean over all tokens: an aggregation would be its too.
     Source: SPO, arXiv:2505.23564, and the authors' code (AIFrameResearch/SPO).
     """
 
@@ -66,8 +67,8 @@ class MeanOver(Weight):
         kept = self.tokens(batch).to(batch.mask)
         if not self.once:
             return kept
-        rows = torch.stack([sharing(level) for level in lineage(batch)[:, 1:].unbind(1)], 1).to(kept)
-        return torch.where(batch.advantage.abs() > FLAT, kept / rows.gather(1, edge_of(batch)), 0.0)
+        once = on_tokens(once_each(lineage(batch)[:, 1:], kept), batch)
+        return torch.where(batch.advantage.abs() > FLAT, kept * once, 0.0)
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         count = masked(self.count(batch), batch.mask)

@@ -11,6 +11,7 @@ from torch import Tensor
 from policyopt.groups import group_mean, group_std
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Finite, NonNegative, Unit, part
+from policyopt.parts.advantage.tree import node_means
 from policyopt.parts.regularizer.kl import Estimator
 from policyopt.recipe import Recipe
 from policyopt.registry import method
@@ -21,20 +22,21 @@ from policyopt.sources.draw import Levels, Tree
 def prefix_values(batch: Batch) -> Tensor:
     r""":math:`V(s) = \mathrm{mean}_{j:\, y_j\text{ begins with }s} R_j` of the first k = 0..T tokens of each row,
     [N, T + 1], over the rows of its group; 0 beyond the response. O(N T log N)."""
-    reward = batch.total_reward()
+    way = beginnings(batch)
+    return torch.where(way >= 0, node_means(batch.total_reward(), way), 0.0)
+
+
+def beginnings(batch: Batch) -> Tensor:
+    """[N, T + 1] the nodes of each row in the tree of tokens, whose nodes are what the responses of a group begin with; -1
+    beyond the response."""
     there = batch.mask.bool() if batch.present is None else batch.present.bool()
     length = (there.flip(-1).cumsum(-1) > 0).sum(-1)
     tokens = torch.where(there, batch.tokens, -1)
-    node = batch.group.long()
-    values = [group_mean(reward, node)]
+    way = [batch.group.long()]
     for k in range(there.shape[1]):
-        inside = k < length
-        node = torch.unique(torch.stack([node, tokens[:, k]], 1)[inside], dim=0, return_inverse=True)[1]
-        value = torch.zeros_like(reward)
-        value[inside] = group_mean(reward[inside], node)
-        values.append(value)
-        node = torch.zeros_like(length).index_put((inside.nonzero()[:, 0],), node)
-    return torch.stack(values, 1)
+        node = torch.unique(torch.stack([way[-1], tokens[:, k]], 1), dim=0, return_inverse=True)[1]
+        way.append(torch.where(k < length, node, -1))
+    return torch.stack(way, 1)
 
 
 @part

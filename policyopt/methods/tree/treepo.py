@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from policyopt.groups import moments
+from policyopt.groups import whiten
 from policyopt.methods.clip.dapo import dapo
 from policyopt.part import Advantage, Count, NonNegative, Unit, part
 from policyopt.parts import MixedOutcomes, PPOClip
-from policyopt.parts.advantage.tree import lineage, node_mean, node_values, sharing
+from policyopt.parts.advantage.tree import lineage, node_means, node_values, sharing
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -47,12 +47,11 @@ class SubtreeAdvantage(Advantage):
     def terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The advantages of each row in its trees, [N, D], and their weights, 0 where one is left out."""
         way, reward = lineage(batch)[:, :-1], batch.total_reward()
-        size = torch.stack([sharing(level) for level in way.unbind(1)], 1).to(reward)
+        size = sharing(way).to(reward)
         gain = reward[:, None] - node_values(batch)[:, :-1]
         alone = size == 1
         if self.drop_flat:
-            spread = [node_mean(gain[:, d].abs(), torch.ones_like(reward), way[:, d]) for d in range(way.shape[1])]
-            alone = alone | (torch.stack(spread, 1) == 0)
+            alone = alone | (node_means(gain.abs(), way) == 0)
         alone[:, 0] = False
         weight = size if self.weight == "size" else torch.ones_like(size)
         return gain, torch.where(alone, 0.0, weight)
@@ -64,8 +63,7 @@ class SubtreeAdvantage(Advantage):
 
     def __call__(self, batch: Batch) -> Tensor:
         advantage = self.raw(batch)[:, None].expand_as(batch.mask)
-        mean, variance = moments(advantage, batch.mask, 1)
-        return (advantage - mean) / (variance + self.eps).sqrt() * batch.mask
+        return whiten(advantage, weight=batch.mask, ddof=1, variance_eps=self.eps) * batch.mask
 
 
 def repeats(tokens: Sequence[int], length: int, times: int) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 from policyopt.groups import by_source
 from policyopt.part import Advantage, Wrapper, part
 from policyopt.parts.advantage.normalise import Normalise
-from policyopt.parts.select.source import over_main_rows
+from policyopt.parts.select.rows import RowSelector, over_rows
 from policyopt.rows import Batch
 
 
@@ -17,10 +17,13 @@ class BySource(Wrapper, Advantage):
 
     inner: Advantage = Normalise()
     """How the rows of one source are compared."""
-    auxiliary: bool = True
-    """Credit the rows of auxiliary programs too; otherwise they have an advantage of 0, and no statistic sees them."""
+    rows: RowSelector | None = None
+    """The rows that are credited; the others have an advantage of 0, and no statistic sees them. None for all."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the inner one reads, and what picks the rows."""
+        return super().needs if self.rows is None else super().needs | self.rows.needs
 
     def __call__(self, batch: Batch) -> Tensor:
-        if not self.auxiliary:
-            return over_main_rows(self.inner, batch)
-        return self.inner(batch.replace(group=by_source(batch)))
+        return over_rows(lambda some: self.inner(some.replace(group=by_source(some))), self.rows, batch)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from policyopt.groups import moments
+from policyopt.groups import whiten
 from policyopt.part import Advantage, Fraction, NonNegative, Unit, part
 from policyopt.rows import Batch, masked
 
@@ -46,8 +46,7 @@ class GAE(Advantage):
         raw = gae(batch, self.gamma, self.lam, self.cut)
         if not self.whiten:
             return raw
-        mean, variance = moments(raw, batch.own(), self.ddof)
-        return (raw - mean) / (variance + self.whiten_eps).sqrt() * batch.mask
+        return whiten(raw, weight=batch.own(), ddof=self.ddof, variance_eps=self.whiten_eps) * batch.mask
 
 
 def token_rewards(batch: Batch) -> Tensor:

@@ -7,15 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from policyopt.groups import group_mean, group_std, group_sum, moments
-from policyopt.part import Advantage, Finite, Fraction, NonNegative, Unit, part
+from policyopt.groups import group_mean, group_std, group_sum, whiten
+from policyopt.part import Advantage, Finite, Fraction, NonNegative, Unit, Wrapper, part
 from policyopt.parts.advantage.gae import gae
 from policyopt.parts.aggregate.means import SeqMeanTokenMean
+from policyopt.parts.select.rows import RowSelector, picked
 from policyopt.rows import Batch
 
 
 @part
-class Normalise(Advantage):
+class Normalise(Wrapper, Advantage):
     r"""Reward minus a centre, over a scale; the same on every token of a response, unless rewards count to go.
 
     .. math:: A_{i,t} = \frac{R_{i,t} - c_i}{s_i + \epsilon}
@@ -24,7 +25,8 @@ class Normalise(Advantage):
     ``none`` (0), ``constant`` (the field ``baseline``), ``batch`` or ``group`` mean, or the mean of the other rows of
     the group (``leave-one-out``). Scale: ``none`` (1, no eps), or over the ``batch`` or the ``group`` the standard
     deviation or the mean. A group of one has no baseline but itself: its advantage is 0. With ``whiten`` the result is
-    centred and scaled once more over the whole batch.
+    centred and scaled once more over the whole batch. Of ``rows`` alone are centre and scale made; the others are
+    measured by them, and have an advantage of 0 where there are none.
 
     Sources: GRPO, arXiv:2402.03300, section 4.1.2 (group, group); Dr. GRPO, arXiv:2503.20783 (group, none); RLOO,
     arXiv:2402.14740, eq. 4 (leave-one-out, none); Lite PPO, arXiv:2508.08221 (group, batch); MaxRL, arXiv:2602.02710
@@ -48,7 +50,10 @@ class Normalise(Advantage):
     """Discount per token of the reward to go; None credits every token with the reward of the whole response."""
     whiten: Literal["none", "row", "token"] = "none"
     """A second centre and scale over the batch, in which each row or each token counts once."""
+    rows: RowSelector | None = None
+    """The rows that the statistics see; None for all."""
 
+    around: ClassVar[str] = "rows"
     unit: ClassVar[Unit] = "batch"
 
     @property
@@ -57,38 +62,36 @@ class Normalise(Advantage):
         return 2 if self.centre in ("group", "leave-one-out") or self.scale == "group" else 1
 
     def __call__(self, batch: Batch) -> Tensor:
-        reward = batch.total_reward()
-        advantage = self._gain(reward, batch)[:, None].expand_as(batch.mask)
+        reward, seen = batch.total_reward(), picked(self.rows, batch)
+        advantage = self._gain(reward, seen, batch)[:, None].expand_as(batch.mask)
         if self.gamma is not None:
             to_go = gae(batch.replace(old_value=torch.zeros_like(batch.mask)), self.gamma, 1.0)
             advantage = advantage + (to_go - reward[:, None])
         if self.scale != "none":
-            advantage = advantage / self._divisor(reward, _scope(batch, self.scale))[:, None]
+            advantage = advantage / self._divisor(reward, seen, _scope(batch, self.scale))[:, None]
         if self.whiten != "none":
             weight = batch.mask if self.whiten == "token" else SeqMeanTokenMean()(batch) * len(reward)
-            mean, variance = moments(advantage, weight, self.ddof)
-            advantage = (advantage - mean) / variance.clamp(min=1e-8).sqrt()
+            advantage = whiten(advantage, weight=weight * seen[:, None], ddof=self.ddof, least=1e-8)
         return advantage * batch.mask
 
-    def _gain(self, reward: Tensor, batch: Batch) -> Tensor:
+    def _gain(self, reward: Tensor, seen: Tensor, batch: Batch) -> Tensor:
         """Reward minus centre, [N]."""
         if self.centre in ("none", "constant"):
             return reward - self.baseline if self.centre == "constant" else reward
         group = _scope(batch, self.centre)
-        gain = reward - group_mean(reward, group)
+        size = group_sum(seen, group)
+        gain = torch.where(size > 0, reward - group_mean(reward, group, seen), 0.0)
         if self.centre == "leave-one-out":
-            size = group_sum(torch.ones_like(reward), group)
-            gain = gain * size / (size - 1).clamp(min=1)
+            gain = torch.where(seen > 0, gain * size / (size - 1).clamp(min=1), gain)
         return gain
 
-    def _divisor(self, reward: Tensor, rows: Tensor) -> Tensor:
+    def _divisor(self, reward: Tensor, seen: Tensor, group: Tensor | None) -> Tensor:
         if self.spread == "std":
-            return group_std(reward, rows, self.ddof) + self.eps
-        mean = group_mean(reward, rows)
+            return group_std(reward, group, self.ddof, seen) + self.eps
+        mean = group_mean(reward, group, seen)
         return torch.where(mean > 0, mean + self.eps, torch.inf)
 
 
-def _scope(batch: Batch, over: str) -> Tensor:
-    """What a statistic runs over, as a number per row: the group, or one for all."""
-    whole = over == "batch" or batch.group is None
-    return torch.zeros_like(batch.reward, dtype=torch.long) if whole else batch.group
+def _scope(batch: Batch, over: str) -> Tensor | None:
+    """The groups that a statistic runs over, None for all rows together."""
+    return None if over == "batch" else batch.group

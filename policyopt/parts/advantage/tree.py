@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from policyopt.groups import group_rank, group_sum, moments
+from policyopt.groups import group_mean, group_rank, group_std, group_sum, whiten
 from policyopt.part import Advantage, Count, NonNegative, Unit, part
 from policyopt.parts.select.tokens import Selector
-from policyopt.rows import Batch, masked
+from policyopt.rows import Batch
 
 FLAT = 1e-6
 """Advantages up to this size are taken for 0: the float noise of equal rewards."""
@@ -50,17 +50,22 @@ def edge_of(batch: Batch) -> Tensor:
     return torch.minimum(passed, depth(batch)[:, None] - 1)
 
 
-def node_mean(x: Tensor, weight: Tensor, node: Tensor) -> Tensor:
-    """Weighted mean of ``x`` [N] over the rows with the same node, given back to each, [N]; exactly x where all are
-    equal."""
-    _, index = torch.unique(node, return_inverse=True)
-    low = torch.full_like(x, torch.inf).scatter_reduce(0, index, x, "amin")[index]
-    return low + group_sum(weight * (x - low), node) / group_sum(weight, node)
+def node_means(x: Tensor, way: Tensor) -> Tensor:
+    """[N, D] the mean of ``x`` [N], or of each column of ``x`` [N, D], over the rows that pass each node of ``way``
+    [N, D]."""
+    columns = x[:, None].expand(way.shape) if x.dim() == 1 else x
+    return torch.stack([group_mean(*pair) for pair in zip(columns.unbind(1), way.unbind(1), strict=True)], 1)
 
 
-def sharing(node: Tensor) -> Tensor:
-    """[N] how many rows have the node that each row has."""
-    return group_sum(torch.ones_like(node, dtype=torch.float64), node)
+def sharing(way: Tensor) -> Tensor:
+    """[N, D] how many rows pass each node of ``way`` [N, D]."""
+    one = torch.ones(len(way), dtype=torch.float64, device=way.device)
+    return torch.stack([group_sum(one, node) for node in way.unbind(1)], 1)
+
+
+def on_tokens(x: Tensor, batch: Batch) -> Tensor:
+    """[N, T] numbers of the nodes below the root, ``x`` [N, D], on the tokens that lead to each."""
+    return x.gather(1, edge_of(batch)) * batch.mask
 
 
 def in_turn(batch: Batch, live: Tensor, most: int) -> Tensor:
@@ -105,13 +110,19 @@ def node_values(batch: Batch, over: Over = "leaves") -> Tensor:
         value = torch.where(inner, batch.node_value, reward[:, None])
         return torch.cat([value[:, :1], value], 1)
     way = lineage(batch)
+    if over != "children":
+        return node_means(reward, way)
     value, weight, found = reward, torch.ones_like(reward), []
-    for level in reversed(way.unbind(1)):
-        value = node_mean(value, weight, level)
+    for node, once in zip(reversed(way.unbind(1)), reversed(once_each(way, reward).unbind(1)), strict=True):
+        value = group_mean(value, node, weight)
         found.append(value)
-        if over == "children":
-            weight = (1 / sharing(level)).to(weight)
+        weight = once
     return torch.stack(found[::-1], 1)
+
+
+def once_each(way: Tensor, like: Tensor) -> Tensor:
+    """[N, D] weights with which each node of ``way`` [N, D] counts once, however many rows pass it."""
+    return (1 / sharing(way)).to(like)
 
 
 @part
@@ -121,8 +132,8 @@ class EdgeAdvantage(Advantage):
     .. math:: A_{i,t} = V(b_j) - V(b_{j-1}) \quad\text{or}\quad \frac{V(b_j) - V(b_{j-1})}{\mathrm{std}_0(\text{siblings}) + \epsilon}
               \qquad\text{for } t \text{ between nodes } j-1 \text{ and } j
 
-    Along a row the first form adds up to its reward minus the worth of the root; without a tree it is the reward minus
-    the mean of the group. Sources: ROSE, arXiv:2601.05053 (leaves); SPO, arXiv:2505.23564, and AIFrameResearch/SPO
+    Along a row the first form adds up to its reward minus the worth of the root; without a tree it is
+    :class:`~policyopt.parts.Normalise` with no scale, the reward minus the mean of the group. Sources: ROSE, arXiv:2601.05053 (leaves); SPO, arXiv:2505.23564, and AIFrameResearch/SPO
     (children, or fresh continuations).
     """
 
@@ -154,19 +165,15 @@ class EdgeAdvantage(Advantage):
         if self.scale == "none":
             return gain
         way = lineage(batch)
-        spread = []
-        for d in range(gain.shape[1]):
-            weight = (1 / sharing(way[:, d + 1])).to(gain)
-            mean = node_mean(value[:, d + 1], weight, way[:, d])
-            spread.append(node_mean((value[:, d + 1] - mean) ** 2, weight, way[:, d]).sqrt())
+        levels = zip(*(x.unbind(1) for x in (value[:, 1:], way[:, :-1], once_each(way[:, 1:], gain))), strict=True)
+        spread = [group_std(child, parent, 0, weight) for child, parent, weight in levels]
         return gain / (torch.stack(spread, 1) + self.eps)
 
     def __call__(self, batch: Batch) -> Tensor:
-        advantage = masked(self.edges(batch).gather(1, edge_of(batch)), batch.mask)
+        advantage = on_tokens(self.edges(batch), batch)
         kept = batch.mask if self.only is None else self.only(batch).to(batch.mask)
         if self.per_prompt is not None:
             kept = kept * in_turn(batch, kept * (advantage.abs() > FLAT), self.per_prompt)
         if self.whiten:
-            mean, variance = moments(advantage, kept, 0)
-            advantage = (advantage - mean) / (variance + self.eps).sqrt()
+            advantage = whiten(advantage, weight=kept, variance_eps=self.eps)
         return advantage * kept

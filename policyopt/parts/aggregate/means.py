@@ -52,9 +52,20 @@ class SeqMeanTokenSumNorm(Aggregate):
     """The constant in tokens; None takes the budget of the run (``batch.budget``)."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        return self.over_norm(batch) / batch.mask.shape[0]
-
-    def over_norm(self, batch: Batch) -> Tensor:
-        """1 over the constant, [N, T]."""
         norm = batch.budget[:, None].to(batch.mask) if self.norm is None else self.norm
-        return batch.mask / norm
+        return batch.mask / norm / batch.mask.shape[0]
+
+
+@part
+class SumOverRows(Aggregate):
+    """An aggregation whose mean over responses is a sum: N times its shares. A larger mini-batch makes a larger step.
+
+    Sources: ``seq-sum-token-mean``, DCPO, arXiv:2509.02333, and the authors' code (lime-RL/DCPO);
+    ``seq-sum-token-sum-norm``, Critique-GRPO, arXiv:2506.03106, the authors' code (zhangxy-2019/critique-GRPO).
+    """
+
+    inner: Aggregate = SeqMeanTokenMean()
+    """The aggregation with a mean over responses."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.inner(batch) * batch.mask.shape[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from policyopt.groups import group_sum
-from policyopt.part import NonNegative, Regularizer, RoleName, Unit, part
+from policyopt.part import NonNegative, Regularizer, RoleName, Wrapper, part
+from policyopt.parts.select.rows import RowSelector, picked
 from policyopt.rows import Batch, masked
 from policyopt.schema import member
 
@@ -34,10 +33,10 @@ Target = RoleName
 
 
 @part
-class KL(Regularizer):
+class KL(Wrapper, Regularizer):
     r"""A penalty :math:`\beta\,k_i\,\widehat{KL}(\pi_\theta \| \pi_{target})` in the loss, from the sampled tokens alone.
 
-    k_i is 1, or picks the rows that it falls on by the judge's word. The tokens of a row that is left out still count in
+    k_i is 1 on the rows that it falls on. The tokens of a row that is left out still count in
     the aggregation. Sources: GRPO, arXiv:2402.03300, eq. 4 (k3, reference); KDRL, arXiv:2506.02208 (k2, teacher, rows).
     """
 
@@ -47,18 +46,15 @@ class KL(Regularizer):
     """Which estimate of the KL; see :func:`kl_estimate`."""
     target: Target = "reference"
     """The model that the policy is held to: "reference", "teacher", "previous", or a name given by ``--role``."""
-    rows: Literal["all", "wrong", "unsolved"] = "all"
-    """All rows, those answered wrong, or those of prompts to which no row of the mini-batch is right."""
+    rows: RowSelector | None = None
+    """The rows that it falls on; None for all."""
+
+    around: ClassVar[str] = "rows"
 
     @property
     def needs(self) -> frozenset[str]:
-        """The target's log-probabilities, and correctness where it picks rows."""
-        return frozenset({member("logp_of", self.target), *(() if self.rows == "all" else ("correct",))})
-
-    @property
-    def unit(self) -> Unit:
-        """The group where it decides together, else the token."""
-        return "group" if self.rows == "unsolved" else "token"
+        """The target's log-probabilities, and what picks the rows."""
+        return super().needs | {member("logp_of", self.target)}
 
     def __call__(self, batch: Batch) -> Tensor:
         estimate = kl_estimate(batch.logp, batch.logp_of(self.target), self.estimator)
@@ -67,7 +63,4 @@ class KL(Regularizer):
 
     def picked(self, batch: Batch) -> Tensor:
         """k, [N]: 1 on the rows that the penalty falls on."""
-        if self.rows == "all":
-            return torch.ones_like(batch.mask[:, 0])
-        right = batch.correct if self.rows == "wrong" else group_sum(batch.correct, batch.group)
-        return (right < 0.5).to(batch.mask)
+        return picked(self.rows, batch)

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from policyopt.groups import group_sum
-from policyopt.part import Finite, Regularizer, Unit, part
-from policyopt.parts.select.source import main_rows
+from policyopt.part import Finite, Regularizer, Unit, Wrapper, part
+from policyopt.parts.select.rows import Judged, RowSelector, picked
 from policyopt.rows import Batch, masked, masked_mean
 
 
 @part
-class Likelihood(Regularizer):
+class Likelihood(Wrapper, Regularizer):
     r"""The mean negative log-likelihood of some responses.
 
     .. math:: -\frac{c}{\sum_{i\in S}|y_i|}\sum_{i\in S}\sum_t\log\pi_\theta(y_{i,t})\quad\text{or}\quad
@@ -26,29 +26,17 @@ class Likelihood(Regularizer):
 
     coef: Finite = 0.1
     """c; below 0 it lowers the likelihood."""
-    rows: Literal["all", "correct", "wrong", "auxiliary"] = "correct"
-    """S: by the judge's verdict, or the rows of auxiliary programs."""
+    rows: RowSelector | None = Judged()
+    """S; None for all rows."""
     mean: Literal["token", "prompt"] = "token"
     """What the mean is over."""
 
+    around: ClassVar[str] = "rows"
     unit: ClassVar[Unit] = "batch"
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """The verdict, where it chooses the rows."""
-        return frozenset({"correct"} if self.rows in ("correct", "wrong") else ())
-
     def __call__(self, batch: Batch) -> Tensor:
-        chosen = self.chosen(batch)
+        chosen = picked(self.rows, batch)
         if self.mean == "token":
             return -self.coef * masked_mean(batch.logp, batch.mask * chosen[:, None])
         weight = chosen / group_sum(chosen, batch.group).clamp(min=1) / max(1, len(batch.group.unique()))
         return -self.coef * (weight * masked(batch.logp, batch.mask).sum(-1)).sum()
-
-    def chosen(self, batch: Batch) -> Tensor:
-        """[N] 1 on the rows of S."""
-        if self.rows == "all":
-            return batch.mask.new_ones(len(batch.mask))
-        if self.rows == "auxiliary":
-            return 1 - main_rows(batch).to(batch.mask)
-        return ((batch.correct > 0.5) == (self.rows == "correct")).to(batch.mask)

@@ -41,7 +41,8 @@ class Proximal(Wrapper, Regularizer):
     r"""A penalty on every token for leaving the policy that sampled it, :math:`c\,f(\log\pi_\theta - \log\pi_{old})`.
 
     f is one of :func:`deviation`; with ``tokens`` it falls on those alone. Sources: chi2, R2VPO, arXiv:2601.03320;
-    kl-new-old, MDPO, arXiv:2005.09814; k2, OPMD, arXiv:2509.24203; abs on selected tokens, KL-Cov, arXiv:2505.22617.
+    kl-new-old, MDPO, arXiv:2005.09814; k2, OPMD, arXiv:2509.24203; abs on selected tokens, KL-Cov, arXiv:2505.22617;
+    k3 as a mean, TRPA, arXiv:2504.04524.
     """
 
     coef: NonNegative = 1.0
@@ -50,44 +51,20 @@ class Proximal(Wrapper, Regularizer):
     """f."""
     tokens: Selector | None = None
     """Which tokens are held; None for all."""
+    mean: bool = False
+    """Whether it is the mean over the tokens of the mini-batch, however their losses are aggregated."""
 
     around: ClassVar[str] = "tokens"
 
+    @property
+    def unit(self) -> Unit:
+        """The batch where it is a mean over it, else that of the selector."""
+        return "batch" if self.mean else super().unit
+
     def __call__(self, batch: Batch) -> Tensor:
         found = self.coef * deviation(batch.logp - batch.old_logp, self.deviation)
-        return masked(found, self.tokens(batch)) if self.tokens else found
-
-    def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
-        return {f"proximal/{self.deviation}": deviation(batch.logp - batch.old_logp, self.deviation)}
-
-
-@part
-class TrustRegion(Regularizer):
-    r"""A penalty on the mean deviation of all tokens of the batch, one number.
-
-    .. math:: c\,D\quad\text{or, with a limit,}\quad \frac c2\max(D - \delta, 0)^2,\qquad
-              D = \frac{1}{\sum_i|y_i|}\sum_{i,t} f(\log\pi_\theta - \log\pi_{old})
-
-    f is one of :func:`deviation`. Inside the limit it has no value and no gradient. Sources: DisCO, arXiv:2505.12366
-    (limit, kl-old-new); TRPA, arXiv:2504.04524 (no limit, k3).
-    """
-
-    coef: NonNegative = 1e3
-    """c."""
-    deviation: Deviation = "kl-old-new"
-    """f."""
-    limit: NonNegative | None = 1e-4
-    """delta, in nats for a KL; None penalises D itself."""
-
-    unit: ClassVar[Unit] = "batch"
-
-    def measured(self, batch: Batch) -> Tensor:
-        """D, a number."""
-        return masked_mean(deviation(batch.logp - batch.old_logp, self.deviation), batch.mask)
-
-    def __call__(self, batch: Batch) -> Tensor:
-        found = self.measured(batch)
-        return self.coef * found if self.limit is None else self.coef / 2 * (found - self.limit).clamp(min=0) ** 2
+        found = masked(found, self.tokens(batch)) if self.tokens else found
+        return masked_mean(found, batch.mask) if self.mean else found
 
     def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
         return {f"proximal/{self.deviation}": deviation(batch.logp - batch.old_logp, self.deviation)}

@@ -1,1 +1,1 @@
-"""Parts that fill the slot ``select``."""
+"""Selectors: which tokens and which rows something is about."""

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from policyopt.part import Part, Positive, Surrogate, Unit, part
-from policyopt.rows import Batch, masked, masked_mean
-
-
-@part
-class RowScore(Part):
-    r"""What the policy thinks of a response, one number [N] from the log-probabilities of its tokens.
-
-    .. math:: s_i = \sum_t x_{i,t}\quad\text{or}\quad \frac{1}{|y_i|}\sum_t x_{i,t},\qquad
-              x = \log\pi_\theta,\quad \log\frac{\pi_\theta}{\pi_{old}},\quad \log\frac{\pi_\theta}{\pi_{ref}},\quad
-              \text{or the exponential of these}
-    """
-
-    against: Literal["nothing", "old", "reference"] = "nothing"
-    """What the log-probabilities are measured against."""
-    reduce: Literal["sum", "mean"] = "sum"
-    """How the numbers of the tokens become one."""
-    ratio: bool = False
-    """Take the exponential of each token first."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The reference where it is the measure."""
-        return frozenset({"ref_logp"} if self.against == "reference" else ())
-
-    def __call__(self, batch: Batch) -> Tensor:
-        base = {"nothing": 0.0, "old": batch.old_logp, "reference": batch.ref_logp}[self.against]
-        x = masked(batch.logp - base, batch.mask)
-        x = masked(x.exp(), batch.mask) if self.ratio else x
-        return x.sum(-1) if self.reduce == "sum" else masked_mean(x, batch.mask, dim=-1)
+from policyopt.parts.ratio.sequence import RowScore
+from policyopt.rows import Batch, masked
 
 
 def row_credit(batch: Batch) -> Tensor:

@@ -22,7 +22,8 @@ class PPOClip(Bounded, Surrogate):
               A < 0:\; \min(\cdot, -c A)
 
     The gradient is zero exactly where (A > 0 and r > 1 + high), (A < 0 and r < 1 - low) or (A < 0 and r > c);
-    elsewhere it is -A r. Source: PPO, arXiv:1707.06347, eq. 7; two bounds: DAPO, arXiv:2503.14476, eq. 10; c: dual-clip
+    elsewhere it is -A r: without c the gradient of :class:`RatioTimesAdvantage` under the weight :class:`ClipMask`, which
+    leaves silent tokens no value; here they keep the value at the bound. Source: PPO, arXiv:1707.06347, eq. 7; two bounds: DAPO, arXiv:2503.14476, eq. 10; c: dual-clip
     PPO, arXiv:1912.09729. Raises ``ValueError`` where c lies inside the bounds.
     """
 

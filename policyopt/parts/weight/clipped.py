@@ -17,7 +17,7 @@ class TruncatedRatio(Bounded, Weight):
 
     .. math:: w_{i,t} = sg\big[\mathrm{clip}(r_{i,t}, 1-\epsilon_{low}, 1+\epsilon_{high})\big]
 
-    Source: CISPO, MiniMax-M1, arXiv:2506.13585, eq. 4-5 (as in verl and open-instruct, ``high`` is relative to 1).
+    On :class:`LogProb` without bounds it has the gradient of :class:`RatioTimesAdvantage`. Source: CISPO, MiniMax-M1, arXiv:2506.13585, eq. 4-5 (as in verl and open-instruct, ``high`` is relative to 1).
     """
 
     low: NonNegative | None = None
@@ -35,7 +35,7 @@ class ClipMask(Bounded, Weight):
 
     .. math:: M_{i,t} = 1 - [A > 0 \wedge r > 1+\epsilon_{high}] - [A < 0 \wedge r < 1-\epsilon_{low}]
 
-    On the unclipped surrogate it leaves PPO's gradient, but not the value of silent tokens. ``two`` sides mask every
+    On the unclipped surrogate it leaves the gradient of :class:`PPOClip`, but not the value of silent tokens. ``two`` sides mask every
     ratio outside the bounds; a ``ring`` lets those through again that are far out and that the update pulls back: good
     tokens at or below :math:`1 - \epsilon'_{low}`, bad ones at or above :math:`1 + \epsilon'_{high}`. Sources: MiniRL,
     arXiv:2512.01374 (one); REC, arXiv:2509.24203, and the authors' code (modelscope/Trinity-RFT).

@@ -1,4 +1,4 @@
-"""Cases that describe a tree in words of their own: everything is worked out on the batch with its tree."""
+"""Cases that describe their rows in words of their own: everything is worked out on the batch made of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policyopt.rows import Batch
 Key = Callable[[Run], Any]
 
 
-def on_tree(grow: Callable[[Run], Batch], keys: Mapping[str, Key]) -> dict[str, Key]:
+def on_batch(grow: Callable[[Run], Batch], keys: Mapping[str, Key]) -> dict[str, Key]:
     """What a case may expect, ``keys`` included, worked out on the batch that ``grow`` makes of the given columns."""
 
     def on(compute: Key) -> Key:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from policyopt.items import Verdict
 from policyopt.lens.case import Run
-from policyopt.registry import get_method
+from policyopt.parts.surrogate.contrast import row_credit
+from policyopt.rows import Batch
 from policyopt.sources.draw.begun import begin
 from policyopt.sources.program import Context, Question, Response, Rollout
 from policyopt.training.rows import to_batch
-
-HERE = Path(__file__).parent
 
 
 def verdict(accuracy: float, formatted: float = 1.0) -> Verdict:
@@ -57,16 +56,34 @@ class Script:
         raise NotImplementedError
 
 
-def play(rollout: Rollout, script: Any, solution: int, step: int = 0) -> list[Response]:
-    """What a program returns at a step, for a prompt whose worked solution has so many tokens before its end."""
+def play(rollout: Any, script: Any, solution: int, step: int = 0, size: int | None = None) -> list[Response]:
+    """What a program returns at a step, for a prompt whose worked solution has so many tokens before its end.
+
+    ``size`` is the number of responses, where it is not the program's.
+    """
+    program: Rollout = rollout if size is None else dataclasses.replace(rollout, size=size)
     question = Question((), solution + 2, (0, step, 0), (0,) * (solution + 1))
-    context = Context(script, rollout, script.judge)
+    context = Context(script, program, script.judge)
 
     async def draw() -> list[Response]:
-        return await rollout.draw(question, context)
+        return await program.draw(question, context)
 
     with ThreadPoolExecutor(1) as pool:  # an event loop may be running in this thread
         return pool.submit(asyncio.run, draw()).result()
+
+
+def members(group: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """The groups of a case in the order of their first rows, and the rows of each."""
+    return [(name, [i for i, g in enumerate(group) if g == name]) for name in dict.fromkeys(group)]
+
+
+def drawn_batch(drawn: Sequence[tuple[Sequence[int], Sequence[Response]]], group: Sequence[Any]) -> Batch:
+    """The batch of what programs returned: for each, the rows of the case that its responses are, and these."""
+    place = [i for rows, _ in drawn for i in rows]
+    responses = [response for _, found in drawn for response in found]
+    verdicts = [response.verdict for response in responses if response.verdict is not None]
+    names = [group[i] for i in place]
+    return to_batch([()] * len(place), responses, verdicts, names, 1, torch.float64)[torch.tensor(place).argsort()]
 
 
 def given_tokens(response: Response) -> int:
@@ -111,8 +128,28 @@ def both(x: Tensor, given: Mapping[str, Any], name: str) -> tuple[list[list[floa
     return x[:own, : widths[0]].tolist(), x[own:, : widths[1]].tolist()
 
 
-def begun_run(method: str, given: Mapping[str, Any], start: str) -> tuple[Run, Tensor]:
-    """A case whose rows begin with ``given[start]`` tokens that the policy did not write, and its mask."""
-    mask = begun_mask(given["mask"], given[start])
-    rest = {name: x for name, x in given.items() if name != start}
-    return Run(get_method(method), "mask", {**rest, "mask": mask.tolist()}, HERE), mask
+def begun(given: Mapping[str, Any], start: str) -> dict[str, Any]:
+    """A case whose rows begin with ``given[start]`` tokens that the policy did not write."""
+    return {**given, "mask": begun_mask(given["mask"], given[start]).tolist()}
+
+
+def trained(run: Run) -> Tensor:
+    """[N, T] 1 on the tokens that are trained on, of rows that were ``begun``."""
+    return run.batch.mask
+
+
+def beside(name: str) -> dict[str, Callable[[Run], Any]]:
+    """What a case with targets (:func:`with_targets`) expects of its own rows and of them."""
+
+    def gradient(run: Run, side: int) -> list[list[float]]:
+        return both(run.gradient("logp"), run.asked, name)[side]
+
+    def advantage(run: Run) -> Tensor:
+        return run.all_rows(row_credit(run.credited))
+
+    return {
+        "advantage": lambda run: advantage(run)[: len(run.asked["mask"])],
+        f"{name}_advantage": lambda run: advantage(run)[len(run.asked["mask"]) :],
+        "dloss_dlogp": lambda run: gradient(run, 0),
+        f"dloss_d{name}_logp": lambda run: gradient(run, 1),
+    }

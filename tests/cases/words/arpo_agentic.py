@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from policyopt.lens.case import Run
-from policyopt.methods.tree.arpo_agentic import SharedAdvantage, arpo_agentic
+from policyopt.methods.tree.arpo_agentic import SharedAdvantage
 from policyopt.rows import Batch
 from policyopt.sources.draw.tree import numbered
 
-from ._grown import on_tree, table
+from ._grown import on_batch, table
 
 
 def _grow(run: Run) -> Batch:
@@ -23,22 +22,32 @@ def _grow(run: Run) -> Batch:
     return run.batch.replace(node=table(numbered(rows)), node_end=table([[t + 1 for t, _ in row] for row in rows]))
 
 
-def _branch(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Which paths fork, given their normalised entropies and random numbers."""
-    params = given["params"]
-    recipe = arpo_agentic(alpha=params["alpha"], beta=params["beta"], beam=1 + params["branches_per_step"])
-    rule: Any = recipe.get("rollout.branching")
-    jumps = [now - start for now, start in zip(given["entropy_after_tool"], given["entropy_initial"], strict=True)]
-    draws = [row[: rule.beam - 1] for row in given["uniform"]]
-    made = rule.forks(jumps, draws, params["slots"])
-    return {
-        "delta_entropy": jumps,
-        "branch_probability": [rule.probability(jump) for jump in jumps],
-        "branches": made,
-        "slots_left": params["slots"] - sum(made),
-    }
+def _rule(run: Run) -> Any:
+    return run.recipe.get("rollout.branching")
 
 
-COLUMNS = {"node": ("node", "free")}
-KEYS = on_tree(_grow, {"advantage_row": lambda run: run.part("advantage").own(run.shaped)})
-CASES = {"sampler": _branch}
+def _jumps(run: Run) -> list[float]:
+    """The rise of each path's normalised entropy after a tool."""
+    return [
+        now - start for now, start in zip(run.given["entropy_after_tool"], run.given["entropy_initial"], strict=True)
+    ]
+
+
+def _branches(run: Run) -> list[int]:
+    """How often each path forks, given the random numbers."""
+    rule = _rule(run)
+    made: list[int] = rule.forks(
+        _jumps(run), [row[: rule.beam - 1] for row in run.given["uniform"]], run.params["slots"]
+    )
+    return made
+
+
+COLUMNS = dict.fromkeys(("node", "entropy_after_tool", "entropy_initial", "uniform"), ("", "free"))
+PARAMS = {"slots": None, "branches_per_step": lambda more: {"beam": 1 + more}}
+KEYS = {
+    **on_batch(_grow, {"advantage_row": lambda run: run.part("advantage").own(run.shaped)}),
+    "delta_entropy": _jumps,
+    "branch_probability": lambda run: [_rule(run).probability(jump) for jump in _jumps(run)],
+    "branches": _branches,
+    "slots_left": lambda run: run.params["slots"] - sum(_branches(run)),
+}

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from policyopt.methods.exit.brpo_anytime import BudgetRelative
-
-
-def _credit(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores [thought][cut][answer] of one prompt."""
-    params = given["params"]
-    part = BudgetRelative(
-        budgets=tuple(params["budgets"]),
-        prior=params["prior"],
-        inv_lambda=params.get("inv_lambda", 2.0),
-        baseline=params.get("variance_reduction", "brpo"),
-    )
-    reward = torch.tensor(given["score"], dtype=torch.float64)
-    score, group = reward.mean(-1), torch.zeros(len(reward), dtype=torch.long)
-    count = torch.full_like(score, reward.shape[-1])
-    returns, baseline = part.returns(score), part.baselines(score, group)
-    return {
-        "budget_prob": part.probability(score),
-        "return": returns,
-        "baseline": baseline,
-        "think_advantage": returns - baseline,
-        "summary_advantage": part.answered(reward, score, count, group),
-    }
+from policyopt.lens.case import Run
 
 
-CASES = {"advantage": _credit}
+def _scores(run: Run) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores [thought][cut][answer] of one prompt, their means over answers, and the group of each thought."""
+    reward = torch.tensor(run.given["score"], dtype=torch.float64)
+    return reward, reward.mean(-1), torch.zeros(len(reward), dtype=torch.long)
+
+
+def _returns(run: Run) -> Tensor:
+    found: Tensor = run.part("advantage").returns(_scores(run)[1])
+    return found
+
+
+def _baseline(run: Run) -> Tensor:
+    _, score, group = _scores(run)
+    found: Tensor = run.part("advantage").baselines(score, group)
+    return found
+
+
+def _answered(run: Run) -> Tensor:
+    reward, score, group = _scores(run)
+    found: Tensor = run.part("advantage").answered(reward, score, torch.full_like(score, reward.shape[-1]), group)
+    return found
+
+
+def _budgets(value: Any) -> dict[str, Any]:
+    return {"exits": len(value), "advantage.budgets": tuple(value)}
+
+
+COLUMNS = {"score": ("", "free")}
+PARAMS = {"prior": "budget_prior", "budgets": _budgets, "variance_reduction": "baseline"}
+KEYS = {
+    "budget_prob": lambda run: run.part("advantage").probability(_scores(run)[1]),
+    "return": _returns,
+    "baseline": _baseline,
+    "think_advantage": lambda run: _returns(run) - _baseline(run),
+    "summary_advantage": _answered,
+}

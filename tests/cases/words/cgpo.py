@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from policyopt.lens.case import Run
 from policyopt.methods.judge.cgpo import drift
-from policyopt.registry import get_method
-
-HERE = Path(__file__).parent
-
-COLUMNS = {"satisfied": ("correct", "row"), "baseline_reward": ("baseline_reward", "row")}
-PARAMS = {"agg": "aggregate"}
-
-_OPTIMIZER: dict[str, Callable[[Run], Mapping[str, Any]]] = {
-    "crpg": lambda run: {
-        "regularised_reward": run.part("advantage").reward(run.batch),
-        "advantage": run.value("advantage", [0.0]),
-        "log_ratio": drift(run.batch).tolist(),
-    },
-    "codpo": lambda run: dict(
-        zip(
-            ("chosen", "rejected"),
-            (i.tolist() if len(i) > 1 else int(i) for i in run.part("surrogate").pairs(run.credited)),
-            strict=True,
-        )
-    ),
-    "crraft": lambda run: {
-        "picked": run.part("advantage").picked(run.batch),
-        "log_ratio": drift(run.batch).tolist(),
-    },
-}
 
 
-def _loss(given: Mapping[str, Any]) -> dict[str, Any]:
+def _optimizer(given: Mapping[str, Any]) -> dict[str, Any]:
     """The optimiser that has the case's hyper-parameters: beta is DPO's, an aggregation that of the policy gradient."""
     params = given["params"]
     optimizer = "codpo" if "beta" in params else "crpg" if "agg" in params else "crraft"
-    run = Run(get_method("cgpo"), "other", {**given, "params": {**params, "optimizer": optimizer}}, HERE)
-    return {"loss": float(run.result[0]), "dloss_dlogp": run.gradient("logp"), **_OPTIMIZER[optimizer](run)}
+    return {**given, "params": {**params, "optimizer": optimizer}}
 
 
-CASES = {"loss": _loss}
+def _pair(run: Run, side: int) -> Any:
+    """The row of the one pair, or those of all pairs."""
+    rows = run.part("surrogate").pairs(run.credited)[side].tolist()
+    return rows if len(rows) > 1 else rows[0]
+
+
+COLUMNS = {"satisfied": ("correct", "row")}
+GIVEN = {"loss": _optimizer}
+KEYS = {
+    "log_ratio": lambda run: drift(run.batch),
+    "regularised_reward": lambda run: run.part("advantage").reward(run.batch),
+    "picked": lambda run: run.part("advantage").picked(run.batch),
+    "chosen": lambda run: _pair(run, 0),
+    "rejected": lambda run: _pair(run, 1),
+}

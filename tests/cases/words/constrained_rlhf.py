@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from policyopt.lens.case import Run
 from policyopt.methods.judge.constrained_rlhf import ConstrainedAdvantage, constrained_rlhf, squash
 
 
-def _mixed(given: Mapping[str, Any]) -> dict[str, Any]:
+def _mix(run: Run) -> ConstrainedAdvantage:
+    """The advantage with the case's multipliers before they are squashed."""
+    raw = run.given["lagrange"]
+    part: ConstrainedAdvantage = run.part("advantage")
+    return dataclasses.replace(part, components=tuple(map(str, range(len(raw)))), lagrange=tuple(raw))
+
+
+def _mixed(run: Run) -> Tensor:
     """Advantages of the components, whitened and mixed."""
-    raw = given["lagrange"]
-    mix = ConstrainedAdvantage(components=tuple(map(str, range(len(raw)))), lagrange=tuple(raw), **given["params"])
-    constrained, close = (torch.tensor(given[k], dtype=torch.float64) for k in ("constraint_advantage", "kl_advantage"))
-    return {"multiplier": list(squash(raw, mix.equality)), "advantage": mix.mixed(constrained, close)}
+    constrained, close = (
+        torch.tensor(run.given[k], dtype=torch.float64) for k in ("constraint_advantage", "kl_advantage")
+    )
+    return _mix(run).mixed(constrained, close)
 
 
 def _dual(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,4 +42,9 @@ def _dual(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"steps": steps}
 
 
-CASES = {"advantage": _mixed, "schedule": _dual}
+COLUMNS = dict.fromkeys(("lagrange", "constraint_advantage", "kl_advantage"), ("", "free"))
+KEYS = {
+    "multiplier": lambda run: list(squash(run.given["lagrange"], _mix(run).equality)),
+    "advantage": _mixed,
+}
+CASES = {"schedule": _dual}

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from policyopt.items import Verdict
+from policyopt.lens.case import Run
 from policyopt.methods.guidance.critique_grpo import pick
 
-COLUMNS = {"refined": ("source", "row")}
-PARAMS = {"agg": None, "L_max": "loss_norm", "adv_eps": "advantage.eps", "ddof": "advantage.ddof"}
+
+def _picked(run: Run) -> list[tuple[int, Verdict]]:
+    """The refinement that each group takes, and what the judge says of it; a score of 1 is right."""
+    groups = [[Verdict(s, s == 1, True, "") for s in scores] for scores in run.given["refinement_score"]]
+    return [(pick(verdicts), verdicts[pick(verdicts)]) for verdicts in groups]
 
 
-def _pick(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Which refinement of each group is taken, where a score of 1 is right."""
-    groups = [[Verdict(s, s == 1, True, "") for s in scores] for scores in given["refinement_score"]]
-    picked = [pick(verdicts) for verdicts in groups]
-    right = [float(verdicts[i].correct) for verdicts, i in zip(groups, picked, strict=True)]
-    return {"picked": picked, "correct": right}
-
-
-CASES = {"sampler": _pick}
+COLUMNS = {"refined": ("source", "row"), "refinement_score": ("", "free")}
+PARAMS = {"agg": None, "L_max": "loss_norm", "n_prefix": None}
+KEYS = {
+    "picked": lambda run: [i for i, _ in _picked(run)],
+    "correct": lambda run: [float(verdict.correct) for _, verdict in _picked(run)],
+}

@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
+from torch import Tensor
 
-from policyopt.methods.sampling.dars import MoreForHard, dars
-from policyopt.objective import credit, kept
-from policyopt.rows import make_batch
-
-TARGETS: dict[str, Literal["equal", "hardness"]] = {"ET": "equal", "HW": "hardness"}
+from policyopt.lens.case import Run
+from policyopt.methods.sampling.dars import MoreForHard
 
 
-def _extra(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Further responses by accuracy, for both targets and both kinds of advantage."""
-    n, most = given["params"]["n"], given["params"]["n_max"]
-    return {
-        name + suffix: [
-            MoreForHard(size=n, most=most, target=target, scaled=scaled).extra(a) for a in given["accuracy"]
-        ]
-        for name, target in TARGETS.items()
-        for suffix, scaled in (("", False), ("_std", True))
-    }
-
-
-def _pooled(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Credit in pools of unlike size, second stage first."""
+def _pools(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Pools of unlike size, second stage first."""
     pools = [[*second, *first] for first, second in zip(given["stage1_reward"], given["stage2_reward"], strict=True)]
-    reward = torch.tensor([float(r) for pool in pools for r in pool], dtype=torch.float64)
-    batch = make_batch(
-        mask=torch.ones(len(reward), 1, dtype=torch.float64),
-        group=torch.repeat_interleave(torch.arange(len(pools)), torch.tensor([len(pool) for pool in pools])),
-        reward=reward,
-        correct=reward,
-    )
-    recipe = dars(**given["params"])
-    keep = kept(recipe, batch)
-    advantage = torch.zeros_like(reward)
-    advantage[keep] = credit(recipe, batch[keep]).advantage[:, 0]
-    rows = [batch.group == g for g in range(len(pools))]
-    return {
-        "kept": [int(keep[mine].all()) for mine in rows],
-        "advantage": [advantage[mine].tolist() for mine in rows],
-        "cumulative_abs_advantage": [float(advantage[mine].abs().sum()) for mine in rows],
-    }
+    reward = [float(r) for pool in pools for r in pool]
+    group = [g for g, pool in enumerate(pools) for _ in pool]
+    return {"reward": reward, "correct": reward, "group": group, "params": given.get("params") or {}}
 
 
-CASES = {"schedule": _extra, "advantage": _pooled}
+def _pooled(run: Run, x: Tensor) -> list[list[float]]:
+    """A number of each row, pool by pool; a pool may be empty."""
+    return [x[run.batch.group == g].tolist() for g in range(len(run.asked["stage1_reward"]))]
+
+
+def _advantage(run: Run) -> list[list[float]]:
+    return _pooled(run, run.all_rows(run.credited.advantage)[:, 0])
+
+
+def _extra(run: Run, target: Literal["equal", "hardness"], scaled: bool = False) -> list[int]:
+    """How many more responses prompts of some accuracies get."""
+    rollout: MoreForHard = run.recipe.rollout  # type: ignore[assignment]
+    return [dataclasses.replace(rollout, target=target, scaled=scaled).extra(a) for a in run.given["accuracy"]]
+
+
+COLUMNS = {"accuracy": ("", "free")}
+PARAMS = {"n": "group_size", "n_max": "most"}
+GIVEN = {"advantage": _pools}
+KEYS = {
+    "kept": lambda run: [int(all(pool)) for pool in _pooled(run, run.keep)],
+    "advantage": _advantage,
+    "cumulative_abs_advantage": lambda run: [sum(map(abs, pool)) for pool in _advantage(run)],
+    "ET": lambda run: _extra(run, "equal"),
+    "ET_std": lambda run: _extra(run, "equal", scaled=True),
+    "HW": lambda run: _extra(run, "hardness"),
+    "HW_std": lambda run: _extra(run, "hardness", scaled=True),
+}

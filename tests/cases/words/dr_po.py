@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from policyopt.sources.draw import DatasetReset
+from policyopt.lens.case import Run
 
-from ._scripted import begun_mask, begun_run
+from ._scripted import begun, begun_mask, trained
 
 
-def _resets(given: Mapping[str, Any]) -> dict[str, Any]:
+def _starts(run: Run) -> list[int]:
     """Where each response starts in its reference."""
-    rollout = DatasetReset(share=given["params"]["beta"])
-    chances = zip(given["ref_len"], given["u_mix"], given["u_len"], strict=True)
-    start = [rollout.length(*chance) for chance in chances]
-    return {"reset_len": start, "train_mask": begun_mask(given["mask"], start)}
+    rollout: Any = run.recipe.rollout
+    chances = zip(run.given["ref_len"], run.given["u_mix"], run.given["u_len"], strict=True)
+    return [rollout.length(*chance) for chance in chances]
 
 
-def _loss(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows that begin with tokens of the reference."""
-    run, mask = begun_run("dr-po", given, "rollin_len")
-    keys = {"loss": 0.0, "dloss_dlogp": [[0.0]]}
-    return {"train_mask": mask, **{key: run.value(key, like) for key, like in keys.items()}}
-
-
-CASES = {"sampler": _resets, "loss": _loss}
+COLUMNS = dict.fromkeys(("ref_len", "u_mix", "u_len", "rollin_len"), ("", "free"))
+PARAMS = {"beta": "reset"}
+GIVEN = {"loss": lambda given: begun(given, "rollin_len")}
+KEYS = {
+    "reset_len": _starts,
+    "train_mask": lambda run: (
+        trained(run) if "rollin_len" in run.asked else begun_mask(run.asked["mask"], _starts(run))
+    ),
+}

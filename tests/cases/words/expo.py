@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from policyopt.lens.case import Run
 from policyopt.lens.given import CHOICES
-from policyopt.parts.surrogate.contrast import row_credit
-from policyopt.registry import get_method
 
-from ._scripted import both, with_targets
+from ._scripted import beside, with_targets
 from .tulu3 import preference
-
-HERE = Path(__file__).parent
 
 COLUMNS = {"source": ("source", "row")}
 
@@ -31,19 +24,10 @@ def _mean(name: str) -> dict[str, Any]:
 
 PARAMS = {
     "agg": _aggregate,
-    "adv_eps": "advantage.inner.eps",
-    "ddof": "advantage.inner.ddof",
     "sft_norm": _mean,
 }
 
 
-def _loss(given: Mapping[str, Any]) -> dict[str, Any]:
-    """GRPO on its rows, and one self-explanation for each prompt."""
-    run = Run(get_method("expo"), "other", with_targets(given, "expl", list(dict.fromkeys(given["group"]))), HERE)
-    loss, gradient = run.result
-    logp, explained = both(gradient["logp"], given, "expl")
-    advantage = row_credit(run.credited)[: len(given["mask"])]
-    return {"advantage": advantage, "loss": loss, "dloss_dlogp": logp, "dloss_dexpl_logp": explained}
-
-
-CASES = {"loss": _loss, "preference_loss": preference}
+GIVEN = {"loss": lambda given: with_targets(given, "expl", list(dict.fromkeys(given["group"])))}
+KEYS = beside("expl")
+CASES = {"preference_loss": preference}

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from policyopt.lens.case import Run
+from policyopt.rows import Batch
 
-import torch
-
-from policyopt.methods.guidance.ghpo import ghpo
-from policyopt.objective import credit, shaped
-from policyopt.parts.surrogate.contrast import row_credit
-from policyopt.training.rows import to_batch
-
-from ._scripted import Script, given_tokens, play, verdict
+from ._grown import on_batch
+from ._scripted import Script, drawn_batch, given_tokens, members, play, verdict
 
 
-def _ladder(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The rollout program of each group on the given outcomes by stage, and the credit of what it returned."""
-    params, groups = given["params"], list(dict.fromkeys(given["group"]))
-    hints = tuple(params["hint_ratios"])
-    ratio: list[float] = []
-    shown: list[int] = []
-    rows, place = [], []
-    for group, solution in zip(groups, given["solution_len"], strict=True):
-        mine = [i for i, g in enumerate(given["group"]) if g == group]
+def _ladder(run: Run) -> Batch:
+    """The rollout program of each group on the given outcomes by stage."""
+    given = run.given
+    run.notes.update(hint_ratio=[], hint_len=[])
+    drawn = []
+    for (_, mine), solution in zip(members(given["group"]), given["solution_len"], strict=True):
         stages = zip(given["accuracy_by_stage"], given["format_by_stage"], strict=True)
         script = Script([[verdict(right[i], form[i]) for i in mine] for right, form in stages])
-        drawn = play(ghpo(hints=hints, group_size=len(mine)).rollout, script, solution)
-        stage, _ = script.drawn[drawn[0].tokens[-1]]
-        ratio.append((0.0, *hints)[stage])
-        shown.append(given_tokens(drawn[0]))
-        rows += drawn
-        place += mine
-    recipe = ghpo(format_weight=params["format_weight"])
-    recipe = recipe.set("advantage.eps", params["adv_eps"]).set("advantage.ddof", params.get("ddof", 1))
-    verdicts = [row.verdict for row in rows if row.verdict is not None]
-    batch = to_batch([()] * len(rows), rows, verdicts, [given["group"][i] for i in place], 1, torch.float64)
-    credited = credit(recipe, shaped(recipe, batch))[torch.tensor(place).argsort()]
-    return {"hint_ratio": ratio, "hint_len": shown, "reward": credited.reward, "advantage": row_credit(credited)}
+        rows = play(run.recipe.rollout, script, solution, size=len(mine))
+        stage, _ = script.drawn[rows[0].tokens[-1]]
+        run.notes["hint_ratio"].append((0.0, *run.params["hint_ratios"])[stage])
+        run.notes["hint_len"].append(given_tokens(rows[0]))
+        drawn.append((mine, rows))
+    return drawn_batch(drawn, given["group"])
 
 
-CASES = {"advantage": _ladder}
+COLUMNS = dict.fromkeys(("accuracy_by_stage", "format_by_stage", "solution_len"), ("", "free"))
+PARAMS = {"hint_ratios": lambda ratios: {"hints": tuple(ratios)}}
+KEYS = on_batch(
+    _ladder,
+    {
+        "hint_ratio": lambda run: run.notes["hint_ratio"],
+        "hint_len": lambda run: run.notes["hint_len"],
+    },
+)

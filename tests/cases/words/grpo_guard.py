@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from policyopt.methods.ratio.grpo_guard import KLFromReference, gaussian_kl, gaussian_log_ratio
+from policyopt.methods.ratio.grpo_guard import KL_FROM_OLD
 from policyopt.objective import objective
 from policyopt.registry import get_method
 from policyopt.rows import make_batch
@@ -23,11 +23,13 @@ def gaussian_steps(given: Mapping[str, Any]) -> dict[str, Any]:
     )
     with torch.enable_grad():
         mean.requires_grad_()
-        log_ratio, kl = gaussian_log_ratio(sample, mean, old_mean, std), gaussian_kl(mean, old_mean, std)
+        # What a flow model would say of its steps, the mean over dimensions: log-ratio at the sample, and KL.
+        log_ratio = ((sample - old_mean) ** 2 - (sample - mean) ** 2).mean(-1) / (2 * std**2)
+        kl = ((mean - old_mean) ** 2).mean(-1) / (2 * std**2)
         mask = torch.ones_like(log_ratio).detach()
         batch = make_batch(
             mask=mask, advantage=advantage.reshape(len(mask), -1).expand_as(mask), logp=log_ratio, old_logp=0 * mask
-        ).with_statistics({KLFromReference().key: kl})
+        ).with_statistics({KL_FROM_OLD.key: kl})
         loss = objective(recipe, batch)
         gradient = torch.autograd.grad(loss, mean)[0]
     return {

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from policyopt.methods.guidance.keye_vl import keye_vl
+from policyopt.lens.case import Run
 
 from ._scripted import Script, given_tokens, play, verdict
 
-PARAMS = {"adv_eps": "advantage.eps"}
 
-
-def _minimal_hint(given: Mapping[str, Any]) -> dict[str, Any]:
+def _minimal_hint(run: Run) -> list[int | None]:
     """The rollout program of each prompt on the given outcomes by level; the plain prompt is level 0."""
-    levels = given["params"]["levels"]
-    rollout = keye_vl(levels=levels, group_size=2).rollout
     found: list[int | None] = []
-    for success in given["success_by_level"]:
-        drawn = play(rollout, Script([[verdict(x)] * 2 for x in success]), levels + 1)
+    for success in run.given["success_by_level"]:
+        drawn = play(run.recipe.rollout, Script([[verdict(x)] * 2 for x in success]), run.params["levels"] + 1)
         solved = drawn[0].verdict is not None and drawn[0].verdict.correct
         found.append(given_tokens(drawn[0]) if solved else None)
-    return {"level": found}
+    return found
 
 
-CASES = {"other": _minimal_hint}
+COLUMNS = {"success_by_level": ("", "free")}
+KEYS = {"level": _minimal_hint}

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from policyopt.judging.diversity import diversity, mean_diversity
-from policyopt.methods.judge.multirole_r1 import multirole_r1
-from policyopt.objective import credit, shaped
-from policyopt.rows import Batch, make_batch
+from policyopt.lens.case import Run
 from policyopt.schema import member
 
 
-def _judged(accuracy: Sequence[float], diverse: Sequence[float], params: Mapping[str, Any], group: Any) -> Batch:
-    """A batch with both components, rewarded and credited."""
-    recipe = multirole_r1(params["delta"], group_size=max(2, len(accuracy)))
-    for field, name in (("eps", "adv_eps"), ("ddof", "ddof")):
-        recipe = recipe.set(f"advantage.{field}", params[name]) if name in params else recipe
-    columns = {"accuracy": accuracy, "diversity": diverse}
-    batch = make_batch(
-        mask=torch.ones(len(accuracy), 1, dtype=torch.float64),
-        group=torch.tensor(group),
-        reward=torch.zeros(len(accuracy), dtype=torch.float64),
-        **{member("component", k): torch.tensor(x, dtype=torch.float64) for k, x in columns.items()},
-    )
-    return credit(recipe, shaped(recipe, batch))
+def _diversity(given: Mapping[str, Any]) -> dict[str, float]:
+    """The statistics of one text."""
+    kinds = given["params"]["num_sentence_types"]
+    return diversity(given["sentences"], given["sentence_type"], given["function_words"], kinds)
 
 
-def _metrics(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The statistics of one text, and its reward."""
-    params = given["params"]
-    found = diversity(given["sentences"], given["sentence_type"], given["function_words"], params["num_sentence_types"])
-    mean = mean_diversity(found)
-    reward = _judged([given["accuracy"]], [mean], params, [0]).reward
-    return {"diversity": found, "diversity_reward": mean, "reward": float(reward[0])}
+def _text(given: Mapping[str, Any]) -> dict[str, Any]:
+    """One row, judged for its answer and for its text."""
+    diverse = mean_diversity(_diversity(given))
+    return {"accuracy": [given["accuracy"]], "diversity_reward": [diverse], "params": given["params"]}
 
 
-def _credit(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Advantages in a group."""
-    batch = _judged(given["accuracy"], given["diversity_reward"], given["params"], given["group"])
-    return {"reward": batch.reward, "advantage": batch.advantage[:, 0]}
+def _reward(run: Run) -> Any:
+    """A number where the case is one text."""
+    reward = run.shaped.reward
+    return reward if isinstance(run.asked["accuracy"], list) else float(reward[0])
 
 
-CASES = {"reward": _metrics, "advantage": _credit}
+COLUMNS = {
+    "accuracy": (member("component", "accuracy"), "row"),
+    "diversity_reward": (member("component", "diversity"), "row"),
+}
+PARAMS = dict.fromkeys(("num_sentence_types", "weights", "distinct_n", "yule"))
+GIVEN = {"reward": _text}
+KEYS = {
+    "diversity": lambda run: _diversity(run.asked),
+    "diversity_reward": lambda run: float(run.batch.members("component")["diversity"][0]),
+    "reward": _reward,
+}

@@ -6,28 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from policyopt.judging.answers import in_blocks
-from policyopt.methods.reward.ppe import ppe
+from policyopt.lens.case import Run
 from policyopt.objective import shaped
-from policyopt.rows import make_batch
 
 
-def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Judged texts, and both halves of their reward."""
-    formatted = [in_blocks(text, tag) for text, tag in zip(given["completion"], given["tag"], strict=True)]
-    batch = make_batch(
-        mask=torch.ones(len(formatted), 1, dtype=torch.float64),
-        reward=torch.zeros(len(formatted), dtype=torch.float64),
-        correct=torch.tensor(given["correct"], dtype=torch.float64),
-        formatted=torch.tensor(formatted, dtype=torch.float64),
-    )
-    recipe, nothing = ppe(**given["params"]), torch.zeros_like(batch.reward)
+def _judged(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts as the judge sees them."""
+    formatted = [float(in_blocks(text, tag)) for text, tag in zip(given["completion"], given["tag"], strict=True)]
     return {
-        "format_reward": shaped(recipe, batch.replace(correct=nothing)).reward,
-        "accuracy_reward": shaped(recipe, batch.replace(formatted=nothing)).reward,
-        "reward": shaped(recipe, batch).reward,
+        "correct": [float(x) for x in given["correct"]],
+        "formatted": formatted,
+        "params": given.get("params") or {},
     }
 
 
-CASES = {"reward": _reward}
+def _without(run: Run, column: str) -> Tensor:
+    """The reward of rows for which one half never holds."""
+    return shaped(run.loss_recipe, run.batch.replace(**{column: torch.zeros_like(run.batch.reward)})).reward
+
+
+GIVEN = {"reward": _judged}
+KEYS = {
+    "format_reward": lambda run: _without(run, "correct"),
+    "accuracy_reward": lambda run: _without(run, "formatted"),
+}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from policyopt.methods.guidance.clpo import difficulty
+from policyopt.methods.contrast.reg_grpo import difficulty
 
 PARAMS = {"beta": "kl_coef"}
 KEYS = {

@@ -2,79 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from policyopt.items import Verdict
-from policyopt.methods.sampling.reinforce_ada import reinforce_ada
-from policyopt.objective import credit, shaped
-from policyopt.sources.program import Context, Question, Response
+from policyopt.lens.case import Run
+from policyopt.rows import Batch
 from policyopt.training.rows import to_batch, with_baseline
 
+from ._grown import on_batch
+from ._scripted import Script, play, verdict
+
+
+def _rounds(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A round has as many responses as the first one."""
+    return {**given, "params": {**given["params"], "round_size": len(given["round_rewards"][0][0])}}
+
+
+def _draw(run: Run) -> Batch:
+    """The rollout program of each prompt on the given outcomes; what it drew is scored and has its baseline."""
+    program: Any = run.recipe.rollout
+    responses, group = [], []
+    names = ("rounds_used", "responses_seen", "resolved")
+    notes: dict[str, list[Any]] = {name: [] for name in names}
+    for number, rounds in enumerate(run.given["round_rewards"]):
+        script = Script([[verdict(score) for score in scores] for scores in rounds])
+        drawn = play(program, script, 0)
+        responses += drawn
+        group += [number] * len(drawn)
+        notes["rounds_used"].append(script.asked)
+        notes["responses_seen"].append(len(script.drawn))
+        notes["resolved"].append(program.enough([r.verdict.score > program.threshold for r in drawn if r.verdict]))
+    run.notes.update(notes)
+    verdicts = [r.verdict for r in responses if r.verdict is not None]
+    batch = to_batch([()] * len(responses), responses, verdicts, group, 1, torch.float64)
+    return with_baseline(batch, [r.use for r in responses])[torch.tensor([r.use == "train" for r in responses])]
+
+
+def _by_prompt(run: Run, x: torch.Tensor) -> list[list[float]]:
+    return [x[run.batch.group == g].tolist() for g in range(len(run.given["round_rewards"]))]
+
+
 STOPS = {"balanced": "balanced", "positive_focused": "positive"}
-
-
-class _Script:
-    """Sampler and judge that hand out given scores round by round; the one token of a response is its number."""
-
-    def __init__(self, rounds: Sequence[Sequence[float]]) -> None:
-        self.rounds, self.used = rounds, 0
-        self.scores: list[float] = []
-
-    async def generate(
-        self, tokens: tuple[int, ...], *, n: int, max_tokens: int, temperature: float, key: tuple[int, ...]
-    ) -> list[Response]:
-        seen = len(self.scores)
-        self.scores += self.rounds[self.used]
-        self.used += 1
-        return [Response([i], [0.0], [0.0], "eos") for i in range(seen, len(self.scores))]
-
-    async def judge(self, responses: Sequence[Response]) -> list[Verdict]:
-        """The score of each response, as given."""
-        scores = [self.scores[r.tokens[0]] for r in responses]
-        return [Verdict(float(x), x > 0, True, "") for x in scores]
-
-
-def _ended(program: Coroutine[Any, Any, list[Response]]) -> list[Response]:
-    """What a program returns that waits for nothing outside this process."""
-    try:
-        program.send(None)
-    except StopIteration as end:
-        found: list[Response] = end.value
-        return found
-    raise RuntimeError("the program waits for something")
-
-
-def _draw(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The rollout program of each prompt, run on the given outcomes, and the credit of what it drew."""
-    params, prompts = given["params"], given["round_rewards"]
-    recipe = reinforce_ada(
-        stop=STOPS[params["exit"]],
-        group_size=params["n"],
-        round_size=len(prompts[0][0]),
-        max_rounds=params["max_rounds"],
-        threshold=params["positive_threshold"],
-    )
-    rollout: Any = recipe.rollout
-    found: dict[str, list[Any]] = {
-        name: [] for name in ("rounds_used", "responses_seen", "resolved", "selected", "global_mean", "advantage")
-    }
-    for rounds in prompts:
-        script = _Script(rounds)
-        drawn = _ended(rollout.draw(Question((), 1, ()), Context(script, rollout, script.judge)))
-        verdicts = [r.verdict for r in drawn if r.verdict is not None]
-        batch = to_batch([()] * len(drawn), drawn, verdicts, [0] * len(drawn), 1, torch.float64)
-        batch = with_baseline(shaped(recipe, batch), [r.use for r in drawn])
-        mine = credit(recipe, batch[torch.tensor([r.use == "train" for r in drawn])])
-        found["rounds_used"].append(script.used)
-        found["responses_seen"].append(len(script.scores))
-        found["resolved"].append(rollout.enough([v.score > rollout.threshold for v in verdicts]))
-        found["selected"].append(mine.tokens[:, 0].tolist())
-        found["global_mean"].append(float(mine.baseline_reward[0]))
-        found["advantage"].append(mine.advantage[:, 0].tolist())
-    return found
-
-
-CASES = {"sampler": _draw}
+COLUMNS = {"round_rewards": ("", "free")}
+PARAMS = {"exit": lambda name: {"stop": STOPS[name]}, "n": "group_size", "positive_threshold": "threshold"}
+GIVEN = {"sampler": _rounds}
+KEYS = on_batch(
+    _draw,
+    {
+        "rounds_used": lambda run: run.notes["rounds_used"],
+        "responses_seen": lambda run: run.notes["responses_seen"],
+        "resolved": lambda run: run.notes["resolved"],
+        "selected": lambda run: _by_prompt(run, run.batch.tokens[:, 0]),
+        "global_mean": lambda run: [rows[0] for rows in _by_prompt(run, run.batch.baseline_reward)],
+        "advantage": lambda run: _by_prompt(run, run.all_rows(run.credited.advantage)[:, 0]),
+    },
+)

@@ -17,11 +17,11 @@ def _metric(given: Mapping[str, Any]) -> dict[str, Any]:
     posterior = tilt(prior, reward, 1 / beta)
     return {
         "posterior": posterior,
-        "log_evidence": log_evidence(prior, reward, beta),
+        "log_evidence": log_evidence(prior.log(), reward, beta),
         "kl_to_prior": kl(policy, prior),
         "kl_to_posterior": kl(policy, posterior),
-        "objective": regularised_value(policy, prior, reward, beta),
-        "max_objective": regularised_value(posterior, prior, reward, beta),
+        "objective": regularised_value(policy, prior.log(), reward, beta),
+        "max_objective": regularised_value(posterior, prior.log(), reward, beta),
         "distributional_pg_weight": posterior / policy,
     }
 

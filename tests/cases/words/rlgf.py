@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
 
-from policyopt.lens.case import Run
 from policyopt.methods.guidance.rlgf import GuidedValueLoss, Setting, WithGuide, finished_by
-from policyopt.registry import get_method
 from policyopt.rows import Batch, make_batch
 from policyopt.sources.program import Response
 from policyopt.training.rows import to_batch
 
-from ._scripted import begun_mask, both, verdict, with_targets
-
-HERE = Path(__file__).parent
+from ._scripted import begun_mask, beside, verdict, with_targets
 
 COLUMNS = {"source": ("source", "row"), "guided": ("guided", "token")}
 
@@ -56,17 +51,19 @@ def _masks(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _loss(given: Mapping[str, Any]) -> dict[str, Any]:
+def _rows(given: Mapping[str, Any]) -> dict[str, Any]:
     """Rows that one began and the other finished, with reference texts."""
     rows = _batch(given["params"].get("algorithm", "ppo++"), given["mask"], given["rollin_len"])
     own = {name: x for name, x in given.items() if name != "rollin_len"} | {"mask": rows.mask.tolist()}
     if rows.guided is not None:
         own["guided"] = rows.guided.tolist()
     targets = len(given.get("target_mask", ()))
-    run = Run(get_method("rlgf"), "other", with_targets(own, "target", [f"target {i}" for i in range(targets)]), HERE)
-    loss, gradient = run.result
-    logp, target = both(gradient["logp"], given, "target")
-    return {"train_mask": rows.own(), "loss": loss, "dloss_dlogp": logp, "dloss_dtarget_logp": target}
+    return with_targets(own, "target", [f"target {i}" for i in range(targets)])
 
 
-CASES = {"mask": _masks, "loss": _loss}
+GIVEN = {"loss": _rows}
+KEYS = {
+    **beside("target"),
+    "train_mask": lambda run: run.batch.own()[: len(run.asked["mask"]), : len(run.asked["mask"][0])],
+}
+CASES = {"mask": _masks}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from policyopt.lens.case import Run
 from policyopt.methods.tree.rose import semantic_divergence
 from policyopt.parts import EdgeAdvantage
 from policyopt.parts.advantage.tree import depth, node_values
 from policyopt.rows import Batch
+from policyopt.sources.draw import Embedder
 from policyopt.sources.draw.tree import numbered, way, writer
+from policyopt.sources.program import Response
 
-from ._grown import on_tree, table
+from ._grown import on_batch, table
 
 
 def _grow(run: Run) -> Batch:
@@ -31,20 +34,43 @@ def _values(run: Run) -> list[list[float]]:
     return [row[: n + 1].tolist() for row, n in zip(values, depth(run.shaped).tolist(), strict=True)]
 
 
-def _semantic(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Places of a response, by the distributions of their tokens."""
-    p, vectors = (torch.tensor(given[name], dtype=torch.float64) for name in ("probs", "embedding"))
-    best = p.topk(min(given["params"]["top_k"], p.shape[-1]))
-    entropy = torch.special.entr(p).sum(-1)
-    divergence = semantic_divergence(best.values, vectors[best.indices])
-    return {
-        "entropy": entropy,
-        "semantic_divergence": divergence,
-        "semantic_entropy": entropy * divergence,
-        "branch_position": int((entropy * divergence).argmax()),
-    }
+class _Vectors(Embedder):
+    """The vectors of a case."""
+
+    rows: Tensor
+
+    def __call__(self, ids: Tensor, sampler: Any) -> Tensor:
+        return self.rows[ids]
 
 
-COLUMNS = {"parent": ("node", "free"), "branch_pos": ("node_end", "free")}
-KEYS = on_tree(_grow, {"node_values": _values, "advantage_before_length": lambda run: EdgeAdvantage()(run.shaped)})
-CASES = {"metric": _semantic}
+def _top(run: Run) -> tuple[Tensor, Tensor, Tensor]:
+    """The entropy of each place, and the probabilities and ids of its likeliest tokens."""
+    p = torch.tensor(run.given["probs"], dtype=torch.float64)
+    best = p.topk(min(run.recipe.get("rollout.branching.candidates"), p.shape[-1]))
+    return torch.special.entr(p).sum(-1), best.values, best.indices
+
+
+def _marks(run: Run) -> Tensor:
+    """What the rule of branching makes of each place of a response."""
+    entropy, p, ids = _top(run)
+    embedder = _Vectors()
+    object.__setattr__(embedder, "rows", torch.tensor(run.given["embedding"], dtype=torch.float64))
+    rule: Any = dataclasses.replace(run.recipe.get("rollout.branching"), embedder=embedder)
+    top = list(zip(ids.tolist(), p.log().tolist(), strict=True))
+    piece = Response([0] * len(top), [0.0] * len(top), entropy.tolist(), False, top=top)
+    return torch.tensor(rule.mark(piece, None), dtype=torch.float64)
+
+
+def _divergence(run: Run) -> Tensor:
+    vectors = torch.tensor(run.given["embedding"], dtype=torch.float64)
+    return semantic_divergence(_top(run)[1], vectors[_top(run)[2]])
+
+
+COLUMNS = dict.fromkeys(("parent", "branch_pos", "probs", "embedding"), ("", "free"))
+KEYS = {
+    **on_batch(_grow, {"node_values": _values, "advantage_before_length": lambda run: EdgeAdvantage()(run.shaped)}),
+    "entropy": lambda run: _top(run)[0],
+    "semantic_divergence": _divergence,
+    "semantic_entropy": _marks,
+    "branch_position": lambda run: int(_marks(run).argmax()),
+}

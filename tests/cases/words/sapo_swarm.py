@@ -7,14 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
-
 from policyopt.items import Example, JudgeSpec, Verdict, user
-from policyopt.methods.sampling.sapo_swarm import sapo_swarm
+from policyopt.lens.case import Run
 from policyopt.methods.sampling.sapo_swarm.channel import Package, package
 from policyopt.methods.sampling.sapo_swarm.swarm import Swarm
-from policyopt.objective import credit
-from policyopt.rows import make_batch
 from policyopt.sources.program import Answered, Context, Question, Response, Step
 
 from ._scripted import verdict
@@ -77,28 +73,44 @@ def _taken(rewards: Sequence[Sequence[float]], drawn: Sequence[int], external: i
     return found
 
 
+def _names(groups: Sequence[Answered]) -> list[int]:
+    return [int(g.example.id.removeprefix("swarm:")) for g in groups]
+
+
+def _live(given: Mapping[str, Any]) -> list[Answered]:
+    """The foreign groups that could be taken."""
+    rewards = given["external_reward"]
+    return _taken(rewards, range(len(rewards)), len(rewards), given["params"]["local"])
+
+
+def _drawn(given: Mapping[str, Any]) -> list[Answered]:
+    """The foreign groups that are taken."""
+    params = given["params"]
+    return _taken(given["external_reward"], given["draw_order"], params["external"], params["local"])
+
+
 def _pool(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Which foreign groups are taken, and their credit."""
-    params, rewards = given["params"], given["external_reward"]
+    """The rows of the foreign groups that are taken."""
+    scores = [[r.verdict.score for r in group.responses if r.verdict is not None] for group in _drawn(given)]
+    return {
+        "reward": [score for group in scores for score in group],
+        "group": [g for g, group in enumerate(scores) for _ in group],
+        "params": {name: given["params"][name] for name in ("adv_eps", "ddof")},
+    }
 
-    def names(groups: Sequence[Answered]) -> list[int]:
-        return [int(g.example.id.removeprefix("swarm:")) for g in groups]
 
-    live = _taken(rewards, range(len(rewards)), len(rewards), params["local"])
-    taken = _taken(rewards, given["draw_order"], params["external"], params["local"])
-    recipe = sapo_swarm(adv_eps=params["adv_eps"]).set("advantage.ddof", params["ddof"])
-    advantage = []
-    for group in taken:
-        said = [r.verdict.score for r in group.responses if r.verdict is not None]
-        batch = make_batch(
-            mask=torch.ones(len(said), 1, dtype=torch.float64),
-            group=torch.zeros(len(said), dtype=torch.long),
-            reward=torch.tensor(said, dtype=torch.float64),
-        )
-        advantage.append(credit(recipe, batch).advantage[:, 0].tolist())
-    return {"live": names(live), "taken": names(taken), "advantage": advantage}
+def _advantage(run: Run) -> Any:
+    """Group by group, where the case is one of groups."""
+    advantage = run.all_rows(run.credited.advantage)
+    if "external_reward" not in run.asked:
+        return advantage
+    return [advantage[run.batch.group == g, 0].tolist() for g in run.batch.group.unique()]
 
 
 COLUMNS = {"external": ("source", "row")}
-PARAMS = {"agg": "aggregate"}
-CASES = {"sampler": _pool}
+GIVEN = {"sampler": _pool}
+KEYS = {
+    "live": lambda run: _names(_live(run.asked)),
+    "taken": lambda run: _names(_drawn(run.asked)),
+    "advantage": _advantage,
+}

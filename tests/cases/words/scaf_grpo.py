@@ -5,45 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from policyopt.lens.case import Run
+from policyopt.rows import Batch
 
-from policyopt.methods.guidance.scaf_grpo import scaf_grpo
-from policyopt.objective import credit
-from policyopt.parts.surrogate.contrast import row_credit
-from policyopt.training.rows import to_batch
-
-from ._scripted import Script, given_tokens, play, verdict
+from ._grown import on_batch
+from ._scripted import Script, drawn_batch, given_tokens, members, play, verdict
 
 
-def _rescue(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The rollout program of each group on the given outcomes, and the credit of what it returned."""
-    params, groups = given["params"], list(dict.fromkeys(given["group"]))
-    chosen: list[int | None] = []
-    replaced: list[int | None] = []
-    rows, place = [], []
-    for group in groups:
-        mine = [i for i, g in enumerate(given["group"]) if g == group]
-        asked = zip(given["hint_group"], given["hint_level"], given["hint_reward"], strict=True)
-        hints = sorted((level, reward) for g, level, reward in asked if g == group)
-        recipe = scaf_grpo(levels=max(1, len(hints)), warmup_steps=params["warmup_steps"], group_size=len(mine))
+def _hints(given: Mapping[str, Any], group: Any) -> list[tuple[int, float]]:
+    """The hints of a group from weak to strong: level, and the reward of the response to it."""
+    asked = zip(given["hint_group"], given["hint_level"], given["hint_reward"], strict=True)
+    return sorted((level, reward) for g, level, reward in asked if g == group)
+
+
+def _rescue(run: Run) -> Batch:
+    """The rollout program of each group on the given outcomes."""
+    given = run.given
+    run.notes.update(chosen=[], replaced=[])
+    drawn = []
+    for group, mine in members(given["group"]):
+        hints = _hints(given, group)
+        program = run.method(levels=max(1, len(hints)), warmup_steps=run.params["warmup_steps"]).rollout
         plain = [verdict(given["reward"][i]) for i in mine]
         script = Script([plain, *([verdict(reward)] for _, reward in hints)])
-        drawn = play(recipe.rollout, script, len(hints) + 1, params["step"] - 1)
-        rescued = [i for i, response in enumerate(drawn) if given_tokens(response)]
-        replaced.append(rescued[0] if rescued else None)
-        chosen.append(hints[given_tokens(drawn[rescued[0]]) - 1][0] if rescued else None)
-        rows += drawn
-        place += mine
-    verdicts = [row.verdict for row in rows if row.verdict is not None]
-    batch = to_batch([()] * len(rows), rows, verdicts, [given["group"][i] for i in place], 1, torch.float64)
-    recipe = scaf_grpo().set("advantage.eps", params["adv_eps"]).set("advantage.ddof", params.get("ddof", 1))
-    credited = credit(recipe, batch)[torch.tensor(place).argsort()]
-    return {
-        "chosen_level": chosen,
-        "replaced_row": replaced,
-        "reward": credited.reward,
-        "advantage": row_credit(credited),
-    }
+        rows = play(program, script, len(hints) + 1, run.params["step"] - 1, size=len(mine))
+        rescued = [i for i, response in enumerate(rows) if given_tokens(response)]
+        run.notes["replaced"].append(rescued[0] if rescued else None)
+        run.notes["chosen"].append(hints[given_tokens(rows[rescued[0]]) - 1][0] if rescued else None)
+        drawn.append((mine, rows))
+    return drawn_batch(drawn, given["group"])
 
 
-CASES = {"advantage": _rescue}
+COLUMNS = dict.fromkeys(("hint_group", "hint_level", "hint_reward"), ("", "free"))
+PARAMS = {"step": None}
+KEYS = on_batch(
+    _rescue,
+    {
+        "chosen_level": lambda run: run.notes["chosen"],
+        "replaced_row": lambda run: run.notes["replaced"],
+    },
+)

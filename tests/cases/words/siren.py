@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -36,20 +37,20 @@ def _gradient(run: Any) -> Tensor:
     return found
 
 
+def _nucleus(run: Any, edge: Literal["exclusive", "inclusive"]) -> Tensor:
+    """The entropy of each distribution that a case gives."""
+    logits = torch.tensor(run.given["logits"], dtype=torch.float64)
+    statistic: NucleusEntropy = _peaks(run).live[0]  # type: ignore[assignment]
+    return dataclasses.replace(statistic, edge=edge)(logits, torch.zeros(len(logits), dtype=torch.long), {})
+
+
+COLUMNS = {"logits": ("", "free")}
 KEYS: Mapping[str, Callable[[Any], Any]] = {
     "quantile": lambda run: _peaks(run).cut(_batch(run)),
     "peak_mask": lambda run: _peaks(run)(_batch(run)).to(run.batch.mask),
     "aggregate": lambda run: _anchor(run).mean(_batch(run)),
     "loss": lambda run: _anchor(run)(_batch(run)),
     "dloss_dentropy": _gradient,
+    "entropy_exclusive": lambda run: _nucleus(run, "exclusive"),
+    "entropy_inclusive": lambda run: _nucleus(run, "inclusive"),
 }
-
-
-def _metric(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    logits = torch.tensor(given["logits"], dtype=torch.float64)
-    target = torch.zeros(len(logits), dtype=torch.long)
-    edges: tuple[Literal["exclusive", "inclusive"], ...] = ("exclusive", "inclusive")
-    return {f"entropy_{e}": NucleusEntropy(given["params"]["top_p"], e)(logits, target, {}) for e in edges}
-
-
-CASES = {"metric": _metric}

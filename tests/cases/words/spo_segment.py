@@ -12,11 +12,10 @@ import torch
 from policyopt.lens.case import Run
 from policyopt.lens.given import Malformed
 from policyopt.methods.tree.spo_segment import cutpoints
-from policyopt.parts import EdgeAdvantage
 from policyopt.parts.advantage.tree import FLAT, node_values
 from policyopt.rows import Batch, make_batch
 
-from ._grown import on_tree, table
+from ._grown import on_batch, table
 
 
 def _cuts(run: Run) -> list[list[int]]:
@@ -41,52 +40,68 @@ def _grow(run: Run) -> Batch:
     )
 
 
-def _tree(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The worth of the nodes of one tree, each given by its parent."""
-    parent, reward = given["parent"], given["leaf_reward"]
-    leaves = [i for i in range(len(parent)) if i not in parent]
+def _ways(parent: list[int]) -> list[list[int]]:
+    """The nodes that the way to each leaf passes, the root left out."""
     ways = []
-    for node in leaves:
+    for node in (i for i in range(len(parent)) if i not in parent):
         way = []
         while parent[node] >= 0:
             way.append(node)
             node = parent[node]
         ways.append(way[::-1])
-    batch = make_batch(
-        mask=torch.ones(len(leaves), 1, dtype=torch.float64),
-        reward=torch.tensor([float(reward[i]) for i in leaves], dtype=torch.float64),
-        group=torch.zeros(len(leaves), dtype=torch.long),
+    return ways
+
+
+def _tree(run: Run) -> Batch:
+    """The leaves of one tree, whose nodes are given by their parents."""
+    ways, reward = _ways(run.given["parent"]), run.given["leaf_reward"]
+    return make_batch(
+        mask=torch.ones(len(ways), 1, dtype=torch.float64),
+        reward=torch.tensor([float(reward[way[-1]]) for way in ways], dtype=torch.float64),
+        group=torch.zeros(len(ways), dtype=torch.long),
         node=table([[i + 1 for i in way] for way in ways]),
     )
-    plain = EdgeAdvantage(values="children", eps=given["params"].get("eps", 1e-8))
-    scaled = dataclasses.replace(plain, scale="siblings")
-    root = next(i for i, p in enumerate(parent) if p < 0)
-    value: dict[int, float] = {root: float(node_values(batch, "children")[0, 0])}
-    edge: dict[int, float] = {}
-    edge_std: dict[int, float] = {}
-    values, gain, gain_std = node_values(batch, "children"), plain.edges(batch), scaled.edges(batch)
-    for row, way in enumerate(ways):
-        for d, node in enumerate(way):
-            value[node], edge[node] = float(values[row, d + 1]), float(gain[row, d])
-            edge_std[node] = float(gain_std[row, d])
-    nodes = range(len(parent))
-    return {
-        "value": [value[i] for i in nodes],
-        "edge_advantage": [edge.get(i) for i in nodes],
-        "edge_advantage_std": [edge_std.get(i) for i in nodes],
-        "kept_edges": [i for i in nodes if abs(edge.get(i, 0.0)) > FLAT],
-    }
 
 
-COLUMNS = {"cut_values": ("node_value", "free")}
-KEYS = on_tree(
-    _grow,
+def _of_nodes(run: Run, x: torch.Tensor, first: float | None = None) -> list[float | None]:
+    """A number [N, D] of each place of the leaves' ways as one of each node; ``first`` is the root's."""
+    parent = run.given["parent"]
+    found = {node: float(x[row, d]) for row, way in enumerate(_ways(parent)) for d, node in enumerate(way)}
+    return [first if above < 0 else found[node] for node, above in enumerate(parent)]
+
+
+def _edges(run: Run, scale: str) -> list[float | None]:
+    """The advantage of the edge to each node."""
+    part: Any = dataclasses.replace(run.part("advantage"), scale=scale)
+    return _of_nodes(run, part.edges(run.batch))
+
+
+def _values(run: Run) -> list[float | None]:
+    values = node_values(run.batch, run.part("advantage").values)
+    return _of_nodes(run, values[:, 1:], float(values[0, 0]))
+
+
+def _grown(run: Run) -> Batch:
+    return _tree(run) if "parent" in run.given else _grow(run)
+
+
+def _whole(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**given, "params": {**(given.get("params") or {}), "variant": "tree"}}
+
+
+COLUMNS = dict.fromkeys(("cut_values", "parent", "leaf_reward"), ("", "free"))
+GIVEN = {"value_target": _whole}
+KEYS = on_batch(
+    _grown,
     {
         "cutpoints": _cuts,
+        "value": _values,
+        "edge_advantage": lambda run: _edges(run, "none"),
+        "edge_advantage_std": lambda run: _edges(run, "siblings"),
+        "kept_edges": lambda run: [i for i, x in enumerate(_edges(run, "none")) if abs(x or 0.0) > FLAT],
         "segment_advantage": lambda run: dataclasses.replace(run.part("advantage"), only=None, whiten=False)(
             run.shaped
         ),
         "prob_mask": lambda run: run.part("weight.0").tokens(run.batch).double(),
     },
 )
-CASES = {"value_target": _tree}

@@ -6,7 +6,7 @@ from policyopt.lens.case import Run
 from policyopt.rows import Batch
 from policyopt.sources.draw.tree import numbered
 
-from ._grown import on_tree, table
+from ._grown import on_batch, table
 
 
 def _grow(run: Run) -> Batch:
@@ -25,4 +25,4 @@ def _terms(run: Run) -> list[list[float]]:
 
 COLUMNS = {"path": ("node", "free")}
 PARAMS = {"weight": lambda name: {"weight": {"group_size": "size"}.get(name, name)}}
-KEYS = on_tree(_grow, {"terms": _terms, "raw": lambda run: run.part("advantage").raw(run.shaped)})
+KEYS = on_batch(_grow, {"terms": _terms, "raw": lambda run: run.part("advantage").raw(run.shaped)})

@@ -5,27 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from policyopt.methods.judge.urpo import PlayerAndReferee, urpo
-from policyopt.objective import credit
-from policyopt.rows import make_batch
 
 
-def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What judgings are worth against a gold order."""
-    params, gold = given["params"], given["gold_score"]
-    recipe = urpo(invalid_reward=params["invalid_reward"], group_size=max(2, len(given["predicted_score"])))
-    recipe = recipe.set("advantage.inner.eps", params["adv_eps"]).set("advantage.inner.ddof", params["ddof"])
-    referee: PlayerAndReferee = recipe.rollout  # type: ignore[assignment]
-    reward = [referee.verdict(scores, gold).score for scores in given["predicted_score"]]
-    batch = make_batch(
-        mask=torch.ones(len(reward), 1, dtype=torch.float64),
-        group=torch.tensor(given["group"]),
-        source=torch.ones(len(reward), dtype=torch.long),
-        reward=torch.tensor(reward, dtype=torch.float64),
-    )
-    return {"reward": batch.reward, "advantage": credit(recipe, batch).advantage[:, 0]}
+def _judgings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Judgings as rows of their own, rewarded by the rollout program for how they agree with a gold order."""
+    referee: PlayerAndReferee = urpo(invalid_reward=given["params"]["invalid_reward"]).rollout  # type: ignore[assignment]
+    reward = [referee.verdict(scores, given["gold_score"]).score for scores in given["predicted_score"]]
+    return {"reward": reward, "source": [1.0] * len(reward), "group": given["group"], "params": given["params"]}
 
 
-CASES = {"reward": _reward}
+COLUMNS = {"source": ("source", "row")}
+GIVEN = {"reward": _judgings}

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
 from typing import Any
 
-from policyopt.methods.sampling.xrpo import Allocated
+from policyopt.lens.case import Run
 
 
-def _allocate(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Which prompt has the next response."""
-    params, rewards = given["params"], given["rewards_so_far"]
-    rule = Allocated(alpha=params["alpha"], bonus=params["lambda"])
-    seen = [(len(r), statistics.stdev(map(float, r))) for r in rewards]
-    total = sum(map(len, rewards))
-    return {
-        "half_width": [rule.half_width(n, s) for n, s in seen],
-        "half_width_next": [rule.half_width(n + 1, s) for n, s in seen],
-        "bonus": [rule.optimism(n, total) for n, _ in seen],
-        "priority": [rule.priority(n, s, total) for n, s in seen],
-        "next_prompt": rule.share(rewards, 1).index(1),
-    }
+def _prompts(run: Run) -> list[tuple[int, float, int]]:
+    """Of each prompt: how many responses it has, the deviation of their rewards, and how many there are in all."""
+    rewards = run.given["rewards_so_far"]
+    return [(len(r), statistics.stdev(map(float, r)), sum(map(len, rewards))) for r in rewards]
 
 
+def _rule(run: Run) -> Any:
+    return run.recipe.rollout
+
+
+COLUMNS = {"rewards_so_far": ("", "free")}
 PARAMS = {"lambda_novelty": "novelty", "kappa_clip": "cap", "lambda": "bonus"}
 KEYS = {
     "base_advantage": lambda run: dataclasses.replace(run.part("advantage"), cap=0.0)(run.shaped),
     "seq_score": lambda run: run.part("advantage").likelihood(run.shaped),
     "novelty": lambda run: run.part("advantage").eta(run.shaped),
+    "half_width": lambda run: [_rule(run).half_width(n, s) for n, s, _ in _prompts(run)],
+    "half_width_next": lambda run: [_rule(run).half_width(n + 1, s) for n, s, _ in _prompts(run)],
+    "bonus": lambda run: [_rule(run).optimism(n, total) for n, _, total in _prompts(run)],
+    "priority": lambda run: [_rule(run).priority(*prompt) for prompt in _prompts(run)],
+    "next_prompt": lambda run: _rule(run).share(run.given["rewards_so_far"], 1).index(1),
 }
-CASES = {"sampler": _allocate}
