@@ -19,6 +19,7 @@ from torch import Tensor
 
 from policyopt import schema
 from policyopt.methods.group.grpo import StepNormalise
+from policyopt.part import Controller
 from policyopt.parts import Part, SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
@@ -181,13 +182,20 @@ def _choose(recipe: Recipe, name: str, value: str) -> Recipe:
 def _paths(recipe: Recipe, name: str, *, controllers: bool, aliases: bool) -> list[str]:
     """Where the parts of a recipe have a field of this name, or else of one of its aliases."""
     if name == "init" and recipe.controllers:
-        return [recipe.controllers[0].field]  # type: ignore[attr-defined]
+        return [the_controller(recipe).field]
     parts = [(path, p) for path, p in parts_of(recipe) if path.startswith("controllers") or not controllers]
 
     def named(name: str) -> list[str]:
         return [f"{path}.{name}" for path, p in parts if name in (f.name for f in dataclasses.fields(p))]
 
     return named(name) or [path for alias in ALIASES.get(name, ()) if aliases for path in named(alias)]
+
+
+def the_controller(recipe: Recipe) -> Controller:
+    """What moves a field of the recipe, where only one thing does. Raises :class:`Unsupported` otherwise."""
+    if len(recipe.controllers) != 1:
+        raise Unsupported(f"a schedule of a recipe with {len(recipe.controllers)} controllers")
+    return recipe.controllers[0]
 
 
 # Columns -> batch ----------------------------------------------------------------------------------------------------

@@ -26,5 +26,7 @@ KEYS = {
     "h_hat": lambda run: run.part("surrogate.bounds").scale(run.credited) * run.credited.mask,
     "clip_low_t": lambda run: (1 - window(run)[0]) * run.credited.mask,
     "clip_high_t": lambda run: (window(run)[1] - 1) * run.credited.mask,
-    "advantage": lambda run: run.credited.advantage * run.part("weight.0")(run.log_ratio, run.credited),
+    "advantage": lambda run: (
+        run.credited.advantage * run.part("weight.EntropyRedistribution")(run.log_ratio, run.credited)
+    ),
 }

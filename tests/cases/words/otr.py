@@ -17,7 +17,7 @@ def _loss(given: Mapping[str, Any]) -> dict[str, Any]:
     mask, logits = (torch.tensor(given[name], dtype=torch.float64) for name in ("mask", "logits"))
     target, drawn = (torch.tensor(given[name]).flatten(0, 1) for name in ("target", "samples"))
     recipe = otr(samples=drawn.shape[-1], kappa=p["kappa"], wrong=p["beta"])
-    part = recipe.get("regularizers.0").of
+    part = recipe.get("regularizers.DistributionLoss").of
     hits = counts(drawn, logits.flatten(0, 1))
     with torch.enable_grad():
         leaf = logits.clone().requires_grad_()

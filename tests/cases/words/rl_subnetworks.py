@@ -20,7 +20,7 @@ from policyopt.methods.analysis.rl_subnetworks import (
 def _metric(given: Mapping[str, Any]) -> dict[str, Any]:
     names = ("theta_init", "theta_a", "theta_b", "gradient")
     start, a, b, gradient = (torch.tensor(given[name], dtype=torch.float64) for name in names)
-    tolerance = rl_subnetworks(tolerance=given["params"]["tolerance"]).get("probes.0.tolerance")
+    tolerance = rl_subnetworks(tolerance=given["params"]["tolerance"]).get("probes.UpdateSparsity.tolerance")
     a, b = updated(start, a, tolerance), updated(start, b, tolerance)
     return {
         "updated_a": a.int(),

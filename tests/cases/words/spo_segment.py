@@ -86,7 +86,7 @@ KEYS = on_tree(
         "segment_advantage": lambda run: dataclasses.replace(run.part("advantage"), only=None, whiten=False)(
             run.shaped
         ),
-        "prob_mask": lambda run: run.part("weight.0").tokens(run.batch).double(),
+        "prob_mask": lambda run: run.part("weight.MeanOver").tokens(run.batch).double(),
     },
 )
 CASES = {"value_target": _tree}
