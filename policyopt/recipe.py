@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from policyopt import schema
+from policyopt import paths, schema
 from policyopt.capability import asks
 from policyopt.errors import explain, nearest
 from policyopt.part import (
@@ -227,14 +227,11 @@ class Recipe:
 
         Raises ``KeyError`` for a path that does not exist, or that fits two parts.
         """
-        node: Any = self
-        for name in path.split("."):
-            node = _child(node, name, path)
-        return node
+        return paths.get(self, path)
 
     def set(self, path: str, value: Any) -> Recipe:
         """The same recipe with the field at a path changed. Raises as :meth:`get`."""
-        return _set(self, path.split("."), value, path)
+        return paths.put(self, path, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON; :func:`recipe_from_dict` reads it back."""
@@ -254,39 +251,6 @@ def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
 def _shown(path: str, p: Part) -> str:
     """A part in a message: its path, and its class where the path does not say it."""
     return path if path.endswith(f".{type(p).__name__}") else f"{path} ({type(p).__name__})"
-
-
-def _child(node: Any, name: str, path: str) -> Any:
-    if not isinstance(node, tuple):
-        names = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
-        if name in names:
-            return getattr(node, name)
-        raise KeyError(f"{path!r}: {type(node).__name__} has no field {name!r}{_advice(name, names)}")
-    return node[_place(node, name, path)]
-
-
-def _place(members: tuple[Any, ...], name: str, path: str) -> int:
-    """Where a name stands among the parts of a slot; in a tuple of plain numbers the name is the place."""
-    names = [m.handle if isinstance(m, Part) else str(i) for i, m in enumerate(members)]
-    if names.count(name) == 1:
-        return names.index(name)
-    if name in names:
-        raise KeyError(f"{path!r}: {names.count(name)} parts are called {name!r}; tell them apart by labels")
-    raise KeyError(f"{path!r}: nothing is called {name!r} there{_advice(name, names)}")
-
-
-def _advice(name: str, names: list[str]) -> str:
-    return f"; {nearest(name, names)}" if names else ""
-
-
-def _set(node: Any, names: list[str], value: Any, path: str) -> Any:
-    if not names:
-        return value
-    child = _set(_child(node, names[0], path), names[1:], value, path)
-    if isinstance(node, tuple):
-        i = _place(node, names[0], path)
-        return (*node[:i], child, *node[i + 1 :])
-    return dataclasses.replace(node, **{names[0]: child})
 
 
 def _plain(x: Any) -> Any:
@@ -313,13 +277,6 @@ def part_classes() -> dict[str, type[Part]]:
     return found
 
 
-def named(data: Any) -> str | None:
-    """What paths call a part that is written as plain data; None for data that is no part."""
-    if not isinstance(data, Mapping) or "part" not in data:
-        return None
-    return str(data.get("label") or str(data["part"]).rpartition(":")[2])
-
-
 def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
     """Read back what :meth:`Recipe.to_dict` wrote. Raises ``ValueError`` naming the part or field that is unknown."""
     return _build(Recipe, data, "recipe")
@@ -342,7 +299,7 @@ def _build(cls: type[R], data: Mapping[str, Any], path: str) -> R:
 
 def _value(value: Any, path: str) -> Any:
     if isinstance(value, list):
-        return tuple(_value(v, f"{path}.{named(v) or i}") for i, v in enumerate(value))
+        return tuple(_value(v, f"{path}.{paths.named(v) or i}") for i, v in enumerate(value))
     if not isinstance(value, Mapping):
         return value
     if path == "recipe.update":

@@ -29,8 +29,12 @@ class Thermostat(Follows):
     metric: str = dataclasses.field(default="entropy", kw_only=True)
     """Where it is read."""
 
+    def start(self) -> dict[str, float]:
+        return {"metric": 0.0}
+
     def __call__(self, value: Any, metrics: Mapping[str, float], state: dict[str, float]) -> Any:
-        return super().__call__(value, metrics or {self.metric: 0.0}, state)
+        state["metric"] = metrics.get(self.metric, state["metric"])
+        return super().__call__(value, {**metrics, self.metric: state["metric"]}, state)
 
     def follow(self, value: Any, measured: float, metrics: Mapping[str, float]) -> float:
         return self.value(measured)

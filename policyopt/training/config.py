@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, ValidationError
 from policyopt.errors import UserError, explain, nearest
 from policyopt.models.load import LoRA
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
-from policyopt.recipe import Recipe, named, recipe_from_dict
+from policyopt.paths import named
+from policyopt.recipe import Recipe, recipe_from_dict
 
 Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """Text; a path does as well."""
@@ -248,8 +249,9 @@ def at(tree: Any, path: str) -> Any:
 
 
 def _members(items: list[Any]) -> dict[str, Any]:
-    """The items of a list by name: parts go by what paths call them, all else by its place."""
-    return {named(item) or str(i): item for i, item in enumerate(items)}
+    """The items of a list by name: parts go by what paths call them; where these do not tell all apart, by place."""
+    names = [named(item) or str(i) for i, item in enumerate(items)]
+    return dict(zip(names if len(set(names)) == len(names) else map(str, range(len(items))), items, strict=True))
 
 
 def deep_update(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
