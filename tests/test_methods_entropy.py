@@ -523,7 +523,7 @@ def bandit(recipe: Recipe, steps: int, seed: int = 0, arms: int = 8, lr: float =
     g = torch.Generator().manual_seed(seed)
     theta = torch.zeros(arms, dtype=torch.float64)
     right = 0.75 * (torch.arange(arms) % 2 == 0).double()
-    states: list[dict[str, float]] = []
+    states: States = {}
     metrics: dict[str, float] = {}
     seen = []
     for _ in range(steps):
