@@ -87,7 +87,8 @@ def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for path, part in parts:
         for capability in asks_of(part):
-            found.setdefault(capability, []).append(f"{path} {type(part).__name__}")
+            name = type(part).__name__
+            found.setdefault(capability, []).append(path if path.endswith(f".{name}") else f"{path} {name}")
     return {capability: tuple(found[capability]) for capability in CAPABILITIES if capability in found}
 
 
