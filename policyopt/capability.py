@@ -97,7 +97,8 @@ def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:
     who: dict[str, list[str]] = {}
     for path, part in parts:
         for capability in asks_of(part):
-            who.setdefault(capability, []).append(f"{path} {type(part).__name__}")
+            name = type(part).__name__
+            who.setdefault(capability, []).append(path if path.endswith(f".{name}") else f"{path} {name}")
     return {capability: tuple(who[capability]) for capability in CAPABILITIES if capability in who}
 
 

@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _DECORATORS = ("method", "tool", "study", "guide")
 _FOLDERS = ("methods", "parts", "control", "sources")
-_ROOTS = ("part.py", "sources/program.py")
+_ROOTS = ("part.py", "sources/program.py", "control/follows.py", "control/by_step.py")
 """Where the slots are defined, whose classes are no parts themselves."""
 
 

@@ -27,8 +27,9 @@ of a value may have ``option``: the name of its option."""
 def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
     """A dataclass like ``default`` with what a line sets.
 
-    An option is called after the path of its field: ``--optim.lr``, ``--recipe.regularizers.0.coef``. Fields that could
-    hold parts and hold none are no options, nor are labels (fields that do not count when dataclasses are compared).
+    An option is called after the path of its field: ``--optim.lr``, ``--recipe.regularizers.KL.coef``; in a slot that
+    holds several parts the name there is a part's label, or its class. Fields that could hold parts and hold none are no
+    options, nor are labels (fields that do not count when dataclasses are compared).
 
     Prints the help where it is asked for and raises ``SystemExit(0)``. Explains a line that cannot be read on standard
     error, with the nearest options, and raises ``SystemExit(2)``. Values that do not go together raise
@@ -75,10 +76,18 @@ class _Read:
             raise UserError(explain(error, place)) from error
 
 
+@dataclasses.dataclass(frozen=True)
+class _Members:
+    """What was read of the parts in a slot that holds several, by name."""
+
+    parts: dict[str, Any]
+
+    def make(self, place: str) -> tuple[Any, ...]:
+        return tuple(_made(p, f"{place}.{name}") for name, p in self.parts.items())
+
+
 def _made(value: Any, place: str) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_made(v, f"{place}.{i}") for i, v in enumerate(value))
-    return value.make(place) if isinstance(value, _Read) else value
+    return value.make(place) if isinstance(value, _Read | _Members) else value
 
 
 # What tyro is told ---------------------------------------------------------------------------------------------------
@@ -94,8 +103,8 @@ def _options(info: Any) -> StructConstructorSpec | None:
     """The options in a dataclass, or in a tuple of them."""
     default = info.default
     if isinstance(default, tuple) and any(map(dataclasses.is_dataclass, default)):
-        members = tuple(StructFieldSpec(str(i), type(p), p, helptext=_about(p)) for i, p in enumerate(default))
-        return StructConstructorSpec(lambda **read: tuple(read.values()), members)
+        members = tuple(StructFieldSpec(p.handle, type(p), p, helptext=_about(p)) for p in default)
+        return StructConstructorSpec(lambda **read: _Members(read), members)
     if not hasattr(default, "__pydantic_fields__") or isinstance(default, type):
         return None
     cls, docs, fixed, options = type(default), field_docs(type(default)), {}, []
@@ -104,7 +113,7 @@ def _options(info: Any) -> StructConstructorSpec | None:
         if dataclasses.is_dataclass(value):
             kind: Any = Annotated[type(value), tyro.conf.arg(name="")] if f.metadata == UNNAMED else type(value)
             doc = doc if type(value) is declared.annotation else f"{doc} {_about(value)}"
-        elif value and isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+        elif value and isinstance(value, tuple) and all(map(dataclasses.is_dataclass, value)) and _apart(value):
             kind = tuple
         elif not f.compare or any(
             isinstance(t, type) and dataclasses.is_dataclass(t) for t in _walk(declared.annotation)
@@ -121,6 +130,11 @@ def _options(info: Any) -> StructConstructorSpec | None:
     return StructConstructorSpec(lambda **read: _Read(cls, fixed | read), tuple(options))
 
 
+def _apart(members: tuple[Any, ...]) -> bool:
+    """Whether each of several parts has a name of its own."""
+    return len({p.handle for p in members}) == len(members)
+
+
 _METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -134,6 +148,10 @@ def _leaf(declared: Any) -> Any:
     values = typing.get_args(next((t for t in inside if typing.get_origin(t) is Literal), None))
     items = next((typing.get_args(t) for t in inside if typing.get_origin(t) is tuple), None)
     several = items is not None and items[-1] is ...  # as many as one likes
+    # Several, or one by itself: where there is one word it is the one.
+    one = typing.get_origin(kind) is not tuple and any(
+        t is not type(None) and typing.get_origin(t) is not tuple for t in typing.get_args(kind)
+    )
     metavar = next((name for cls, name in _METAVARS.items() if cls in inside), "VALUE")
     shown = [metavar, "..."] if several else [metavar] * len(items or "1")
     # "none" takes a bound away; where text is asked for, it is text.
@@ -141,7 +159,7 @@ def _leaf(declared: Any) -> Any:
     none = "none" if optional else "unset"
 
     def read(words: list[str]) -> Any:
-        value: Any = words if items else words[0]
+        value: Any = words if items and not (one and len(words) == 1) else words[0]
         try:
             return adapter.validate_python(None if optional and words[0].lower() == "none" else value)
         except ValidationError as error:
@@ -156,7 +174,7 @@ def _leaf(declared: Any) -> Any:
             instance_from_str=read,
             is_instance=lambda value: True,
             str_from_instance=lambda value: (
-                [none] if value is None else [str(v) for v in (value if items else [value])]
+                [none] if value is None else [str(v) for v in (value if isinstance(value, tuple) else [value])]
             ),
             choices=None,
         ),

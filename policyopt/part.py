@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
@@ -12,9 +12,6 @@ from torch import Tensor
 from typing_extensions import dataclass_transform
 
 from policyopt.rows import Batch
-
-if TYPE_CHECKING:
-    from policyopt.recipe import Recipe
 
 Unit = Literal["token", "row", "group", "batch"]
 Level = Literal["token", "sequence"]
@@ -34,6 +31,8 @@ def _other(name: str) -> str:
     return name
 
 
+Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+"""A name in a path: a letter, then letters, digits and ``_``."""
 RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_other)]
 """The name of a model beside the policy: letters, digits, ``_``, ``.`` and ``-``."""
 
@@ -51,7 +50,7 @@ def part(cls: type) -> Any:
 class Part:
     """Pure mathematics on a :class:`~policyopt.rows.Batch`; its fields are its hyper-parameters."""
 
-    label: str | None = field(default=None, kw_only=True, compare=False, repr=False)
+    label: Label | None = field(default=None, kw_only=True, compare=False, repr=False)
     """A name for the part in its slot, where several of its class stand there."""
 
     # What a part says of itself. A subclass gives a class attribute where the answer is always the same
@@ -83,6 +82,11 @@ class Part:
     def min_group(self) -> int:
         """How many responses to one prompt the part needs for its statistic to exist."""
         return 1
+
+    @property
+    def handle(self) -> str:
+        """What paths call the part: its label, or the name of its class."""
+        return self.label or type(self).__name__
 
     @property
     def live(self) -> tuple[Statistic, ...]:
@@ -271,20 +275,26 @@ class Critic(Part):
         raise NotImplementedError
 
 
+@part
 class Controller(Part):
-    """Changes a field of the recipe between steps.
+    """Moves one field of a part between steps: ``(value, metrics, state) -> value``.
 
-    A controller is pure too: what it remembers is a dictionary of numbers that the loop keeps and checkpoints.
+    It knows no recipe. What it remembers is a dictionary of numbers that the loop keeps and checkpoints.
     """
+
+    field: str
+    """Path of the field that it moves, by names: ``surrogate.high``, ``regularizers.KL.coef``."""
 
     def start(self) -> dict[str, float]:
         """The state before the first step."""
         return {}
 
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        """The recipe and the state for the next step, given the metrics of the last (empty before the first)."""
+    def __call__(self, value: Any, metrics: Mapping[str, float], state: dict[str, float]) -> Any:
+        """What the field holds at the next step.
+
+        ``value`` is what it holds now, ``metrics`` are those of the last step (empty before the first). ``state`` is
+        changed in place.
+        """
         raise NotImplementedError
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from policyopt import schema
+from policyopt import paths, schema
 from policyopt.capability import asks
 from policyopt.errors import UserError, explain, nearest
 from policyopt.own import part_class, part_name
@@ -105,17 +106,18 @@ class Recipe:
     """The method that it was made from; two recipes with the same parts are equal whatever they are called."""
 
     def __post_init__(self) -> None:
+        self._check_names()
         for path, p in parts_of(self):
             if p.min_group > self.rollout.size:
                 raise ValueError(
-                    f"rollout.size is {self.rollout.size}, but {path} ({type(p).__name__}) compares the responses to one "
+                    f"rollout.size is {self.rollout.size}, but {_shown(path, p)} compares the responses to one "
                     f"prompt and needs at least {p.min_group}: raise rollout.size or take an advantage without a group baseline"
                 )
         self._check_columns()
         for path, p in parts_of(self):
             if isinstance(p, Surrogate | Weight) and self.ratio.level not in p.levels:
                 raise ValueError(
-                    f"{path} ({type(p).__name__}) works token by token, but ratio ({type(self.ratio).__name__}) is one "
+                    f"{_shown(path, p)} works token by token, but ratio ({type(self.ratio).__name__}) is one "
                     f"number for a whole response: take ratio=TokenRatio(), or another {path.split('.')[0]}"
                 )
         asks(parts_of(self))  # refuses a name that is no capability
@@ -124,20 +126,30 @@ class Recipe:
                 f"decode ({type(self.decode).__name__}) asks the judge while it draws, and on held-out questions it may not: "
                 "take a program without 'judge' among its uses"
             )
-        for i, controller in enumerate(self.controllers):
-            moved = getattr(controller, "field", None)
+        for controller in self.controllers:
             try:
-                self.get(moved) if moved is not None else None
+                self.get(controller.field)
             except KeyError as error:
                 raise ValueError(
-                    f"controllers.{i} ({type(controller).__name__}) moves a field that is not there: {error.args[0]}; "
-                    "point its field at another one or take the controller out"
+                    f"{_shown(f'controllers.{controller.handle}', controller)} moves a field that is not there: "
+                    f"{error.args[0]}; point its field at another one or take the controller out"
                 ) from None
+
+    def _check_names(self) -> None:
+        """Refuse two parts of one name in a slot: a path could not say which of them it means."""
+        for slot in dataclasses.fields(self):
+            members = getattr(self, slot.name)
+            names = Counter(p.handle for p in members) if isinstance(members, tuple) else Counter()
+            for name in (name for name, n in names.items() if n > 1):
+                raise ValueError(
+                    f"{slot.name} has {names[name]} parts called {name}: tell them apart by labels, as in "
+                    f'{type(next(p for p in members if p.handle == name)).__name__}(..., label="first")'
+                )
 
     def _check_columns(self) -> None:
         """Refuse a need that is no column, or that the recipe alone could fill and does not."""
         for path, p in parts_of(self):
-            where = f"{path} ({type(p).__name__})"
+            where = _shown(path, p)
             read = {name for s in (*p.live, *p.fixed) for name in s.columns}
             for verb, names in (("needs", p.needs), ("provides", p.provides), ("reads", read)):
                 for name in sorted(names):
@@ -165,7 +177,7 @@ class Recipe:
 
     @property
     def fixed(self) -> tuple[Statistic, ...]:
-        """The statistics that are taken when a batch is scored, each once."""
+        """The statistics that are taken when a batch is annotated, each once."""
         return tuple({s.key: s for _, p in parts_of(self) for s in p.fixed}.values())
 
     @property
@@ -211,16 +223,16 @@ class Recipe:
         return dataclasses.replace(self, **parts)
 
     def get(self, path: str) -> Any:
-        """The value at a dotted path such as ``"surrogate.high"`` or ``"regularizers.0.coef"``."""
-        node: Any = self
-        for name in path.split("."):
-            node = _child(node, name, path)
-        return node
+        """The value at a path such as ``"surrogate.high"`` or, where a slot holds several parts,
+        ``"regularizers.KL.coef"``: the name there is a part's label, or its class.
+
+        Raises ``KeyError`` for a path that does not exist, or that fits two parts.
+        """
+        return paths.get(self, path)
 
     def set(self, path: str, value: Any) -> Recipe:
-        """The same recipe with the field at a dotted path changed. Raises ``KeyError`` for a path that does not
-        exist."""
-        return _set(self, path.split("."), value, path)
+        """The same recipe with the field at a path changed. Raises as :meth:`get`."""
+        return paths.put(self, path, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON; :func:`recipe_from_dict` reads it back."""
@@ -228,37 +240,18 @@ class Recipe:
 
 
 def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
-    """Every part of a recipe with its path: ``("surrogate", PPOClip(...))``, ``("regularizers.0", KL(...))``."""
+    """Every part of a recipe with its path: ``("surrogate", PPOClip(...))``, ``("regularizers.KL", KL(...))``."""
     for f in dataclasses.fields(recipe):
         value = getattr(recipe, f.name)
-        members = enumerate(value) if isinstance(value, tuple) else [(None, value)]
-        for i, p in members:
-            if isinstance(p, Part):
-                yield (f.name if i is None else f"{f.name}.{i}"), p
+        if isinstance(value, tuple):
+            yield from ((f"{f.name}.{p.handle}", p) for p in value)
+        elif isinstance(value, Part):
+            yield f.name, value
 
 
-def _child(node: Any, name: str, path: str) -> Any:
-    if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
-        return node[int(name)]
-    names: list[str] = []
-    if dataclasses.is_dataclass(node):
-        names = [f.name for f in dataclasses.fields(node)]
-    elif isinstance(node, tuple):
-        names = [str(i) for i in range(len(node))]
-    if name in names:
-        return getattr(node, name)
-    advice = f"; {nearest(name, names)}" if names else ""
-    raise KeyError(f"{path!r}: {type(node).__name__} has no field {name!r}{advice}")
-
-
-def _set(node: Any, names: list[str], value: Any, path: str) -> Any:
-    if not names:
-        return value
-    child = _set(_child(node, names[0], path), names[1:], value, path)
-    if isinstance(node, tuple):
-        i = int(names[0])
-        return (*node[:i], child, *node[i + 1 :])
-    return dataclasses.replace(node, **{names[0]: child})
+def _shown(path: str, p: Part) -> str:
+    """A part in a message: its path, and its class where the path does not say it."""
+    return path if path.endswith(f".{type(p).__name__}") else f"{path} ({type(p).__name__})"
 
 
 def _plain(x: Any) -> Any:
@@ -291,7 +284,7 @@ def _build(cls: type[R], data: Mapping[str, Any], path: str) -> R:
 
 def _value(value: Any, path: str) -> Any:
     if isinstance(value, list):
-        return tuple(_value(v, f"{path}.{i}") for i, v in enumerate(value))
+        return tuple(_value(v, f"{path}.{paths.named(v) or i}") for i, v in enumerate(value))
     if not isinstance(value, Mapping):
         return value
     if path == "recipe.update":

@@ -84,7 +84,7 @@ def from_recipe(recipe: Recipe, name: str) -> Method:
 
 
 def _from_yaml(path: Path) -> Method:
-    from policyopt.training.files import read_yaml
+    from policyopt.files import read_yaml
 
     data = read_yaml(path)
     told = data.get("recipe", data)

@@ -157,7 +157,7 @@ class Batch:
         return self.__dict__[member("statistic", statistic.key)]
 
     def fixed(self, statistic: Any) -> Tensor:
-        """[N, T] a statistic as it was when the batch was scored, without gradient."""
+        """[N, T] a statistic as it was when the batch was annotated, without gradient."""
         return self.__dict__[member("statistic", FIXED + statistic.key)]
 
     def logp_of(self, role: str) -> Tensor:

@@ -201,7 +201,7 @@ FAMILIES = {
 SHORT = {"reference": "ref_logp", "previous": "prev_logp", "teacher": "teacher_logp"}
 """Roles whose ``logp_of`` has a shorter name."""
 FIXED = "fixed:"
-"""Prefix of the keys of statistics that were taken when the batch was scored."""
+"""Prefix of the keys of statistics that were taken when the batch was annotated."""
 
 
 def member(family: str, name: str) -> str:

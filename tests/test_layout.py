@@ -13,17 +13,17 @@ import policyopt
 ROOT = Path(policyopt.__file__).parent
 
 STOREYS = (
-    "errors", "cache", "docs", "items", "page",
+    "errors", "cache", "docs", "files", "items", "page", "options",
     "schema", "rows", "groups",
-    "part", "parts",
+    "part", "parts", "control",
     "judging", "data", "models", "sources",
-    "index", "registry", "capability", "recipe", "control", "options", "objective", "methods",
+    "index", "registry", "own", "capability", "paths", "recipe", "objective", "steering", "resolve", "methods",
     "engine", "training", "lens", "cli",
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 
-OPEN = {"EMA", "scheduled"}
-"""What no page names: a choice for a recipe of one's own, and a question that cases ask."""
+OPEN = {"EMA"}
+"""What no page names: a choice for a recipe of one's own."""
 
 COMMON = ("parts", "control", "sources/draw")
 """The rooms for what two papers or more use."""

@@ -42,6 +42,7 @@ from policyopt.parts.advantage.gae import GAE
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
 from policyopt.sources.program import Response
+from policyopt.steering import States, control
 from policyopt.training.rows import with_baseline
 from tests.asking import ask
 from tests.batches import dlogp, gradients, random_batch, ready
@@ -547,13 +548,12 @@ def test_rmt_without_length_and_tiers_is_grpo_on_right_and_wrong() -> None:
 
 def test_the_budget_of_rmt_shrinks_by_equal_factors() -> None:
     recipe = rmt(b0=700, gamma=0.3, b_min=250, total_steps=10)
-    state: list[Any] = [c.start() for c in recipe.controllers]
+    states: States = {}
     budgets, shares = [], []
     for _ in range(13):
-        for i, controller in enumerate(recipe.controllers):
-            recipe, state[i] = controller(recipe, {}, state[i])
-        budgets.append(recipe.get("shape.1.reference"))
-        shares.append(recipe.get("weight.0.share"))
+        recipe = control(recipe, {}, states)
+        budgets.append(recipe.get("shape.LengthReward.reference"))
+        shares.append(recipe.get("weight.TierWeight.share"))
     assert budgets == [max(250, math.floor(700 * 0.3 ** (min(t, 10) / 10))) for t in range(13)]
     assert [tuple(round(x, 9) for x in s) for s in (shares[0], shares[3], shares[5], shares[7], shares[12])] == [
         (0.6, 0.3, 0.1), (0.6, 0.3, 0.1), (0.35, 0.3, 0.35), (0.1, 0.3, 0.6), (0.1, 0.3, 0.6),

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from policyopt.control import Schedule
-from policyopt.control.schedule import scheduled
 from policyopt.data import load_task
 from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
@@ -62,6 +61,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
 from policyopt.sources.draw import Demonstrated
 from policyopt.sources.program import Response
+from policyopt.steering import scheduled
 from tests.asking import ask
 from tests.batches import gradients, on_policy, random_batch, ready
 
@@ -97,7 +97,7 @@ def test_grpo_d_starts_without_a_reference_and_ends_with_all_of_it() -> None:
     same(scheduled(recipe, 0), grpo(kl_coef=0.0), batch.replace(reward=batch.correct + batch.formatted))
     first, other = (objective(scheduled(recipe, 0), ready(recipe, b)) for b in (batch, far))
     assert float(first) == float(other)
-    values = [float(scheduled(recipe, s).get("regularizers.0.coef")) for s in range(14)]
+    values = [float(scheduled(recipe, s).get("regularizers.KL.coef")) for s in range(14)]
     assert values == sorted(values)
     assert values[0] == 0
     assert values[10:] == [0.04] * 4
@@ -169,10 +169,10 @@ def test_a_teacher_raises_tokens_of_wrong_answers_too() -> None:
 
 def test_the_weight_of_the_teacher_falls_to_its_floor() -> None:
     recipe = kdrl(kl_coef=0.05, kl_min=0.012, kl_decay=0.004)
-    values = [scheduled(recipe, s).get("regularizers.0.coef") for s in (0, 1, 9, 10, 500)]
+    values = [scheduled(recipe, s).get("regularizers.KL.coef") for s in (0, 1, 9, 10, 500)]
     assert values == pytest.approx([0.05, 0.046, 0.014, 0.012, 0.012])
     assert not kdrl(kl_decay=0.0).controllers
-    assert kdrl(kl_coef=1e-4, kl_min=1e-3).get("regularizers.0.coef") == 1e-3
+    assert kdrl(kl_coef=1e-4, kl_min=1e-3).get("regularizers.KL.coef") == 1e-3
 
 
 # GKD -------------------------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_the_gradient_vanishes_at_the_target_alone_and_constants_change_nothing(
 
 def test_aligndistil_weighs_what_gkd_would_not() -> None:
     assert aligndistil(beta=0.2).replace(regularizers=()) == gkd(student_share=1.0).replace(regularizers=())
-    assert aligndistil(beta=0.2).get("regularizers.0.coef") == 0.2
+    assert aligndistil(beta=0.2).get("regularizers.DistributionLoss.coef") == 0.2
 
 
 # OTR -------------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from policyopt.parts.statistic.tempered import tempered_logp
 from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.sources.program import Response
-from policyopt.training.loop import control
+from policyopt.steering import States, control
 from tests.asking import ask
 from tests.batches import dlogp, gradients, random_batch, ready
 
@@ -65,11 +65,11 @@ LIMITS: dict[str, tuple[Callable[[], Recipe], Callable[[], Recipe]]] = {
     "entropy-high-tokens, rho 1": (lambda: po.entropy_high_tokens(rho=1.0), lambda: po.dapo()),
     "epo, no entropy": (lambda: po.epo(entropy_coef=0.0), lambda: po.ppo(kl_coef=0.0)),
     "epo, no penalty": (
-        lambda: po.epo(alpha=0.0).set("regularizers.0.history", (0.5,)),
+        lambda: po.epo(alpha=0.0).set("regularizers.EntropyBand.history", (0.5,)),
         lambda: po.ppo(kl_coef=0.0, entropy_coef=0.001),
     ),
     "epo, no smoothing": (
-        lambda: po.epo(smooth_coef=0.0).set("regularizers.0.history", (0.5,)),
+        lambda: po.epo(smooth_coef=0.0).set("regularizers.EntropyBand.history", (0.5,)),
         lambda: po.ppo(kl_coef=0.0, entropy_coef=0.001),
     ),
     "siren, beta 0": (lambda: po.siren(beta=0.0, anchor=0.3), lambda: po.dr_grpo(0.28, 0.28)),
@@ -154,14 +154,14 @@ def test_the_least_likely_are_counted_among_tokens_of_their_sign() -> None:
 @SEEDS
 def test_high_entropy_tokens_have_the_gradient_of_dapo_and_the_others_none(seed: int) -> None:
     recipe, batch = po.entropy_high_tokens(rho=0.3), random_batch(seed)
-    picked = recipe.get("weight.0.tokens")(batch)
+    picked = recipe.get("weight.SelectedWeight.tokens")(batch)
     found, whole = dlogp(recipe, batch), dlogp(po.dapo(), batch)
     assert torch.equal(found, torch.where(picked, whole, 0.0))
     assert 0.25 < float(picked.sum() / batch.mask.sum()) < 0.45
     stretched = batch.replace(entropy=(3 * batch.entropy).exp())
-    torch.testing.assert_close(recipe.get("weight.0.tokens").cut(batch).unique().numel(), 1)
-    assert recipe.set("weight.0.tokens.q", 0.5).weight[0](batch.logp, stretched).sum() == (
-        recipe.set("weight.0.tokens.q", 0.5).weight[0](batch.logp, batch).sum()
+    torch.testing.assert_close(recipe.get("weight.SelectedWeight.tokens").cut(batch).unique().numel(), 1)
+    assert recipe.set("weight.SelectedWeight.tokens.q", 0.5).weight[0](batch.logp, stretched).sum() == (
+        recipe.set("weight.SelectedWeight.tokens.q", 0.5).weight[0](batch.logp, batch).sum()
     )
 
 
@@ -172,7 +172,7 @@ def test_the_published_penalty_moves_the_loss_and_no_parameter_and_the_hinge_mov
     batch = random_batch(2)
     losses = {}
     for form in ("indicator", "hinge"):
-        recipe = po.epo(entropy_coef=0.1, form=form).set("regularizers.0.history", (0.6,))
+        recipe = po.epo(entropy_coef=0.1, form=form).set("regularizers.EntropyBand.history", (0.6,))
         bonus = recipe.replace(regularizers=(EntropyBonus(coef=0.1),), controllers=())
         loss, gradient = gradients(recipe, ready(recipe, batch))
         plain, gradient2 = gradients(bonus, ready(bonus, batch))
@@ -218,32 +218,33 @@ def test_by_response_the_mean_entropy_decides_for_all_its_tokens() -> None:
 def test_the_weight_of_the_phases() -> None:
     values = [two_phases(step, 150) for step in (0, 75, 75.001, 150)]
     assert values == pytest.approx([1, 1 - 0.2 * (1 - math.exp(-2)), 0.8, 0.8 * math.exp(-3)], rel=1e-3)
-    recipe, controller = po.epo(max_epochs=4), TwoPhases("regularizers.0.phase", 4)
-    state, seen = controller.start(), []
+    recipe, controller = po.epo(max_epochs=4), TwoPhases("regularizers.EntropyBand.phase", 4)
+    assert controller in recipe.controllers
+    states: States = {}
+    seen = []
     for _ in range(7):
-        recipe, state = controller(recipe, {}, state)
-        seen.append(recipe.get("regularizers.0.phase"))
+        recipe = control(recipe, {}, states)
+        seen.append(recipe.get("regularizers.EntropyBand.phase"))
     assert seen == pytest.approx([two_phases(min(s, 4), 4) for s in range(7)])
 
 
 def test_the_history_of_a_turn_is_its_mean_over_the_steps_that_reached_it() -> None:
     batch = random_batch(lengths=(6,) * 9)
     recipe = po.epo(max_turns=3)
-    controller = recipe.controllers[0]
-    assert isinstance(controller, TurnHistory)
-    state: dict[str, float] = {}
+    recipe = recipe.replace(controllers=tuple(c for c in recipe.controllers if isinstance(c, TurnHistory)))
+    states: States = {}
     means: list[list[float]] = [[], [], []]
     for seed, turns in enumerate(([0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 0, 0, 0, 0, 0, 0, 1, 1])):
         step = batch.replace(entropy=random_batch(seed).entropy.abs() + 0.1, turn=torch.tensor(turns))
         step = step.replace(entropy=torch.where(step.mask > 0, step.entropy, torch.nan))
         said = recipe.regularizers[0].metrics(step)
         metrics = {name: float(torch.where(step.mask > 0, x, 0.0).sum() / step.mask.sum()) for name, x in said.items()}
-        recipe, state = controller(recipe, metrics, state)
+        recipe = control(recipe, metrics, states)
         for u in set(turns):
             means[u].append(float(step.entropy[step.turn == u].mean()))
         reached = [sum(m) / len(m) for m in means if m]
-        assert recipe.get("regularizers.0.history") == pytest.approx(reached)
-    assert controller(recipe, {}, state)[0] == recipe, "a step without tokens changes nothing"
+        assert recipe.get("regularizers.EntropyBand.history") == pytest.approx(reached)
+    assert control(recipe, {}, states) == recipe, "a step without tokens changes nothing"
 
 
 # SIREN ---------------------------------------------------------------------------------------------------------------
@@ -309,13 +310,13 @@ def test_the_anchor_is_the_first_value_that_is_measured() -> None:
     recipe = po.siren()
     controllers = recipe.controllers
     assert isinstance(controllers[0], FirstValue)
-    states: list[dict[str, float]] = []
+    states: States = {}
     seen = []
     for metrics in ({}, {"entropy/peak": 0.7}, {"entropy/peak": 0.2}):
-        recipe, states = control(recipe, metrics, states)
-        seen.append(recipe.get("regularizers.0.anchor"))
+        recipe = control(recipe, metrics, states)
+        seen.append(recipe.get("regularizers.EntropyAnchor.anchor"))
     assert seen == [None, 0.7, 0.7]
-    assert po.siren(anchor=0.4).get("regularizers.0.anchor") == 0.4
+    assert po.siren(anchor=0.4).get("regularizers.EntropyAnchor.anchor") == 0.4
 
 
 # Lp-Reg --------------------------------------------------------------------------------------------------------------
@@ -472,10 +473,11 @@ def test_one_prompt_in_four_is_answered_at_another_temperature_but_scored_at_the
 
 
 def test_the_thermostat_is_hot_at_the_target_and_before_the_first_measurement() -> None:
-    recipe, states, seen = po.aepo(entropy_target=0.5), [], []
+    states: States = {}
+    recipe, seen = po.aepo(entropy_target=0.5), []
     for metrics in ({}, {"entropy": 0.6}, {}, {"entropy": 0.5}, {"entropy": 0.4}):
-        recipe, states = control(recipe, metrics, states)
-        seen.append((recipe.get("rollout.auxiliary_temperature"), recipe.get("select.0.share")))
+        recipe = control(recipe, metrics, states)
+        seen.append((recipe.get("rollout.auxiliary_temperature"), recipe.get("select.ReplaceByAuxiliary.share")))
     hot, cold = (1.2, 1.0), (0.8, 0.5)
     assert seen == [hot, cold, cold, hot, hot]
     gap = TargetGap("advantage.gap", 0.5, below=0.1, above=0.05)
@@ -522,11 +524,11 @@ def bandit(recipe: Recipe, steps: int, seed: int = 0, arms: int = 8, lr: float =
     g = torch.Generator().manual_seed(seed)
     theta = torch.zeros(arms, dtype=torch.float64)
     right = 0.75 * (torch.arange(arms) % 2 == 0).double()
-    states: list[dict[str, float]] = []
+    states: States = {}
     metrics: dict[str, float] = {}
     seen = []
     for _ in range(steps):
-        recipe, states = control(recipe, metrics, states)
+        recipe = control(recipe, metrics, states)
         logp = theta.log_softmax(-1)
         metrics = {"entropy": -float((logp.exp() * logp).sum())}
         seen.append(metrics["entropy"])
@@ -566,7 +568,7 @@ def test_entropy_settles_around_its_target(method: str, target: float) -> None:
 def test_mastered_tokens_rest_and_stay_in_the_divisor(seed: int) -> None:
     recipe = po.ulorl(tau=0.2, entropy_target=1.4, importance="sais")
     batch = random_batch(seed)
-    rest = recipe.get("weight.0.tokens")(ready(recipe, batch))
+    rest = recipe.get("weight.SelectedWeight.tokens")(ready(recipe, batch))
     assert rest.any()
     found, whole = dlogp(recipe, batch), dlogp(recipe.replace(weight=()), batch)
     assert torch.equal(found, torch.where(rest, 0.0, whole))

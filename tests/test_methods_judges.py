@@ -40,6 +40,7 @@ from policyopt.rows import Batch, join, make_batch
 from policyopt.schema import member
 from policyopt.sources.draw import EarlyExits, Windows
 from policyopt.sources.program import Response
+from policyopt.steering import States, control
 from policyopt.training.collect import Held
 from policyopt.training.rows import to_batch
 from tests.asking import Asked, ask
@@ -173,12 +174,11 @@ def test_without_multipliers_constrained_rlhf_only_stays_close() -> None:
 @pytest.mark.parametrize("equality", [True, False])
 def test_a_multiplier_moves_towards_the_threshold_and_stays_there(equality: bool) -> None:
     recipe = constrained_rlhf(equality=equality, threshold=(0.5, 0.5))
-    controller = recipe.controllers[0]
-    low, _ = controller(recipe, {"accuracy": 0.1, "format": 0.5}, controller.start())
-    high, _ = controller(recipe, {"accuracy": 0.9, "format": 0.5}, controller.start())
+    low = control(recipe, {"accuracy": 0.1, "format": 0.5}, {})
+    high = control(recipe, {"accuracy": 0.9, "format": 0.5}, {})
     assert low.get("advantage.lagrange")[0] > 0 > high.get("advantage.lagrange")[0]
     assert low.get("advantage.lagrange")[1] == high.get("advantage.lagrange")[1] == 0
-    assert controller(recipe, {}, controller.start())[0] == recipe
+    assert control(recipe, {}, {}) == recipe
 
 
 def test_what_a_judge_forbids_earns_nothing_whatever_its_reward() -> None:
@@ -300,11 +300,12 @@ def test_a_rubric_is_rewritten_from_what_was_seen_and_goes_on_after_a_restart() 
     recipe = mpo_meta(interval=2, group_size=2)
     controller = recipe.controllers[0]
     assert isinstance(controller, Refinement)
-    state, versions = controller.start(), []
+    states: States = {}
+    versions = []
     metrics: dict[str, float] = {}
     for _ in range(6):
-        recipe, state = controller(recipe, metrics, json.loads(json.dumps(state)))
-        versions.append([c.scale for c in recipe.get("shape.0.items")])
+        recipe = control(recipe, metrics, states := json.loads(json.dumps(states)))
+        versions.append([c.scale for c in recipe.get("shape.Rubric.items")])
         metrics = {"accuracy": 0.1, "format": 1.0}
     assert versions == [[5, 5], [5, 5], [5, 5], [6, 4], [6, 4], [7, 3]]
     assert [controller.version(u) for u in range(6)] == [0, 0, 0, 1, 1, 2]

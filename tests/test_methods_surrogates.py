@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from policyopt.control import Schedule
-from policyopt.control.schedule import scheduled
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.rloo import rloo
 from policyopt.methods.clip.sapo_soft import SoftGate, sapo_soft
@@ -49,6 +48,7 @@ from policyopt.parts.select.covariance import covariance
 from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
+from policyopt.steering import control, scheduled
 from tests.batches import dlogp, gradients, on_policy, random_batch, ready
 
 PLAIN = grpo(kl_coef=0.0)
@@ -163,11 +163,10 @@ def test_the_brake_of_r2vpo_turns_where_it_should() -> None:
 
 def test_dual_ascent_rises_above_the_limit_and_rests_at_zero() -> None:
     recipe = r2vpo(lam=0.1, delta=0.5, dual_lr=2.0)
-    controller = recipe.controllers[0]
     values = []
     for v in (None, 0.7, 0.5, 0.3, 0.0, 0.0, 0.6):
-        recipe, _ = controller(recipe, {} if v is None else {"proximal/chi2": v}, {})
-        values.append(recipe.get("regularizers.0.coef"))
+        recipe = control(recipe, {} if v is None else {"proximal/chi2": v}, {})
+        values.append(recipe.get("regularizers.Proximal.coef"))
     assert values == pytest.approx([0.1, 0.5, 0.5, 0.1, 0.0, 0.0, 0.2])
     batch = random_batch()
     measured = Proximal(deviation="chi2").metrics(batch)["proximal/chi2"]
@@ -189,8 +188,8 @@ def test_mdpo_is_the_policy_gradient_at_first_and_rests_at_the_mirror_step() -> 
 def test_the_step_size_of_mdpo_falls_linearly_and_never_to_zero(total: int) -> None:
     recipe = mdpo(step_size=0.8, iterations=total)
     for k in range(total):
-        assert 1 / scheduled(recipe, k).get("regularizers.0.coef") == pytest.approx(0.8 * (1 - k / total))
-    assert 1 / scheduled(recipe, 10 * total).get("regularizers.0.coef") == pytest.approx(0.8 / total)
+        assert 1 / scheduled(recipe, k).get("regularizers.Proximal.coef") == pytest.approx(0.8 * (1 - k / total))
+    assert 1 / scheduled(recipe, 10 * total).get("regularizers.Proximal.coef") == pytest.approx(0.8 / total)
 
 
 def test_a_trust_region_is_silent_inside_and_grows_linearly_outside() -> None:
@@ -238,7 +237,7 @@ def test_clip_cov_mutes_no_more_than_its_quota_of_eligible_tokens() -> None:
     plain = gradients(parent, batch)[1]["logp"]
     same(gradients(clip_cov(**wide, cov_ratio=0.0), batch)[1]["logp"], plain)
     muted = gradients(clip_cov(**wide, cov_ratio=0.1), batch)[1]["logp"]
-    part: CovarianceBand = clip_cov(**wide, cov_ratio=0.1).get("weight.0.tokens")
+    part: CovarianceBand = clip_cov(**wide, cov_ratio=0.1).get("weight.SelectedWeight.tokens")
     picked, eligible = part(batch), part.eligible(batch)
     assert int(picked.sum()) == int(0.1 * int(batch.mask.sum())) < int(eligible.sum())
     assert not (picked & ~eligible).any()
@@ -356,8 +355,8 @@ def test_the_share_of_the_reference_falls_in_stairs() -> None:
     for step in range(200):
         lam = max(1 - 0.1 * math.ceil(max(step - 50, 0) / 10), 0.5)
         now = scheduled(recipe, step)
-        assert now.get("regularizers.0.coef") == pytest.approx(0.3 * lam)
-        assert now.get("regularizers.1.coef") == pytest.approx(0.3 * (1 - lam))
+        assert now.get("regularizers.reference.coef") == pytest.approx(0.3 * lam)
+        assert now.get("regularizers.previous.coef") == pytest.approx(0.3 * (1 - lam))
 
 
 def test_reincarnation_ends_replay_and_resets_the_reference_once() -> None:
@@ -451,7 +450,7 @@ def test_trpa_with_two_responses_is_dpo_with_mean_log_ratios() -> None:
 def test_trpa_knows_the_order_of_levels_alone() -> None:
     batch = random_batch().replace(correct=torch.tensor([1.0, 0, 0, 1, 1, 0, 0, 0, 0]).double())
     batch = batch.replace(formatted=torch.tensor([1.0, 1, 0, 1, 1, 0, 0, 1, 1]).double())
-    relabelled = trpa().replace(shape=(trpa().set("shape.0.right", 900.0).shape[0],))
+    relabelled = trpa().replace(shape=(trpa().set("shape.Correctness.right", 900.0).shape[0],))
     same(dlogp(trpa(), batch), dlogp(relabelled, batch))
     better, worse = trpa().get("surrogate").pairs(ready(trpa(), batch))
     assert sorted(zip(better.tolist(), worse.tolist(), strict=True)) == [

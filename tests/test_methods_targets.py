@@ -12,7 +12,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.control.schedule import scheduled
 from policyopt.engine.local import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
@@ -27,6 +26,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
 from policyopt.sources.draw import DatasetReset
 from policyopt.sources.program import Response
+from policyopt.steering import scheduled
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.rows import to_batch
 from policyopt.training.run import run
@@ -150,7 +150,7 @@ def test_a_group_that_fails_learns_from_its_explanation_alone() -> None:
 
 def test_the_weight_of_explanations_can_fall_to_nothing() -> None:
     recipe = expo(sft_coef=0.2, anneal_steps=4)
-    assert [scheduled(recipe, s).get("regularizers.1.coef") for s in (0, 2, 4, 9)] == [0.2, 0.1, 0.0, 0.0]
+    assert [scheduled(recipe, s).get("regularizers.Likelihood.coef") for s in (0, 2, 4, 9)] == [0.2, 0.1, 0.0, 0.0]
     assert not expo().controllers
 
 

@@ -142,8 +142,9 @@ def test_a_recipe_splits_as_far_as_its_coarsest_part() -> None:
     [
         ("surrogate.hihg", "'surrogate.hihg': PPOClip has no field 'hihg'; nearest: high"),
         ("surogate.high", "'surogate.high': Recipe has no field 'surogate'; nearest: surrogate"),
-        ("regularizers.3.coef", "'regularizers.3.coef': tuple has no field '3'; nearest: 0"),
-        ("regularizers.first", "has no field 'first'"),
+        ("regularizers.Kl.coef", "'regularizers.Kl.coef': nothing is called 'Kl' there; nearest: KL"),
+        ("regularizers.0.coef", "'regularizers.0.coef': nothing is called '0' there; nearest: KL"),
+        ("shape.KLPenalty", "nothing is called 'KLPenalty' there"),
         ("surrogate.low.x", "float has no field 'x'"),
         ("critic.coef", "NoneType has no field 'coef'"),
     ],
@@ -156,9 +157,9 @@ def test_a_path_that_does_not_exist_is_named_with_the_nearest(path: str, message
 
 def test_paths_reach_everything() -> None:
     recipe = grpo()
-    assert recipe.get("regularizers.0") == KL(coef=0.04)
+    assert recipe.get("regularizers.KL") == KL(coef=0.04)
     assert recipe.get("rollout.size") == 8
-    assert recipe.set("regularizers.0.estimator", "k2").regularizers == (KL(coef=0.04, estimator="k2"),)
+    assert recipe.set("regularizers.KL.estimator", "k2").regularizers == (KL(coef=0.04, estimator="k2"),)
     assert recipe.set("surrogate", RatioTimesAdvantage()).surrogate == RatioTimesAdvantage()
 
 
@@ -207,7 +208,7 @@ def test_a_field_out_of_range_is_refused_by_name(make: Callable[[], Recipe], mes
             "take the rollout GroupWithGreedy()",
         ),
         (lambda: remax().replace(rollout=Group()), "advantage (RolloutBaseline) needs 'baseline_reward'"),
-        (lambda: ppo(kl_target=6.0).replace(shape=()), "controllers.0 (AdaptiveKL) moves a field that is not there"),
+        (lambda: ppo(kl_target=6.0).replace(shape=()), "controllers.AdaptiveKL moves a field that is not there"),
         (
             lambda: grpo().replace(controllers=(MovingAverage(field="advantage.base"),)),
             "no field 'base'; nearest: baseline",
@@ -233,7 +234,7 @@ def data(**changes: Any) -> dict[str, Any]:
             data(surrogate={"part": "PPOClip", "hihg": 1}),
             "recipe.surrogate: PPOClip has no field 'hihg'; nearest: high",
         ),
-        (data(regularizers=[{"part": "KL", "cof": 1}]), "recipe.regularizers.0: KL has no field 'cof'; nearest: coef"),
+        (data(regularizers=[{"part": "KL", "cof": 1}]), "recipe.regularizers.KL: KL has no field 'cof'; nearest: coef"),
         (data(surrogate={"high": 0.3}), "recipe.surrogate: expected a part, written as a mapping with `part: NAME`"),
         (data(update={"epoch": 2}), "recipe.update: Update has no field 'epoch'; nearest: epochs"),
     ],

@@ -22,6 +22,8 @@ from policyopt.recipe import Recipe
 from policyopt.registry import Method, entries, entry, get_method, guide, library_part, method, methods, study, tool
 from tests.batches import EVERY_METHOD, LIBRARY_PARTS
 
+BASES = ("policyopt.part", "policyopt.sources.program", "policyopt.control.follows", "policyopt.control.by_step")
+"""Where the classes are that others are made from."""
 PACKAGE = Path(policyopt.__file__).parent
 FIRST = {"cispo", "dapo", "dr-grpo", "grpo", "gspo", "luspo", "ppo", "reinforce", "remax", "rloo"}
 
@@ -69,7 +71,7 @@ def test_the_index_has_every_part_of_the_library() -> None:
     while stack:
         cls = stack.pop()
         stack += cls.__subclasses__()
-        slots = cls.__module__ in ("policyopt.part", "policyopt.sources.program")
+        slots = cls.__module__ in BASES
         if "__dataclass_fields__" in cls.__dict__ and cls.__module__.startswith("policyopt.") and not slots:
             found.add(cls)
     assert found == set(LIBRARY_PARTS.values())

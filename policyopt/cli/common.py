@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 
 from policyopt import own
 from policyopt.errors import UserError
+from policyopt.files import read_yaml
 from policyopt.registry import need_method
-from policyopt.training.files import read_yaml
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]

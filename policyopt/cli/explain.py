@@ -20,7 +20,9 @@ costs, and the weight that it gives to every token of a fixed batch beside those
 Of a part: its slot, fields, formula, and the methods that use it; of a task a question and its solution; of a study, a
 tool or a guide what it says and how it is used.
 
-NAME may be code of your own (my.py, my.py:name, package.module:name, recipe.yaml); it is one of these methods, or what `policyopt list --kind all` shows: {methods}
+NAME is one of these methods, or what `policyopt list --kind all` shows: {methods}
+
+It may also be code of your own (my.py, my.py:name, package.module:name), or a recipe in a file (recipe.yaml).
 
   --vs OTHER        a method to compare a method with; unset: its parent
   --out FILE.html   write a method's page too, one file that needs nothing else

@@ -21,9 +21,9 @@ from policyopt.cli import INTERRUPTED
 from policyopt.cli.common import found, is_own, need
 from policyopt.data import need_task
 from policyopt.errors import UserError, explain
+from policyopt.files import need_run, read_yaml
 from policyopt.index import index
 from policyopt.registry import entries, get_method, get_study, need_study
-from policyopt.training.files import need_run, read_yaml
 
 if TYPE_CHECKING:
     from policyopt.recipe import Recipe

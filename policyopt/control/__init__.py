@@ -1,6 +1,9 @@
-"""Controllers: what changes a field of the recipe between steps."""
+"""Controllers: what moves a field of a part between steps."""
 
+from policyopt.control.by_step import ByStep
+from policyopt.control.follows import Follows
 from policyopt.control.schedule import Schedule
 from policyopt.control.thermostat import Thermostat
+from policyopt.part import Controller
 
-__all__ = ["Schedule", "Thermostat"]
+__all__ = ["ByStep", "Controller", "Follows", "Schedule", "Thermostat"]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Literal
 
-from policyopt.part import Controller, Count, Finite, Whole, part
-from policyopt.recipe import Recipe
+from policyopt.control.by_step import ByStep
+from policyopt.part import Count, Finite, Whole, part
+
+Values = tuple[Finite, ...]
 
 
 @part
-class Schedule(Controller):
+class Schedule(ByStep):
     """A field as a function of the step: ``start_value`` until ``delay`` steps are done, on its way for ``steps``
-    steps, then ``end_value``."""
+    steps, then ``end_value``.
 
-    field: str
-    """Path of the field, for example ``surrogate.high``."""
-    start_value: Finite
+    A field that holds several numbers has a tuple at either end, and each number goes its own way.
+    """
+
+    start_value: Finite | Values
     """Value at the first step."""
-    end_value: Finite
+    end_value: Finite | Values
     """Value from step ``delay + steps`` on."""
     steps: Count
     """Length of the way."""
@@ -36,20 +38,26 @@ class Schedule(Controller):
     """No value is smaller, whatever comes of the rest."""
 
     def __post_init__(self) -> None:
-        if self.shape in ("exponential", "reciprocal") and min(self.start_value, self.end_value) <= 0:
+        first, last = self.start_value, self.end_value
+        ends = (*_several(first), *_several(last))
+        if isinstance(first, tuple) != isinstance(last, tuple) or len(ends) != 2 * len(_several(first)):
+            raise ValueError(f"start_value {first} and end_value {last} must hold equally many numbers")
+        if self.shape in ("exponential", "reciprocal") and min(ends) <= 0:
             raise ValueError(f"shape {self.shape!r} needs start_value and end_value above 0")
 
-    def start(self) -> dict[str, float]:
-        return {"step": 0.0}
-
-    def value(self, step: float) -> float:
+    def value(self, step: float) -> float | tuple[float, ...]:
         """The field at a step, counted from 0."""
+        first, last = self.start_value, self.end_value
+        values = tuple(self._between(a, b, step) for a, b in zip(_several(first), _several(last), strict=True))
+        return values if isinstance(first, tuple) else values[0]
+
+    def _between(self, first: float, last: float, step: float) -> float:
+        """One number at a step, on its way from ``first`` to ``last``."""
         done = min(max(step - self.delay, 0) / self.steps, 1.0)
         if self.stairs is not None:
             done = math.ceil(self.stairs * done - 1e-9) / self.stairs
         if self.shape == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2
-        first, last = self.start_value, self.end_value
         value = first * (last / first) ** done if self.shape == "exponential" else first + done * (last - first)
         if self.shape == "reciprocal":
             value = 1 / (1 / first + done * (1 / last - 1 / first))
@@ -57,15 +65,6 @@ class Schedule(Controller):
         value = math.floor(value) if self.whole else value
         return value if self.least is None else max(self.least, value)
 
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        return recipe.set(self.field, self.value(state["step"])), {"step": state["step"] + 1}
 
-
-def scheduled(recipe: Recipe, step: float) -> Recipe:
-    """The recipe as its schedules have it at a step, counted from 0; its other controllers do nothing."""
-    for controller in recipe.controllers:
-        if isinstance(controller, Schedule):
-            recipe = recipe.set(controller.field, controller.value(step))
-    return recipe
+def _several(value: float | Values) -> Values:
+    return value if isinstance(value, tuple) else (value,)

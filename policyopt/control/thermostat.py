@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
-from policyopt.part import Controller, Finite, part
-from policyopt.recipe import Recipe
+from policyopt.control.follows import Follows
+from policyopt.part import Finite, part
 
 
 @part
-class Thermostat(Controller):
+class Thermostat(Follows):
     r"""A field that has one value while a metric is at or below its target, and another while it is above.
 
     Before the first measurement the metric counts as 0; a step without one keeps the last. Source: AEPO,
@@ -18,26 +20,25 @@ class Thermostat(Controller):
     of -log pi over the same tokens.
     """
 
-    field: str
-    """Path of the field."""
     target: Finite
     """Wanted value of the metric."""
     below: Finite
     """Value of the field while the metric is no higher than the target."""
     above: Finite
     """Value of the field while it is higher."""
-    metric: str = "entropy"
+    metric: str = dataclasses.field(default="entropy", kw_only=True)
     """Where it is read."""
 
     def start(self) -> dict[str, float]:
         return {"metric": 0.0}
 
+    def __call__(self, value: Any, metrics: Mapping[str, float], state: dict[str, float]) -> Any:
+        state["metric"] = metrics.get(self.metric, state["metric"])
+        return super().__call__(value, {**metrics, self.metric: state["metric"]}, state)
+
+    def follow(self, value: Any, measured: float, metrics: Mapping[str, float]) -> float:
+        return self.value(measured)
+
     def value(self, metric: float) -> float:
         """What the field is at a value of the metric."""
         return self.below if metric <= self.target else self.above
-
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        metric = metrics.get(self.metric, state["metric"])
-        return recipe.set(self.field, self.value(metric)), {"metric": metric}

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policyopt.control import Follows
 from policyopt.lens.given import (
     COLUMNS,
     SERIES,
@@ -24,16 +25,18 @@ from policyopt.lens.given import (
     build_logits,
     build_recipe,
     number,
+    the_controller,
 )
 from policyopt.lens.words import vocabulary
 from policyopt.objective import credit, kept, objective, selected, shaped, token_gradients
-from policyopt.part import Part, Statistic
+from policyopt.part import Controller, Part, Statistic
 from policyopt.parts import Normalise, SequenceRatio, Shape
 from policyopt.parts.advantage.gae import token_rewards
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.registry import Entry, Method
 from policyopt.rows import FIXED, Batch, make_batch
+from policyopt.steering import States, control
 
 
 class Run:
@@ -196,7 +199,7 @@ class Run:
         return self.loss_recipe.ratio(self.credited)
 
     def part(self, slot: str) -> Any:
-        """What stands at a path of the recipe, such as ``"weight.0"``."""
+        """What stands at a path of the recipe, such as ``"weight.TierWeight"``."""
         return self.recipe.get(slot)
 
     @cached_property
@@ -206,22 +209,23 @@ class Run:
         if name is None:
             raise Unsupported(f"a schedule over none of {', '.join(SERIES)}")
         recipe, controller = self.recipe, self.controller
-        values, state = [recipe.get(controller.field)], controller.start()
+        if not isinstance(controller, Follows):
+            raise Unsupported(f"a series, but {type(controller).__name__} follows no metric")
+        states: States = {}
+        values = [recipe.get(controller.field)]
         for x in self.given[name]:
             metrics = {
                 controller.metric: SERIES[name](x),
                 "responses": number("params.n_steps", self.params.get("n_steps") or 1),
             }
-            recipe, state = controller(recipe, metrics, state)
+            recipe = control(recipe, metrics, states)
             values.append(recipe.get(controller.field))
         return values
 
     @property
-    def controller(self) -> Any:
-        """The recipe's first controller; what it moves is the schedule."""
-        if not self.recipe.controllers:
-            raise Unsupported("a schedule, but the recipe has no controller")
-        return self.recipe.controllers[0]
+    def controller(self) -> Controller:
+        """The recipe's controller; what it moves is the schedule."""
+        return the_controller(self.recipe)
 
     def all_rows(self, x: Tensor) -> Tensor:
         """A result on the rows of the update as one on all rows, zero where a row was dropped."""

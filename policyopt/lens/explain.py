@@ -146,7 +146,7 @@ def _grpo() -> tuple[Recipe, Cost]:
 
 
 def differences(recipe: Recipe, other: Recipe) -> Iterator[Difference]:
-    """Where two recipes differ. Parts of a list are matched by their class, so that one more does not move the others."""
+    """Where two recipes differ. Parts of a slot that holds several are matched by class, those of one name first."""
     for slot in dataclasses.fields(Recipe):
         if not slot.compare:
             continue
@@ -158,11 +158,12 @@ def differences(recipe: Recipe, other: Recipe) -> Iterator[Difference]:
             continue
         left = list(there)
         found: list[Difference] = []
-        for i, p in enumerate(here):
-            match = next((q for q in left if type(q) is type(p)), None)
-            if match is not None:
-                left.remove(match)
-            found += _unlike(f"{slot.name}.{i}", p, match)
+        names = {p.handle for p in here}
+        for p in here:
+            like = [q for q in left if type(q) is type(p) and (q.handle == p.handle or q.handle not in names)]
+            match = min(like, key=lambda q: q.handle != p.handle, default=None)
+            left = [q for q in left if q is not match]
+            found += _unlike(f"{slot.name}.{p.handle}", p, match)
         found += [Difference(slot.name, None, written(q)) for q in left]
         yield from found or [Difference(slot.name, written(here), written(there))]  # the same parts in another order
 
@@ -187,9 +188,10 @@ def slots(recipe: Recipe) -> Iterator[tuple[str, Any]]:
         value = getattr(recipe, slot.name)
         if slot.name == "reference" and slot.name not in recipe.roles:
             continue
-        for i, p in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
-            if dataclasses.is_dataclass(p):
-                yield (slot.name if i is None else f"{slot.name}.{i}"), p
+        if isinstance(value, tuple):
+            yield from ((f"{slot.name}.{p.handle}", p) for p in value)
+        elif dataclasses.is_dataclass(value):
+            yield slot.name, value
 
 
 def written(value: Any) -> str:

@@ -83,9 +83,10 @@ def _parts(e: Explanation) -> Iterator[Text]:
     for name, found in e.differences.items():
         said = "the same parts as" if not found else f"{MARK} differs from"
         yield Text(f"{said} {name}", "yellow" if found else "dim")
+    width = max(15, *(len(view_.path) for view_ in e.parts))
     for view_ in e.parts:
         changed = bool(view_.elsewhere)
-        line = Text(f"{MARK if changed else ' '} {view_.path:<15} ", "yellow" if changed else "")
+        line = Text(f"{MARK if changed else ' '} {view_.path:<{width}} ", "yellow" if changed else "")
         line.append(view_.kind, "bold").append(f"  {spoken(view_.doc)}", "dim")
         for name, there in view_.elsewhere.items():
             line.append(f"  [{name}: {there or 'nothing'}]", "yellow")
@@ -94,7 +95,7 @@ def _parts(e: Explanation) -> Iterator[Text]:
     for name, found in e.differences.items():
         for d in found:
             if d.here is None:
-                yield Text(f"{MARK} {d.path:<15} nothing  [{name}: {d.there}]", "yellow")
+                yield Text(f"{MARK} {d.path:<{width}} nothing  [{name}: {d.there}]", "yellow")
 
 
 def _fields(part: PartView) -> Iterator[Text]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from policyopt import schema
 from policyopt.methods.group.grpo import StepNormalise
+from policyopt.part import Controller
 from policyopt.parts import Part, SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
@@ -184,7 +185,7 @@ def _paths(recipe: Recipe, name: str, *, controllers: bool, aliases: bool) -> li
     """Where the parts of a recipe have a field of this name, or else of one of its aliases; ``adv_eps`` is ``eps`` of the
     advantage."""
     if name == "init" and recipe.controllers:
-        return [recipe.controllers[0].field]  # type: ignore[attr-defined]
+        return [the_controller(recipe).field]
     parts = [(path, p) for path, p in parts_of(recipe) if path.startswith("controllers") or not controllers]
     if name.startswith("adv_"):
         name, parts = name.removeprefix("adv_"), [(path, p) for path, p in parts if path.startswith("advantage")]
@@ -199,6 +200,13 @@ def _paths(recipe: Recipe, name: str, *, controllers: bool, aliases: bool) -> li
 
     names = (name, *(ALIASES.get(name, ()) if aliases else ()))
     return named(name, parts) or named(name, inner) or [path for alias in names[1:] for path in named(alias, parts)]
+
+
+def the_controller(recipe: Recipe) -> Controller:
+    """What moves a field of the recipe, where only one thing does. Raises :class:`Unsupported` otherwise."""
+    if len(recipe.controllers) != 1:
+        raise Unsupported(f"a schedule of a recipe with {len(recipe.controllers)} controllers")
+    return recipe.controllers[0]
 
 
 # Columns -> batch ----------------------------------------------------------------------------------------------------

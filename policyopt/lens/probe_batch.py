@@ -16,7 +16,7 @@ from policyopt.objective import credit, kept, selected, shaped, token_gradients
 from policyopt.part import Statistic
 from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
-from policyopt.training.loop import control
+from policyopt.steering import control
 
 VOCABULARY = 8
 BUDGET = 8
@@ -116,7 +116,7 @@ def picture(recipe: Recipe) -> Picture:
     be computed on the batch gives a picture whose ``problem`` says why.
     """
     try:
-        recipe, _ = control(recipe, {}, [])
+        recipe = control(recipe, {}, {})
         return _picture(recipe)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         return Picture(recipe.name, (), (), {}, math.nan, f"{type(error).__name__}: {error}")

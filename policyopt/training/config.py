@@ -11,10 +11,11 @@ import yaml
 from pydantic import BeforeValidator, ValidationError
 
 from policyopt.errors import UserError, explain, nearest
+from policyopt.files import read_yaml
 from policyopt.models.load import LoRA
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
+from policyopt.paths import named
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.training.files import read_yaml
 
 Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """Text; a path does as well."""
@@ -225,7 +226,7 @@ def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
 def differences(a: Any, b: Any, path: str = "") -> list[str]:
     """The dotted paths at which two trees of plain data differ."""
     if isinstance(a, list) and isinstance(b, list):
-        a, b = dict(enumerate(a)), dict(enumerate(b))
+        a, b = _members(a), _members(b)
     if isinstance(a, Mapping) and isinstance(b, Mapping) and a.keys() == b.keys():
         return [p for k in a for p in differences(a[k], b[k], f"{path}.{k}" if path else str(k))]
     return [] if a == b else [path]
@@ -234,8 +235,14 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
 def at(tree: Any, path: str) -> Any:
     """What stands at a dotted path of a tree of plain data."""
     for name in path.split("."):
-        tree = tree[int(name) if isinstance(tree, list) else name]
+        tree = (_members(tree) if isinstance(tree, list) else tree)[name]
     return tree
+
+
+def _members(items: list[Any]) -> dict[str, Any]:
+    """The items of a list by name: parts go by what paths call them; where these do not tell all apart, by place."""
+    names = [named(item) or str(i) for i, item in enumerate(items)]
+    return dict(zip(names if len(set(names)) == len(names) else map(str, range(len(items))), items, strict=True))
 
 
 def deep_update(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from policyopt.errors import UserError
 from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
+from policyopt.steering import States, control, controlled
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn, Held
 from policyopt.training.config import TrainConfig
@@ -42,7 +43,8 @@ class State:
 
     recipe: Recipe
     step: int = 0
-    control: list[dict[str, float]] = field(default_factory=list)
+    control: States = field(default_factory=dict)
+    """What controllers remember, by name."""
     last: dict[str, float] = field(default_factory=dict)
     """Metrics of the last step, which controllers read."""
     queue: deque[Drawn] = field(default_factory=deque)
@@ -95,7 +97,7 @@ class Trainer:
         """One batch: draw, credit, update. Returns its metrics."""
         start = time.perf_counter()
         state, config = self.state, self.config
-        state.recipe, state.control = control(state.recipe, state.last, state.control)
+        state.recipe = control(state.recipe, state.last, state.control)
         drawn = self.next_batch()
         metrics = drawn.stats | controlled(state.recipe)
         begun = time.perf_counter()
@@ -268,6 +270,8 @@ class Trainer:
             self.log.rewind({})
             return False
         saved, state = found.state, self.state
+        if not isinstance(saved["control"], dict):
+            raise UserError(f"{self.out}/checkpoints: written by an earlier version of policyopt; start another run")
         try:
             state.recipe = recipe_from_dict(saved["recipe"])
             self.engine.load_tensors(found.tensors, saved["version"])
@@ -338,25 +342,6 @@ class Interrupt:
         # Said by another thread: this one may be in the middle of printing, where it must not print again.
         text = "stopping after this step, with a checkpoint (Ctrl-C again stops at once)"
         _thread.start_new_thread(self._console.note, (text,))
-
-
-def control(
-    recipe: Recipe, metrics: dict[str, float], states: list[dict[str, float]]
-) -> tuple[Recipe, list[dict[str, float]]]:
-    """Let every controller of the recipe act, in order."""
-    states = states or [c.start() for c in recipe.controllers]
-    after = []
-    for controller, state in zip(recipe.controllers, states, strict=True):
-        recipe, new = controller(recipe, metrics, state)
-        after.append(new)
-    return recipe, after
-
-
-def controlled(recipe: Recipe) -> dict[str, float]:
-    """The numbers that controllers move, for the log: ``control/`` and the path of the field."""
-    fields = [c.field for c in recipe.controllers if hasattr(c, "field")]
-    found = {f"control/{field}": recipe.get(field) for field in fields}
-    return {name: float(x) for name, x in found.items() if isinstance(x, int | float)}
 
 
 def lr_factor(config: TrainConfig, step: int) -> float:

@@ -22,6 +22,7 @@ from policyopt.data import load_task
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
+from policyopt.files import need_run
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
@@ -31,7 +32,6 @@ from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
-from policyopt.training.files import need_run
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream

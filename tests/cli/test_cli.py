@@ -101,7 +101,7 @@ def test_help_of_a_method(width: int, command: Command, monkeypatch: pytest.Monk
     for flag, kind, doc in [
         ("--steps", "INT", f"Batches to train on. (default: {TrainConfig(recipe=grpo()).steps})"),
         ("--recipe.surrogate.high", "NUMBER", "How far above 1 a ratio may rise"),
-        ("--recipe.regularizers.0.coef", "NUMBER", "beta; a controller may move it. (default: 0.04)"),
+        ("--recipe.regularizers.KL.coef", "NUMBER", "beta; a controller may move it. (default: 0.04)"),
         ("--optim.lr", "NUMBER", "Learning rate;"),
         ("--dtype", "{float32,bfloat16,float16,float64}", "Precision that the models compute in"),
         ("--judge", "TEXT", "Judge of a dataset"),
@@ -262,7 +262,7 @@ def test_hyper_parameters_make_the_recipe() -> None:
 
 def test_any_field_of_any_part_can_be_set() -> None:
     config = configured(
-        "--recipe.surrogate.high", 0.28, "--recipe.surrogate.low", "none", "--recipe.regularizers.0.coef", 0.1,
+        "--recipe.surrogate.high", 0.28, "--recipe.surrogate.low", "none", "--recipe.regularizers.KL.coef", 0.1,
         "--recipe.advantage.scale", "none", "--recipe.rollout.temperature", 0.7, "--recipe.update.epochs", 2,
         "--optim.lr", 3e-4, "--optim.betas", 0.8, 0.95, "--eval.every", 0, "--checkpoints.keep", 1,
         "--judging.timeout", 2, "--adapters.rank", 4, "--lora", "--staleness", 2, "--dtype", "bfloat16", "--out", "a b",
@@ -270,7 +270,7 @@ def test_any_field_of_any_part_can_be_set() -> None:
     )  # fmt: skip
     recipe = grpo()
     for path, value in [
-        ("surrogate.high", 0.28), ("surrogate.low", None), ("regularizers.0.coef", 0.1), ("advantage.scale", "none"),
+        ("surrogate.high", 0.28), ("surrogate.low", None), ("regularizers.KL.coef", 0.1), ("advantage.scale", "none"),
         ("rollout.temperature", 0.7), ("update.epochs", 2),
     ]:  # fmt: skip
         recipe = recipe.set(path, value)
@@ -287,12 +287,22 @@ def test_underscores_do_as_well_as_hyphens() -> None:
 
 
 def test_fields_of_parts_in_tuples_and_of_the_critic_have_options() -> None:
-    line = ["--recipe.critic.coef", 0.5, "--recipe.shape.0.coef", 0.2, "--recipe.controllers.0.target", 3]
+    line = [
+        "--recipe.critic.coef",
+        0.5,
+        "--recipe.shape.KLPenalty.coef",
+        0.2,
+        "--recipe.controllers.AdaptiveKL.target",
+        3,
+    ]
     config = configured("--kl-target", 6, *line, method="ppo")
     assert config.recipe.get("critic.coef") == 0.5
-    assert config.recipe.get("shape.0.coef") == 0.2
-    assert config.recipe.get("controllers.0.target") == 3
-    assert configured("--recipe.shape.1.share", 0.5, method="dapo").recipe.get("shape.1.share") == 0.5
+    assert config.recipe.get("shape.KLPenalty.coef") == 0.2
+    assert config.recipe.get("controllers.AdaptiveKL.target") == 3
+    assert (
+        configured("--recipe.shape.LengthReward.start", 0.5, method="dapo").recipe.get("shape.LengthReward.start")
+        == 0.5
+    )
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -317,7 +327,7 @@ def test_a_file_may_exchange_parts(tmp_path: Path) -> None:
         "recipe:\n  aggregate: {part: TokenMean}\n  critic: null\n"
         "  regularizers:\n  - {part: KL, coef: 0.5}\n  - {part: EntropyBonus, coef: 0.01}\n"
     )
-    recipe = configured("--config", path, "--recipe.regularizers.1.coef", 0.02).recipe
+    recipe = configured("--config", path, "--recipe.regularizers.EntropyBonus.coef", 0.02).recipe
     assert type(recipe.aggregate).__name__ == "TokenMean"
     assert [(type(r).__name__, r.coef) for r in recipe.regularizers] == [("KL", 0.5), ("EntropyBonus", 0.02)]
 

@@ -210,7 +210,7 @@ def test_a_capability_that_is_none_is_refused_with_its_nearest() -> None:
 
 
 def test_plain_grpo_asks_for_a_reference_alone() -> None:
-    assert grpo().asks == {"roles": ("regularizers.0 KL",)}
+    assert grpo().asks == {"roles": ("regularizers.KL",)}
     assert grpo(kl_coef=0.0).asks == {}
 
 

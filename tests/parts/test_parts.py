@@ -50,6 +50,7 @@ from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.registry import Method
 from policyopt.rows import Batch, make_batch
+from policyopt.steering import control
 from tests.batches import (
     BUDGET,
     EVERY_METHOD,
@@ -574,10 +575,10 @@ def recipe() -> Recipe:
 
 def run(controller: Controller, series: list[dict[str, float]], path: str) -> list[float]:
     """The field before the first step and after each."""
-    now, state = recipe(), controller.start()
+    now, states = recipe().replace(controllers=(controller,)), {}
     out = [now.get(path)]
     for metrics in series:
-        now, state = controller(now, metrics, state)
+        now = control(now, metrics, states)
         out.append(now.get(path))
     return out
 
@@ -593,7 +594,7 @@ def test_a_schedule_goes_from_start_to_end_and_stays(shape: Literal["linear", "c
 
 
 def test_an_adaptive_coefficient_moves_towards_the_target_and_not_without_a_measurement() -> None:
-    path = "shape.0.coef"
+    path = "shape.KLPenalty.coef"
     step = {"responses": 1000.0}
     above, below, at = ({"kl/ref_response": kl, **step} for kl in (60.0, 0.0, 6.0))
     values = run(AdaptiveKL(field=path), [{}, above, at, below], path)

@@ -291,7 +291,7 @@ def test_controllers_act_between_steps_and_their_state_survives(make: Run) -> No
     recipe = grpo(group_size=4).replace(
         controllers=(
             Schedule(field="surrogate.high", start_value=0.2, end_value=1.0, steps=8),
-            AdaptiveKL(field="regularizers.0.coef", target=0.001, horizon=50.0),
+            AdaptiveKL(field="regularizers.KL.coef", target=0.001, horizon=50.0),
         )
     )
     config = make(recipe, steps=3)
@@ -305,7 +305,7 @@ def test_controllers_act_between_steps_and_their_state_survives(make: Run) -> No
             error = min(max(row["kl/ref_response"] / 0.001 - 1, -0.2), 0.2)
             expected *= 1 + error * row["responses"] / 50.0
         coefs.append(expected)
-    assert [r.get("regularizers.0.coef") for r in recipes] == pytest.approx(coefs)
+    assert [r.get("regularizers.KL.coef") for r in recipes] == pytest.approx(coefs)
     assert coefs[-1] != coefs[0]
 
 

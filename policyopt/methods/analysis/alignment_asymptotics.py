@@ -9,10 +9,18 @@ import torch
 from torch import Tensor
 
 from policyopt.part import Count, Probe, part
-from policyopt.parts.probe.tilt import kl, optimal_set, tilt
+from policyopt.parts.probe.tilt import optimal_set, tilt
 from policyopt.registry import study
 
 # Of evaluation samples -----------------------------------------------------------------------------------------------
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q), [...]; 0 where p is 0."""
+    return torch.xlogy(p, p / torch.where(p > 0, q, 1.0)).sum(-1)
+
+
+# Best of N -----------------------------------------------------------------------------------------------------------
 
 
 @part

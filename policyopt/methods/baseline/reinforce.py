@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from policyopt.part import Controller, Fraction, part
+from policyopt.control import Controller, Follows
+from policyopt.part import Fraction, part
 from policyopt.parts import LogProb, Normalise, SeqMeanTokenSum, TokenRatio
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
@@ -14,7 +16,7 @@ from policyopt.sources.draw import Group
 
 
 @part
-class MovingAverage(Controller):
+class MovingAverage(Follows):
     r"""Keep a field at the moving average of a metric of earlier steps, :math:`b \leftarrow \mu b + (1-\mu)\,m`.
 
     The value used at a step never contains that step, so as a baseline it leaves the gradient unbiased (Williams 1992).
@@ -22,18 +24,13 @@ class MovingAverage(Controller):
 
     field: str = "advantage.baseline"
     """Path of the field."""
-    metric: str = "reward/mean"
+    metric: str = dataclasses.field(default="reward/mean", kw_only=True)
     """What is averaged."""
     momentum: Fraction = 0.9
     """mu."""
 
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        if self.metric not in metrics:
-            return recipe, state
-        value = self.momentum * recipe.get(self.field) + (1 - self.momentum) * metrics[self.metric]
-        return recipe.set(self.field, value), state
+    def follow(self, value: float, measured: float, metrics: Mapping[str, float]) -> float:
+        return self.momentum * value + (1 - self.momentum) * measured
 
 
 Baseline = Literal["none", "constant", "moving-average", "batch-mean", "group-mean"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
+from policyopt.control import Follows
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.part import Controller, Positive, part
+from policyopt.part import Positive, part
 from policyopt.parts import ClippedValueLoss, EntropyBonus, KLPenalty, PPOClip, TokenMean
 from policyopt.parts.advantage.gae import GAE
 from policyopt.recipe import Recipe, Update
@@ -13,7 +15,7 @@ from policyopt.registry import method
 
 
 @part
-class AdaptiveKL(Controller):
+class AdaptiveKL(Follows):
     r"""Move a KL coefficient so that the measured KL approaches a target.
 
     .. math:: e = \mathrm{clip}(KL / target - 1, \pm c),\qquad \beta \leftarrow \beta\,(1 + e\,n / horizon)
@@ -21,7 +23,7 @@ class AdaptiveKL(Controller):
     n is the number of responses of the step. Source: Ziegler et al., arXiv:1909.08593, section 2.2.
     """
 
-    field: str = "shape.0.coef"
+    field: str = "shape.KLPenalty.coef"
     """Path of the coefficient."""
     target: Positive = 6.0
     """Wanted KL per response, in nats."""
@@ -29,21 +31,12 @@ class AdaptiveKL(Controller):
     """Responses over which the coefficient can change by a factor of about ``1 + c``."""
     clip: Positive = 0.2
     """Bound c on the proportional error."""
-    metric: str = "kl/ref_response"
+    metric: str = dataclasses.field(default="kl/ref_response", kw_only=True)
     """Where the KL is read."""
 
-    def updated(self, coef: float, kl: float, responses: float) -> float:
-        """The coefficient after ``responses`` responses with a mean KL of ``kl``."""
-        error = min(max(kl / self.target - 1, -self.clip), self.clip)
-        return coef * (1 + error * responses / self.horizon)
-
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        if self.metric not in metrics:
-            return recipe, state
-        coef = self.updated(recipe.get(self.field), metrics[self.metric], metrics["responses"])
-        return recipe.set(self.field, coef), state
+    def follow(self, value: float, measured: float, metrics: Mapping[str, float]) -> float:
+        error = min(max(measured / self.target - 1, -self.clip), self.clip)
+        return value * (1 + error * metrics["responses"] / self.horizon)
 
 
 @method(parent=reinforce, arxiv="1707.06347", code="openai/lm-human-preferences", confidence="secondary")

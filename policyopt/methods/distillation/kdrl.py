@@ -61,7 +61,7 @@ def kdrl(
     steps = math.ceil((kl_coef - kl_min) / kl_decay) if kl_decay > 0 and kl_coef > kl_min else 0
     end = kl_coef - kl_decay * steps
     falling = Schedule(
-        field="regularizers.0.coef", start_value=kl_coef, end_value=end, steps=max(1, steps), least=kl_min
+        field="regularizers.KL.coef", start_value=kl_coef, end_value=end, steps=max(1, steps), least=kl_min
     )
     return grpo(None, None, group_size=group_size).replace(
         surrogate=RatioTimesAdvantage(),

@@ -38,7 +38,7 @@ def grpo_d(
         regularizers=(KL(coef=kl_start),),
         controllers=(
             Schedule(
-                field="regularizers.0.coef", start_value=kl_start, end_value=kl_end, steps=kl_steps, shape=schedule
+                field="regularizers.KL.coef", start_value=kl_start, end_value=kl_end, steps=kl_steps, shape=schedule
             ),
         ),
     )

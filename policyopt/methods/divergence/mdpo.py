@@ -37,7 +37,7 @@ def mdpo(
         regularizers=(Proximal(coef=1 / step_size, deviation="kl-new-old"),),
         controllers=(
             Schedule(
-                field="regularizers.0.coef",
+                field="regularizers.Proximal.coef",
                 start_value=1 / step_size,
                 end_value=iterations / step_size,
                 steps=max(1, iterations - 1),

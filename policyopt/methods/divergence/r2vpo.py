@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
+from policyopt.control import Follows
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Controller, Finite, Positive, part
+from policyopt.part import Finite, Positive, part
 from policyopt.parts import Proximal, RatioTimesAdvantage, TokenMean
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 
 
 @part
-class DualAscent(Controller):
+class DualAscent(Follows):
     r"""A Lagrange multiplier that learns to hold a metric at or below a limit.
 
     .. math:: \lambda \leftarrow \max\big(0,\; \lambda + \eta\,(m - limit)\big)
@@ -22,25 +24,17 @@ class DualAscent(Controller):
     metric over the updates on it.
     """
 
-    field: str = "regularizers.0.coef"
+    field: str = "regularizers.Proximal.coef"
     """Path of the multiplier."""
-    metric: str = "proximal/chi2"
+    metric: str = dataclasses.field(default="proximal/chi2", kw_only=True)
     """What is held down."""
     limit: Finite = 0.01
     """Where it is held."""
     lr: Positive = 0.1
     """eta."""
 
-    def updated(self, multiplier: float, measured: float) -> float:
-        """The multiplier after a measurement."""
-        return max(0.0, multiplier + self.lr * (measured - self.limit))
-
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        if self.metric not in metrics:
-            return recipe, state
-        return recipe.set(self.field, self.updated(recipe.get(self.field), metrics[self.metric])), state
+    def follow(self, value: float, measured: float, metrics: Mapping[str, float]) -> float:
+        return max(0.0, value + self.lr * (measured - self.limit))
 
 
 @method(parent=grpo, arxiv="2601.03320", confidence="secondary")

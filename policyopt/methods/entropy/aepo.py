@@ -146,7 +146,7 @@ def aepo(
         aggregate=TokenMean(),
         update=Update(minibatches=minibatches),
         controllers=(
-            Thermostat("rollout.auxiliary_temperature", entropy_target, below=t_high, above=t_low),
-            Thermostat("select.0.share", entropy_target, below=1.0, above=0.5),
+            Thermostat("rollout.auxiliary_temperature", entropy_target, t_high, t_low, label="temperature"),
+            Thermostat("select.ReplaceByAuxiliary.share", entropy_target, below=1.0, above=0.5, label="share"),
         ),
     )

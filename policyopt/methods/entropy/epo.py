@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.control import ByStep, Controller
 from policyopt.methods.critic.ppo import ppo
-from policyopt.part import Controller, Count, NonNegative, Regularizer, Unit, part
+from policyopt.part import Count, NonNegative, Regularizer, Unit, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
@@ -103,22 +104,14 @@ def two_phases(step: float, steps: int, drop: float = 0.2, rate: float = 2.0, de
 
 
 @part
-class TwoPhases(Controller):
+class TwoPhases(ByStep):
     """A field on the course of :func:`two_phases`. Source: EPO, arXiv:2509.22576, the authors' code (WujiangXu/EPO)."""
 
-    field: str
-    """Path of the field."""
     steps: Annotated[int, Field(ge=2)] = 150
     """Steps of the run; the value stays from there on."""
 
-    def start(self) -> dict[str, float]:
-        return {"step": 0.0}
-
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        value = two_phases(min(state["step"], self.steps), self.steps)
-        return recipe.set(self.field, value), {"step": state["step"] + 1}
+    def value(self, step: float) -> float:
+        return two_phases(min(step, self.steps), self.steps)
 
 
 @part
@@ -130,20 +123,19 @@ class TurnHistory(Controller):
     generating for finished episodes), and the step under way is not in it.
     """
 
-    field: str = "regularizers.0.history"
+    field: str = "regularizers.EntropyBand.history"
     """Path of the tuple."""
 
     def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        state = dict(state)
+        self, value: tuple[float, ...], metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[float, ...]:
         for u in range(sum(name.endswith("/share") for name in metrics)):
             share = metrics.get(f"turn/{u}/share", 0.0)
             if share > 0:
                 state[f"sum/{u}"] = state.get(f"sum/{u}", 0.0) + metrics[f"turn/{u}/entropy"] / share
                 state[f"steps/{u}"] = state.get(f"steps/{u}", 0.0) + 1
         seen = sum(name.startswith("steps/") for name in state)
-        return recipe.set(self.field, tuple(state[f"sum/{u}"] / state[f"steps/{u}"] for u in range(seen))), state
+        return tuple(state[f"sum/{u}"] / state[f"steps/{u}"] for u in range(seen))
 
 
 @method(parent=ppo, arxiv="2509.22576", code="WujiangXu/EPO", confidence="code")
@@ -175,7 +167,7 @@ def epo(
     authors' scripts, where an episode has 50 turns; with ``max_turns`` 1, for tasks of one turn, the penalty is always
     on. Our reading: the code's weight, which falls, where the text says stronger later; 0 while there is no history.
     """
-    phases: tuple[Controller, ...] = (TwoPhases("regularizers.0.phase", max_epochs),) if max_epochs else ()
+    phases: tuple[Controller, ...] = (TwoPhases("regularizers.EntropyBand.phase", max_epochs),) if max_epochs else ()
     band = EntropyBand(
         entropy_coef, smooth_coef, kappa_low, kappa_high, alpha, max_turns=max_turns, level=level, form=form
     )

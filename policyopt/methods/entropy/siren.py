@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.control import Follows
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
-from policyopt.part import Controller, Fraction, NonNegative, Regularizer, Statistic, Unit, part
+from policyopt.part import Fraction, NonNegative, Regularizer, Statistic, Unit, part
 from policyopt.parts import AboveQuantile
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
@@ -90,20 +91,11 @@ class EntropyAnchor(Regularizer):
 
 
 @part
-class FirstValue(Controller):
-    """A field that takes the first value of a metric and keeps it. Source: SIREN, arXiv:2509.25133 (its anchor)."""
+class FirstValue(Follows):
+    """A field that is None until it takes the first value of a metric, and keeps it. Source: SIREN, arXiv:2509.25133 (its anchor)."""
 
-    field: str
-    """Path of a field that is None until then."""
-    metric: str
-    """What is measured."""
-
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        if recipe.get(self.field) is not None or self.metric not in metrics:
-            return recipe, state
-        return recipe.set(self.field, metrics[self.metric]), state
+    def follow(self, value: float | None, measured: float, metrics: Mapping[str, float]) -> float:
+        return measured if value is None else value
 
 
 @method(parent=dr_grpo, arxiv="2509.25133", code="Linn3a/siren", confidence="code")
@@ -132,6 +124,6 @@ def siren(
     peaks = AboveQuantile(NucleusEntropy(top_p, edge), q=peak_quantile, scope="row", strict=True)
     return dr_grpo(low, high, loss_norm, group_size).replace(
         regularizers=(EntropyAnchor(beta, anchor, peaks),),
-        controllers=(FirstValue("regularizers.0.anchor", "entropy/peak"),),
+        controllers=(FirstValue("regularizers.EntropyAnchor.anchor", metric="entropy/peak"),),
         update=Update(minibatches=minibatches),
     )

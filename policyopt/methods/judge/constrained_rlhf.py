@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.control.logged import LOGGED
+from policyopt.control import Controller
+from policyopt.control.logged import logged
 from policyopt.groups import group_mean, whiten
 from policyopt.methods.critic.ppo import ppo
-from policyopt.part import Advantage, Controller, Finite, Fraction, NonNegative, Positive, Unit, part
+from policyopt.part import Advantage, Finite, Fraction, NonNegative, Positive, Unit, part
 from policyopt.parts.shape.components import own
 from policyopt.recipe import Recipe
 from policyopt.registry import method
@@ -89,12 +90,12 @@ class DualDescent(Controller):
     weight, one above it loses weight. Source: arXiv:2310.04373 and the authors' code.
     """
 
+    field: str = "advantage.lagrange"
+    """Path of the multipliers."""
     components: tuple[str, ...] = ("correct", "formatted")
     """Names of the components, in the order of the multipliers."""
     threshold: tuple[Finite, ...] = (0.9, 0.9)
     """theta."""
-    field: str = "advantage.lagrange"
-    """Path of the multipliers."""
     lr: Positive = 0.1
     """alpha."""
     momentum: Fraction = 0.1
@@ -121,16 +122,14 @@ class DualDescent(Controller):
         return [g * min(1.0, self.max_grad_norm / (math.hypot(*found) + 1e-6)) for g in found]
 
     def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        names = [LOGGED.get(name, f"component/{name}") for name in self.components]
+        self, value: tuple[float, ...], metrics: Mapping[str, float], state: dict[str, float]
+    ) -> tuple[float, ...]:
+        names = [logged(name) for name in self.components]
         if not all(name in metrics for name in names):
-            return recipe, state
-        raw = recipe.get(self.field)
-        gradient = self.gradient(raw, [metrics[name] for name in names])
-        after = {k: self.momentum * v + g for (k, v), g in zip(state.items(), gradient, strict=True)}
-        moved = tuple(x - self.lr * v for x, v in zip(raw, after.values(), strict=True))
-        return recipe.set(self.field, moved), after
+            return value
+        gradient = self.gradient(value, [metrics[name] for name in names])
+        state |= {k: self.momentum * v + g for (k, v), g in zip(state.items(), gradient, strict=True)}
+        return tuple(x - self.lr * v for x, v in zip(value, state.values(), strict=True))
 
 
 @method(parent=ppo, arxiv="2310.04373", code="tedmoskovitz/ConstrainedRL4LMs", confidence="code")

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from policyopt.control.logged import LOGGED
+from policyopt.control import Controller
+from policyopt.control.logged import logged
 from policyopt.methods.critic.ppo import ppo
-from policyopt.part import Controller, Count, Fraction, Part, Shape, part
+from policyopt.part import Count, Fraction, Part, Shape, part
 from policyopt.parts import TruncatedReward
 from policyopt.parts.shape.components import own, silent
 from policyopt.recipe import Recipe
@@ -25,6 +26,10 @@ class Criterion(Part):
     """A part of the verdict in [0, 1], or "correct" or "formatted"."""
     scale: Count = 5
     """Points for all of it."""
+
+    @property
+    def handle(self) -> str:
+        return self.label or self.name
 
 
 def rubric_sum(points: Tensor) -> Tensor:
@@ -119,14 +124,14 @@ class Refinement(Controller):
     r"""Every M updates a meta judge rewrites the rubric: analyse, propose, merge.
 
     Update u (from 0) is judged by version :math:`\lfloor (u-1)/M\rfloor`, at least 0. What was seen and how many updates
-    there were is in the state, the rubric itself in the recipe, so a resumed run goes on with both. Source: MPO,
+    there were is in the state, the rubric itself in the field, so a resumed run goes on with both. Source: MPO,
     arXiv:2504.20157, and the authors' code (minnesotanlp/mpo).
     """
 
+    field: str = "shape.Rubric.items"
+    """Path of the rubric's items."""
     meta: MetaJudge = Saturation()
     """Who proposes."""
-    field: str = "shape.0.items"
-    """Path of the rubric's items."""
     interval: Count = 10
     """M."""
     word_limit: Count = 16_666
@@ -143,18 +148,16 @@ class Refinement(Controller):
     def start(self) -> dict[str, float]:
         return {"update": -1.0}
 
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        items: Items = recipe.get(self.field)
-        update, state = int(state["update"]), dict(state)
-        names = {c.name: LOGGED.get(c.name, f"component/{c.name}") for c in items}
+    def __call__(self, value: Items, metrics: Mapping[str, float], state: dict[str, float]) -> Items:
+        update = int(state["update"])
+        names = {c.name: logged(c.name) for c in value}
         if update >= 0 and all(name in metrics for name in names.values()):
-            state |= {f"{update}/{name}": metrics[logged] for name, logged in names.items()}
+            state |= {f"{update}/{name}": metrics[said] for name, said in names.items()}
         if self.refines(update):
-            recipe = recipe.set(self.field, self.refined(items, state))
-            state = {}
-        return recipe, {**state, "update": update + 1.0}
+            value = self.refined(value, state)
+            state.clear()
+        state["update"] = update + 1.0
+        return value
 
     def refined(self, items: Items, state: Mapping[str, float]) -> Items:
         """The next version, from what was seen since the last."""

@@ -65,27 +65,29 @@ def remix(
     are joined whole, where the paper draws each row from the past with probability 0.4; lambda goes on after the switch.
     """
 
-    def fade(path: str, first: float, last: float) -> Schedule:
-        return Schedule(field=path, start_value=first, end_value=last, steps=50, stairs=5, delay=50)
+    def fade(role: str, first: float, last: float) -> Schedule:
+        path = f"regularizers.{role}.coef"
+        return Schedule(field=path, start_value=first, end_value=last, steps=50, stairs=5, delay=50, label=role)
 
-    def stop(path: str, first: int, last: int) -> Schedule:
-        return Schedule(field=path, start_value=first, end_value=last, steps=1, delay=switch - 1, whole=True)
+    def stop(name: str, first: int, last: int) -> Schedule:
+        path, delay = f"update.{name}", switch - 1
+        return Schedule(field=path, start_value=first, end_value=last, steps=1, delay=delay, whole=True, label=name)
 
     return ppo(kl_coef=0.0, entropy_coef=entropy_coef, group_size=group_size).replace(
         advantage=Normalise(centre="group", scale="group"),
         surrogate=PPOClip(low=low, high=high, bounds=ProximalBounds()),
         regularizers=(
-            KL(coef=kl_coef, target="reference"),
-            KL(coef=0.0, target="previous"),
+            KL(coef=kl_coef, target="reference", label="reference"),
+            KL(coef=0.0, target="previous", label="previous"),
             *((EntropyBonus(coef=entropy_coef),) if entropy_coef else ()),
         ),
         critic=None,
         reference=Reset(every=switch, times=1),
         update=Update(epochs=epochs, replay=window),
         controllers=(
-            fade("regularizers.0.coef", kl_coef, kl_coef / 2),
-            fade("regularizers.1.coef", 0.0, kl_coef / 2),
-            stop("update.replay", window, 0),
-            stop("update.epochs", epochs, 1),
+            fade("reference", kl_coef, kl_coef / 2),
+            fade("previous", 0.0, kl_coef / 2),
+            stop("replay", window, 0),
+            stop("epochs", epochs, 1),
         ),
     )

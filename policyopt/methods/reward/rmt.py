@@ -86,12 +86,11 @@ def rmt(
     first = round(0.3 * total_steps) if t1 is None else t1
     last = max(first + 1, round(0.7 * total_steps) if t2 is None else t2)
     budget = Schedule(
-        field="shape.1.reference", start_value=b0, end_value=b0 * gamma, steps=total_steps, shape="exponential",
-        whole=True, least=b_min,
+        field="shape.LengthReward.reference", start_value=b0, end_value=b0 * gamma, steps=total_steps, shape="exponential",
+        whole=True, least=b_min, label="budget",
     )  # fmt: skip
-    tiers = tuple(
-        Schedule(field=f"weight.0.share.{i}", start_value=a, end_value=b, steps=last - first, delay=first)
-        for i, (a, b) in enumerate(zip(p1, p2, strict=True))
+    tiers = Schedule(
+        field="weight.TierWeight.share", start_value=p1, end_value=p2, steps=last - first, delay=first, label="tiers"
     )
     return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
         shape=(
@@ -99,5 +98,5 @@ def rmt(
             LengthReward(coef=w, reference=b0, past="back", right=(0.0, r_max), wrong=(0.0, r_max)),
         ),
         weight=(TierWeight(share=p1),),
-        controllers=(budget, *tiers),
+        controllers=(budget, tiers),
     )

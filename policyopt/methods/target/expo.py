@@ -103,8 +103,7 @@ def expo(
     )
     if not sft_coef:
         return apart
-    at = len(parent.regularizers)
-    falling = Schedule(field=f"regularizers.{at}.coef", start_value=sft_coef, end_value=0.0, steps=anneal_steps or 1)
+    falling = Schedule("regularizers.Likelihood.coef", start_value=sft_coef, end_value=0.0, steps=anneal_steps or 1)
     return apart.replace(
         rollout=SelfExplained(size=group_size, explanations=explanations),
         regularizers=(*parent.regularizers, Likelihood(coef=sft_coef, rows=FromProgram(main=False), mean="prompt")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -15,11 +14,3 @@ def optimal_set(value: Tensor, tie: float = 1e-9) -> Tensor:
     """Which outcomes are best up to ``tie``, boolean [..., n]: without regularisation every policy on them is
     optimal."""
     return value >= value.amax(-1, keepdim=True) - tie
-
-
-def kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q), [...]; 0 where p is 0."""
-    return torch.xlogy(p, p / torch.where(p > 0, q, 1.0)).sum(-1)
-
-
-# Best of N -----------------------------------------------------------------------------------------------------------

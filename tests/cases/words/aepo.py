@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from policyopt.objective import credit, selected, shaped, token_gradients
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method
 from policyopt.rows import join
+from policyopt.steering import control
 
 PARAMS: Mapping[str, Any] = {"clip_dual": "dual"}
 
@@ -21,7 +21,7 @@ PARAMS: Mapping[str, Any] = {"clip_dual": "dual"}
 def _recipe(given: Mapping[str, Any], entropy: float) -> Recipe:
     """The recipe of the step after an entropy was measured."""
     recipe = build_recipe(get_method("aepo"), "loss", given["params"], given, PARAMS)
-    return reduce(lambda r, c: c(r, {"entropy": entropy}, c.start())[0], recipe.controllers, recipe)
+    return control(recipe, {"entropy": entropy}, {})
 
 
 def _schedule(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,7 +20,11 @@ def others(run: Run) -> dict[str, Tensor]:
 
 
 KEYS = {
-    "weight": lambda run: run.part("regularizers.0").of.weight(others(run)).view_as(run.batch.mask) * run.batch.mask,
-    "teacher_logp": lambda run: run.part("regularizers.0").of.extrapolated(others(run)).view_as(run.logits["teacher"]),
-    "token_loss": lambda run: run.part("regularizers.0")(run.batch) * run.batch.mask,
+    "weight": lambda run: (
+        run.part("regularizers.DistributionLoss").of.weight(others(run)).view_as(run.batch.mask) * run.batch.mask
+    ),
+    "teacher_logp": lambda run: (
+        run.part("regularizers.DistributionLoss").of.extrapolated(others(run)).view_as(run.logits["teacher"])
+    ),
+    "token_loss": lambda run: run.part("regularizers.DistributionLoss")(run.batch) * run.batch.mask,
 }

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policyopt.methods.analysis.alignment_asymptotics import best_of, best_of_kl, strength_at
-from policyopt.parts.probe.tilt import kl, tilt
+from policyopt.methods.analysis.alignment_asymptotics import best_of, best_of_kl, kl, strength_at
+from policyopt.parts.probe.tilt import tilt
 
 
 def _row(base: Tensor, reward: Tensor, n: int) -> dict[str, Any]:

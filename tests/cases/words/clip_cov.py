@@ -7,6 +7,6 @@ from policyopt.parts.select.covariance import covariance, quota
 COLUMNS = {"selected": ("noise", "token")}  # what the case drew has the largest random numbers
 KEYS = {
     "cov": lambda run: covariance(run.credited),
-    "eligible": lambda run: run.part("weight.0").tokens.eligible(run.credited).double(),
-    "num_selected": lambda run: quota(run.part("weight.0").tokens.fraction, run.credited),
+    "eligible": lambda run: run.part("weight.SelectedWeight").tokens.eligible(run.credited).double(),
+    "num_selected": lambda run: quota(run.part("weight.SelectedWeight").tokens.fraction, run.credited),
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from policyopt.lens.case import Run
 from policyopt.methods.judge.constrained_rlhf import ConstrainedAdvantage, constrained_rlhf, squash
+from policyopt.steering import States, control
 
 
 def _mix(run: Run) -> ConstrainedAdvantage:
@@ -32,11 +33,11 @@ def _dual(given: Mapping[str, Any]) -> dict[str, Any]:
     """The multipliers after each step."""
     raw, names = tuple(given["lagrange"]), tuple(map(str, range(len(given["lagrange"]))))
     recipe = constrained_rlhf(names, tuple(given["threshold"]), **given["params"]).set("advantage.lagrange", raw)
-    controller, steps = recipe.controllers[0], []
-    state = controller.start()
+    states: States = {}
+    steps = []
     for measured in given["mean_return"]:
         said = {f"component/{name}": j for name, j in zip(names, measured, strict=True)}
-        recipe, state = controller(recipe, said, state)
+        recipe = control(recipe, said, states)
         raw = recipe.get("advantage.lagrange")
         steps.append({"lagrange": list(raw), "multiplier": list(squash(raw, recipe.get("advantage.equality")))})
     return {"steps": steps}

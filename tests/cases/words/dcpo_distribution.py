@@ -11,6 +11,7 @@ from policyopt.methods.entropy.dcpo_distribution import LogProbAt, VirtualTemper
 from policyopt.objective import credit, token_gradients
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, masked
+from policyopt.steering import control
 
 COLUMNS = {"old_logits": ("old", "logits"), "entropy": ("", "free")}
 
@@ -19,9 +20,7 @@ PARAMS: Mapping[str, Any] = {"clip_dual": "dual"}
 
 def _recipe(run: Any) -> Recipe:
     """The recipe of the step after the entropy of the case was measured."""
-    recipe: Recipe = run.recipe
-    controller = recipe.controllers[0]
-    return controller(recipe, {"entropy": run.given["entropy"]}, controller.start())[0]
+    return control(run.recipe, {"entropy": run.given["entropy"]}, {})
 
 
 def _part(run: Any) -> VirtualTemperature:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-KEYS = {"kl": lambda run: run.part("regularizers.0").measured(run.credited)}
+KEYS = {"kl": lambda run: run.part("regularizers.TrustRegion").measured(run.credited)}

@@ -18,6 +18,6 @@ def _interpolated(name: str) -> dict[str, Any]:
 PARAMS: Mapping[str, Any] = {"quantile": _interpolated}
 
 KEYS: Mapping[str, Callable[[Any], Any]] = {
-    "threshold": lambda run: float(run.part("weight.0").tokens.cut(run.credited)[0]),
-    "selected": lambda run: run.all_rows(run.part("weight.0").tokens(run.credited).to(run.batch.mask)),
+    "threshold": lambda run: float(run.part("weight.SelectedWeight").tokens.cut(run.credited)[0]),
+    "selected": lambda run: run.all_rows(run.part("weight.SelectedWeight").tokens(run.credited).to(run.batch.mask)),
 }

@@ -24,7 +24,7 @@ def _phase(run: Any) -> float:
 def _band(run: Any) -> EntropyBand:
     """The regulariser as its controllers have set it at the epoch of the case."""
     history = tuple(run.given.get("entropy_history") or ())
-    return dataclasses.replace(run.part("regularizers.0"), phase=_phase(run), history=history)
+    return dataclasses.replace(run.part("regularizers.EntropyBand"), phase=_phase(run), history=history)
 
 
 def _mean(run: Any, x: Tensor) -> Tensor:

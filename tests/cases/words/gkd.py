@@ -5,6 +5,6 @@ from __future__ import annotations
 COLUMNS = {"student_logits": ("policy", "logits"), "teacher_logits": ("teacher", "logits")}
 PARAMS = {"kl_coef": lambda value: {"kl_coef": value, "form": "sampled"}}  # no other form has one
 KEYS = {
-    "divergence": lambda run: run.batch.stat(run.part("regularizers.0").of) * run.batch.mask,
+    "divergence": lambda run: run.batch.stat(run.part("regularizers.DistributionLoss").of) * run.batch.mask,
     "dloss_dstudent_logits": lambda run: run.logits_gradient(),
 }

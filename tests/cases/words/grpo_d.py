@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from policyopt.control.schedule import scheduled
 from policyopt.lens.case import Run
 from policyopt.methods.divergence.grpo_d import grpo_d
 from policyopt.objective import token_gradients
 from policyopt.recipe import Recipe
+from policyopt.steering import scheduled
 
 
 def coef(recipe: Recipe, step: float) -> float:
     """The weight of the KL at a step."""
-    found: float = scheduled(recipe, step).get("regularizers.0.coef")
+    found: float = scheduled(recipe, step).get("regularizers.KL.coef")
     return found
 
 

@@ -16,7 +16,7 @@ def strengthened(run: Run) -> Tensor:
     if run.batch.entropy is None:
         plain: Tensor = run.part("advantage")(run.batch)
         return plain
-    return run.credited.advantage * run.part("weight.0")(run.log_ratio, run.credited)
+    return run.credited.advantage * run.part("weight.EntropyRedistribution")(run.log_ratio, run.credited)
 
 
 KEYS = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from policyopt.control.schedule import scheduled
 from policyopt.lens.case import Run
 from policyopt.objective import token_gradients
+from policyopt.steering import scheduled
 
 from .grpo_d import COLUMNS as COLUMNS
 from .grpo_d import coef
@@ -39,7 +39,7 @@ PARAMS = {
 KEYS = {
     "advantage": lambda run: judged(run).credited.advantage,
     "beta": lambda run: coef(run.recipe, run.given["step"]),
-    "kd_keep": lambda run: run.part("regularizers.0").picked(judged(run).credited),
+    "kd_keep": lambda run: run.part("regularizers.KL").picked(judged(run).credited),
     "loss": lambda run: result(run)[0],
     "dloss_dlogp": lambda run: result(run)[1]["logp"],
 }

@@ -6,5 +6,5 @@ from policyopt.parts.select.covariance import covariance
 
 KEYS = {
     "cov": lambda run: covariance(run.credited),
-    "selected": lambda run: run.part("regularizers.0").tokens(run.credited).double(),
+    "selected": lambda run: run.part("regularizers.Proximal").tokens(run.credited).double(),
 }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from policyopt.control.schedule import scheduled
 from policyopt.lens.case import Run
 from policyopt.objective import token_gradients
 from policyopt.recipe import Recipe
 from policyopt.rows import masked_mean
+from policyopt.steering import scheduled
 
 PARAMS = {"t0": "step_size", "total_iterations": "iterations", "iteration": None}
 
@@ -17,9 +17,9 @@ def now(run: Run) -> Recipe:
 
 
 KEYS = {
-    "step_size": lambda run: 1 / now(run).get("regularizers.0.coef"),
+    "step_size": lambda run: 1 / now(run).get("regularizers.Proximal.coef"),
     "kl_estimate": lambda run: masked_mean(
-        run.part("regularizers.0").metrics(run.credited)["proximal/kl-new-old"], run.credited.mask
+        run.part("regularizers.Proximal").metrics(run.credited)["proximal/kl-new-old"], run.credited.mask
     ),
     "loss": lambda run: token_gradients(now(run), run.credited, {"logp": run.credited.logp})[0],
     "dloss_dlogp": lambda run: token_gradients(now(run), run.credited, {"logp": run.credited.logp})[1]["logp"],

@@ -1,3 +1,3 @@
 """Words of MiniRL."""
 
-KEYS = {"keep_mask": lambda run: run.part("weight.0")(run.log_ratio, run.credited) * run.credited.mask}
+KEYS = {"keep_mask": lambda run: run.part("weight.ClipMask")(run.log_ratio, run.credited) * run.credited.mask}

@@ -30,17 +30,19 @@ def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
         "chi2_distance": chi2,
         "chi2_trimmed": trimmed_mean(chi2, p["trim"]),
         "sqrt_chi2_distance": occupancy_distance(score, "sqrt-chi2", p["trim"]),
-        "reward_bonus_sqrt_chi2": recipe.get("shape.0").bonus(score),
+        "reward_bonus_sqrt_chi2": recipe.get("shape.OccupancyPenalty").bonus(score),
     }
 
 
 PARAMS = {"log_ratio_clip": "limit"}
 KEYS = {
     "sequence_log_ratio": lambda run: sequence_log_ratio(run.batch.logp, run.batch.ref_logp, run.batch.mask),
-    "chi2": lambda run: run.part("regularizers.0").estimate(run.batch, "chi2"),
-    "kl": lambda run: run.part("regularizers.0").estimate(run.batch, "kl"),
-    "loss": lambda run: run.part("regularizers.0")(run.batch),
-    "dloss_dlogp": lambda run: gradient(run, run.part("regularizers.0")),
-    "dkl_dlogp": lambda run: gradient(run, dataclasses.replace(run.part("regularizers.0"), kind="kl", coef=1.0)),
+    "chi2": lambda run: run.part("regularizers.SequenceDivergence").estimate(run.batch, "chi2"),
+    "kl": lambda run: run.part("regularizers.SequenceDivergence").estimate(run.batch, "kl"),
+    "loss": lambda run: run.part("regularizers.SequenceDivergence")(run.batch),
+    "dloss_dlogp": lambda run: gradient(run, run.part("regularizers.SequenceDivergence")),
+    "dkl_dlogp": lambda run: gradient(
+        run, dataclasses.replace(run.part("regularizers.SequenceDivergence"), kind="kl", coef=1.0)
+    ),
 }
 CASES = {"reward": _reward}

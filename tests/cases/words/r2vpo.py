@@ -8,11 +8,11 @@ from policyopt.rows import masked_mean
 
 def variance(run: Run) -> float:
     """What the multiplier's controller reads."""
-    found = run.part("regularizers.0").metrics(run.credited)
-    return float(masked_mean(found[run.part("controllers.0").metric], run.credited.mask))
+    found = run.part("regularizers.Proximal").metrics(run.credited)
+    return float(masked_mean(found[run.controller.metric], run.credited.mask))
 
 
 KEYS = {
     "ratio_variance": variance,
-    "next_lam": lambda run: run.part("controllers.0").updated(run.part("regularizers.0").coef, variance(run)),
+    "next_lam": lambda run: run.controller.follow(run.part("regularizers.Proximal").coef, variance(run), {}),
 }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from policyopt.control.schedule import scheduled
 from policyopt.lens.case import Run
 from policyopt.methods.offpolicy.remix import remix
 from policyopt.objective import token_gradients
 from policyopt.recipe import Recipe
+from policyopt.steering import scheduled
 
 COLUMNS = {"prox_logp": ("prox_logp", "token"), "prev_logp": ("prev_logp", "token")}
 PARAMS = {"beta": "kl_coef", "step": None}
@@ -19,7 +19,7 @@ def now(run: Run) -> Recipe:
 
 def share(step: float) -> float:
     """lambda, the share of the reference in the KL, at a step."""
-    coef: float = scheduled(remix(kl_coef=1.0), step).get("regularizers.0.coef")
+    coef: float = scheduled(remix(kl_coef=1.0), step).get("regularizers.reference.coef")
     return coef
 
 

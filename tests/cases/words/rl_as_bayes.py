@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from policyopt.methods.analysis.alignment_asymptotics import kl
 from policyopt.methods.divergence.rl_as_bayes import log_evidence, regularised_value
-from policyopt.parts.probe.tilt import kl, tilt
+from policyopt.parts.probe.tilt import tilt
 
 
 def _metric(given: Mapping[str, Any]) -> dict[str, Any]:

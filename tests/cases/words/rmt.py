@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from policyopt.control.schedule import scheduled
 from policyopt.methods.reward.rmt import rmt
 from policyopt.objective import credit, shaped
 from policyopt.rows import make_batch
+from policyopt.steering import scheduled
 
 
 def _schedule(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def _schedule(given: Mapping[str, Any]) -> dict[str, Any]:
     )
     after = credit(now, shaped(now, batch))
     return {
-        "budget": [r.get("shape.1.reference") for r in at],
-        "tier_probs": [list(r.get("weight.0.share")) for r in at],
-        "budget_at_reward_step": now.get("shape.1.reference"),
-        "length_reward": now.get("shape.1").value(batch),
+        "budget": [r.get("shape.LengthReward.reference") for r in at],
+        "tier_probs": [list(r.get("weight.TierWeight.share")) for r in at],
+        "budget_at_reward_step": now.get("shape.LengthReward.reference"),
+        "length_reward": now.get("shape.LengthReward").value(batch),
         "reward": after.reward,
         "advantage": after.advantage[:, 0],
     }

@@ -15,7 +15,7 @@ from policyopt.rows import Batch
 
 
 def _anchor(run: Any) -> EntropyAnchor:
-    part: EntropyAnchor = run.part("regularizers.0")
+    part: EntropyAnchor = run.part("regularizers.EntropyAnchor")
     return part
 
 

@@ -102,6 +102,6 @@ KEYS = on_batch(
         "segment_advantage": lambda run: dataclasses.replace(run.part("advantage"), only=None, whiten=False)(
             run.shaped
         ),
-        "prob_mask": lambda run: run.part("weight.0").tokens(run.batch).double(),
+        "prob_mask": lambda run: run.part("weight.MeanOver").tokens(run.batch).double(),
     },
 )

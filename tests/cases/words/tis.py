@@ -13,7 +13,9 @@ def weight(mode: str) -> Callable[[Any], Tensor]:
     """The weight of a mode, whichever the recipe has."""
 
     def compute(run: Any) -> Tensor:
-        found: Tensor = dataclasses.replace(run.part("weight.0"), mode=mode)(run.batch.old_logp, run.batch)
+        found: Tensor = dataclasses.replace(run.part("weight.SamplerMismatch"), mode=mode)(
+            run.batch.old_logp, run.batch
+        )
         return found * run.batch.mask
 
     return compute

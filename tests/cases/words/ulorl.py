@@ -12,5 +12,5 @@ COLUMNS = {
 }
 
 KEYS: Mapping[str, Callable[[Any], Any]] = {
-    "dropped": lambda run: run.all_rows(run.part("weight.0").tokens(run.credited).to(run.batch.mask)),
+    "dropped": lambda run: run.all_rows(run.part("weight.SelectedWeight").tokens(run.credited).to(run.batch.mask)),
 }

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 KEYS = {
-    "score": lambda run: run.part("shape.0").log_likelihood(run.batch),
-    "rank_from_least_likely": lambda run: run.part("shape.0").rank(run.batch),
+    "score": lambda run: run.part("shape.RankDiscount").log_likelihood(run.batch),
+    "rank_from_least_likely": lambda run: run.part("shape.RankDiscount").rank(run.batch),
 }
