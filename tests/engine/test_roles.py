@@ -40,7 +40,10 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def two_experts() -> Recipe:
     return grpo(group_size=4).replace(
-        regularizers=(KL(coef=0.1, target="old-expert"), KL(coef=0.2, estimator="k2", target="critic.v2")),
+        regularizers=(
+            KL(coef=0.1, target="old-expert"),
+            KL(coef=0.2, estimator="k2", target="critic.v2", label="second"),
+        ),
         shape=(KLPenalty(coef=0.01, target="old-expert"),),
         name="two-experts",
     )

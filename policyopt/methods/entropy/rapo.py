@@ -24,7 +24,7 @@ class RewardTempered(Statistic):
     .. math:: \hat\pi_{ref}(v) \propto \pi_{ref}(v)^{\phi(R_i)},\qquad
               \phi(R) = \phi_{min} + (1-\phi_{min})\,\mathrm{clip}(R, 0, 1)
 
-    R_i is the reward of the row when the batch is scored. Source: RAPO, arXiv:2510.03865 (from third-party summaries).
+    R_i is the reward of the row when the batch is annotated. Source: RAPO, arXiv:2510.03865 (from third-party summaries).
     Our reading: phi is only said to rise into [0, 1]; the power is taken token by token, where it has a normaliser.
     """
 
@@ -54,7 +54,7 @@ class ForwardKL(Regularizer):
     coef: NonNegative = 0.01
     """alpha."""
     target: Statistic = RewardTempered()
-    """Log-probability of the sampled token under the reference, taken when the batch is scored."""
+    """Log-probability of the sampled token under the reference, taken when the batch is annotated."""
     limit: Positive | None = None
     """Largest rho that still has a gradient; None for no limit."""
 
