@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from policyopt.errors import UserError, nearest
 from policyopt.part import Critic, Part, Probe, Reference
 from policyopt.schema import role_of
-from policyopt.sources.program import Rollout
+from policyopt.sources.source import Source
 
 CAPABILITIES: Mapping[str, str] = {
     # Drawing
@@ -69,7 +69,7 @@ def _derived(part: Part) -> Iterator[str]:
         yield "moving roles"
     if isinstance(part, Probe) and type(part).parameters is not Probe.parameters:
         yield "parameters"
-    if isinstance(part, Rollout):
+    if isinstance(part, Source):
         if part.roles:
             yield from ("roles", "role sampling")
         if part.temperature != 1:
@@ -83,7 +83,7 @@ def _within(part: Part) -> Iterator[Part]:
 
 
 def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:
-    """The capabilities that parts with their paths ask for -> who asks, as ``"rollout Tree"``."""
+    """The capabilities that parts with their paths ask for -> who asks, as ``"source Tree"``."""
     found: dict[str, list[str]] = {}
     for path, part in parts:
         for capability in asks_of(part):

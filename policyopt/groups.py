@@ -28,10 +28,10 @@ def group_mean(x: Tensor, group: Tensor) -> Tensor:
 
 
 def by_source(batch: Batch) -> Tensor:
-    """[N] the group of each row where what each source drew for a prompt is a group of its own."""
-    if batch.source is None or not len(batch.source):
+    """[N] the group of each row where what each origin drew for a prompt is a group of its own."""
+    if batch.origin is None or not len(batch.origin):
         return batch.group
-    return batch.group * (int(batch.source.max()) + 1) + batch.source.to(batch.group)
+    return batch.group * (int(batch.origin.max()) + 1) + batch.origin.to(batch.group)
 
 
 def group_std(x: Tensor, group: Tensor, ddof: int) -> Tensor:

@@ -28,7 +28,7 @@ def test_a_rollout_program_of_ones_own(tiny_model: Path, tmp_path: Path, monkeyp
     (tmp_path / "judge.py").write_text(JUDGE)
     task = write_rows(tmp_path / "data.jsonl", ({"prompt": f"{i}?", "answer": "?"} for i in range(32)))
     result = policyopt.train(
-        policyopt.methods.grpo(kl_coef=0.0, group_size=4).replace(rollout=module.SecondTry(size=4)),
+        policyopt.methods.grpo(kl_coef=0.0, group_size=4).replace(source=module.SecondTry(size=4)),
         model=str(tiny_model), task=str(task), judge=f"{tmp_path / 'judge.py'}:never_at_first", steps=3, batch=16,
         max_tokens=8, device="cpu", out=tmp_path / "run", log_samples=100, quiet=True,
     )  # fmt: skip

@@ -26,7 +26,7 @@ from policyopt.lens.given import (
     number,
 )
 from policyopt.lens.words import vocabulary
-from policyopt.objective import credit, kept, objective, shaped, token_gradients
+from policyopt.objective import advantages, credit, kept, log_ratios, objective, shaped, token_gradients
 from policyopt.part import Part, Statistic
 from policyopt.parts import Normalise, OverlongPenalty, SequenceRatio
 from policyopt.parts.advantage.gae import token_rewards
@@ -176,7 +176,7 @@ class Run:
     @cached_property
     def log_ratio(self) -> Tensor:
         """The recipe's log-ratio on the rows that are kept."""
-        return self.loss_recipe.ratio(self.credited)
+        return log_ratios(self.loss_recipe, self.credited)
 
     def part(self, slot: str) -> Any:
         """What stands at a path of the recipe, such as ``"weight.0"``."""
@@ -276,17 +276,18 @@ def _overlong(run: Run) -> Tensor:
 
 
 def _ratio(run: Run) -> Tensor:
-    return run.recipe.ratio(run.batch).exp() * run.batch.mask
+    return log_ratios(run.recipe, run.batch).exp() * run.batch.mask
 
 
 def _sequence_ratio(run: Run) -> Tensor:
-    part = run.recipe.ratio if run.recipe.ratio.unit == "row" else SequenceRatio()
+    ratio = run.recipe.ratio
+    part = ratio if ratio is not None and ratio.unit == "row" else SequenceRatio()
     return part(run.batch).exp() * run.batch.mask
 
 
 def _weight(run: Run) -> Tensor:
     """The product of the recipe's weights."""
-    log_ratio = run.recipe.ratio(run.credited)
+    log_ratio = log_ratios(run.recipe, run.credited)
     found = torch.ones_like(log_ratio)
     for weight in run.recipe.weight:
         found = found * weight(log_ratio, run.credited)
@@ -296,7 +297,7 @@ def _weight(run: Run) -> Tensor:
 def _advantage_raw(run: Run) -> Tensor:
     """Before whitening."""
     _first([run.recipe.advantage], "whiten")
-    return run.all_rows(run.recipe.set("advantage.whiten", False).advantage(run.shaped[run.keep]))
+    return run.all_rows(advantages(run.recipe.set("advantage.whiten", False), run.shaped[run.keep]))
 
 
 def _policy_loss(run: Run) -> Tensor:
@@ -310,7 +311,7 @@ def _value_loss(run: Run) -> Tensor:
 
 
 def _step_rewards(run: Run) -> list[list[float]]:
-    normalised = run.recipe.advantage.normalised(run.batch)  # type: ignore[attr-defined]
+    normalised = run.recipe.advantage.normalised(run.batch)  # type: ignore[union-attr]
     return [row[there].tolist() for row, there in zip(normalised, run.batch.step_end >= 0, strict=True)]
 
 
@@ -320,7 +321,7 @@ def _advantage_batches(run: Run) -> list[list[float]]:
     for rewards, value in zip(run.given["reward_batches"], run.trajectory, strict=False):
         reward = torch.tensor(rewards, dtype=torch.float64)
         batch = make_batch(mask=torch.ones(len(rewards), 1, dtype=torch.float64), reward=reward)
-        out.append(run.recipe.set(run.controller.field, value).advantage(batch)[:, 0].tolist())
+        out.append(advantages(run.recipe.set(run.controller.field, value), batch)[:, 0].tolist())
     return out
 
 

@@ -27,7 +27,6 @@ from policyopt.parts.aggregate.means import SeqMeanTokenMean, SeqMeanTokenSum, S
 from policyopt.parts.aggregate.own import OwnTokens
 from policyopt.parts.critic.value import ClippedValueLoss
 from policyopt.parts.filter.outcomes import MixedOutcomes
-from policyopt.parts.ratio.none import NoRatio
 from policyopt.parts.ratio.sequence import SequenceRatio, SequenceRatioPerToken
 from policyopt.parts.ratio.token import TokenRatio
 from policyopt.parts.reference.following import EMA, Frozen, Reset
@@ -45,7 +44,6 @@ from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Logistic, Pairs, Regress, RowScore
-from policyopt.parts.surrogate.none import NoSurrogate
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
 from policyopt.parts.surrogate.ppo import PPOClip
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
@@ -83,8 +81,6 @@ __all__ = [
     "Logistic",
     "Memory",
     "MixedOutcomes",
-    "NoRatio",
-    "NoSurrogate",
     "Normalise",
     "OverlongPenalty",
     "OwnTokens",

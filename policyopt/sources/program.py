@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from pydantic import Field
 from torch import Tensor
 
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
-from policyopt.part import Count, Part, part
+from policyopt.part import part
+from policyopt.sources.source import Source
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Prompt:
     """What the programs of a run remember from step to step, together; JSON-able, part of every checkpoint."""
     critic: Valuer | None = field(default=None, compare=False)
     """Values responses while the program runs; see :meth:`value`."""
+    given: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Ids of the texts that the task brings for the prompt, each with an end token: "completion", "chosen", "rejected"."""
     breaks: Callable[[], frozenset[int]] | None = field(default=None, compare=False)
     """Ids of the tokens that have a line break in their text; see :meth:`lines`."""
 
@@ -183,7 +185,7 @@ class Response:
     """Which of its prompt's thoughts it holds, or answers from."""
     cut: int = -1
     """Index of the token before which its thought was cut to force an answer; -1 where it was not."""
-    source: int = 0
+    origin: int = 0
     """Which of the program's ways to draw it came from: 0 the main one, 1 and up auxiliary ones."""
     turn: int = 0
     """Number of the environment turn that it is."""
@@ -285,31 +287,7 @@ class Sampler(Protocol):
 
 
 @part
-class Rollout(Part):
-    """A program that draws the responses to one prompt."""
+class Rollout(Source):
+    """A source that draws: a program that has the policy answer one prompt."""
 
-    solutions: ClassVar[bool] = False
-    """The program reads worked solutions. A prompt without one is answered by the policy alone, and counted."""
-    roles: ClassVar[frozenset[str]] = frozenset()
-    """Models beside the policy that the program draws from, which it finds in ``Prompt.samplers``: "teacher", or a name
-    that ``--role`` gives."""
-
-    size: Count = 8
-    """Responses to one prompt that are trained on."""
-    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """Sampling temperature; the policy's log-probabilities are taken at it too."""
-    rounds: Count = 1
-    """How many times prompts are drawn at most to fill a batch that filters have thinned out."""
-
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        raise NotImplementedError
-
-    def beside(
-        self, drawn: Sequence[Answered], step: Step, sampler: Sampler
-    ) -> Coroutine[Any, Any, list[Answered]] | None:
-        """Groups that answer none of the step's prompts, to train on beside those that were drawn for these; ``None``
-        for a program that never has any.
-
-        Asked once a step, when all that was ``drawn`` is judged. Their responses are like those that a program draws.
-        """
-        return None
+    services: ClassVar[frozenset[str]] = frozenset({"sampler", "judge"})

@@ -6,25 +6,26 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
-from policyopt.items import Example, JudgeSpec, Message, Verdict
+from policyopt.items import TEXTS, Example, JudgeSpec, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.objective import kept, shaped
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
-from policyopt.sources.program import Answered, Prompt, Response, Rollout, Round, Step
+from policyopt.sources.program import Answered, Prompt, Response, Rollout, Round, Sampler, Step
+from policyopt.sources.source import Source
 from policyopt.training.prompts import PromptStream
-from policyopt.training.rows import noise, to_batch, with_baseline, with_steps
+from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
+from policyopt.training.services import Between, Held, asked_instead, record, unanswered
 
-Q = TypeVar("Q")
 X = TypeVar("X")
 
 
@@ -38,35 +39,13 @@ class Drawn:
 
 
 @dataclass
-class Held:
-    """Responses that a program goes on with at the next step."""
-
-    example: Example
-    tokens: tuple[int, ...]
-    key: tuple[int, ...]
-    responses: list[Response]
-    step: int
-    """The step at which they were held."""
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Held:
-        """Read back what ``dataclasses.asdict`` made, JSON in between."""
-        example = Example(**saved["example"] | {"prompt": tuple(saved["example"]["prompt"])})
-        pairs = {i: [(ids, logp) for ids, logp in r["top"]] for i, r in enumerate(saved["responses"])}
-        responses = [
-            Response(**r | {"top": pairs[i], "context": tuple(r["context"]), "verdict": None})
-            for i, r in enumerate(saved["responses"])
-        ]
-        return cls(example, tuple(saved["tokens"]), tuple(saved["key"]), responses, saved["step"])
-
-
-@dataclass
 class Collector:
     """Draws the batches of a run."""
 
     engine: Engine
     stream: PromptStream
-    judge: JudgePool
+    judge: JudgePool | None
+    """``None`` where the source asks for none."""
     budget: int
     seed: int
     max_failed: float = 1.0
@@ -80,7 +59,7 @@ class Collector:
     """What the rollout program remembers from step to step."""
 
     def draw(self, recipe: Recipe, step: int, prompts: int) -> Drawn:
-        """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``rollout.rounds`` rounds of
+        """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``source.rounds`` rounds of
         drawing find them.
 
         Raises :class:`~policyopt.errors.UserError` when the judge fails on more than ``max_failed`` of the responses.
@@ -97,8 +76,9 @@ class Collector:
             "time/score": 0.0,
         }
         groups, skipped, answered = 0, self.stream.skipped, list[Answered]()
-        computed = self.engine.sampler.computed
-        for _ in range(recipe.rollout.rounds):
+        draws = "sampler" in recipe.source.services
+        computed = self.engine.sampler.computed if draws else 0
+        for _ in range(recipe.source.rounds):
             if groups >= prompts:
                 break
             piece = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
@@ -111,7 +91,8 @@ class Collector:
         piece = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
         if piece is not None:
             pieces.append(piece)
-        stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
+        if draws:
+            stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
         return Drawn(join(pieces) if any(map(len, pieces)) else None, stats)
 
     def _round(
@@ -138,17 +119,18 @@ class Collector:
             )
             for i, (example, tokens) in enumerate(taken)
         ]
-        drawn = self._run([recipe.rollout.draw(p, self.engine.sampler) for p in asked])
+        drawn = self._rows(recipe.source, asked)
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         for (example, tokens), prompt, responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):
                 self.held.append(Held(example, tokens, prompt.key, [r for r in responses if r.later], step))
         for prompt in asked:
             for name, x in prompt.tally.items():
-                stats[f"rollout/{name}"] = stats.get(f"rollout/{name}", 0.0) + x
+                named = f"{'rollout' if 'sampler' in recipe.source.services else 'source'}/{name}"
+                stats[named] = stats.get(named, 0.0) + x
         stats["prompts"] += len(taken)
-        stats["prompts/unanswered"] += unanswered(recipe.rollout, drawn)
-        if recipe.rollout.solutions:
+        stats["prompts/unanswered"] += unanswered(recipe.source, drawn)
+        if recipe.source.solutions:
             unsolved = sum(not prompt.solution for prompt in asked)
             stats["prompts/unsolved"] = stats.get("prompts/unsolved", 0.0) + unsolved
         groups = [Answered(e, p, r) for (e, _), p, r in zip(taken, asked, drawn, strict=True)]
@@ -157,6 +139,30 @@ class Collector:
         stats["responses"] += len(rows)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         return self._piece(recipe, groups, first, stats)
+
+    def texts(self, recipe: Recipe, taken: Sequence[tuple[Example, tuple[int, ...]]], first: int) -> Batch:
+        """Held-out examples with their prompts as rows of the recipe's source, which takes given texts, scored and
+        nothing more; groups are numbered from ``first``."""
+        judge: Between[Example, Verdict] = Between(lambda items: [])
+        critic, together = Between(self._values), Round()
+        asked = [
+            self._prompt(example, ids, (self.seed, -1, first + i), None, judge, critic, together)
+            for i, (example, ids) in enumerate(taken)
+        ]
+        drawn = self._rows(recipe.source, asked)
+        groups = [Answered(e, p, r) for (e, _), p, r in zip(taken, asked, drawn, strict=True)]
+        stats = dict.fromkeys(("judge/failed", "time/score"), 0.0)
+        return self._scored(recipe, groups, first, stats)[0]
+
+    def _rows(self, source: Source, asked: Sequence[Prompt]) -> list[list[Response]]:
+        """What a source returns for prompts."""
+        if "sampler" in source.services:
+            return self._run([source.draw(p, self.engine.sampler) for p in asked])
+
+        async def together() -> list[list[Response]]:
+            return await asyncio.gather(*(source.draw(p, cast(Sampler, None)) for p in asked))
+
+        return asyncio.run(together())
 
     def _run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """What programs return; no sampler holds anything from one run to the next."""
@@ -168,6 +174,8 @@ class Collector:
         self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
     ) -> Batch | None:
         """The groups that the program has beside those of the step's prompts."""
+        if "sampler" not in recipe.source.services:
+            return None
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
 
@@ -185,7 +193,7 @@ class Collector:
         asked: list[Example] = []
         spec = getattr(self.judge, "judge", JudgeSpec("custom"))
         at = Step((self.seed, step), self.run, spec, ask, self.notes, stats)
-        program = recipe.rollout.beside(answered, at, self.engine.sampler)
+        program = recipe.source.beside(answered, at, self.engine.sampler)
         if program is None:
             return None
         start = time.perf_counter()
@@ -195,9 +203,20 @@ class Collector:
 
     def _piece(self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]) -> Batch | None:
         """Groups as a batch, judged, scored, shaped and filtered."""
-        rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.role != "wait"]
-        if not rows:
+        if not any(r.role != "wait" for group in groups for r in group.responses):
             return None
+        batch, responses = self._scored(recipe, groups, first, stats)
+        batch = shaped(recipe, batch)
+        if "baseline_reward" in recipe.source.provides and batch.baseline_reward is None:
+            batch = with_baseline(batch, [r.role for r in responses])
+        batch = batch[torch.tensor([r.role == "train" for r in responses], device=self.engine.device)]
+        return batch[kept(recipe, batch)]
+
+    def _scored(
+        self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]
+    ) -> tuple[Batch, list[Response]]:
+        """Groups as a batch, judged and scored, and the response of each row."""
+        rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.role != "wait"]
         texts = self.engine.text.decode_all([r.tokens for _, r in rows])
         verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
         responses = [r for _, r in rows]
@@ -220,11 +239,9 @@ class Collector:
         start = time.perf_counter()
         batch = self.engine.score(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
-        batch = shaped(recipe, batch)
-        if "baseline_reward" in recipe.rollout.provides and batch.baseline_reward is None:
-            batch = with_baseline(batch, [r.role for r in responses])
-        batch = batch[torch.tensor([r.role == "train" for r in responses], device=self.engine.device)]
-        return batch[kept(recipe, batch)]
+        if not recipe.source.services:
+            batch = unjudged(batch, self.engine.version)
+        return batch, responses
 
     def _asked(
         self, recipe: Recipe, batch: Batch, groups: Sequence[Answered], rows: Sequence[tuple[int, Response]],
@@ -266,6 +283,7 @@ class Collector:
             frame=lambda instead: text.prompt(asked_instead(example.prompt, instead)),
             room=self.stream.longest,
             notes=self.notes,
+            given={name: text.given(said) for name in TEXTS if (said := getattr(example, name))},
             critic=partial(critic, tokens),
             breaks=lambda: text.line_breaks,
             round=together,
@@ -285,6 +303,7 @@ class Collector:
         ]
         drawn = self._run([program.draw(prompt, self.engine.sampler) for _, prompt in asked])
         answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
+        assert self.judge is not None
         return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
 
     def _values(self, items: Sequence[tuple[tuple[int, ...], Response]]) -> list[float]:
@@ -308,6 +327,7 @@ class Collector:
     def _verdicts(self, items: Sequence[tuple[Example, str]], stats: dict[str, float]) -> list[Verdict]:
         if not items:
             return []
+        assert self.judge is not None, "the source promised to need no judge"
         start = time.perf_counter()
         found = self.judge(items)
         stats["time/judge"] += time.perf_counter() - start
@@ -321,77 +341,3 @@ class Collector:
                 f"the judge failed on {len(failed)} of {len(verdicts)} responses (the limit is {self.max_failed:.0%}, --judging.max-failed); "
                 f"first: {failed[0].reason}"
             )
-
-
-class Between(Generic[Q, X]):
-    """Opinions on responses for programs that are still drawing: what they ask for at the same time is answered
-    together."""
-
-    def __init__(self, answer: Callable[[Sequence[tuple[Q, Response]]], list[X]]) -> None:
-        self._answer = answer
-        self._waiting: list[tuple[Q, Sequence[Response], asyncio.Future[list[X]]]] = []
-        self.seconds = 0.0
-
-    async def __call__(self, question: Q, responses: Sequence[Response]) -> list[X]:
-        """The opinions on some responses to a question."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[list[X]] = loop.create_future()
-        if not self._waiting:  # runs after every program that is ready now has had its turn to ask
-            loop.call_soon(loop.call_soon, self._run)
-        self._waiting.append((question, responses, done))
-        return await done
-
-    def _run(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        start = time.perf_counter()
-        try:
-            found = iter(self._answer([(question, r) for question, responses, _ in waiting for r in responses]))
-        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
-            for _, _, done in waiting:
-                done.set_exception(error)
-            return
-        finally:
-            self.seconds += time.perf_counter() - start
-        for _, responses, done in waiting:
-            done.set_result([next(found) for _ in responses])
-
-
-def unanswered(rollout: Rollout, drawn: Sequence[Sequence[Response]]) -> int:
-    """How many prompts a program returned no response to.
-
-    Raises :class:`~policyopt.errors.UserError` where that is all of them, and for a response whose lists disagree.
-    """
-    name = type(rollout).__name__
-    if not any(drawn):
-        raise UserError(
-            f"the rollout program {name} returned no response to any of {len(drawn)} prompts: draw() has to return a "
-            "list with at least one Response"
-        )
-    for r in (r for responses in drawn for r in responses):
-        sizes = {"logp": len(r.logp), "entropy": len(r.entropy)} | ({"own": len(r.own)} if r.own else {})
-        for field_name, size in sizes.items():
-            if size != len(r.tokens):
-                raise UserError(
-                    f"the rollout program {name} returned a response with {len(r.tokens)} tokens and {size} entries in "
-                    f"{field_name!r}: both lists have one entry for each token"
-                )
-    return sum(not responses for responses in drawn)
-
-
-def asked_instead(prompt: Sequence[Message], text: str) -> list[Message]:
-    """The messages of a prompt with another text in the place of the last one."""
-    return [*prompt[:-1], {**prompt[-1], "content": text}]
-
-
-def record(example: Example, text: str, verdict: Verdict, asked: str | None = None) -> dict[str, Any]:
-    """What the log keeps of a judged response, with what was asked where that is not the example's prompt."""
-    return {
-        "id": example.id,
-        "prompt": "\n".join(m["content"] for m in example.prompt) if asked is None else asked,
-        "response": text,
-        "answer": example.answer,
-        "score": verdict.score,
-        "correct": verdict.correct,
-        "formatted": verdict.formatted,
-        "reason": verdict.reason,
-    }

@@ -176,7 +176,7 @@ class Allocated(Rollout):
         )
         for response in fresh:
             response.context = context if context != prompt.tokens else ()
-            response.source = int(context != prompt.tokens)
+            response.origin = int(context != prompt.tokens)
         return fresh
 
     def remember(self, notes: dict[str, Any], everyone: Mapping[tuple[int, ...], Shown]) -> None:
@@ -247,7 +247,7 @@ def xrpo(
     responses of the group; seeded responses are trained on in their context.
     """
     return grpo(low, high, kl_coef, epochs=epochs).replace(
-        rollout=Allocated(
+        source=Allocated(
             size=group_size, base=base, phases=phases, alpha=alpha, bonus=bonus, examples=examples, corpus=corpus
         ),
         advantage=NoveltyAdvantage(novelty=novelty, cap=cap),

@@ -105,7 +105,7 @@ class Alignment(Surrogate):
 
 @part
 class WithReference(Group):
-    """A group, and the worked solution (``source`` 1), which is judged as the responses are."""
+    """A group, and the worked solution (``origin`` 1), which is judged as the responses are."""
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
@@ -139,7 +139,7 @@ def grao(
     """
     statistics = Normalise if target_in_group else AgainstSamples
     return reinforce(baseline="none", group_size=group_size).replace(
-        rollout=WithReference(size=group_size, temperature=temperature),
+        source=WithReference(size=group_size, temperature=temperature),
         advantage=statistics(ddof=0),
         surrogate=Alignment(beta=beta, lam=lam),
         aggregate=PromptMean(),

@@ -6,9 +6,9 @@ from policyopt.sources.program import Prompt, Response, Sampler
 
 
 async def as_target(prompt: Prompt, sampler: Sampler, written: tuple[int, ...], temperature: float) -> Response:
-    """A text as a row behind the plain prompt (``source`` 1), with what the policy thinks of it there."""
+    """A text as a row behind the plain prompt (``origin`` 1), with what the policy thinks of it there."""
     response = await sampler.score(prompt.tokens, written, temperature=temperature)
-    response.source = 1
+    response.origin = 1
     return response
 
 

@@ -27,7 +27,7 @@ def _branch(given: Mapping[str, Any]) -> dict[str, Any]:
     """Which paths fork, given their normalised entropies and random numbers."""
     params = given["params"]
     recipe = arpo_agentic(alpha=params["alpha"], beta=params["beta"], beam=1 + params["branches_per_step"])
-    rule: Any = recipe.get("rollout.branching")
+    rule: Any = recipe.get("source.branching")
     jumps = [now - start for now, start in zip(given["entropy_after_tool"], given["entropy_initial"], strict=True)]
     draws = [row[: rule.beam - 1] for row in given["uniform"]]
     made = rule.forks(jumps, draws, params["slots"])

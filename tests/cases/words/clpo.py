@@ -22,7 +22,7 @@ PARAMS = {"agg": "aggregate", "adv_eps": "advantage.inner.eps", "ddof": "advanta
 def _difficulty(given: Mapping[str, Any]) -> dict[str, Any]:
     """What becomes of prompts with given accuracies."""
     recipe = clpo(**given["params"])
-    rollout: Restructured = recipe.rollout  # type: ignore[assignment]
+    rollout: Restructured = recipe.source  # type: ignore[assignment]
     accuracy = torch.tensor(given["accuracy"], dtype=torch.float64)
     labels = [rollout.difficulty(share) for share in given["accuracy"]]
     batch = make_batch(mask=torch.ones(len(accuracy), 1), group=torch.arange(len(accuracy)), correct=accuracy)

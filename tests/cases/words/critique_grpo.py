@@ -8,7 +8,7 @@ from typing import Any
 from policyopt.items import Verdict
 from policyopt.methods.guidance.critique_grpo import pick
 
-COLUMNS = {"refined": ("source", "row")}
+COLUMNS = {"refined": ("origin", "row")}
 PARAMS = {"agg": None, "L_max": "loss_norm", "adv_eps": "advantage.eps", "ddof": "advantage.ddof"}
 
 

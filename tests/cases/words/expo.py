@@ -16,7 +16,7 @@ from .tulu3 import preference
 
 HERE = Path(__file__).parent
 
-COLUMNS = {"source": ("source", "row")}
+COLUMNS = {"origin": ("origin", "row")}
 
 
 def _aggregate(name: str) -> dict[str, Any]:

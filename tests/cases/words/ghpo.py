@@ -26,7 +26,7 @@ def _ladder(given: Mapping[str, Any]) -> dict[str, Any]:
         mine = [i for i, g in enumerate(given["group"]) if g == group]
         stages = zip(given["accuracy_by_stage"], given["format_by_stage"], strict=True)
         script = Script([[verdict(right[i], form[i]) for i in mine] for right, form in stages])
-        drawn = play(ghpo(hints=hints, group_size=len(mine)).rollout, script, solution)
+        drawn = play(ghpo(hints=hints, group_size=len(mine)).source, script, solution)
         stage, _ = script.drawn[drawn[0].tokens[-1]]
         ratio.append((0.0, *hints)[stage])
         shown.append(given_tokens(drawn[0]))

@@ -14,7 +14,7 @@ from ._scripted import both, with_targets
 
 HERE = Path(__file__).parent
 
-COLUMNS = {"source": ("source", "row")}
+COLUMNS = {"origin": ("origin", "row")}
 PARAMS = {"adv_eps": "advantage.eps"}
 
 

@@ -14,7 +14,7 @@ from policyopt.registry import get_method
 
 HERE = Path(__file__).parent
 
-COLUMNS = {"guided": ("source", "row")}
+COLUMNS = {"guided": ("origin", "row")}
 PARAMS = {"agg": "aggregate"}
 STATISTICS = {"adv_eps": "eps", "ddof": "ddof"}
 

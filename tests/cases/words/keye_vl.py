@@ -15,7 +15,7 @@ PARAMS = {"adv_eps": "advantage.eps"}
 def _minimal_hint(given: Mapping[str, Any]) -> dict[str, Any]:
     """The rollout program of each prompt on the given outcomes by level; the plain prompt is level 0."""
     levels = given["params"]["levels"]
-    rollout = keye_vl(levels=levels, group_size=2).rollout
+    rollout = keye_vl(levels=levels, group_size=2).source
     found: list[int | None] = []
     for success in given["success_by_level"]:
         drawn = play(rollout, Script([[verdict(x)] * 2 for x in success]), levels + 1)

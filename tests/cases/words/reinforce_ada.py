@@ -57,7 +57,7 @@ def _draw(given: Mapping[str, Any]) -> dict[str, Any]:
         max_rounds=params["max_rounds"],
         threshold=params["positive_threshold"],
     )
-    rollout: Any = recipe.rollout
+    rollout: Any = recipe.source
     found: dict[str, list[Any]] = {
         name: [] for name in ("rounds_used", "responses_seen", "resolved", "selected", "global_mean", "advantage")
     }

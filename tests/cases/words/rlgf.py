@@ -20,7 +20,7 @@ from ._scripted import begun_mask, both, verdict, with_targets
 
 HERE = Path(__file__).parent
 
-COLUMNS = {"source": ("source", "row"), "guided": ("guided", "token")}
+COLUMNS = {"origin": ("origin", "row"), "guided": ("guided", "token")}
 
 
 def _batch(setting: Setting, mask: Sequence[Sequence[int]], begun: Sequence[int]) -> Batch:

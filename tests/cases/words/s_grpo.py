@@ -12,7 +12,7 @@ from policyopt.registry import get_method
 
 HERE = Path(__file__).parent
 
-COLUMNS = {"exit": ("source", "row")}
+COLUMNS = {"exit": ("origin", "row")}
 
 
 def _serial(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,6 @@ def _pool(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"live": names(live), "taken": names(taken), "advantage": advantage}
 
 
-COLUMNS = {"external": ("source", "row")}
+COLUMNS = {"external": ("origin", "row")}
 PARAMS = {"agg": "aggregate"}
 CASES = {"sampler": _pool}

@@ -28,7 +28,7 @@ def _rescue(given: Mapping[str, Any]) -> dict[str, Any]:
         recipe = scaf_grpo(levels=max(1, len(hints)), warmup_steps=params["warmup_steps"], group_size=len(mine))
         plain = [verdict(given["reward"][i]) for i in mine]
         script = Script([plain, *([verdict(reward)] for _, reward in hints)])
-        drawn = play(recipe.rollout, script, len(hints) + 1, params["step"] - 1)
+        drawn = play(recipe.source, script, len(hints) + 1, params["step"] - 1)
         rescued = [i for i, response in enumerate(drawn) if given_tokens(response)]
         replaced.append(rescued[0] if rescued else None)
         chosen.append(hints[given_tokens(drawn[rescued[0]]) - 1][0] if rescued else None)

@@ -17,12 +17,12 @@ def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
     params, gold = given["params"], given["gold_score"]
     recipe = urpo(invalid_reward=params["invalid_reward"], group_size=max(2, len(given["predicted_score"])))
     recipe = recipe.set("advantage.inner.eps", params["adv_eps"]).set("advantage.inner.ddof", params["ddof"])
-    referee: PlayerAndReferee = recipe.rollout  # type: ignore[assignment]
+    referee: PlayerAndReferee = recipe.source  # type: ignore[assignment]
     reward = [referee.verdict(scores, gold).score for scores in given["predicted_score"]]
     batch = make_batch(
         mask=torch.ones(len(reward), 1, dtype=torch.float64),
         group=torch.tensor(given["group"]),
-        source=torch.ones(len(reward), dtype=torch.long),
+        origin=torch.ones(len(reward), dtype=torch.long),
         reward=torch.tensor(reward, dtype=torch.float64),
     )
     return {"reward": batch.reward, "advantage": credit(recipe, batch).advantage[:, 0]}
