@@ -20,6 +20,7 @@ from policyopt.part import (
     Controller,
     Count,
     Critic,
+    Curriculum,
     Filter,
     Memory,
     Part,
@@ -99,6 +100,8 @@ class Recipe:
     """How the reference model follows the policy, where a part needs one."""
     memory: Memory | None = None
     """What is remembered of each prompt."""
+    curriculum: Curriculum | None = None
+    """Which prompts a step takes; ``None`` for every prompt once a pass."""
     probes: tuple[Probe, ...] = ()
     """Measurements for the log."""
     decode: Rollout | None = None

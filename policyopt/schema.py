@@ -109,7 +109,7 @@ _LIBRARY = (
     Column("truncated", "N", "rollout", "1 where the response hit the token budget before its end token",
            read=lambda r: 0.0 if r.response.finished else 1.0, invent=lambda s: s.cut_off()),
     Column("budget", "N", "rollout", "how many tokens the response was allowed",
-           dtype="int", read=lambda r: r.budget, invent=lambda s: s.zeros() + s.budget),
+           dtype="int", read=lambda r: r.budget if r.response.budget is None else r.response.budget, invent=lambda s: s.zeros() + s.budget),
     Column("version", "N", "rollout", "number of the policy (updates so far) that wrote the row",
            dtype="int", read=lambda r: r.response.version, invent=lambda s: s.zeros()),
     Column("age", "N", "recipe", "at how many steps before this one the row was in the batch, where batches are trained on again; None "

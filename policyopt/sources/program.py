@@ -54,6 +54,8 @@ class Prompt:
     """What the programs of a run remember from step to step, together; JSON-able, part of every checkpoint."""
     critic: Valuer | None = field(default=None, compare=False)
     """Values responses while the program runs; see :meth:`value`."""
+    history: tuple[float, ...] = ()
+    """What the recipe's memory holds of it from earlier steps, NaN where it is new; empty without a memory."""
     given: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Ids of the texts that the task brings for the prompt, each with an end token: "completion", "chosen", "rejected"."""
     breaks: Callable[[], frozenset[int]] | None = field(default=None, compare=False)
@@ -177,6 +179,8 @@ class Response:
     role: str = "train"
     """"train", "baseline" for a response that alone is the baseline of its prompt, "pool" for one that is not trained
     on but counts in it, as those that are trained on do, or "wait" for one that is not even judged yet."""
+    budget: int | None = None
+    """How many tokens it was allowed, where the program has set that itself; ``None``: ``Prompt.budget``."""
     later: bool = False
     """The program gets it back at the next step, in ``Prompt.earlier``, to go on with it."""
     new_from: int = 0

@@ -22,6 +22,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
 from policyopt.sources.program import Answered, Prompt, Response, Rollout, Round, Sampler, Step
 from policyopt.sources.source import Source
+from policyopt.training.curriculum import ranking
 from policyopt.training.prompts import PromptStream
 from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
 from policyopt.training.services import Between, Held, asked_instead, record, unanswered
@@ -57,6 +58,8 @@ class Collector:
     """What distinguishes the run from others: letters and digits."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the rollout program remembers from step to step."""
+    _ranked: tuple[int, list[int]] | None = None
+    """A step and what its curriculum has left; worked out anew in every step."""
 
     def draw(self, recipe: Recipe, step: int, prompts: int) -> Drawn:
         """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``source.rounds`` rounds of
@@ -102,7 +105,7 @@ class Collector:
         response is still under way."""
         going = [h for h in self.held if h.step != step]
         self.held = [h for h in self.held if h.step == step]
-        fresh = self.stream.take(max(0, prompts - len(going)))
+        fresh = self._fresh(recipe, step, max(0, prompts - len(going)), going)
         taken = [*((h.example, h.tokens) for h in going), *fresh]
         start = time.perf_counter()
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
@@ -118,6 +121,10 @@ class Collector:
                 together,
             )
             for i, (example, tokens) in enumerate(taken)
+        ]
+        asked = [
+            dataclasses.replace(prompt, history=tuple(self._history(recipe, example)))
+            for prompt, (example, _) in zip(asked, taken, strict=True)
         ]
         drawn = self._rows(recipe.source, asked)
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
@@ -139,6 +146,24 @@ class Collector:
         stats["responses"] += len(rows)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         return self._piece(recipe, groups, first, stats)
+
+    def _fresh(self, recipe: Recipe, step: int, n: int, going: Sequence[Held]) -> list[tuple[Example, tuple[int, ...]]]:
+        """The next prompts: in the order of the stream, or as the curriculum ranks those of the step."""
+        if recipe.curriculum is None:
+            return self.stream.take(n)
+        if self._ranked is None or self._ranked[0] != step:
+            width = recipe.memory.width if recipe.memory is not None else 0
+            order = ranking(recipe.curriculum, self.stream.examples, self.memory, width, (self.seed, step))
+            self._ranked = (step, order)
+        busy = {h.example.id for h in going}
+        order = [i for i in self._ranked[1] if self.stream.examples[i].id not in busy] if busy else self._ranked[1]
+        self._ranked = (step, order)
+        return self.stream.take_ranked(order, n)
+
+    def _history(self, recipe: Recipe, example: Example) -> list[float]:
+        """What the recipe's memory holds of a prompt."""
+        width = recipe.memory.width if recipe.memory is not None else 0
+        return self.memory.get(example.id, [math.nan] * width) if width else []
 
     def texts(self, recipe: Recipe, taken: Sequence[tuple[Example, tuple[int, ...]]], first: int) -> Batch:
         """Held-out examples with their prompts as rows of the recipe's source, which takes given texts, scored and
@@ -256,8 +281,7 @@ class Collector:
             lines = [[end - 1 for end in groups[i].prompt.lines(r.tokens)] for i, r in rows]
             batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
         if recipe.memory is not None:
-            unknown = [math.nan] * recipe.memory.width
-            known = [self.memory.get(groups[i].example.id, unknown) for i, _ in rows]
+            known = [self._history(recipe, groups[i].example) for i, _ in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
         return batch
 
