@@ -33,6 +33,6 @@ class SecondTry(Group):
 
 
 if __name__ == "__main__":
-    recipe = po.methods.grpo(kl_coef=0.0, group_size=4).replace(rollout=SecondTry(size=4))
+    recipe = po.methods.grpo(kl_coef=0.0, group_size=4).replace(source=SecondTry(size=4))
     result = po.train(recipe, model="embedded", task="countdown", steps=20)
     print(result.summary["before"]["accuracy"], "->", result.summary["after"]["accuracy"])

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from policyopt.errors import UserError, nearest
 from policyopt.part import Critic, Part, Probe, Reference
 from policyopt.schema import role_of
-from policyopt.sources.program import SERVICES, Rollout
+from policyopt.sources.program import SERVICES
+from policyopt.sources.source import Source
 
 CAPABILITIES: Mapping[str, str] = {
     # Drawing
@@ -70,7 +71,7 @@ def _derived(part: Part) -> Iterator[str]:
         yield "moving roles"
     if isinstance(part, Probe) and type(part).parameters is not Probe.parameters:
         yield "parameters"
-    if isinstance(part, Rollout):
+    if isinstance(part, Source):
         _check_uses(part)
         if part.roles:
             yield from ("roles", "role sampling")
@@ -78,7 +79,7 @@ def _derived(part: Part) -> Iterator[str]:
             yield "temperature"
 
 
-def _check_uses(program: Rollout) -> None:
+def _check_uses(program: Source) -> None:
     for service in sorted(program.uses):
         if service not in SERVICES and not service.startswith("sampler_of["):
             raise ValueError(
@@ -93,7 +94,7 @@ def _within(part: Part) -> Iterator[Part]:
 
 
 def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:
-    """The capabilities that parts with their paths ask for -> who asks, as ``"rollout Tree"``."""
+    """The capabilities that parts with their paths ask for -> who asks, as ``"source Tree"``."""
     who: dict[str, list[str]] = {}
     for path, part in parts:
         for capability in asks_of(part):

@@ -80,10 +80,10 @@ def whiten(
 
 
 def by_source(batch: Batch) -> Tensor:
-    """[N] the group of each row where what each source drew for a prompt is a group of its own."""
-    if batch.source is None or not len(batch.source):
+    """[N] the group of each row where what each origin drew for a prompt is a group of its own."""
+    if batch.origin is None or not len(batch.origin):
         return batch.group
-    return batch.group * (int(batch.source.max()) + 1) + batch.source.to(batch.group)
+    return batch.group * (int(batch.origin.max()) + 1) + batch.origin.to(batch.group)
 
 
 def group_rank(x: Tensor, group: Tensor) -> Tensor:

@@ -10,6 +10,10 @@ Message = dict[str, str]
 """One chat message: ``{"role": "user", "content": "12+7-16=?"}``."""
 
 
+TEXTS = ("completion", "chosen", "rejected")
+"""Texts that an example may bring beside its prompt."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One question."""
@@ -24,6 +28,12 @@ class Example:
     """A worked solution (chain of thought, then the answer line), where the task has a writer."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What the judge needs beyond the answer; JSON-able."""
+    completion: str | None = None
+    """A text to learn from, as it is."""
+    chosen: str | None = None
+    """Of two texts the one that somebody preferred."""
+    rejected: str | None = None
+    """The other one."""
     hasty: str | None = None
     """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
 
@@ -78,11 +88,14 @@ class Task:
     """May be lazy and very long; index it, never copy it."""
     heldout: Sequence[Example]
     """Shares no prompt with ``train``."""
-    judge: JudgeSpec
+    judge: JudgeSpec | None
+    """``None`` for a task without answers, which has nothing to judge by."""
     max_tokens: int
     """Suggested response budget, in tokens of the embedded (character-level) tokenizer."""
     warm_start: Mapping[str, Any] = field(default_factory=dict)
     """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
+    texts: frozenset[str] = frozenset()
+    """Which texts every one of its examples brings: "completion", "chosen" and "rejected"."""
     lessons: Sequence[Lesson] = ()
     """What the embedded model's warm start is shown beside questions and their solutions."""
 

@@ -16,8 +16,18 @@ def credit(recipe: Recipe, batch: Batch) -> Batch:
     """The batch with ``advantage`` and, for recipes with a critic, ``returns``: statistics of the whole batch,
     without gradient."""
     with torch.no_grad():
-        batch = batch.replace(advantage=recipe.advantage(batch))
+        batch = batch.replace(advantage=advantages(recipe, batch))
         return batch.replace(returns=recipe.critic.target(batch)) if recipe.critic else batch
+
+
+def advantages(recipe: Recipe, batch: Batch) -> Tensor:
+    """[N, T]; 0 where the recipe credits nothing."""
+    return torch.zeros_like(batch.mask) if recipe.advantage is None else recipe.advantage(batch)
+
+
+def log_ratios(recipe: Recipe, batch: Batch) -> Tensor:
+    """[N, T] the logarithm of the recipe's ratio; 0 where it has none."""
+    return torch.zeros_like(batch.mask) if recipe.ratio is None else recipe.ratio(batch)
 
 
 def shaped(recipe: Recipe, batch: Batch) -> Batch:
@@ -51,8 +61,8 @@ def objective(recipe: Recipe, batch: Batch) -> Tensor:
     a piece of the batch is that piece's part of the sum; otherwise the batch is taken as the whole.
     """
     share = recipe.aggregate(batch) if batch.share is None else batch.share
-    log_ratio = recipe.ratio(batch)
-    loss = recipe.surrogate(log_ratio, batch)
+    log_ratio = log_ratios(recipe, batch)
+    loss = torch.zeros_like(log_ratio) if recipe.surrogate is None else recipe.surrogate(log_ratio, batch)
     for weight in recipe.weight:
         loss = loss * weight(log_ratio, batch).detach()
     whole = torch.zeros((), dtype=loss.dtype, device=loss.device)

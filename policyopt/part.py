@@ -325,6 +325,26 @@ class Memory(Part):
         raise NotImplementedError
 
 
+@part
+class Curriculum(Part):
+    """Which prompts a step takes, in the place of every prompt once a pass.
+
+    One that reads the memory has "history" among its ``needs``.
+    """
+
+    pool: Count = 1024
+    """Of a task that makes its prompts on demand, it chooses among so many; of a list, among all."""
+
+    def weights(self, memory: Tensor) -> Tensor:
+        """How the prompts of a step are chosen, from the memory of all prompts [P, width], NaN where one has not been
+        seen (width 0 where the recipe keeps no memory).
+
+        Either a float [P], at least 0: prompts are drawn in proportion to it, none twice in a step; those of weight 0 come
+        when no other is left. Or whole numbers [P]: all prompts in the order in which they are taken, first ones first.
+        """
+        raise NotImplementedError
+
+
 class Probe(Part):
     """A measurement beside training that ends in the log; it changes nothing."""
 

@@ -20,6 +20,7 @@ from policyopt.part import (
     Controller,
     Count,
     Critic,
+    Curriculum,
     Filter,
     Memory,
     Part,
@@ -37,8 +38,10 @@ from policyopt.part import (
 )
 from policyopt.parts import Frozen
 from policyopt.sources.program import Rollout
+from policyopt.sources.source import Source
 
 R = TypeVar("R")
+P = TypeVar("P", bound=Part)
 
 
 @part
@@ -67,20 +70,20 @@ class Recipe:
     Raises ``ValueError`` when the parts contradict each other.
     """
 
-    rollout: Rollout
-    """How responses are drawn."""
-    advantage: Advantage
-    """What is credited to each token."""
-    surrogate: Surrogate
-    """The loss of a token, given its ratio and its advantage."""
-    aggregate: Aggregate
+    source: Source
+    """Where rows come from: responses that a program draws, or texts that the task brings."""
+    advantage: Advantage | None = None
+    """What is credited to each token; ``None`` where no part of the loss reads it."""
+    surrogate: Surrogate | None = None
+    """The loss of a token, given its ratio and its advantage; ``None`` where the regularisers are the whole loss."""
+    aggregate: Aggregate = dataclasses.field(kw_only=True)
     """How the losses of all tokens become one number."""
-    ratio: Ratio
-    """New policy over the policy that sampled."""
+    ratio: Ratio | None = None
+    """New policy over the policy that sampled; ``None`` for a loss that does not compare them (the ratio is then 1)."""
     shape: tuple[Shape, ...] = ()
     """Changes to the judge's reward, one after the other."""
     filter: tuple[Filter, ...] = ()
-    """Which rows are trained on; what is dropped is drawn anew while ``rollout.rounds`` allows."""
+    """Which rows are trained on; what is dropped is drawn anew while ``source.rounds`` allows."""
     select: tuple[Filter, ...] = ()
     """Which of these go on to the update once all of them are credited; their statistics have seen every row."""
     weight: tuple[Weight, ...] = ()
@@ -97,6 +100,8 @@ class Recipe:
     """How the reference model follows the policy, where a part needs one."""
     memory: Memory | None = None
     """What is remembered of each prompt."""
+    curriculum: Curriculum | None = None
+    """Which prompts a step takes; ``None`` for every prompt once a pass."""
     probes: tuple[Probe, ...] = ()
     """Measurements for the log."""
     decode: Rollout | None = None
@@ -108,14 +113,15 @@ class Recipe:
     def __post_init__(self) -> None:
         self._check_names()
         for path, p in parts_of(self):
-            if p.min_group > self.rollout.size:
+            if p.min_group > self.source.size:
                 raise ValueError(
-                    f"rollout.size is {self.rollout.size}, but {_shown(path, p)} compares the responses to one "
-                    f"prompt and needs at least {p.min_group}: raise rollout.size or take an advantage without a group baseline"
+                    f"source.size is {self.source.size}, but {_shown(path, p)} compares the responses to one "
+                    f"prompt and needs at least {p.min_group}: raise source.size or take an advantage without a group baseline"
                 )
         self._check_columns()
+        self._check_loss()
         for path, p in parts_of(self):
-            if isinstance(p, Surrogate | Weight) and self.ratio.level not in p.levels:
+            if self.ratio is not None and isinstance(p, Surrogate | Weight) and self.ratio.level not in p.levels:
                 raise ValueError(
                     f"{_shown(path, p)} works token by token, but ratio ({type(self.ratio).__name__}) is one "
                     f"number for a whole response: take ratio=TokenRatio(), or another {path.split('.')[0]}"
@@ -146,6 +152,19 @@ class Recipe:
                     f'{type(next(p for p in members if p.handle == name)).__name__}(..., label="first")'
                 )
 
+    def _check_loss(self) -> None:
+        """Refuse a loss that is not there, or half of one."""
+        if self.surrogate is not None and self.advantage is None:
+            raise ValueError(
+                f"surrogate ({type(self.surrogate).__name__}) needs an advantage, and the slot is empty: set advantage, "
+                "or leave surrogate out and put the loss among the regularizers"
+            )
+        if self.surrogate is None and self.weight:
+            raise ValueError(
+                f"weight ({type(self.weight[0]).__name__}) is a factor on the surrogate, and the slot is empty: set "
+                "surrogate, or take the weight out"
+            )
+
     def _check_columns(self) -> None:
         """Refuse a need that is no column, or that the recipe alone could fill and does not."""
         for path, p in parts_of(self):
@@ -155,9 +174,23 @@ class Recipe:
                 for name in sorted(names):
                     if schema.find(name) is None:
                         raise ValueError(f"{where} {verb} {name!r}: {schema.unknown(name)}")
+            if p is not self.source:
+                self._check_drawn(where, p)
             for column in map(schema.known, sorted(p.needs)):
                 if column.filled_by not in (*schema.ALWAYS, "judge") and column.name not in self.provides:
                     raise ValueError(f"{where} needs {column.name!r}, which nothing provides: {schema.advice(column)}")
+
+    def _check_drawn(self, where: str, p: Part) -> None:
+        """Refuse a need that only drawn and judged responses have, where the source takes given texts."""
+        if self.source.services:
+            return
+        for column in map(schema.known, sorted(p.needs)):
+            sampled = column.name in ("rollout_logp", "sampled_entropy")
+            if (sampled or column.filled_by in ("verdict", "judge")) and column.name not in self.source.provides:
+                raise ValueError(
+                    f"{where} needs {column.name!r}, which only responses have that are drawn and judged: take a source "
+                    f"that draws, such as Group(), or take the part out (the source is {type(self.source).__name__})"
+                )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -188,9 +221,14 @@ class Recipe:
         return frozenset(named).union(self.sampled_roles, *(s.roles for s in (*self.live, *self.fixed)))
 
     @property
+    def services(self) -> frozenset[str]:
+        """What its source and its programs ask of a run: "sampler", "judge"."""
+        return self.source.services | (self.decode.services if self.decode is not None else frozenset())
+
+    @property
     def sampled_roles(self) -> frozenset[str]:
         """Those that its programs draw from."""
-        return self.rollout.roles | (self.decode.roles if self.decode is not None else frozenset())
+        return self.source.roles | (self.decode.roles if self.decode is not None else frozenset())
 
     @property
     def asks(self) -> dict[str, tuple[str, ...]]:
@@ -201,7 +239,7 @@ class Recipe:
     @property
     def unit(self) -> Unit:
         """The smallest piece of a mini-batch that the objective may be computed on alone."""
-        inside = (self.ratio, self.surrogate, *self.weight, *self.regularizers, *filter(None, [self.critic]))
+        inside = filter(None, (self.ratio, self.surrogate, *self.weight, *self.regularizers, self.critic))
         return max((p.unit for p in inside), key=UNITS.index)
 
     @property
@@ -237,6 +275,13 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON; :func:`recipe_from_dict` reads it back."""
         return _plain(self)
+
+
+def require(found: P | None) -> P:
+    """What stands in a slot, for methods that build on it. Raises ``ValueError`` where it is empty."""
+    if found is None:
+        raise ValueError("the slot is empty: the recipe that this one is made from has no such part")
+    return found
 
 
 def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:

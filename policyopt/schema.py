@@ -109,7 +109,7 @@ _LIBRARY = (
     Column("truncated", "N", "rollout", "1 where the response hit the token budget before its end token",
            read=lambda r: 0.0 if r.response.finished else 1.0, invent=lambda s: s.cut_off()),
     Column("budget", "N", "rollout", "how many tokens the response was allowed",
-           dtype="int", read=lambda r: r.budget, invent=lambda s: s.zeros() + s.budget),
+           dtype="int", read=lambda r: r.budget if r.response.budget is None else r.response.budget, invent=lambda s: s.zeros() + s.budget),
     Column("version", "N", "rollout", "number of the policy (updates so far) that wrote the row",
            dtype="int", read=lambda r: r.response.version, invent=lambda s: s.zeros()),
     Column("age", "N", "recipe", "at how many steps before this one the row was in the batch, where batches are trained on again; None "
@@ -119,8 +119,8 @@ _LIBRARY = (
     Column("turn", "N", "program", "number of the environment turn that the row is, from 0",
            dtype="int", absent=0, read=lambda r: r.response.turn or None, invent=lambda s: s.integers(2),
            advice="take a rollout that numbers turns (Response.turn) and has 'turn' among its provides"),
-    Column("source", "N", "rollout", "which of the rollout's programs drew the row: 0 the main one, 1 and up auxiliary ones",
-           dtype="int", absent=0, read=lambda r: r.response.source, invent=lambda s: s.integers(2)),
+    Column("origin", "N", "rollout", "which of the rollout's programs drew the row: 0 the main one, 1 and up auxiliary ones",
+           dtype="int", absent=0, read=lambda r: r.response.origin, invent=lambda s: s.integers(2)),
     Column("temperature", "N", "rollout", "sampling temperature, [N, T] where it changes from token to token; all log-probabilities are taken at it",
            padding=1, masked=False, read=lambda r: r.response.heat or r.response.temperature, invent=lambda s: s.temperature()),
     Column("thought", "N", "rollout", "which of its prompt's thoughts a row holds, or answers from",
@@ -151,6 +151,8 @@ _LIBRARY = (
            "filter has dropped since included", on_demand=True, invent=lambda s: s.pass_rate()),
     Column("history", "NS", "memory", "what the recipe's memory holds of the row's prompt from earlier steps; NaN where it is new",
            absent=float("nan"), on_demand=True, invent=lambda s: s.history(), advice="set memory to the part that keeps it"),
+    Column("chosen", "N", "program", "1 on the text of a pair that was preferred, 0 on the other one", absent=0, on_demand=True,
+           invent=lambda s: s.correct, advice="take the source PreferencePairs()"),
     Column("baseline_reward", "N", "program", "reward to compare with: of the greedy response to the same prompt, or the mean over all that "
            "the rollout drew for it, rows that are not trained on too",
            on_demand=True, invent=lambda s: s.uniform(s.n), advice="take the rollout GroupWithGreedy()"),

@@ -38,7 +38,7 @@ def random_batch(
     """Groups of the given sizes, as the main program of a rollout draws them at temperature 1; ``drift`` is how far the
     policy has moved, ``gaps`` puts text of others into rows."""
     batch = lens.random_batch(seed, groups, width, lengths, gaps, drift, dtype)
-    others = ("present", "source", "temperature", "turn", "guided", "cut", "thought")
+    others = ("present", "origin", "temperature", "turn", "guided", "cut", "thought")
     tree = tree_columns(groups, batch.present.sum(-1).long(), seed)
     return batch.replace(
         **dict.fromkeys(others), **{k: x.to(dtype) if x.is_floating_point() else x for k, x in tree.items()}

@@ -28,7 +28,7 @@ def test_a_rollout_program_of_ones_own(tiny_model: Path, tmp_path: Path, monkeyp
     (tmp_path / "judge.py").write_text(JUDGE)
     task = write_rows(tmp_path / "data.jsonl", ({"prompt": f"{i}?", "answer": "?"} for i in range(32)))
     result = policyopt.train(
-        policyopt.methods.grpo(kl_coef=0.0, group_size=4).replace(rollout=module.SecondTry(size=4)),
+        policyopt.methods.grpo(kl_coef=0.0, group_size=4).replace(source=module.SecondTry(size=4)),
         model=str(tiny_model), task=str(task), judge=f"{tmp_path / 'judge.py'}:never_at_first", steps=3, batch=16,
         max_tokens=8, device="cpu", out=tmp_path / "run", log_samples=100, quiet=True,
     )  # fmt: skip
@@ -40,3 +40,16 @@ def test_a_rollout_program_of_ones_own(tiny_model: Path, tmp_path: Path, monkeyp
     [shown] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "rollouts.md").read_text(), re.DOTALL)
     without = re.sub(r"  # .*", "", source.read_text())
     assert shown in without
+
+
+def test_dpo_by_hand(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    module = importlib.import_module("dpo_by_hand")
+    task = module.write_pairs(tmp_path / "pairs.jsonl", 40)
+    result = policyopt.train(
+        module.recipe(), model=str(tiny_model), task=str(task), steps=10, batch=16, max_tokens=16, device="cpu",
+        out=tmp_path / "run", optim={"lr": 1e-3}, eval={"samples": 0}, quiet=True,
+    )  # fmt: skip
+    margins = [row["pairs/margin"] for row in lines(result.out / "metrics.jsonl") if row["step"]]
+    assert abs(margins[0]) < 1e-3 and margins[-1] > 0.1
+    assert {"pairs/margin", "pairs/accuracy", "loglik"} <= result.summary["after"].keys()

@@ -427,7 +427,7 @@ def test_hard_prompts_reach_the_peak_of_advantage(scaled: bool) -> None:
 
 
 def test_dars_draws_more_for_hard_prompts_alone() -> None:
-    rollout = dars(group_size=4, most=9).rollout
+    rollout = dars(group_size=4, most=9).source
     easy, hard = Script(1, 0, 1, 0), Script(*[0.0] * 9)
     assert [r.tokens[0] for r in easy.draw(rollout)] == [0, 1, 2, 3]
     assert [r.tokens[0] for r in hard.draw(rollout)] == [4, 5, 6, 7, 8, 0, 1, 2, 3]
@@ -440,7 +440,7 @@ def test_dars_without_room_is_its_parent_with_a_filter() -> None:
     same(recipe, dr_grpo(), batch)
     assert kept(recipe, batch).tolist() == [True] * 8 + [False]
     assert kept(dars(upper_threshold=0.5), batch).tolist() == [True] * 6 + [False] * 3
-    assert Script(*[0.0] * 8).draw(recipe.rollout)[-1].tokens == [7]
+    assert Script(*[0.0] * 8).draw(recipe.source)[-1].tokens == [7]
     drawn = dlogp(dr_grpo(), batch)
     assert drawn.any()
 

@@ -95,13 +95,13 @@ def test_a_method_is_its_parent_in_the_limit_that_its_entry_names(name: str, see
 @pytest.mark.parametrize("change", [{"n_reinforce": 0}, {"select_threshold": 1e6}])
 def test_aepo_without_auxiliary_rows_is_grpo(change: dict[str, Any], seed: int) -> None:
     batch = random_batch(seed)
-    mixed = batch.replace(source=(torch.arange(9) % 3 == 2).long())
+    mixed = batch.replace(origin=(torch.arange(9) % 3 == 2).long())
     recipe = po.aepo(**change)
     credited = credit(recipe, mixed)
     keep = selected(recipe, credited)
 
-    alone = ready(token_mean_grpo(dual=3.0), batch[mixed.source == 0])
-    assert keep.tolist() == (mixed.source == 0).tolist()
+    alone = ready(token_mean_grpo(dual=3.0), batch[mixed.origin == 0])
+    assert keep.tolist() == (mixed.origin == 0).tolist()
     loss, gradient = gradients(recipe, credited[keep])
     loss2, gradient2 = gradients(token_mean_grpo(dual=3.0), alone)
     torch.testing.assert_close(loss, loss2)
@@ -419,9 +419,9 @@ def test_the_forward_kl_is_unbiased_and_lets_go_of_what_the_reference_rules_out(
 @SEEDS
 def test_auxiliary_rows_are_a_group_of_their_own_and_worth_a_constant_or_nothing(seed: int) -> None:
     batch = random_batch(seed, groups=(6, 6), lengths=(3,) * 12)
-    source = torch.tensor([0, 0, 0, 0, 1, 1] * 2)
-    found = RewardedAuxiliary(constant=2.0, threshold=0.05)(batch.replace(source=source))
-    main = source == 0
+    origin = torch.tensor([0, 0, 0, 0, 1, 1] * 2)
+    found = RewardedAuxiliary(constant=2.0, threshold=0.05)(batch.replace(origin=origin))
+    main = origin == 0
     torch.testing.assert_close(found[main], po.grpo().advantage(batch[main]))
     for g in (0, 1):
         own = (batch.group == g) & ~main
@@ -430,13 +430,13 @@ def test_auxiliary_rows_are_a_group_of_their_own_and_worth_a_constant_or_nothing
 
 
 def test_rewarded_auxiliary_rows_replace_as_many_of_the_main_program() -> None:
-    batch = random_batch(lengths=(2,) * 9).replace(source=torch.tensor([0, 0, 1, 0, 1, 1, 0, 1, 0]), noise=None)
+    batch = random_batch(lengths=(2,) * 9).replace(origin=torch.tensor([0, 0, 1, 0, 1, 1, 0, 1, 0]), noise=None)
     batch = batch.replace(advantage=torch.tensor([0.0, -1, 1, 0, 0, 1, 3, 1, -2])[:, None] * batch.mask)
     rule = ReplaceByAuxiliary(limit=2)
     assert rule(batch).nonzero()[:, 0].tolist() == [2, 3, 5, 6, 8]
     assert replace(rule, limit=0)(batch).nonzero()[:, 0].tolist() == [0, 1, 3, 6, 8]
     assert replace(rule, limit=9, share=0.5)(batch).nonzero()[:, 0].tolist() == [1, 2, 3, 6, 8]
-    assert rule(batch.replace(source=None)).all()
+    assert rule(batch.replace(origin=None)).all()
     turn = torch.tensor([0.5, 0.4, 0.9, 0.1, 0.0, 0.2, 0.3, 0.3, 0.9])
     drawn = batch.replace(noise=turn[:, None] * batch.mask)
     assert rule(drawn).nonzero()[:, 0].tolist() == [0, 1, 5, 7, 8], "those whose turn comes first, of either kind"
@@ -464,7 +464,7 @@ def test_one_prompt_in_four_is_answered_at_another_temperature_but_scored_at_the
     for i in range(8):
         drawn = asyncio.run(rollout.draw(*ask(spy, (1, 2), 5, (0, 0, i))))
         sizes.append(len(drawn))
-        assert [r.source for r in drawn] == [0] * 3 + [1] * (len(drawn) - 3)
+        assert [r.origin for r in drawn] == [0] * 3 + [1] * (len(drawn) - 3)
         assert {r.temperature for r in drawn} == {0.9}
     assert sizes == [6, 3, 3, 3] * 2
     assert sorted(t for t, _ in spy.calls) == [0.9] * 8 + [1.3] * 2
@@ -477,7 +477,7 @@ def test_the_thermostat_is_hot_at_the_target_and_before_the_first_measurement() 
     recipe, seen = po.aepo(entropy_target=0.5), []
     for metrics in ({}, {"entropy": 0.6}, {}, {"entropy": 0.5}, {"entropy": 0.4}):
         recipe = control(recipe, metrics, states)
-        seen.append((recipe.get("rollout.auxiliary_temperature"), recipe.get("select.ReplaceByAuxiliary.share")))
+        seen.append((recipe.get("source.auxiliary_temperature"), recipe.get("select.ReplaceByAuxiliary.share")))
     hot, cold = (1.2, 1.0), (0.8, 0.5)
     assert seen == [hot, cold, cold, hot, hot]
     gap = TargetGap("advantage.gap", 0.5, below=0.1, above=0.05)
@@ -533,14 +533,14 @@ def bandit(recipe: Recipe, steps: int, seed: int = 0, arms: int = 8, lr: float =
         metrics = {"entropy": -float((logp.exp() * logp).sum())}
         seen.append(metrics["entropy"])
         main = torch.multinomial(logp.exp(), 64, replacement=True, generator=g)
-        groups, source, drawn = torch.arange(64) // 8, torch.zeros(64, dtype=torch.long), main
-        if isinstance(recipe.rollout, GroupWithAuxiliary):
-            hot = (theta / recipe.rollout.auxiliary_temperature).softmax(-1)
+        groups, origin, drawn = torch.arange(64) // 8, torch.zeros(64, dtype=torch.long), main
+        if isinstance(recipe.source, GroupWithAuxiliary):
+            hot = (theta / recipe.source.auxiliary_temperature).softmax(-1)
             drawn = torch.cat([main, torch.multinomial(hot, 16, replacement=True, generator=g)])
-            groups, source = torch.cat([groups, torch.arange(16) // 8]), torch.cat([source, torch.ones(16).long()])
+            groups, origin = torch.cat([groups, torch.arange(16) // 8]), torch.cat([origin, torch.ones(16).long()])
         reward = torch.bernoulli(right[drawn], generator=g)
         batch = make_batch(
-            mask=torch.ones(len(drawn), 1, dtype=torch.float64), group=groups, source=source,
+            mask=torch.ones(len(drawn), 1, dtype=torch.float64), group=groups, origin=origin,
             reward=reward, correct=reward, old_logp=logp[drawn][:, None],
         )  # fmt: skip
         z = theta.expand(len(drawn), -1)

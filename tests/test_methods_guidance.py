@@ -92,7 +92,7 @@ def test_a_group_with_a_success_is_drawn_and_kept_as_without_hints(rollout: Hint
     draw(Group(size=4), plain)
     assert script.requests == plain.requests, "one request, with the same key"
     assert [r.tokens for r in drawn] == [[0], [1], [2], [3]]
-    assert not any(r.own or r.source for r in drawn)
+    assert not any(r.own or r.origin for r in drawn)
 
 
 def test_prefixes_of_no_length_and_resets_of_no_probability_are_a_group() -> None:
@@ -136,7 +136,7 @@ def test_a_failed_group_stays_where_no_hint_helps_or_none_is_due() -> None:
 
 
 def test_a_rescued_group_has_one_positive_advantage() -> None:
-    drawn = play(scaf_grpo(group_size=8, warmup_steps=0).rollout, Script([[WRONG] * 8, [RIGHT]]), solution=18)
+    drawn = play(scaf_grpo(group_size=8, warmup_steps=0).source, Script([[WRONG] * 8, [RIGHT]]), solution=18)
     batch = to_batch([()] * 8, drawn, [r.verdict for r in drawn if r.verdict], [0] * 8, 20, torch.float64)
     advantage = (scaf_grpo().advantage(batch) * batch.terminal()).sum(-1)
     assert advantage[0] == pytest.approx(7 / 8**0.5, rel=1e-5)
@@ -179,7 +179,7 @@ def test_a_prompt_without_a_solution_is_answered_by_the_policy_alone(program: An
     script = Recorder()
     drawn = draw(program, script, solution=())
     assert len(drawn) == 2
-    assert not any(given_tokens(r) or r.source for r in drawn)
+    assert not any(given_tokens(r) or r.origin for r in drawn)
     assert {tokens for tokens, _ in script.requests} == {(1, 2)}
 
 
@@ -213,10 +213,10 @@ def test_guided_rows_are_likelier_with_the_hint_than_without(tiny_model: Path) -
     program = Guided(size=3, hints=(0.5,), temperature=0.8)
     asked = ask(sampler, prompt, 16, (0, 0, 0), judge, solution, program=program)
     plain_and_guided = sampler.run([program.draw(*asked)])[0]
-    assert [r.source for r in plain_and_guided] == [0, 0, 0, 1, 1, 1]
+    assert [r.origin for r in plain_and_guided] == [0, 0, 0, 1, 1, 1]
     scores = [sampler.logprobs(prompt, tuple(r.tokens), temperature=0.8) for r in plain_and_guided]
     for response, scored in zip(plain_and_guided, sampler.run(scores), strict=True):
-        hint = 4 * response.source
+        hint = 4 * response.origin
         assert response.tokens[:hint] == list(solution[:hint])
         assert response.logp[:hint] == [0.0] * hint, "who has the hint copies it"
         assert response.logp[hint:] == pytest.approx(scored.logp[hint:], abs=1e-6), "and goes on as the policy does"
@@ -225,7 +225,7 @@ def test_guided_rows_are_likelier_with_the_hint_than_without(tiny_model: Path) -
 
 
 def test_guided_rows_take_the_place_of_plain_ones_or_join_them() -> None:
-    batch = random_batch(groups=(4, 3, 2)).replace(source=torch.tensor([0, 0, 1, 1, 0, 0, 0, 0, 0]))
+    batch = random_batch(groups=(4, 3, 2)).replace(origin=torch.tensor([0, 0, 1, 1, 0, 0, 0, 0, 0]))
     assert Superseded()(batch).tolist() == [False, False, *[True] * 7]
     assert selected(guide(), batch).tolist() == [False, False, *[True] * 7]
     assert selected(guide(mode="mix"), batch).all()
@@ -233,7 +233,7 @@ def test_guided_rows_take_the_place_of_plain_ones_or_join_them() -> None:
     assert guided.tolist() == pytest.approx([0, 0, 0.5**0.5, 0, *[0.0] * 5], rel=1e-5), "guided rows among themselves"
     mixed = guide(mode="mix").advantage(batch.replace(reward=torch.tensor([0.0, 0, 1, 0, *[0.0] * 5]))).amin(-1)
     assert (mixed[[0, 1, 3]] < 0).all(), "failed rows have a negative advantage once one guided row is right"
-    assert Superseded()(batch.replace(source=None)).all()
+    assert Superseded()(batch.replace(origin=None)).all()
     order = torch.tensor([8, 2, 0, 5, 1, 3, 4, 7, 6])
     assert torch.equal(Superseded()(batch[order]), Superseded()(batch)[order])
 

@@ -41,8 +41,8 @@ from policyopt.schema import member
 from policyopt.sources.draw import EarlyExits, Windows
 from policyopt.sources.program import Response
 from policyopt.steering import States, control
-from policyopt.training.collect import Held
 from policyopt.training.rows import to_batch
+from policyopt.training.services import Held
 from tests.asking import Asked, ask
 from tests.batches import dlogp, random_batch, ready
 
@@ -338,7 +338,7 @@ def test_judgings_are_trained_on_in_their_own_context_and_compared_among_themsel
     sampler = Echo("one", "two", "#### 9 1", "what?")
     rows = run(program, asked(scores=[1.0, 0.0]), sampler)
     assert sampler.asked[1] == ("q?\n(1) one\n(2) two\nscore each: ", 2)
-    assert [r.source for r in rows] == [0, 0, 1, 1]
+    assert [r.origin for r in rows] == [0, 0, 1, 1]
     assert [r.verdict.score for r in rows if r.verdict] == [1.0, 0.0, 1.0, -1.0]
     assert text_of(rows[2].context) == sampler.asked[1][0]
     batch = to_batch([(1,)] * 4, rows, [r.verdict for r in rows if r.verdict], [0] * 4, 40)
@@ -364,12 +364,12 @@ def test_an_answer_forced_from_a_thought_trains_on_what_the_policy_wrote_alone()
     sampler = Echo("abcdef####", " 7", "x", "y")
     whole, *ends = run(program, asked(), sampler)
     assert text_of(whole.tokens) == "abcdef#### 7"
-    assert (whole.source, whole.cut, whole.finished, all(whole.own)) == (0, -1, True, True)
+    assert (whole.origin, whole.cut, whole.finished, all(whole.own)) == (0, -1, True, True)
     for i, (row, end) in enumerate(zip(ends, "xy", strict=True)):
         assert text_of(row.tokens) == "abcdef"[: row.cut] + " so " + end
         assert row.own == [True] * row.cut + [False] * 4 + [True] * 2
         assert len(row.tokens) == len(row.logp) == len(row.entropy) == len(row.versions) == len(row.own)
-        assert row.source == i + 1
+        assert row.origin == i + 1
     assert ends[0].cut < ends[1].cut, "in the order of their places, each another one"
     assert sampler.asked[1:] == [("q?", 1), *(("q?" + text_of(r.tokens)[:-1], 1) for r in ends)]
 
@@ -397,10 +397,10 @@ def test_exits_that_cannot_be_are_refused(fields: dict[str, Any]) -> None:
 
 def test_earlier_right_answers_earn_more_and_wrong_ones_do_not_count() -> None:
     batch = random_batch(groups=(4,)).replace(
-        correct=torch.tensor([1.0, 0.0, 1.0, 1.0]).double(), source=torch.tensor([0, 1, 3, 2])
+        correct=torch.tensor([1.0, 0.0, 1.0, 1.0]).double(), origin=torch.tensor([0, 1, 3, 2])
     )
     assert shaped(s_grpo(), batch).reward.tolist() == [0.25, 0.0, 0.5, 1.0]
-    serial = s_grpo().replace(rollout=grpo().rollout)
+    serial = s_grpo().replace(source=grpo().source)
     one = batch.replace(correct=torch.tensor([0.0, 0.0, 1.0, 0.0]).double())
     same(dlogp(serial, one), dlogp(grpo(kl_coef=0.0), one.replace(reward=one.correct)))
 
@@ -410,7 +410,7 @@ def exits_batch() -> Batch:
     cut, reward = [-1, 2, 2, 4, 4], [[0.0, 1, 0, 1, 1], [0.0, 0, 0, 0, 1]]
     batch = random_batch(groups=(10,), lengths=(6,) * 10)
     return batch.replace(
-        reward=torch.tensor(reward).double().flatten(), cut=torch.tensor(cut * 2), source=torch.tensor([0, 1, 1, 2, 2] * 2),
+        reward=torch.tensor(reward).double().flatten(), cut=torch.tensor(cut * 2), origin=torch.tensor([0, 1, 1, 2, 2] * 2),
         thought=torch.repeat_interleave(torch.arange(2), 5),
     )  # fmt: skip
 
@@ -434,7 +434,7 @@ def test_without_cuts_brpo_is_reward_minus_group_mean() -> None:
         same(BudgetRelative(prior=prior)(batch), Normalise(scale="none")(batch))
     base = BudgetRelative(budgets=(1.0, 2.0), prior="base", baseline="v2only")(exits_batch())
     same(base[0], torch.full((6,), 0.25).double())
-    assert brpo_anytime(thoughts=2, exits=2, answers=1).rollout.size == 6
+    assert brpo_anytime(thoughts=2, exits=2, answers=1).source.size == 6
 
 
 def test_going_on_is_worth_what_it_adds_to_stopping() -> None:
@@ -487,7 +487,7 @@ def test_what_is_held_comes_back_from_a_checkpoint_as_it_was() -> None:
 
 
 def test_one_window_is_a_group() -> None:
-    assert t_ppo(windows=1).rollout == Windows(size=8)
+    assert t_ppo(windows=1).source == Windows(size=8)
     rows = run(Windows(size=2), asked(budget=8), Echo("ab", "cdefghijkl"))
     assert [(r.later, r.use, r.finished) for r in rows] == [(False, "train", True), (False, "train", False)]
 

@@ -323,9 +323,9 @@ def test_prefixes_have_geometric_weights_and_come_from_good_responses() -> None:
 def test_groups_that_go_on_are_groups_of_their_own() -> None:
     rule = ResumedFromBest(size=9, reward_min=0.9, ratio=1.0)
     rows = draw(rule, prompt())
-    main = [r for r in rows if r.source == 0]
+    main = [r for r in rows if r.origin == 0]
     assert len(main) == 9 and all(not r.own for r in main)
-    assert [sum(r.source == s for r in rows) for s in (1, 2)] == [9, 9], "two lines, so two beginnings"
+    assert [sum(r.origin == s for r in rows) for s in (1, 2)] == [9, 9], "two lines, so two beginnings"
     for r in rows[9:]:
         given = r.own.index(True)
         assert r.tokens[:given] in ([7, BREAK], [7, BREAK, 6, BREAK]) and r.tokens[-1] == END
@@ -412,7 +412,7 @@ def judge(prompt, response, answer):
     [
         oreo(action="step", group_size=2),
         rest_rl(stage="value", iterations=2, samples=3),
-        oreo().replace(rollout=Beam(size=2)),
+        oreo().replace(source=Beam(size=2)),
     ],
     ids=["steps", "value", "beam"],
 )
@@ -421,11 +421,11 @@ def test_further_stages_train_what_they_say(recipe: Any, tiny_model: Path, tmp_p
     data = write_rows(tmp_path / "data.jsonl", ({"prompt": f"{i}?", "answer": "?"} for i in range(24)))
     config = TrainConfig(
         recipe=recipe, model=str(tiny_model), task=str(data), judge=f"{tmp_path / 'judge.py'}:judge", steps=2,
-        batch=2 * recipe.rollout.size, max_tokens=10, device="cpu", out=tmp_path / "run", optim=Optim(lr=1e-3),
+        batch=2 * recipe.source.size, max_tokens=10, device="cpu", out=tmp_path / "run", optim=Optim(lr=1e-3),
         eval=Evaluation(prompts=3, samples=0), checkpoints=Checkpoints(keep=1),
     )  # fmt: skip
     result = run(config, quiet=True)
     assert 0 <= result.summary["before"]["accuracy/decode"] <= 1 and "accuracy/decode" in result.summary["after"]
     rows = lines(result.out / "metrics.jsonl")
     assert all(row["update/skipped"] == 0 for row in rows[1:])
-    assert (rows[-1]["grad_norm"] == 0) == (recipe.rollout != Beam(size=2) and "Search" in repr(recipe.rollout))
+    assert (rows[-1]["grad_norm"] == 0) == (recipe.source != Beam(size=2) and "Search" in repr(recipe.source))

@@ -213,7 +213,7 @@ def test_two_runs_hand_each_other_their_groups(tmp_path: Path) -> None:
     assert texts([found]) == [["x", "yy", "zzz"]], "one group for its one own; equal rewards take no place"
     assert found.example.prompt == user("0?")
     for response in found.responses:
-        assert response.source == 1
+        assert response.origin == 1
         assert response.finished
         assert response.logp == [-float(t) for t in response.tokens], "scored here"
         assert response.verdict is not None
@@ -345,8 +345,8 @@ def test_foreign_rows_have_the_columns_of_own_rows_with_the_same_tokens(tiny_mod
         verdicts = [r.verdict for r in rows if r.verdict is not None]
         batches.append(to_batch([(1, 2)] * 2, rows, verdicts, [0, 0], 9, torch.float64).columns())
     foreign, mine = batches
-    assert foreign.pop("source").tolist() == [1, 1]
-    assert mine.pop("source").tolist() == [0, 0]
+    assert foreign.pop("origin").tolist() == [1, 1]
+    assert mine.pop("origin").tolist() == [0, 0]
     assert foreign.pop("pass_rate").shape == mine.pop("pass_rate").shape, "of the main program alone, by definition"
     assert foreign.keys() == mine.keys()
     for name in mine:
@@ -357,7 +357,7 @@ def test_foreign_rows_have_the_columns_of_own_rows_with_the_same_tokens(tiny_mod
 def test_the_gradient_does_not_know_where_a_row_came_from(seed: int) -> None:
     batch, recipe = random_batch(seed), sapo_swarm()
     parent = grpo(0.2, 0.28, kl_coef=0.0).replace(aggregate=TokenMean()).set("advantage.eps", 1e-8)
-    foreign = batch.replace(source=(batch.group > 0).long())
+    foreign = batch.replace(origin=(batch.group > 0).long())
     torch.testing.assert_close(dlogp(recipe, foreign), dlogp(parent, batch), rtol=0, atol=0)
     assert dlogp(parent, batch).abs().max() > 1e-3
     clip = dapo().surrogate
@@ -420,11 +420,11 @@ def test_foreign_groups_train_where_the_filters_leave_no_own(
     train(tmp_path / "first", tiny_model, task, sapo_swarm(folder=str(pool), group_size=4), steps=1)
 
     def keep_foreign(self: Any, batch: Any) -> Any:
-        return batch.source > 0
+        return batch.origin > 0
 
     monkeypatch.setattr("policyopt.parts.MixedOutcomes.__call__", keep_foreign)
     steps = []
-    monkeypatch.setattr(Trainer, "sample", lambda self, batch, *_: steps.append(batch.source.tolist()))
+    monkeypatch.setattr(Trainer, "sample", lambda self, batch, *_: steps.append(batch.origin.tolist()))
     recipe = sapo_swarm(folder=str(pool), group_size=4).replace(filter=dapo().filter)
     train(tmp_path / "second", tiny_model, task, recipe, seed=5, steps=1)
     assert steps

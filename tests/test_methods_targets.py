@@ -44,7 +44,7 @@ GROUPS = (4, 2, 4)
 
 
 def with_targets(seed: int = 0, **changes: Any) -> Batch:
-    return random_batch(seed, groups=GROUPS, **changes).replace(source=SOURCE)
+    return random_batch(seed, groups=GROUPS, **changes).replace(origin=SOURCE)
 
 
 def with_guide(seed: int = 0) -> Batch:
@@ -55,7 +55,7 @@ def with_guide(seed: int = 0) -> Batch:
 
 
 def main(batch: Batch) -> Batch:
-    return batch[batch.source == 0]
+    return batch[batch.origin == 0]
 
 
 # Shares -------------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_neither_padding_nor_the_order_of_rows_is_of_account(make: Any, seed: in
 def test_any_micro_batches_give_the_same_gradient(make: Any, tiny_model: Path) -> None:
     recipe: Recipe = make()
     engine = engine_of(tiny_model, recipe)
-    batch = drawn(engine, recipe).replace(source=torch.tensor([0, 0, 1, 0, 0, 0, 1]))
+    batch = drawn(engine, recipe).replace(origin=torch.tensor([0, 0, 1, 0, 0, 0, 1]))
     if recipe.critic:
         guide = torch.zeros_like(batch.mask)
         guide[1, 4:] = guide[4, 0:] = 1
@@ -98,20 +98,20 @@ def test_targets_have_no_share_and_count_in_no_denominator() -> None:
     torch.testing.assert_close(share[SOURCE == 0], SeqMeanTokenMean()(main(batch)), rtol=0, atol=0)
     assert not share[SOURCE == 1].any()
     assert OwnTokens()(batch).sum() == pytest.approx(1)
-    torch.testing.assert_close(OwnTokens()(batch.replace(source=None)), batch.mask / batch.mask.sum())
+    torch.testing.assert_close(OwnTokens()(batch.replace(origin=None)), batch.mask / batch.mask.sum())
     assert OwnTokens()(batch[SOURCE == 1]).sum() == 0, "nothing but targets"
     guided = with_guide()
     assert ((OwnTokens()(guided) > 0) == (main_mask(guided) * (1 - guided.guided) > 0)).all()
 
 
 def main_mask(batch: Batch) -> Tensor:
-    return batch.mask * (batch.source == 0)[:, None]
+    return batch.mask * (batch.origin == 0)[:, None]
 
 
 def test_the_log_averages_over_the_tokens_that_count(tiny_model: Path) -> None:
     recipe = expo(low=0.01, high=0.01)
     engine = engine_of(tiny_model, recipe, micro_batch=3)
-    batch = drawn(engine, recipe).replace(source=torch.tensor([0, 0, 1, 0, 0, 0, 1]))
+    batch = drawn(engine, recipe).replace(origin=torch.tensor([0, 0, 1, 0, 0, 0, 1]))
     batch = credit(recipe, batch)
     sums = engine.gradient(recipe, batch).sums
     alone = engine.gradient(grpo(low=0.01, high=0.01), credit(grpo(), main(batch))).sums
@@ -141,7 +141,7 @@ def test_expo_is_grpo_and_the_likelihood_of_explanations(seed: int) -> None:
 
 
 def test_a_group_that_fails_learns_from_its_explanation_alone() -> None:
-    batch = random_batch(groups=(4,)).replace(source=torch.tensor([0, 0, 0, 1]))
+    batch = random_batch(groups=(4,)).replace(origin=torch.tensor([0, 0, 0, 1]))
     failed = batch.replace(reward=torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
     found = dlogp(expo(sft_coef=0.1, kl_coef=0.0), failed)
     assert not found[:3].any()
@@ -216,7 +216,7 @@ def test_explanations_stand_behind_the_plain_question_and_end_with_the_truth() -
     rows = asyncio.run(
         SelfExplained(size=1, explanations=3, temperature=0.7, request="{question} {answer}").draw(*prompt)
     )
-    assert [r.source for r in rows] == [0, 1, 1, 1]
+    assert [r.origin for r in rows] == [0, 1, 1, 1]
     written = ["".join(map(chr, r.tokens)) for r in rows[1:]]
     assert written == ["so 2\n#### 2\x02", "so 3\n#### 2\x02", "so so\n#### 2\x02"]
     (plain, _), (told, how) = sampler.requests
@@ -241,7 +241,7 @@ def grao_by_hand(batch: Batch, logp: Tensor, beta: float, lam: float, joint: boo
     total = torch.zeros((), dtype=torch.float64)
     mean_logp = (logp * batch.mask).sum(-1) / batch.mask.sum(-1)
     for q in batch.group.unique():
-        samples, targets = (((batch.group == q) & (batch.source == s)).nonzero()[:, 0].tolist() for s in (0, 1))
+        samples, targets = (((batch.group == q) & (batch.origin == s)).nonzero()[:, 0].tolist() for s in (0, 1))
         pool = batch.reward[samples + targets if joint else samples]
         mu, sigma = pool.mean(), pool.std(unbiased=False) + 1e-6
         value = ((batch.reward - mu) / sigma).tolist()
@@ -267,17 +267,17 @@ def test_grao_is_its_formula(joint: bool, seed: int) -> None:
 
 
 def test_grao_without_imitation_is_reinforce_in_groups() -> None:
-    batch = random_batch(groups=(4, 4)).replace(source=torch.tensor([0, 0, 0, 1] * 2))
+    batch = random_batch(groups=(4, 4)).replace(origin=torch.tensor([0, 0, 0, 1] * 2))
     plain = grao().replace(
-        advantage=Normalise(ddof=0), surrogate=LogProb(), aggregate=SeqMeanTokenMean(), rollout=grpo().rollout
+        advantage=Normalise(ddof=0), surrogate=LogProb(), aggregate=SeqMeanTokenMean(), source=grpo().source
     )
     mine = dlogp(grao(beta=0.0, lam=0.0, target_in_group=False), batch)
-    torch.testing.assert_close(mine[batch.source == 0], dlogp(plain, main(batch)))
-    assert not mine[batch.source == 1].any()
+    torch.testing.assert_close(mine[batch.origin == 0], dlogp(plain, main(batch)))
+    assert not mine[batch.origin == 1].any()
 
 
 def test_a_reference_is_imitated_while_it_is_better_and_pushed_away_after() -> None:
-    batch = random_batch(groups=(3,), lengths=(3, 4, 2)).replace(source=torch.tensor([0, 0, 1]))
+    batch = random_batch(groups=(3,), lengths=(3, 4, 2)).replace(origin=torch.tensor([0, 0, 1]))
 
     def found(*reward: float, **how: Any) -> Tensor:
         return dlogp(grao(**how), batch.replace(reward=torch.tensor(reward, dtype=torch.float64)))
@@ -287,23 +287,23 @@ def test_a_reference_is_imitated_while_it_is_better_and_pushed_away_after() -> N
     assert not found(0.7, 0.7, 0.7).any(), "equal rewards teach nothing"
     credited = grao().advantage(batch.replace(reward=torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)))
     assert row_credit(batch.replace(advantage=credited)).sum() == pytest.approx(0, abs=1e-12)
-    alone = Normalise(rows=FromProgram())(batch.replace(source=torch.ones(3)))
+    alone = Normalise(rows=FromProgram())(batch.replace(origin=torch.ones(3)))
     assert not alone.any(), "without samples there is nothing to compare with"
-    torch.testing.assert_close(Normalise(rows=FromProgram())(batch.replace(source=None)), Normalise()(batch))
+    torch.testing.assert_close(Normalise(rows=FromProgram())(batch.replace(origin=None)), Normalise()(batch))
 
 
 def test_every_prompt_weighs_the_same() -> None:
     batch = with_targets(lengths=(1, 2, 3, 4, 5, 6, 1, 2, 3, 4))
     share = PromptMean()(batch).sum(-1)
-    for source in (0, 1):
+    for origin in (0, 1):
         for group in range(3):
-            assert share[(batch.group == group) & (source == SOURCE)].sum() == pytest.approx(1 / 3)
+            assert share[(batch.group == group) & (origin == SOURCE)].sum() == pytest.approx(1 / 3)
 
 
 def test_the_reference_stands_beside_the_group() -> None:
     sampler = Author([[5, 2]])
     rows = asyncio.run(WithReference(size=2, temperature=0.7).draw(*asked(sampler)))
-    assert [(r.source, r.tokens) for r in rows] == [(0, [5, 2]), (0, [5, 2]), (1, list(SOLUTION))]
+    assert [(r.origin, r.tokens) for r in rows] == [(0, [5, 2]), (0, [5, 2]), (1, list(SOLUTION))]
     assert rows[2].temperature == 0.7 and rows[2].verdict is None, "judged later, as the others are"
     tight = asked(sampler, budget=4)
     assert asyncio.run(WithReference(size=1).draw(*tight))[1].tokens == list(SOLUTION[:4])
@@ -332,7 +332,7 @@ def test_rlgf_without_a_guide_and_targets_is_ppo(seed: int) -> None:
         torch.testing.assert_close(found[leaf], theirs[leaf], rtol=1e-12, atol=1e-15)
         assert found[leaf].abs().max() > 1e-3
     policy, guide = Author([[5, 6, 2]]), Author([[8, 2]])
-    rows = draw(mine.rollout, policy, guide)  # type: ignore[arg-type]
+    rows = draw(mine.source, policy, guide)  # type: ignore[arg-type]
     assert [(r.tokens, r.own, r.guided) for r in rows] == [([5, 6, 2], [], [])]
     assert not guide.requests
 
@@ -377,7 +377,7 @@ def test_the_guide_goes_on_where_the_policy_stopped() -> None:
     assert row.finished and not row.own and row.temperature == 0.6
     assert guide.requests[0][0] == (*characters("1+1?"), *[5, 6, 7, 2][:h])
     assert guide.requests[0][1]["max_tokens"] == 40 - h
-    assert (target.source, target.tokens) == (1, list(SOLUTION))
+    assert (target.origin, target.tokens) == (1, list(SOLUTION))
     with pytest.raises(UserError, match="--teacher"):
         draw(WithGuide(size=1), policy, None)
 
@@ -402,7 +402,7 @@ def test_the_tokens_of_a_guide_carry_value_and_never_policy_gradient(seed: int) 
     _, found = gradients(recipe, ready(recipe, batch))
     assert not found["logp"][guided > 0].any()
     assert found["logp"][(own > 0) & (batch.guided == 0)].any()
-    targets = batch.mask * (batch.source == 1)[:, None]
+    targets = batch.mask * (batch.origin == 1)[:, None]
     torch.testing.assert_close(found["logp"] * targets, -0.1 * targets / targets.sum())
     assert ((found["value"] != 0) <= (guided > 0)).all(), "every row has tokens of the guide, so these alone"
     assert found["value"].any()
@@ -421,7 +421,7 @@ def test_the_critic_has_a_mean_of_its_own() -> None:
     learned = main_mask(batch) * batch.guided
     expected = 0.5 * (batch.value**2 * learned).sum() / learned.sum()
     torch.testing.assert_close(critic(full), expected)
-    plain = full.replace(guided=None, source=None)
+    plain = full.replace(guided=None, origin=None)
     torch.testing.assert_close(critic(plain), 0.5 * (batch.value**2 * batch.mask).sum() / batch.mask.sum())
 
 
@@ -469,7 +469,7 @@ def test_steps_with_guides_and_targets(recipe: Recipe, tiny_model: Path, tmp_pat
     (tmp_path / "judge.py").write_text(JUDGE)
     rows = ({"prompt": f"{i}?", "answer": "3", "solution": "1+2\n#### 3"} for i in range(32))
     config = TrainConfig(
-        recipe=recipe, model=str(tiny_model), steps=2, batch=8 * recipe.rollout.size, max_tokens=12, device="cpu",
+        recipe=recipe, model=str(tiny_model), steps=2, batch=8 * recipe.source.size, max_tokens=12, device="cpu",
         teacher=str(tiny_model) if "teacher" in recipe.roles else None, out=tmp_path / "run",
         task=str(write_rows(tmp_path / "data.jsonl", rows)), judge=f"{tmp_path / 'judge.py'}:three",
         optim=Optim(lr=1e-3), eval=Evaluation(prompts=4, samples=0), log_samples=100, checkpoints=Checkpoints(keep=1),

@@ -337,7 +337,7 @@ def test_prefix_values_of_tempo() -> None:
     assert not td[:, 1:].any(), "responses that differ at once are GRPO's from the second token on"
     alike = batch.replace(tokens=batch.tokens * 0, mask=torch.ones_like(batch.mask))
     assert not tempo().advantage.difference(alike).any()  # type: ignore[attr-defined]
-    branching = tempo(widths=(2, 3), segment=5).rollout
+    branching = tempo(widths=(2, 3), segment=5).source
     assert branching == Tree(size=6, branching=Levels(widths=(2, 3), segment=5))
 
 
@@ -482,7 +482,7 @@ def test_a_prompt_without_success_is_shown_solved_ones(sampler: LocalSampler) ->
     prompts = [prompt(i, 6, tokens, by) for i, (tokens, by) in enumerate([(near, right), (far, right), (hard, wrong)])]
     solved, _, failed = draw(Allocated(size=6, base=2, phases=2, examples=1, bonus=9.0), sampler, *prompts)
     seeded = [r for r in failed if r.context]
-    assert seeded and all(r.source == 1 for r in seeded) and not any(r.context for r in solved)
+    assert seeded and all(r.origin == 1 for r in seeded) and not any(r.context for r in solved)
     assert seeded[0].context == (*near, *solved[0].tokens, *hard), "the most similar problem, with its verified answer"
     batch = to_batch([hard] * len(failed), failed, [Verdict(0.0, False, True, "")] * len(failed), [0] * len(failed), 6)
     row = next(i for i, r in enumerate(failed) if r.context)
@@ -514,12 +514,12 @@ def test_the_corpus_of_solved_problems_grows(sampler: LocalSampler) -> None:
     assert notes == json.loads(json.dumps(notes)) == {"solved": [[[*first], solved.tokens], [[*second], other.tokens]]}
     [rows] = step(2, (hard, 0.0))
     shown = (*second, *other.tokens, *first, *solved.tokens, *hard)
-    assert {r.context for r in rows if r.source} == {shown}, "solved at earlier steps, the nearest last"
+    assert {r.context for r in rows if r.origin} == {shown}, "solved at earlier steps, the nearest last"
     assert len(notes["solved"]) == 2
     [rows] = step(3, (first, 0.0))
-    assert {r.context for r in rows if r.source} == {(*second, *other.tokens, *first)}, "never its own answer"
+    assert {r.context for r in rows if r.origin} == {(*second, *other.tokens, *first)}, "never its own answer"
     [rows] = step(4, (hard, 0.0), room=len(first) + len(solved.tokens) + len(hard))
-    assert {r.context for r in rows if r.source} == {(*first, *solved.tokens, *hard)}, "as many as there is room for"
+    assert {r.context for r in rows if r.origin} == {(*first, *solved.tokens, *hard)}, "as many as there is room for"
     [[again, *_], _] = step(5, (first, 1.0), (hard, 1.0))
     step(6, ((60, 61), 1.0))
     assert [problem for problem, _ in notes["solved"]] == [[*first], [*hard], [60, 61]], "the latest"
@@ -539,7 +539,7 @@ def test_programs_that_fail_do_not_leave_others_waiting(sampler: LocalSampler) -
     ]
 
     async def together() -> None:
-        await asyncio.wait_for(asyncio.gather(*(xrpo().rollout.draw(*p) for p in prompts)), 60)
+        await asyncio.wait_for(asyncio.gather(*(xrpo().source.draw(*p) for p in prompts)), 60)
 
     with pytest.raises(UserError, match="the judge is out"):
         asyncio.run(together())

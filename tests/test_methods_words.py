@@ -126,7 +126,7 @@ def test_without_rewrites_and_with_one_strength_clpo_is_grpo_on_mixed_groups(see
     torch.testing.assert_close(dlogp(mine, batch), dlogp(plain, batch), rtol=0, atol=0)
     assert dlogp(plain, batch).abs().max() > 1e-3
     assert kept(mine, batch).tolist() == kept(plain, batch).tolist()
-    drawn, scribe, _ = draw(mine.rollout, lambda *_: "5")
+    drawn, scribe, _ = draw(mine.source, lambda *_: "5")
     alone, once, _ = draw(Group(size=4), lambda *_: "5")
     assert (scribe.asked, scribe.how) == (once.asked, once.how)
     assert [r.tokens for r in drawn] == [r.tokens for r in alone]
@@ -151,7 +151,7 @@ def test_a_failed_question_trains_through_its_rewrite_alone() -> None:
     drawn, scribe, prompt = draw(Restructured(size=4, rewriter=ReorderedSum()), write)
     assert scribe.asked == [("[7-3+2]", 4), ("[7+2-3]", 4)]
     assert scribe.how[0]["key"] != scribe.how[1]["key"]
-    assert [r.source for r in drawn] == [0] * 4 + [1] * 4
+    assert [r.origin for r in drawn] == [0] * 4 + [1] * 4
     assert [text_of(r.context) for r in drawn] == [""] * 4 + ["[7+2-3]"] * 4
     assert prompt.tally == {
         "hard_prompts": 1, "medium_prompts": 0, "easy_prompts": 0, "rewrites_asked": 1, "rewrites_used": 1,
@@ -209,7 +209,7 @@ def test_the_kl_pulls_half_as_hard_on_rows_of_hard_questions() -> None:
 def test_the_pass_rate_is_of_what_the_main_program_sampled() -> None:
     def row(right: bool, source: int = 0, use: Any = "train") -> Response:
         said = Verdict(float(right), right, True, "")
-        return Response([5], [-1.0], [0.0], "eos", source=source, use=use, verdict=said)
+        return Response([5], [-1.0], [0.0], "eos", origin=source, use=use, verdict=said)
 
     rows = [row(True), row(False), row(True, source=1), row(True, use="baseline"), row(False, use="pool"), row(True)]
     said = [r.verdict for r in rows if r.verdict]
@@ -331,7 +331,7 @@ def test_without_refinements_critique_grpo_is_unclipped_grpo_over_a_constant(see
     batch = random_batch(seed)
     plain = grpo(kl_coef=0.0).replace(surrogate=RatioTimesAdvantage(), aggregate=SeqMeanTokenSumNorm(norm=40.0))
     mine = critique_grpo(loss_norm=40.0, entropy_coef=0.0)
-    for given in (batch, batch.replace(source=torch.zeros(9))):
+    for given in (batch, batch.replace(origin=torch.zeros(9))):
         torch.testing.assert_close(dlogp(mine, given), dlogp(plain, given) * 9, rtol=1e-12, atol=0)
     assert dlogp(mine, batch).abs().max() > 1e-3
     torch.testing.assert_close(SumOverRows(inner=SeqMeanTokenSumNorm())(batch), batch.mask / batch.budget[:, None])
@@ -339,12 +339,12 @@ def test_without_refinements_critique_grpo_is_unclipped_grpo_over_a_constant(see
 
 def refined_batch() -> Any:
     """The first row of each group was refined."""
-    return random_batch().replace(source=torch.tensor([1, 0, 0, 0, 1, 0, 0, 1, 0]))
+    return random_batch().replace(origin=torch.tensor([1, 0, 0, 0, 1, 0, 0, 1, 0]))
 
 
 def test_a_refinement_counts_by_its_probability_now_and_by_nothing_else() -> None:
     recipe, batch = critique_grpo(shape_gamma=0.1, loss_norm=7.0, entropy_coef=0.0), refined_batch()
-    got, auxiliary = dlogp(recipe, batch), batch.source > 0
+    got, auxiliary = dlogp(recipe, batch), batch.origin > 0
     p = batch.logp.exp()
     advantage = ready(recipe, batch).advantage
     torch.testing.assert_close(got[auxiliary], (-advantage * 0.1 * p / (p + 0.1) ** 2 * batch.mask / 7)[auxiliary])
@@ -373,7 +373,7 @@ def test_shaping_joins_any_surrogate() -> None:
     batch = refined_batch()
     clipped = grpo(kl_coef=0.0)
     mixed = clipped.replace(surrogate=PolicyShaping(inner=PPOClip(low=0.2, high=0.2)))
-    own = batch.source == 0
+    own = batch.origin == 0
     torch.testing.assert_close(dlogp(mixed, batch)[own], dlogp(clipped, batch)[own], rtol=1e-12, atol=0)
 
 
@@ -410,7 +410,7 @@ def test_the_refinement_takes_the_first_place_behind_the_plain_question() -> Non
     for i, (text, verdict) in enumerate((("first", "wrong"), ("1 six 6", "right"), ("2 six 6", "right"))):
         assert contexts[i].startswith(f"[7-3+2\n\n{text}\n\nThis is {verdict}. The answer is 6. Answer again")
     assert [text_of(r.tokens) for r in drawn] == ["now 6", "1 six 6", "2 six 6"]
-    assert [r.source for r in drawn] == [1, 0, 0]
+    assert [r.origin for r in drawn] == [1, 0, 0]
     assert not any(r.context for r in drawn), "it answers the plain question"
     assert set(drawn[0].logp) == {-2.0}, "as the policy that is asked it would"
     assert drawn[0].finished
@@ -421,7 +421,7 @@ def test_the_refinement_takes_the_first_place_behind_the_plain_question() -> Non
 def test_a_group_whose_refinements_have_no_room_stays_as_it_is() -> None:
     drawn, scribe, prompt = draw(Refined(size=3), lambda *_: "5", room=20)
     assert len(scribe.asked) == 1
-    assert [r.source for r in drawn] == [0, 0, 0]
+    assert [r.origin for r in drawn] == [0, 0, 0]
     assert prompt.tally == {"refinements_asked": 3, "refinements_drawn": 0, "refinements_right": 0}
 
 
@@ -455,7 +455,7 @@ def test_a_function_may_criticise(tmp_path: Path) -> None:
         "    return f'{question}|{response}|{answer}|{verdict.correct}'\n"
         "def number(*_):\n    return 3\nnothing = None\n"
     )
-    _, scribe, _ = draw(critique_grpo(critique=f"{file}:words", group_size=2).rollout, lambda *_: "5")
+    _, scribe, _ = draw(critique_grpo(critique=f"{file}:words", group_size=2).source, lambda *_: "5")
     assert "7-3+2|5|6|False Answer again" in scribe.asked[1][0]
     with pytest.raises(UserError, match="returned int, expected a text"):
         draw(Refined(size=1, critique=FunctionCritique(function=f"{file}:number")), lambda *_: "5")
@@ -488,7 +488,7 @@ def test_a_refinement_has_the_log_probabilities_of_the_plain_question(tiny_model
     [drawn] = sampler.run([Refined(size=3, temperature=0.8).draw(*asked)])
     [scored] = sampler.run([sampler.logprobs(asked[0].tokens, tuple(drawn[0].tokens), temperature=0.8)])
     assert drawn[0].logp == pytest.approx(scored.logp, abs=1e-9)
-    assert (drawn[0].source, drawn[0].temperature) == (1, 0.8)
+    assert (drawn[0].origin, drawn[0].temperature) == (1, 0.8)
     assert drawn[1].logp != drawn[0].logp
 
 

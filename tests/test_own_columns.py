@@ -115,7 +115,7 @@ class Heard(Weight):
 def own(group_size: int = 4):
     """Learn from what sounds sure."""
     return grpo(kl_coef=0.0).replace(
-        rollout=Deep(size=group_size), shape=(Margin(),), filter=(Sounding(),), advantage=Sure(), weight=(Heard(),)
+        source=Deep(size=group_size), shape=(Margin(),), filter=(Sounding(),), advantage=Sure(), weight=(Heard(),)
     )
 '''
 
@@ -194,7 +194,7 @@ def test_a_recipe_is_refused_where_no_part_and_no_program_fills_what_it_needs(ow
     with pytest.raises(ValueError, match=r"advantage \(Sure\) needs 'margin', which nothing provides: add a part with"):
         own.own().replace(shape=())
     with pytest.raises(ValueError, match=r"needs 'depth', which nothing provides: take a rollout program"):
-        own.own().replace(rollout=grpo().rollout)
+        own.own().replace(source=grpo().source)
 
 
 def test_check_invents_columns_of_ones_own(command: Callable[..., Said], tmp_path: Path) -> None:

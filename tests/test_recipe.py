@@ -158,7 +158,7 @@ def test_a_path_that_does_not_exist_is_named_with_the_nearest(path: str, message
 def test_paths_reach_everything() -> None:
     recipe = grpo()
     assert recipe.get("regularizers.KL") == KL(coef=0.04)
-    assert recipe.get("rollout.size") == 8
+    assert recipe.get("source.size") == 8
     assert recipe.set("regularizers.KL.estimator", "k2").regularizers == (KL(coef=0.04, estimator="k2"),)
     assert recipe.set("surrogate", RatioTimesAdvantage()).surrogate == RatioTimesAdvantage()
 
@@ -178,7 +178,7 @@ def test_paths_reach_everything() -> None:
         (lambda: remax(reward_clip=0.0), ["clip", "greater than 0"]),
         (lambda: grpo(epochs=0), ["epochs", "greater than or equal to 1"]),
         (lambda: grpo(group_size=0), ["size", "greater than or equal to 1"]),
-        (lambda: grpo().set("rollout.temperature", 0.0), ["temperature", "greater than 0"]),
+        (lambda: grpo().set("source.temperature", 0.0), ["temperature", "greater than 0"]),
         (lambda: grpo().set("surrogate.low", "wide"), ["low", "valid number"]),
         (lambda: grpo().set("surrogate", TokenMean()), ["surrogate", "instance of Surrogate"]),
         (lambda: PPOClip(lo=0.1), ["lo", "Unexpected keyword"]),
@@ -197,17 +197,17 @@ def test_a_field_out_of_range_is_refused_by_name(make: Callable[[], Recipe], mes
     [
         (
             lambda: grpo(group_size=1),
-            "rollout.size is 1, but advantage (Normalise) .* needs at least 2: raise rollout.size",
+            "source.size is 1, but advantage (Normalise) .* needs at least 2: raise source.size",
         ),
-        (lambda: grpo().set("rollout.size", 1), "rollout.size is 1"),
-        (lambda: reinforce().replace(advantage=Normalise(centre="leave-one-out")), "rollout.size is 1, but advantage"),
+        (lambda: grpo().set("source.size", 1), "source.size is 1"),
+        (lambda: reinforce().replace(advantage=Normalise(centre="leave-one-out")), "source.size is 1, but advantage"),
         (lambda: grpo().replace(advantage=GAE()), "advantage (GAE) needs 'value', which nothing provides: set critic"),
         (lambda: ppo().replace(critic=None), "advantage (GAE) needs 'value'"),
         (
             lambda: reinforce().replace(advantage=RolloutBaseline(), controllers=()),
             "take the rollout GroupWithGreedy()",
         ),
-        (lambda: remax().replace(rollout=Group()), "advantage (RolloutBaseline) needs 'baseline_reward'"),
+        (lambda: remax().replace(origin=Group()), "advantage (RolloutBaseline) needs 'baseline_reward'"),
         (lambda: ppo(kl_target=6.0).replace(shape=()), "controllers.AdaptiveKL moves a field that is not there"),
         (
             lambda: grpo().replace(controllers=(MovingAverage(field="advantage.base"),)),

@@ -253,5 +253,5 @@ def test_programs_that_promise_a_column_satisfy_who_needs_it() -> None:
     class Turns(Group):
         provides: ClassVar[frozenset[str]] = frozenset({"turn"})
 
-    assert "turn" in grpo().replace(rollout=Turns(), advantage=asking("turn")).provides
+    assert "turn" in grpo().replace(source=Turns(), advantage=asking("turn")).provides
     assert "baseline_reward" in methods()["remax"]().provides

@@ -118,6 +118,8 @@ def load_task(
     need_task(spec)
     if spec.startswith(_DIVERSE):
         inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, heldout=heldout)
+        if inner.judge is None:
+            raise UserError(f"{spec}: the task has no answers, so that there is no judge to add to")
         wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
         return dataclasses.replace(inner, judge=wrapped)
     if (made := _made(spec)) is not None:

@@ -1,7 +1,9 @@
 """Tasks from the user's own questions: a JSON Lines or Parquet file, or a dataset on the hub.
 
 Every row has a ``prompt`` (text, or a list of chat messages) and an ``answer`` (text or a number), and may have a
-``solution`` (text: a worked solution, for methods that take hints from it); other columns are ignored. All rows are checked before anything runs, and the first one that cannot be used is named with its file and
+``solution`` (text: a worked solution, for methods that take hints from it). In the place of the answer, or beside it, stand texts
+to learn from: a ``completion``, or a pair of ``chosen`` and ``rejected`` (text, or a list with one message of the assistant);
+other columns are ignored. All rows are checked before anything runs, and the first one that cannot be used is named with its file and
 line (for Parquet and hub datasets: its row, counted from 1).
 
 Held-out questions are chosen by a hash of their prompts, so they stay the same from run to run, whatever the seed and
@@ -21,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from policyopt.errors import UserError
-from policyopt.items import Example, JudgeSpec, Message, Task, user
+from policyopt.items import TEXTS, Example, JudgeSpec, Message, Task, user
 from policyopt.judging.judges import answer_error, check_judge
 from policyopt.judging.kinds import parse_number
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""
 
-COLUMNS = ("prompt", "answer", "solution")
+COLUMNS = ("prompt", "answer", "solution", *TEXTS)
 
 _ROLES = ("system", "user", "assistant", "tool")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -54,16 +56,35 @@ def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any
     first, comma, second = spec.partition(",")
     train = _examples(first)
     held = _examples(second) if comma else None
-    chosen = JudgeSpec(judge or _suitable([e.answer for e in train]), dict(options or {}))
-    for example in [*train, *(held or [])]:
-        if error := answer_error(chosen, example.answer):
+    answered, texts = _alike([*train, *(held or [])])
+    if judge is not None and not answered:
+        raise UserError(f"{spec}: its rows have no 'answer', so that there is nothing to judge by: leave --judge out")
+    chosen = JudgeSpec(judge or _suitable([e.answer for e in train]), dict(options or {})) if answered else None
+    for example in [*train, *(held or [])] if chosen else ():
+        if chosen and (error := answer_error(chosen, example.answer)):
             raise UserError(f"{_place(example)}: {error}")
     if held is None:
         train, held = _split(train, heldout, spec)
     else:
         _refuse_overlap(train, held)
         held = _by_hash(held)[:heldout]
-    return Task(Path(first).name if _is_file(first) else first, tuple(train), tuple(held), chosen, MAX_TOKENS)
+    return Task(
+        Path(first).name if _is_file(first) else first, tuple(train), tuple(held), chosen, MAX_TOKENS, texts=texts
+    )
+
+
+def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
+    """Whether all rows have an answer, and the given texts that all of them have; refuses rows that differ."""
+    first = examples[0]
+    names = ("answer", *TEXTS)
+    for example in examples:
+        for name in names:
+            if bool(getattr(example, name)) != bool(getattr(first, name)):
+                one, other = (first, example) if getattr(first, name) else (example, first)
+                raise UserError(
+                    f"{_place(other)}: no {name!r}, which {_place(one)} has: all rows need the same columns"
+                )
+    return bool(first.answer), frozenset(name for name in TEXTS if getattr(first, name))
 
 
 # Reading
@@ -146,8 +167,14 @@ def _hub(source: str) -> Iterator[Row]:
         yield f"{source}, row", number, row
 
 
+_KINDS = frozenset({"answer", "completion", "chosen"})
+"""What a row has at least one of."""
+
+
 def _need_columns(source: str, columns: Iterable[str]) -> None:
-    missing = {"prompt", "answer"} - set(columns)
+    columns = list(columns)
+    told = {"prompt"} if _KINDS.intersection(columns) else {"prompt", "answer"}
+    missing = told - set(columns)
     if missing:
         raise UserError(f"{source}: no column {' or '.join(sorted(missing))!r}; its columns are {', '.join(columns)}")
 
@@ -159,15 +186,21 @@ def _example(where: str, number: int, row: Any) -> Example:
     place = f"{where} {number}"
     if not isinstance(row, dict):
         raise UserError(f"{place}: expected an object with prompt and answer, not {_kind(row)}")
-    for name in ("prompt", "answer"):
-        if row.get(name) is None:
+    row = {name: value for name, value in row.items() if value is not None}
+    wanted = ["prompt"] if _KINDS.intersection(row) else ["prompt", "answer"]
+    if "chosen" in row or "rejected" in row:
+        wanted = ["prompt", "chosen", "rejected"]
+    for name in wanted:
+        if name not in row:
             raise UserError(f"{place}: no {name!r}" + (f" (it has {', '.join(map(str, row))})" if row else ""))
     source = where.rpartition(", ")[0]
+    texts: dict[str, Any] = {name: _given(f"{place}: {name}", row[name]) for name in TEXTS if name in row}
     return Example(
         f"{source}:{number}",
         _prompt(place, row["prompt"]),
-        _answer(place, row["answer"]),
+        _answer(place, row["answer"]) if "answer" in row else "",
         _solution(place, row.get("solution")),
+        **texts,
     )
 
 
@@ -229,6 +262,20 @@ def _solution(place: str, solution: Any) -> str | None:
     if not isinstance(solution, str):
         raise UserError(f"{place}: solution is {_kind(solution)}, expected text, or no solution at all")
     return _unicode(f"{place}: solution", solution) if solution.strip() else None
+
+
+def _given(place: str, text: Any) -> str:
+    """A text to learn from; of chat messages, what the assistant says in the only one."""
+    if isinstance(text, list):
+        messages = [_message(f"{place}, message {i}", message) for i, message in enumerate(text, 1)]
+        if [m["role"] for m in messages] != ["assistant"]:
+            raise UserError(f"{place}: expected one message of the assistant (what comes before belongs into prompt)")
+        text = messages[0]["content"]
+    if not isinstance(text, str):
+        raise UserError(f"{place} is {_kind(text)}, expected text or a list with one message of the assistant")
+    if not text.strip():
+        raise UserError(f"{place} is empty")
+    return _unicode(place, text)
 
 
 def _kind(value: Any) -> str:

@@ -56,7 +56,7 @@ def with_prior(task: Task, prior: str) -> Task:
     has the blocks that the prompt asks for."""
     text, tag = find_prior(prior)
     judge = task.judge
-    if tag is not None:
+    if tag is not None and judge is not None:
         judge = JudgeSpec("tagged", {"tag": tag, "judge": judge.name, "options": dict(judge.options)})
     return dataclasses.replace(task, train=_before(task.train, text), heldout=_before(task.heldout, text), judge=judge)
 

@@ -66,6 +66,7 @@ class Lessons(Sequence[Lesson]):
 
     @cached_property
     def judge(self) -> Judge:
+        assert self.task.judge is not None, "built-in tasks bring a judge"
         return make_judge(self.task.judge)
 
     # Kinds

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from policyopt.objective import token_gradients
+from policyopt.objective import log_ratios, token_gradients
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, masked
 
@@ -80,8 +80,8 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     found = {"tokens": counted} | {name: masked(x, counted) for name, x in said(recipe, piece).items()}
     found |= {"signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
     fresh = (piece.version == version).to(mask)[:, None] * mask
-    if piece.source is not None:  # auxiliary rows may be scored at another temperature than they were drawn at
-        fresh = fresh * (piece.source == 0)[:, None]
+    if piece.origin is not None:  # auxiliary rows may be scored at another temperature than they were drawn at
+        fresh = fresh * (piece.origin == 0)[:, None]
     sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
     gap = (piece.logp - sampled).abs() * fresh
     found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
@@ -92,8 +92,8 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
 
 def said(recipe: Recipe, piece: Batch) -> dict[str, Tensor]:
     """What the parts of the loss tell the log, name -> [N, T]."""
-    log_ratio = recipe.ratio(piece)
-    found = dict(recipe.surrogate.metrics(log_ratio, piece))
+    log_ratio = log_ratios(recipe, piece)
+    found = {} if recipe.surrogate is None else dict(recipe.surrogate.metrics(log_ratio, piece))
     for weight in recipe.weight:
         found |= weight.metrics(log_ratio, piece)
     for regularizer in recipe.regularizers:

@@ -28,7 +28,7 @@ from policyopt.lens.given import (
     the_controller,
 )
 from policyopt.lens.words import vocabulary
-from policyopt.objective import credit, kept, objective, selected, shaped, token_gradients
+from policyopt.objective import advantages, credit, kept, log_ratios, objective, selected, shaped, token_gradients
 from policyopt.part import Controller, Part, Statistic
 from policyopt.parts import Normalise, SequenceRatio, Shape
 from policyopt.parts.advantage.gae import token_rewards
@@ -196,7 +196,7 @@ class Run:
     @cached_property
     def log_ratio(self) -> Tensor:
         """The recipe's log-ratio on the rows that are kept."""
-        return self.loss_recipe.ratio(self.credited)
+        return log_ratios(self.loss_recipe, self.credited)
 
     def part(self, slot: str) -> Any:
         """What stands at a path of the recipe, such as ``"weight.TierWeight"``."""
@@ -305,17 +305,18 @@ def _overlong(run: Run) -> Tensor:
 
 
 def _ratio(run: Run) -> Tensor:
-    return run.recipe.ratio(run.batch).exp() * run.batch.mask
+    return log_ratios(run.recipe, run.batch).exp() * run.batch.mask
 
 
 def _sequence_ratio(run: Run) -> Tensor:
-    part = run.recipe.ratio if run.recipe.ratio.unit == "row" else SequenceRatio()
+    ratio = run.recipe.ratio
+    part = ratio if ratio is not None and ratio.unit == "row" else SequenceRatio()
     return part(run.batch).exp() * run.batch.mask
 
 
 def _weight(run: Run) -> Tensor:
     """The product of the recipe's weights."""
-    log_ratio = run.recipe.ratio(run.credited)
+    log_ratio = log_ratios(run.recipe, run.credited)
     found = torch.ones_like(log_ratio)
     for weight in run.recipe.weight:
         found = found * weight(log_ratio, run.credited)
@@ -325,7 +326,7 @@ def _weight(run: Run) -> Tensor:
 def _advantage_raw(run: Run) -> Tensor:
     """Before whitening."""
     _first([run.recipe.advantage], "whiten")
-    return run.all_rows(run.recipe.set("advantage.whiten", False).advantage(run.shaped[run.keep])[run.used[run.keep]])
+    return run.all_rows(advantages(run.recipe.set("advantage.whiten", False), run.shaped[run.keep])[run.used[run.keep]])
 
 
 def _policy_loss(run: Run) -> Tensor:
@@ -349,7 +350,7 @@ def _advantage_batches(run: Run) -> list[list[float]]:
     for rewards, value in zip(run.given["reward_batches"], run.trajectory, strict=False):
         reward = torch.tensor(rewards, dtype=torch.float64)
         batch = make_batch(mask=torch.ones(len(rewards), 1, dtype=torch.float64), reward=reward)
-        out.append(run.recipe.set(run.controller.field, value).advantage(batch)[:, 0].tolist())
+        out.append(advantages(run.recipe.set(run.controller.field, value), batch)[:, 0].tolist())
     return out
 
 

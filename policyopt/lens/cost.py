@@ -112,11 +112,14 @@ def _trainer(recipe: Recipe) -> Trainer:
     policy = _policy(seed=0)
     others = recipe.roles - {"reference", "previous"}
     engine = make_engine(policy, recipe, {role: _policy(seed=1) for role in others}, micro_batch=MICRO)
-    examples = [Example(str(i), user(f"{i}?"), "7", "3+4=7\n#### 7") for i in range(64 * prompts)]
+    examples = [
+        Example(str(i), user(f"{i}?"), "7", "3+4=7\n#### 7", completion="7", chosen="7", rejected="8")
+        for i in range(64 * prompts)
+    ]
     stream = PromptStream(examples, policy.text, seed=0, longest=policy.context - BUDGET, skip=False)
     collector = Collector(engine, stream, cast(Any, _judge), BUDGET, seed=0)
     config = TrainConfig(
-        recipe=recipe, batch=prompts * recipe.rollout.size, max_tokens=BUDGET, steps=1 << 20, log_samples=0
+        recipe=recipe, batch=prompts * recipe.source.size, max_tokens=BUDGET, steps=1 << 20, log_samples=0
     )
     nothing = cast(Any, None)  # no evaluation, no log, no folder
     return Trainer(config, engine, collector, nothing, nothing, Console({}, 0, quiet=True), nothing, State(recipe))

@@ -121,7 +121,7 @@ def _testbed(entry: Entry) -> dict[str, Any]:
     question = "\n".join(message["content"] for message in example.prompt)
     return {
         "text": [entry.summary], "question": question, "answer": example.answer, "solution": example.solution,
-        "max_tokens": task.max_tokens, "judge": task.judge.name,
+        "max_tokens": task.max_tokens, "judge": task.judge.name if task.judge else None,
     }  # fmt: skip
 
 

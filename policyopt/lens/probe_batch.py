@@ -204,7 +204,7 @@ class _Fixed(Scene):
         self.group = torch.tensor([g for g, *_ in rows])
         self.tokens, self.logits = _words(), distributions()
         self.cut = torch.tensor([float((g, i) == _CUT) for g, i, *_ in rows], dtype=torch.float64)
-        self.heat = recipe.rollout.temperature
+        self.heat = recipe.source.temperature
 
     def integers(self, high: int, *shape: int) -> Tensor:
         return torch.zeros(shape or (self.n,), dtype=torch.long)

@@ -40,6 +40,10 @@ class Text:
         """Ids of a worked solution with an end token; none of ``None``."""
         return () if text is None else (*self.encode(text), self.eos[0])
 
+    def given(self, text: str) -> tuple[int, ...]:
+        """Ids of a text to learn from, with an end token; what spells a special token in it stays text."""
+        return (*self.literal(text), self.eos[0])
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a response, without special tokens."""
         return self.decode_all([tokens])[0]

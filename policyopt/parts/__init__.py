@@ -33,7 +33,6 @@ from policyopt.parts.aggregate.means import (
 from policyopt.parts.aggregate.own import OwnTokens
 from policyopt.parts.critic.value import ClippedValueLoss
 from policyopt.parts.filter.outcomes import MixedOutcomes
-from policyopt.parts.ratio.none import NoRatio
 from policyopt.parts.ratio.sequence import RowScore, SequenceRatio, SequenceRatioPerToken
 from policyopt.parts.ratio.token import TokenRatio
 from policyopt.parts.reference.following import EMA, Frozen, Reset
@@ -52,7 +51,6 @@ from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Logistic, Pairs, Regress
-from policyopt.parts.surrogate.none import NoSurrogate
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
 from policyopt.parts.surrogate.ppo import PPOClip
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
@@ -92,8 +90,6 @@ __all__ = [
     "Logistic",
     "Memory",
     "MixedOutcomes",
-    "NoRatio",
-    "NoSurrogate",
     "Normalise",
     "OwnTokens",
     "PPOClip",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
-from pydantic import Field
 from torch import Tensor
 
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
-from policyopt.part import Count, Part, part
+from policyopt.part import part
+from policyopt.sources.source import Source
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Question:
     """The reference answer."""
     earlier: tuple[Response, ...] = ()
     """What the program drew at the step before and asked to have back (``Response.later``)."""
+    history: tuple[float, ...] = ()
+    """What the recipe's memory holds of it from earlier steps, NaN where it is new; empty without a memory."""
+    given: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Ids of the texts that the task brings for it, each with an end token: "completion", "chosen", "rejected"."""
 
     @property
     def solution(self) -> tuple[int, ...]:
@@ -70,7 +74,7 @@ class Context:
 
     sampler: Sampler
     """Draws from the policy."""
-    program: Rollout | None = None
+    program: Source | None = None
     """Who is served. It finds the services that it declares; None finds all that are there."""
     verdicts: Verdicts | None = None
     """Judges responses; see :meth:`judge`."""
@@ -235,6 +239,8 @@ class Response:
     use: Use = "train"
     """What becomes of it: "train", "baseline" for a response that alone is the baseline of its prompt, "pool" for one that is not trained
     on but counts in it, as those that are trained on do, or "wait" for one that is not even judged yet."""
+    budget: int | None = None
+    """How many tokens it was allowed, where the program has set that itself; ``None``: ``Prompt.budget``."""
     later: bool = False
     """The program gets it back at the next step, in ``Question.earlier``, to go on with it."""
     new_from: int = 0
@@ -243,7 +249,7 @@ class Response:
     """Which of its prompt's thoughts it holds, or answers from."""
     cut: int = -1
     """Index of the token before which its thought was cut to force an answer; -1 where it was not."""
-    source: int = 0
+    origin: int = 0
     """Which of the program's ways to draw it came from: 0 the main one, 1 and up auxiliary ones."""
     turn: int = 0
     """Number of the environment turn that it is."""
@@ -360,37 +366,7 @@ class Sampler(Protocol):
 
 
 @part
-class Rollout(Part):
-    """A program that draws the responses to one prompt."""
+class Rollout(Source):
+    """A source that draws: a program that has the policy answer one prompt."""
 
-    @property
-    def uses(self) -> frozenset[str]:
-        """The services that the program calls, of :data:`SERVICES`; a class attribute where that is always the same.
-
-        A question without a worked solution is answered by the policy alone, and counted.
-        """
-        return frozenset()
-
-    @property
-    def roles(self) -> frozenset[str]:
-        """The models beside the policy that it draws from."""
-        return frozenset(name[len("sampler_of[") : -1] for name in self.uses if name.startswith("sampler_of["))
-
-    size: Count = 8
-    """Responses to one prompt that are trained on."""
-    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """Sampling temperature; the policy's log-probabilities are taken at it too."""
-    rounds: Count = 1
-    """How many times prompts are drawn at most to fill a batch that filters have thinned out."""
-
-    async def draw(self, question: Question, context: Context) -> list[Response]:
-        """The responses to a question."""
-        raise NotImplementedError
-
-    def beside(self, drawn: Sequence[Answered], step: Step) -> Coroutine[Any, Any, list[Answered]] | None:
-        """Groups that answer none of the step's questions, to train on beside those that were drawn for these; ``None``
-        for a program that never has any.
-
-        Asked once a step, when all that was ``drawn`` is judged. Their responses are like those that a program draws.
-        """
-        return None
+    services: ClassVar[frozenset[str]] = frozenset({"sampler", "judge"})

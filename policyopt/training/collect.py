@@ -6,25 +6,27 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
-from policyopt.items import Example, JudgeSpec, Message, Verdict
+from policyopt.items import TEXTS, Example, JudgeSpec, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.objective import kept, shaped
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
-from policyopt.sources.program import Answered, Context, Question, Response, Rollout, Round, Step, line_ends
+from policyopt.sources.program import Answered, Context, Question, Response, Rollout, Round, Sampler, Step, line_ends
+from policyopt.sources.source import Source
+from policyopt.training.curriculum import ranking
 from policyopt.training.prompts import PromptStream
-from policyopt.training.rows import noise, to_batch, with_baseline, with_steps
+from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
+from policyopt.training.services import Between, Held, asked_instead, record, unanswered
 
-Q = TypeVar("Q")
 X = TypeVar("X")
 
 
@@ -38,35 +40,13 @@ class Drawn:
 
 
 @dataclass
-class Held:
-    """Responses that a program goes on with at the next step."""
-
-    example: Example
-    tokens: tuple[int, ...]
-    key: tuple[int, ...]
-    responses: list[Response]
-    step: int
-    """The step at which they were held."""
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Held:
-        """Read back what ``dataclasses.asdict`` made, JSON in between."""
-        example = Example(**saved["example"] | {"prompt": tuple(saved["example"]["prompt"])})
-        pairs = {i: [(ids, logp) for ids, logp in r["top"]] for i, r in enumerate(saved["responses"])}
-        responses = [
-            Response(**r | {"top": pairs[i], "context": tuple(r["context"]), "verdict": None})
-            for i, r in enumerate(saved["responses"])
-        ]
-        return cls(example, tuple(saved["tokens"]), tuple(saved["key"]), responses, saved["step"])
-
-
-@dataclass
 class Collector:
     """Draws the batches of a run."""
 
     engine: Engine
     stream: PromptStream
-    judge: JudgePool
+    judge: JudgePool | None
+    """``None`` where the source asks for none."""
     budget: int
     seed: int
     max_failed: float = 1.0
@@ -78,9 +58,11 @@ class Collector:
     """What distinguishes the run from others: letters and digits."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the rollout program remembers from step to step."""
+    _ranked: tuple[int, list[int]] | None = None
+    """A step and what its curriculum has left; worked out anew in every step."""
 
     def draw(self, recipe: Recipe, step: int, prompts: int) -> Drawn:
-        """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``rollout.rounds`` rounds of
+        """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``source.rounds`` rounds of
         drawing find them.
 
         Raises :class:`~policyopt.errors.UserError` when the judge fails on more than ``max_failed`` of the responses.
@@ -97,8 +79,9 @@ class Collector:
             "time/score": 0.0,
         }
         groups, skipped, answered = 0, self.stream.skipped, list[Answered]()
-        computed = self.engine.sampler.computed
-        for _ in range(recipe.rollout.rounds):
+        draws = "sampler" in recipe.source.services
+        computed = self.engine.sampler.computed if draws else 0
+        for _ in range(recipe.source.rounds):
             if groups >= prompts:
                 break
             piece = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
@@ -111,7 +94,8 @@ class Collector:
         piece = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
         if piece is not None:
             pieces.append(piece)
-        stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
+        if draws:
+            stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
         return Drawn(join(pieces) if any(map(len, pieces)) else None, stats)
 
     def _round(
@@ -121,27 +105,32 @@ class Collector:
         response is still under way."""
         going = [h for h in self.held if h.step != step]
         self.held = [h for h in self.held if h.step == step]
-        fresh = self.stream.take(max(0, prompts - len(going)))
+        fresh = self._fresh(recipe, step, max(0, prompts - len(going)), going)
         taken = [*((h.example, h.tokens) for h in going), *fresh]
         start = time.perf_counter()
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
-        program, held = recipe.rollout, dict(enumerate(going))
+        source, held = recipe.source, dict(enumerate(going))
         asked = [
-            self._asked(program, example, tokens, (self.seed, step, first + i), held.get(i), judge, critic, together)
+            self._asked(source, example, tokens, (self.seed, step, first + i), held.get(i), judge, critic, together)
             for i, (example, tokens) in enumerate(taken)
         ]
-        drawn = self._run([program.draw(question, context) for question, context in asked])
+        asked = [
+            (dataclasses.replace(question, history=tuple(self._history(recipe, example))), context)
+            for (question, context), (example, _) in zip(asked, taken, strict=True)
+        ]
+        drawn = self._rows(recipe.source, asked)
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
         for (example, tokens), (question, _), responses in zip(taken, asked, drawn, strict=True):
             if any(r.later for r in responses):
                 self.held.append(Held(example, tokens, question.key, [r for r in responses if r.later], step))
+        log = "rollout" if "sampler" in recipe.source.services else "source"
         for _, context in asked:
             for name, x in context.tally.items():
-                stats[f"rollout/{name}"] = stats.get(f"rollout/{name}", 0.0) + x
+                stats[f"{log}/{name}"] = stats.get(f"{log}/{name}", 0.0) + x
         stats["prompts"] += len(taken)
-        stats["prompts/unanswered"] += unanswered(recipe.rollout, drawn)
-        if "solutions" in recipe.rollout.uses:
+        stats["prompts/unanswered"] += unanswered(recipe.source, drawn)
+        if "solutions" in recipe.source.uses:
             unsolved = sum(not question.solution for question, _ in asked)
             stats["prompts/unsolved"] = stats.get("prompts/unsolved", 0.0) + unsolved
         groups = [Answered(e, q, r) for (e, _), (q, _), r in zip(taken, asked, drawn, strict=True)]
@@ -150,6 +139,49 @@ class Collector:
         stats["responses"] += len(rows)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         return self._piece(recipe, groups, first, stats)
+
+    def _fresh(self, recipe: Recipe, step: int, n: int, going: Sequence[Held]) -> list[tuple[Example, tuple[int, ...]]]:
+        """The next prompts: in the order of the stream, or as the curriculum ranks those of the step."""
+        if recipe.curriculum is None:
+            return self.stream.take(n)
+        if self._ranked is None or self._ranked[0] != step:
+            width = recipe.memory.width if recipe.memory is not None else 0
+            order = ranking(recipe.curriculum, self.stream.examples, self.memory, width, (self.seed, step))
+            self._ranked = (step, order)
+        busy = {h.example.id for h in going}
+        order = [i for i in self._ranked[1] if self.stream.examples[i].id not in busy] if busy else self._ranked[1]
+        self._ranked = (step, order)
+        return self.stream.take_ranked(order, n)
+
+    def _history(self, recipe: Recipe, example: Example) -> list[float]:
+        """What the recipe's memory holds of a prompt."""
+        width = recipe.memory.width if recipe.memory is not None else 0
+        return self.memory.get(example.id, [math.nan] * width) if width else []
+
+    def texts(self, recipe: Recipe, taken: Sequence[tuple[Example, tuple[int, ...]]], first: int) -> Batch:
+        """Held-out examples with their prompts as rows of the recipe's source, which takes given texts, scored and
+        nothing more; groups are numbered from ``first``."""
+        judge: Between[Example, Verdict] = Between(lambda items: [])
+        critic, together = Between(self._values), Round()
+        asked = [
+            self._asked(recipe.source, example, ids, (self.seed, -1, first + i), None, judge, critic, together)
+            for i, (example, ids) in enumerate(taken)
+        ]
+        drawn = self._rows(recipe.source, asked)
+        groups = [Answered(e, q, r) for (e, _), (q, _), r in zip(taken, asked, drawn, strict=True)]
+        stats = dict.fromkeys(("judge/failed", "time/score"), 0.0)
+        return self._scored(recipe, groups, first, stats)[0]
+
+    def _rows(self, source: Source, asked: Sequence[tuple[Question, Context]]) -> list[list[Response]]:
+        """What a source returns for questions."""
+        programs = [source.draw(question, context) for question, context in asked]
+        if "sampler" in source.services:
+            return self._run(programs)
+
+        async def together() -> list[list[Response]]:
+            return await asyncio.gather(*programs)
+
+        return asyncio.run(together())
 
     def _run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """What programs return; no sampler holds anything from one run to the next."""
@@ -161,6 +193,8 @@ class Collector:
         self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
     ) -> Batch | None:
         """The groups that the program has beside those of the step's prompts."""
+        if "sampler" not in recipe.source.services:
+            return None
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
 
@@ -173,14 +207,14 @@ class Collector:
                 return None
             asked.append(example)
             key = (self.seed, step, -len(asked))
-            question, context = self._asked(recipe.rollout, example, tokens, key, None, judge, critic, together)
+            question, context = self._asked(recipe.source, example, tokens, key, None, judge, critic, together)
             return question, dataclasses.replace(context, encode=self.engine.text.literal)
 
         asked: list[Example] = []
         spec = getattr(self.judge, "judge", JudgeSpec("custom"))
         sampler, text = self.engine.sampler, self.engine.text
         at = Step((self.seed, step), self.run, spec, sampler, text.decode, ask, self.notes, stats)
-        program = recipe.rollout.beside(answered, at)
+        program = recipe.source.beside(answered, at)
         if program is None:
             return None
         start = time.perf_counter()
@@ -190,9 +224,20 @@ class Collector:
 
     def _piece(self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]) -> Batch | None:
         """Groups as a batch, judged, scored, shaped and filtered."""
-        rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.use != "wait"]
-        if not rows:
+        if not any(r.use != "wait" for group in groups for r in group.responses):
             return None
+        batch, responses = self._scored(recipe, groups, first, stats)
+        batch = shaped(recipe, batch)
+        if "baseline_reward" in recipe.source.provides and batch.baseline_reward is None:
+            batch = with_baseline(batch, [r.use for r in responses])
+        batch = batch[torch.tensor([r.use == "train" for r in responses], device=self.engine.device)]
+        return batch[kept(recipe, batch)]
+
+    def _scored(
+        self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]
+    ) -> tuple[Batch, list[Response]]:
+        """Groups as a batch, judged and scored, and the response of each row."""
+        rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.use != "wait"]
         texts = self.engine.text.decode_all([r.tokens for _, r in rows])
         verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
         responses = [r for _, r in rows]
@@ -215,11 +260,9 @@ class Collector:
         start = time.perf_counter()
         batch = self.engine.annotate(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
-        batch = shaped(recipe, batch)
-        if "baseline_reward" in recipe.rollout.provides and batch.baseline_reward is None:
-            batch = with_baseline(batch, [r.use for r in responses])
-        batch = batch[torch.tensor([r.use == "train" for r in responses], device=self.engine.device)]
-        return batch[kept(recipe, batch)]
+        if not recipe.source.services:
+            batch = unjudged(batch, self.engine.version)
+        return batch, responses
 
     def _completed(
         self, recipe: Recipe, batch: Batch, groups: Sequence[Answered], rows: Sequence[tuple[int, Response]],
@@ -234,13 +277,12 @@ class Collector:
             lines = [[end - 1 for end in line_ends(r.tokens, self.engine.text.line_breaks)] for _, r in rows]
             batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
         if recipe.memory is not None:
-            unknown = [math.nan] * recipe.memory.width
-            known = [self.memory.get(groups[i].example.id, unknown) for i, _ in rows]
+            known = [self._history(recipe, groups[i].example) for i, _ in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
         return batch
 
     def _asked(
-        self, program: Rollout, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
+        self, source: Source, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
         judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float], together: Round,
     ) -> tuple[Question, Context]:  # fmt: skip
         """An example as the program sees it, with what was held of it at an earlier step, and what serves it."""
@@ -249,14 +291,15 @@ class Collector:
             tokens,
             self.budget,
             key if held is None else held.key,
-            text.solution(example.solution) if "solutions" in program.uses else None,
+            text.solution(example.solution) if "solutions" in source.uses else None,
             example.prompt[-1]["content"],
             example.answer,
             () if held is None else tuple(held.responses),
+            given={name: text.given(said) for name in TEXTS if (said := getattr(example, name))},
         )
         context = Context(
-            self.engine.sampler,
-            program,
+            self.engine.sampler if "sampler" in source.services else cast(Sampler, None),
+            source,
             None if judge is None else partial(judge, example),
             partial(critic, tokens),
             self.engine.samplers,
@@ -285,6 +328,7 @@ class Collector:
         ]
         drawn = self._run([program.draw(*each) for _, each in asked])
         answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
+        assert self.judge is not None
         return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
 
     def _values(self, items: Sequence[tuple[tuple[int, ...], Response]]) -> list[float]:
@@ -308,6 +352,7 @@ class Collector:
     def _verdicts(self, items: Sequence[tuple[Example, str]], stats: dict[str, float]) -> list[Verdict]:
         if not items:
             return []
+        assert self.judge is not None, "the source promised to need no judge"
         start = time.perf_counter()
         found = self.judge(items)
         stats["time/judge"] += time.perf_counter() - start
@@ -321,77 +366,3 @@ class Collector:
                 f"the judge failed on {len(failed)} of {len(verdicts)} responses (the limit is {self.max_failed:.0%}, --judging.max-failed); "
                 f"first: {failed[0].reason}"
             )
-
-
-class Between(Generic[Q, X]):
-    """Opinions on responses for programs that are still drawing: what they ask for at the same time is answered
-    together."""
-
-    def __init__(self, answer: Callable[[Sequence[tuple[Q, Response]]], list[X]]) -> None:
-        self._answer = answer
-        self._waiting: list[tuple[Q, Sequence[Response], asyncio.Future[list[X]]]] = []
-        self.seconds = 0.0
-
-    async def __call__(self, question: Q, responses: Sequence[Response]) -> list[X]:
-        """The opinions on some responses to a question."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[list[X]] = loop.create_future()
-        if not self._waiting:  # runs after every program that is ready now has had its turn to ask
-            loop.call_soon(loop.call_soon, self._run)
-        self._waiting.append((question, responses, done))
-        return await done
-
-    def _run(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        start = time.perf_counter()
-        try:
-            found = iter(self._answer([(question, r) for question, responses, _ in waiting for r in responses]))
-        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
-            for _, _, done in waiting:
-                done.set_exception(error)
-            return
-        finally:
-            self.seconds += time.perf_counter() - start
-        for _, responses, done in waiting:
-            done.set_result([next(found) for _ in responses])
-
-
-def unanswered(rollout: Rollout, drawn: Sequence[Sequence[Response]]) -> int:
-    """How many prompts a program returned no response to.
-
-    Raises :class:`~policyopt.errors.UserError` where that is all of them, and for a response whose lists disagree.
-    """
-    name = type(rollout).__name__
-    if not any(drawn):
-        raise UserError(
-            f"the rollout program {name} returned no response to any of {len(drawn)} prompts: draw() has to return a "
-            "list with at least one Response"
-        )
-    for r in (r for responses in drawn for r in responses):
-        sizes = {"logp": len(r.logp), "entropy": len(r.entropy)} | ({"own": len(r.own)} if r.own else {})
-        for field_name, size in sizes.items():
-            if size != len(r.tokens):
-                raise UserError(
-                    f"the rollout program {name} returned a response with {len(r.tokens)} tokens and {size} entries in "
-                    f"{field_name!r}: both lists have one entry for each token"
-                )
-    return sum(not responses for responses in drawn)
-
-
-def asked_instead(prompt: Sequence[Message], text: str) -> list[Message]:
-    """The messages of a prompt with another text in the place of the last one."""
-    return [*prompt[:-1], {**prompt[-1], "content": text}]
-
-
-def record(example: Example, text: str, verdict: Verdict, asked: str | None = None) -> dict[str, Any]:
-    """What the log keeps of a judged response, with what was asked where that is not the example's prompt."""
-    return {
-        "id": example.id,
-        "prompt": "\n".join(m["content"] for m in example.prompt) if asked is None else asked,
-        "response": text,
-        "answer": example.answer,
-        "score": verdict.score,
-        "correct": verdict.correct,
-        "formatted": verdict.formatted,
-        "reason": verdict.reason,
-    }

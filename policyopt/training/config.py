@@ -137,14 +137,14 @@ class TrainConfig:
     """Limits on the judge."""
 
     def __post_init__(self) -> None:
-        if self.batch % self.recipe.rollout.size:
+        if self.batch % self.recipe.source.size:
             raise ValueError(
-                f"batch is {self.batch} responses, which is not a multiple of recipe.rollout.size "
-                f"({self.recipe.rollout.size})"
+                f"batch is {self.batch} responses, which is not a multiple of recipe.source.size "
+                f"({self.recipe.source.size})"
             )
         if self.prompts % self.recipe.update.minibatches:
             raise ValueError(
-                f"a step has {self.prompts} prompts (batch over recipe.rollout.size), which recipe.update.minibatches "
+                f"a step has {self.prompts} prompts (batch over recipe.source.size), which recipe.update.minibatches "
                 f"({self.recipe.update.minibatches}) does not divide"
             )
         if self.eval.samples and self.eval.k > self.eval.samples:
@@ -155,7 +155,7 @@ class TrainConfig:
     @property
     def prompts(self) -> int:
         """Prompts per step."""
-        return self.batch // self.recipe.rollout.size
+        return self.batch // self.recipe.source.size
 
     def learning_rate(self) -> float:
         """The learning rate, with the default for the kind of model where none is set."""

@@ -192,7 +192,7 @@ def final_table(summary: Mapping[str, Any], report: Path | None, *, out: rich.co
     out = out or rich.console.Console(highlight=False)
     before, after = summary.get("before") or {}, summary.get("after") or {}
     further = sorted({k for k in (*before, *after) if k.startswith(("accuracy/", "pass@"))})
-    keys = ["accuracy", *further, "length", "format"]
+    keys = ["accuracy", *further, "loglik", "pairs/accuracy", "length", "format"]
     table = Table(box=box.SIMPLE_HEAD, title="Held-out, before and after", title_justify="left", title_style="bold")
     table.add_column("")
     for column in ("before", "after", "change"):
@@ -263,8 +263,8 @@ def _score(key: str, value: float | None, sign: bool = False) -> str:
     if value is None:
         return "-"
     plus = "+" if sign else ""
-    if key == "length":
-        return format(value, f"{plus}.1f")
+    if key in ("length", "loglik"):
+        return format(value, f"{plus}.1f" if key == "length" else f"{plus}.3f")
     return format(100 * value, f"{plus}.1f") + (" points" if sign else " %")
 
 

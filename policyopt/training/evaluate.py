@@ -13,7 +13,7 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Response
-from policyopt.training.collect import record
+from policyopt.training.services import record
 
 _BLOCK = 64
 

@@ -26,13 +26,15 @@ from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.steering import States, control, controlled
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
-from policyopt.training.collect import Collector, Drawn, Held
+from policyopt.training.collect import Collector, Drawn
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
+from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.logging import RunLog
 from policyopt.training.metrics import batch_metrics, update_metrics
 from policyopt.training.rows import to_batch
+from policyopt.training.services import Held
 
 SKIPS_IN_A_ROW = 3
 
@@ -66,7 +68,7 @@ class Trainer:
     config: TrainConfig
     engine: Engine
     collector: Collector
-    evaluator: Evaluator
+    evaluator: Evaluator | TextEvaluator
     log: RunLog
     console: Console
     out: Path
@@ -224,7 +226,7 @@ class Trainer:
         """Log-probability under the policy minus that under the reference, of each sampled response, in nats."""
         rows = [(prompt, r, v) for prompt, group, said in scores.sampled for r, v in zip(group, said, strict=True)]
         prompts, responses, verdicts = map(list, zip(*rows, strict=True))
-        batch = to_batch(prompts, responses, verdicts, [0] * len(rows), self.evaluator.budget, self.engine.dtype)
+        batch = to_batch(prompts, responses, verdicts, [0] * len(rows), self.collector.budget, self.engine.dtype)
         batch = self.engine.annotate(batch.to(self.engine.device), self.state.recipe)
         return ((batch.old_logp - batch.ref_logp) * batch.mask).sum(1).cpu()
 

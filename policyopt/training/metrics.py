@@ -9,16 +9,18 @@ import torch
 from policyopt.engine.protocol import UpdateReport
 from policyopt.groups import group_sum
 from policyopt.parts.regularizer.kl import kl_estimate
-from policyopt.rows import Batch, masked_mean
+from policyopt.rows import Batch, masked, masked_mean
 
 
 def batch_metrics(batch: Batch) -> dict[str, float]:
     """Of the responses that the rollout's main program drew: reward, accuracy, length, entropy, signal, distance from
     the reference."""
-    if batch.source is not None and bool((batch.source > 0).any()):
-        batch = batch[batch.source == 0]
+    if batch.origin is not None and bool((batch.origin > 0).any()):
+        batch = batch[batch.origin == 0]
     if not len(batch):
         return {}
+    if batch.correct is None:  # nobody was asked about them
+        return text_metrics(batch)
     length = batch.length()
     advantage = batch.advantage
     signal = group_sum((advantage.abs() * batch.mask).sum(1), batch.group) > 0
@@ -40,6 +42,33 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         out["kl/ref"] = float(masked_mean(kl_estimate(batch.old_logp, batch.ref_logp, "k3"), batch.mask))
         out["kl/ref_response"] = float((kl_estimate(batch.old_logp, batch.ref_logp, "k1") * batch.mask).sum(1).mean())
     return out
+
+
+def text_metrics(batch: Batch) -> dict[str, float]:
+    """Of given texts: how likely they are before the update, in nats per token, and how pairs compare."""
+    length, logp = batch.length(), masked(batch.old_logp, batch.mask).sum(1)
+    out = {
+        "length/mean": float(length.mean()),
+        "length/max": float(length.max()),
+        "length/truncated": float(batch.truncated.mean()),
+        "loglik": float(logp.sum() / length.sum().clamp(min=1)),
+    }
+    if batch.ref_logp is not None:
+        out["kl/ref_response"] = float((logp - masked(batch.ref_logp, batch.mask).sum(1)).mean())
+    return out | (pair_metrics(batch, logp, length) if batch.chosen is not None else {})
+
+
+def pair_metrics(batch: Batch, logp: torch.Tensor, length: torch.Tensor) -> dict[str, float]:
+    r"""How the two texts of pairs compare. The margin of a pair is
+    :math:`\log\frac{\pi(y^+)}{\pi_{ref}(y^+)} - \log\frac{\pi(y^-)}{\pi_{ref}(y^-)}` in nats, without :math:`\pi_{ref}` where
+    the recipe reads no reference; the accuracy is the share of pairs whose margin is above 0."""
+    good = batch.chosen > 0.5
+    gain = logp if batch.ref_logp is None else logp - masked(batch.ref_logp, batch.mask).sum(1)
+    sides = {"chosen": good, "rejected": ~good}
+    out = {f"loglik/{name}": float(logp[side].sum() / length[side].sum().clamp(min=1)) for name, side in sides.items()}
+    plus, minus = (group_sum(gain * side, batch.group)[good] for side in (good, ~good))
+    margin = plus - minus
+    return out | {"pairs/margin": float(margin.mean()), "pairs/accuracy": float((margin > 0).double().mean())}
 
 
 def first_of_group(batch: Batch) -> torch.Tensor:

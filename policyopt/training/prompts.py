@@ -74,6 +74,27 @@ class PromptStream:
                 self.skipped += 1
         return out
 
+    def take_ranked(self, ranked: list[int], n: int) -> list[tuple[Example, tuple[int, ...]]]:
+        """The next ``n`` prompts that fit of a ranking, with their tokens; they are taken out of it.
+
+        Raises :class:`~policyopt.errors.UserError` where none is left.
+        """
+        out: list[tuple[Example, tuple[int, ...]]] = []
+        while len(out) < n and ranked:
+            example = self.examples[ranked.pop(0)]
+            self.cursor += 1
+            tokens = self.encode(example)
+            if len(tokens) <= self.longest:
+                out.append((example, tokens))
+            else:
+                self.skipped += 1
+        if n and not out:
+            raise UserError(
+                "the curriculum has no prompt left for this step: take fewer prompts a step (--batch), fewer rounds "
+                "(source.rounds), or more data"
+            )
+        return out
+
     def encode(self, example: Example) -> tuple[int, ...]:
         """The tokens of a prompt.
 

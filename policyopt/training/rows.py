@@ -162,10 +162,19 @@ def pass_rate(
     responses: Sequence[Response], verdicts: Sequence[Verdict], group: Sequence[int], dtype: torch.dtype
 ) -> Tensor:
     """[N] the share of the main program's sampled responses to each row's prompt that are right; 0 where it has none."""
-    mine = torch.tensor([float(r.source == 0 and r.use != "baseline") for r in responses], dtype=dtype)
+    mine = torch.tensor([float(r.origin == 0 and r.use != "baseline") for r in responses], dtype=dtype)
     right = torch.tensor([float(v.correct) for v in verdicts], dtype=dtype)
     prompt = torch.tensor(group, dtype=torch.long)
     return group_sum(mine * right, prompt) / group_sum(mine, prompt).clamp(min=1)
+
+
+def unjudged(batch: Batch, version: int) -> Batch:
+    """A batch of given texts without what only drawn and judged responses have; ``version`` is that of the policy whose
+    ``old_logp`` they have."""
+    return batch.replace(
+        rollout_logp=None, sampled_entropy=None, correct=None, formatted=None, pass_rate=None,
+        version=torch.full_like(batch.version, version),
+    )  # fmt: skip
 
 
 def noise(keys: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -32,12 +32,15 @@ from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
+from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import load_model, room, set_up
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,12 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
         task = load_task(
             config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts
         )
+        check_source(config.recipe, task)
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
         timeout, memory, most = config.judging.timeout, config.judging.memory_mb, config.judging.max_failed
         with (
             Console(header, config.steps, quiet=quiet) as console,
-            JudgePool(task.judge, timeout=timeout, memory_mb=memory) as judge,
+            judging(config.recipe, task, timeout=timeout, memory_mb=memory) as judge,
         ):
             engine = set_up(config, task, console.task)
             budget, longest = room(engine.context, config.max_tokens, task)
@@ -90,13 +94,18 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             )
             if too_long := stream.check():
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
-            if "solutions" in config.recipe.rollout.uses and (unsolved := stream.check_solutions(config.recipe.name)):
+            if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
-            evaluator = Evaluator(engine.text, engine.sampler, judge, task.heldout, budget, longest, config.seed)
+            evaluator: Evaluator | TextEvaluator = TextEvaluator(collector, task.heldout, config.recipe)
+            if "sampler" in config.recipe.source.services:
+                evaluator = Evaluator(
+                    engine.text, engine.sampler, need_judge(judge, task), task.heldout, budget, longest, config.seed
+                )
             evaluator.check()
-            judge.ready()
-            check_filled(config.recipe, task.judge.name, judge.provides)
+            if judge is not None and task.judge is not None:
+                judge.ready()
+                check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
                 write_config(out, config, new=True)
@@ -118,6 +127,46 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 scratch.replace(out / "summary.json")
                 write_report(out)
     return Result(out, summary, engine.policy)
+
+
+def check_source(recipe: Recipe, task: Task) -> None:
+    """Refuse a recipe without a loss, a source that reads what the task does not bring, and responses that nobody could judge.
+
+    Raises :class:`~policyopt.errors.UserError` with what to do.
+    """
+    if recipe.surrogate is None and recipe.critic is None and not recipe.regularizers:
+        raise UserError(f"{recipe.name} has no loss: set surrogate, or put a loss among the regularizers")
+    name = type(recipe.source).__name__
+    if missing := sorted(recipe.source.reads - task.texts):
+        raise UserError(
+            f"{recipe.name}: its source {name} reads {' and '.join(missing)} of every example, and {task.name} has none: take "
+            f"a file whose rows have prompt, {', '.join(sorted(recipe.source.reads))}, or a source that draws, such as Group()"
+        )
+    if "judge" in recipe.services and task.judge is None:
+        fits = "PreferencePairs()" if "chosen" in task.texts else "Demonstrations()"
+        raise UserError(
+            f"{recipe.name}: its source {name} draws responses that have to be judged, and the rows of {task.name} have no "
+            f"answer: take the source {fits}, or add a column 'answer'"
+        )
+
+
+@contextmanager
+def judging(recipe: Recipe, task: Task, **limits: Any) -> Iterator[JudgePool | None]:
+    """The judge of a run; ``None`` where nothing asks for one."""
+    if task.judge is None or "judge" not in recipe.services:
+        yield None
+        return
+    with JudgePool(task.judge, **limits) as pool:
+        yield pool
+
+
+def need_judge(judge: T | None, task: Task) -> T:
+    """Raises :class:`~policyopt.errors.UserError` for a task without one."""
+    if judge is None:
+        raise UserError(
+            f"{task.name}: its rows have no answer, so that responses cannot be judged: add a column 'answer'"
+        )
+    return judge
 
 
 def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, after: dict[str, Any]) -> dict[str, Any]:
@@ -266,7 +315,7 @@ def evaluate_model(
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
     questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
-    with _progress(model, questions) as console, JudgePool(questions.judge) as pool:
+    with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
         evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
@@ -288,7 +337,7 @@ def sample_model(
         )
     source = load_task(task, judge=judge, seed=seed, heldout=questions)
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
-    with _progress(model, source) as console, JudgePool(source.judge) as pool:
+    with _progress(model, source) as console, JudgePool(need_judge(source.judge, source)) as pool:
         policy = load_model(model, source, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)

@@ -111,7 +111,7 @@ def test_a_value_of_the_wrong_type(line: list[str], messages: list[str], command
         ("grpo", ["--kl-coef", "-1"], ["KL.coef: expected at least 0"]),
         ("grpo", ["--recipe.surrogate.high=-1"], ["--recipe.surrogate.high", "expected at least 0"]),
         ("grpo", ["--recipe.surrogate.high", "inf"], ["--recipe.surrogate.high", "expected a finite number"]),
-        ("grpo", ["--recipe.rollout.temperature", "0"], ["--recipe.rollout.temperature", "expected more than 0"]),
+        ("grpo", ["--recipe.source.temperature", "0"], ["--recipe.source.temperature", "expected more than 0"]),
         ("grpo", ["--optim.lr", "0"], ["--optim.lr", "expected more than 0"]),
         ("grpo", ["--optim.lr", "inf"], ["--optim.lr", "expected a finite number"]),
         ("grpo", ["--optim.betas", "0.9", "2"], ["--optim.betas", "expected at most 1, not '2'"]),
@@ -121,9 +121,9 @@ def test_a_value_of_the_wrong_type(line: list[str], messages: list[str], command
         ("grpo", ["--judging.max-failed", "2"], ["--judging.max-failed", "expected at most 1"]),
         ("grpo", ["--judging.timeout", "0"], ["--judging.timeout", "expected more than 0"]),
         ("grpo", ["--group-size", "0"], ["size: expected at least 1"]),
-        ("grpo", ["--group-size", "1"], ["rollout.size is 1", "needs at least 2", "raise rollout.size"]),
-        ("rloo", ["--recipe.rollout.size", "1"], ["recipe: rollout.size is 1", "needs at least 2"]),
-        ("grpo", ["--batch", "20"], ["batch is 20 responses", "not a multiple of recipe.rollout.size (8)"]),
+        ("grpo", ["--group-size", "1"], ["source.size is 1", "needs at least 2", "raise source.size"]),
+        ("rloo", ["--recipe.source.size", "1"], ["recipe: source.size is 1", "needs at least 2"]),
+        ("grpo", ["--batch", "20"], ["batch is 20 responses", "not a multiple of recipe.source.size (8)"]),
         (
             "grpo",
             ["--batch", "128", "--recipe.update.minibatches", "3"],
@@ -268,7 +268,7 @@ def test_a_rollout_program_that_returns_nothing_of_use(
         async def draw(self, question: Question, context: Context) -> list[Response]:
             return returned
 
-    recipe = grpo(group_size=4).replace(rollout=Mine(size=4))
+    recipe = grpo(group_size=4).replace(source=Mine(size=4))
     task = str(write_sums(tmp_path / "sums.jsonl"))
     out = tmp_path / "run"
     with pytest.raises(UserError, match=message):
@@ -609,7 +609,7 @@ def test_a_judge_that_fails_too_often_stops_the_run(train: Command) -> None:
         ("recipe:\n  regularizers:\n    part: KL\n", ["recipe.regularizers"]),
         ("recipe:\n  1: 2\n", ["Recipe has no field 1"]),
         ("recipe: 3\n", ["run.yaml: recipe: expected a mapping of parts, not 3"]),
-        ("recipe:\n  rollout:\n    size: 1\n", ["run.yaml: recipe: rollout.size is 1"]),
+        ("recipe:\n  source:\n    size: 1\n", ["run.yaml: recipe: source.size is 1"]),
         ("recipe:\n  name: dapo\n", ["run.yaml is of dapo, not of grpo"]),
         ("steps: 3\nseed: [1\n", ["run.yaml, line", "not valid YAML"]),
         ("steps: 3\n\tseed: 1\n", ["run.yaml, line 2: not valid YAML"]),
@@ -631,6 +631,6 @@ def test_a_configuration_file_that_is_not_there_or_not_text(command: Command, tm
 
 
 def test_a_hyper_parameter_that_the_file_would_undo(command: Command, untouched: None) -> None:
-    Path("run.yaml").write_text("recipe:\n  rollout:\n    size: 4\n")
+    Path("run.yaml").write_text("recipe:\n  source:\n    size: 4\n")
     said = command("train", "grpo", "--config", "run.yaml", "--group-size", 16)
-    refused(said, "run.yaml has recipe.rollout.size = 4", "makes it 16", "set the field itself")
+    refused(said, "run.yaml has recipe.source.size = 4", "makes it 16", "set the field itself")

@@ -263,7 +263,7 @@ def test_hyper_parameters_make_the_recipe() -> None:
 def test_any_field_of_any_part_can_be_set() -> None:
     config = configured(
         "--recipe.surrogate.high", 0.28, "--recipe.surrogate.low", "none", "--recipe.regularizers.KL.coef", 0.1,
-        "--recipe.advantage.scale", "none", "--recipe.rollout.temperature", 0.7, "--recipe.update.epochs", 2,
+        "--recipe.advantage.scale", "none", "--recipe.source.temperature", 0.7, "--recipe.update.epochs", 2,
         "--optim.lr", 3e-4, "--optim.betas", 0.8, 0.95, "--eval.every", 0, "--checkpoints.keep", 1,
         "--judging.timeout", 2, "--adapters.rank", 4, "--lora", "--staleness", 2, "--dtype", "bfloat16", "--out", "a b",
         "--long-prompts", "skip",
@@ -271,7 +271,7 @@ def test_any_field_of_any_part_can_be_set() -> None:
     recipe = grpo()
     for path, value in [
         ("surrogate.high", 0.28), ("surrogate.low", None), ("regularizers.KL.coef", 0.1), ("advantage.scale", "none"),
-        ("rollout.temperature", 0.7), ("update.epochs", 2),
+        ("source.temperature", 0.7), ("update.epochs", 2),
     ]:  # fmt: skip
         recipe = recipe.set(path, value)
     assert config.recipe == recipe
@@ -312,11 +312,11 @@ def test_the_line_goes_before_the_file_and_the_file_before_the_method(tmp_path: 
     path = tmp_path / "run.yaml"
     path.write_text(
         "steps: 7\nseed: 5\nout: there\noptim: {lr: 1e-3}\n"
-        "recipe:\n  surrogate: {high: 0.5}\n  rollout: {temperature: 0.9}\n  update: {epochs: 3}\n"
+        "recipe:\n  surrogate: {high: 0.5}\n  source: {temperature: 0.9}\n  update: {epochs: 3}\n"
     )
-    config = configured("--config", path, "--seed", 6, "--recipe.rollout.temperature", 0.8, "--group-size", 4)
+    config = configured("--config", path, "--seed", 6, "--recipe.source.temperature", 0.8, "--group-size", 4)
     assert (config.steps, config.seed, config.out, config.optim) == (7, 6, Path("there"), Optim(lr=1e-3))
-    recipe = grpo(high=0.5, group_size=4, epochs=3).set("rollout.temperature", 0.8)
+    recipe = grpo(high=0.5, group_size=4, epochs=3).set("source.temperature", 0.8)
     assert config.recipe == recipe
     assert config.batch == TrainConfig(recipe=recipe).batch
 
@@ -335,7 +335,7 @@ def test_a_file_may_exchange_parts(tmp_path: Path) -> None:
 @EVERY_METHOD
 def test_what_a_run_writes_gives_the_same_run(method: Method, tmp_path: Path) -> None:
     config = configured(
-        "--optim.lr", 1e-7, "--max-tokens", 9, "--out", "x", "--recipe.rollout.temperature", 0.7, method=method.name
+        "--optim.lr", 1e-7, "--max-tokens", 9, "--out", "x", "--recipe.source.temperature", 0.7, method=method.name
     )
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
@@ -372,7 +372,7 @@ def test_a_run_leaves_its_files_and_says_where(train: Command) -> None:
         assert line in said.out
     assert "Loading weights" not in said.out
     settings = yaml.safe_load(Path("run/config.yaml").read_text())
-    assert (settings["steps"], settings["recipe"]["rollout"]["size"], settings["seed"]) == (2, 4, 3)
+    assert (settings["steps"], settings["recipe"]["source"]["size"], settings["seed"]) == (2, 4, 3)
     net = AutoModelForCausalLM.from_pretrained("run/model")
     assert sum(p.numel() for p in net.parameters()) > 20_000
 

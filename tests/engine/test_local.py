@@ -78,7 +78,7 @@ def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple
     batch = token_batch(groups)
     # Nothing is truncated: where that makes an answer worthless, a group of two might have nothing to learn from.
     whole = torch.zeros_like(batch.reward)
-    batch = batch.replace(temperature=torch.full_like(batch.reward, recipe.rollout.temperature), truncated=whole)
+    batch = batch.replace(temperature=torch.full_like(batch.reward, recipe.source.temperature), truncated=whole)
     noise = drift * torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     with torch.no_grad():
         now = plain_columns(engine.policy.model, batch)["logp"].double()
@@ -190,7 +190,7 @@ def test_a_part_that_couples_all_rows_takes_two_passes_and_keeps_its_gradient(
 
 
 def test_temperature_is_part_of_the_gradient(tiny_model: Path) -> None:
-    recipe = grpo().set("rollout.temperature", 0.6)
+    recipe = grpo().set("source.temperature", 0.6)
     engine = engine_of(tiny_model, recipe)
     batch = drawn(engine, recipe)
     assert_same_for_any_partition(engine, recipe, batch)

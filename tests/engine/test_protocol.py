@@ -50,7 +50,7 @@ def files() -> Iterator[Path]:
 
 def distinct() -> list[str]:
     """A method for each rollout program of the library."""
-    return list({type(m().rollout): name for name, m in reversed(methods().items())}.values())
+    return list({type(m().source): name for name, m in reversed(methods().items())}.values())
 
 
 PROGRAMS = distinct()
@@ -127,7 +127,7 @@ def test_programs_use_no_more_than_they_ask_for(name: str, monkeypatch: pytest.M
     watched("embed", lambda keywords: ["token embeddings"], LocalSampler)
     watched("values", lambda keywords: ["critic"], LocalEngine)
     measure(recipe)
-    assert used <= asks_of(recipe.rollout)
+    assert used <= asks_of(recipe.source)
 
 
 # Capabilities --------------------------------------------------------------------------------------------------------
@@ -149,9 +149,9 @@ class Misspelt(Rollout):
 
 def recipe_asking(capability: str) -> Recipe:
     if capability in Demanding.asks:
-        return grpo().replace(rollout=Demanding())
+        return grpo().replace(source=Demanding())
     if capability == "temperature":
-        return grpo().set("rollout.temperature", 0.7)
+        return grpo().set("source.temperature", 0.7)
     if capability == "parameters":
         return grpo().replace(probes=get_study("rl-subnetworks")())
     names = {
@@ -206,7 +206,7 @@ def test_a_capability_that_is_none_is_refused_with_its_nearest() -> None:
     ):
         asks_of(Misspelt())
     with pytest.raises(ValueError, match="nearest: forced tokens"):
-        grpo().replace(rollout=Misspelt())
+        grpo().replace(source=Misspelt())
 
 
 def test_plain_grpo_asks_for_a_reference_alone() -> None:

@@ -151,8 +151,8 @@ class FromReference(Rollout):
 def test_a_program_draws_from_a_named_expert(
     tiny_model: Path, experts: dict[str, Path], task: dict[str, str], tmp_path: Path
 ) -> None:
-    recipe = grpo(group_size=4, kl_coef=0.0).replace(rollout=HalfFromExpert(size=4))
-    assert recipe.asks["role sampling"] == ("rollout HalfFromExpert",)
+    recipe = grpo(group_size=4, kl_coef=0.0).replace(source=HalfFromExpert(size=4))
+    assert recipe.asks["role sampling"] == ("source HalfFromExpert",)
     roles = {"old-expert": str(experts["old-expert"])}
     run(tiny_run(tmp_path / "run", tiny_model, task, recipe, steps=2, roles=roles), quiet=True)
     for row in lines(tmp_path / "run" / "metrics.jsonl")[1:]:
@@ -160,7 +160,7 @@ def test_a_program_draws_from_a_named_expert(
 
 
 def test_the_policy_without_adapters_is_not_drawn_from(tiny_model: Path) -> None:
-    recipe = grpo(group_size=4).replace(rollout=FromReference(size=4))
+    recipe = grpo(group_size=4).replace(source=FromReference(size=4))
     assert LocalEngine(load_tiny(tiny_model), recipe).samplers.keys() == {"reference"}
     with pytest.raises(UserError, match="name a model of its own with --role reference=PATH"):
         LocalEngine(load_tiny(tiny_model, lora=LoRA(rank=2)), recipe)
@@ -214,7 +214,7 @@ def test_roles_on_the_command_line(
     command: Any, tiny_model: Path, experts: dict[str, Path], task: dict[str, str], tmp_path: Path
 ) -> None:
     line = ["train", "grpo", "--model", tiny_model, "--task", task["task"], "--judge", task["judge"], "--steps", 1]
-    line += ["--recipe.rollout.size", 4, "--batch", 8, "--max-tokens", 8, "--eval.samples", 0, "--eval.prompts", 2]
+    line += ["--recipe.source.size", 4, "--batch", 8, "--max-tokens", 8, "--eval.samples", 0, "--eval.prompts", 2]
     said: Said = command(*line, "--out", "a", "--role", f"reference={experts['old-expert']}")
     assert said.code == 0, said.err
     assert f"reference: {experts['old-expert']}" in (tmp_path / "a" / "config.yaml").read_text()

@@ -132,7 +132,7 @@ def test_pass_at_one_is_the_normalised_reward(seed: int) -> None:
 def test_all_rows_can_be_measured_by_some(seed: int) -> None:
     batch = random_batch(seed, groups=(4, 3, 5, 1))
     source = torch.tensor([0, 0, 0, 1, 0, 0, 1, 1, 1, 1, 1, 1, 0])
-    found = Normalise(ddof=0, rows=FromProgram())(batch.replace(source=source))[:, 0]
+    found = Normalise(ddof=0, rows=FromProgram())(batch.replace(origin=source))[:, 0]
     reward = batch.total_reward()
     for g in range(4):
         rows = batch.group == g
@@ -146,12 +146,12 @@ def test_all_rows_can_be_measured_by_some(seed: int) -> None:
 
 @SEEDS
 def test_no_statistic_sees_a_row_that_is_left_out(seed: int) -> None:
-    batch = random_batch(seed, groups=(4, 4)).replace(source=torch.tensor([0, 0, 0, 1, 0, 0, 1, 1]))
-    other = batch.replace(reward=batch.reward + 9 * (batch.source == 1))
+    batch = random_batch(seed, groups=(4, 4)).replace(origin=torch.tensor([0, 0, 0, 1, 0, 0, 1, 1]))
+    other = batch.replace(reward=batch.reward + 9 * (batch.origin == 1))
     for how in ({"centre": "leave-one-out"}, {"centre": "batch", "scale": "batch"}, {"spread": "mean"}):
         part = Normalise(rows=FromProgram(), **how)  # type: ignore[arg-type]
-        same(part(batch)[batch.source == 0], part(other)[batch.source == 0])
-        same(part(batch)[batch.source == 0], Normalise(**how)(batch[batch.source == 0]))  # type: ignore[arg-type]
+        same(part(batch)[batch.origin == 0], part(other)[batch.origin == 0])
+        same(part(batch)[batch.origin == 0], Normalise(**how)(batch[batch.origin == 0]))  # type: ignore[arg-type]
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_no_statistic_sees_a_row_that_is_left_out(seed: int) -> None:
 
 @pytest.mark.parametrize("rows", [None, Judged(), Judged(right=False), FromProgram(), FromProgram(main=False)])
 def test_a_penalty_on_some_rows_is_the_penalty_where_they_are(rows: RowSelector | None) -> None:
-    batch = random_batch().replace(source=torch.tensor([0, 1, 0, 0, 1, 0, 1, 1, 0]))
+    batch = random_batch().replace(origin=torch.tensor([0, 1, 0, 0, 1, 0, 1, 1, 0]))
     chosen = picked(rows, batch)
     assert chosen.tolist() == (batch.correct * 0 + 1 if rows is None else rows(batch).double()).tolist()
     same(KL(rows=rows)(batch), KL()(batch) * chosen[:, None])

@@ -84,7 +84,7 @@ def test_solutions_that_are_not_declared_are_withheld_in_a_run(tiny_model: Path,
 
     task = str(write_sums(tmp_path / "sums.jsonl"))
     for program, message in ((Peeking(size=2), "asks for 'solutions'"), (Judging(size=2), "Judging asks for 'judge'")):
-        recipe = grpo(group_size=2).replace(rollout=program)
+        recipe = grpo(group_size=2).replace(source=program)
         with pytest.raises(UserError, match=message):
             policyopt.train(recipe, model=str(tiny_model), task=task, steps=1, batch=4, max_tokens=8, quiet=True,
                             out=tmp_path / type(program).__name__)  # fmt: skip
@@ -96,7 +96,7 @@ def test_services_are_checked_when_the_recipe_is_made() -> None:
         uses: ClassVar[frozenset[str]] = frozenset({"jugde"})
 
     with pytest.raises(ValueError, match=r"Misspelt uses 'jugde', which is no service; .*judge"):
-        grpo().replace(rollout=Misspelt())
+        grpo().replace(source=Misspelt())
     with pytest.raises(ValueError, match=r"decode .All. asks the judge"):
         grpo().replace(decode=All())
 
@@ -104,5 +104,5 @@ def test_services_are_checked_when_the_recipe_is_made() -> None:
 def test_methods_declare_services_that_there_are() -> None:
     for name in methods():
         recipe = get_method(name)()
-        for program in filter(None, (recipe.rollout, recipe.decode)):
+        for program in filter(None, (recipe.source, recipe.decode)):
             assert {re.sub(r"\[.+\]", "[NAME]", service) for service in program.uses} <= SERVICES.keys(), name

@@ -221,14 +221,14 @@ def test_every_prompt_is_seen_once_in_each_pass(kind: str, undisturbed: Any) -> 
     assert reference["state"]["cursor"] == sum(m["prompts"] for m in metrics) >= 10 * config.prompts
     train = [s for s in reference["samples"] if s["phase"] == "train"]
     seen = Counter(s["id"] for s in train)
-    assert all(count % config.recipe.rollout.size == 0 for count in seen.values())
+    assert all(count % config.recipe.source.size == 0 for count in seen.values())
     if kind == "dapo":
         assert any(m["filtered"] > 0 for m in metrics), "some prompts were drawn and dropped"
         return
     passes, rest = divmod(10 * config.prompts, 18)
-    times = {count // config.recipe.rollout.size for count in seen.values()}
+    times = {count // config.recipe.source.size for count in seen.values()}
     assert times <= {passes, passes + 1}
-    assert sum(count == (passes + 1) * config.recipe.rollout.size for count in seen.values()) == rest
+    assert sum(count == (passes + 1) * config.recipe.source.size for count in seen.values()) == rest
     first_pass = list(dict.fromkeys(s["id"] for s in train))
     assert len(first_pass) == 18
 

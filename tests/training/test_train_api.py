@@ -101,7 +101,7 @@ class Ranked(Advantage):
 def test_a_part_and_a_recipe_of_ones_own(tiny_model: Path, sums: Path) -> None:
     Path("judge.py").write_text("def length(prompt, response, answer): return len(response)\n")
     recipe = Recipe(
-        rollout=Group(size=4),
+        source=Group(size=4),
         advantage=Ranked(gain=2.0),
         surrogate=LogProb(),
         aggregate=TokenMean(),
@@ -142,7 +142,7 @@ def test_a_recipe_made_from_another(tiny_model: Path, sums: Path) -> None:
         ({"steps": "many"}, "steps: expected a whole number, not 'many'"),
         ({"optim": {"lrr": 1}}, "optim.lrr: there is no such field"),
         ({"optim": 3}, "optim: expected Optim"),
-        ({"batch": 9}, "batch is 9 responses, which is not a multiple of recipe.rollout.size"),
+        ({"batch": 9}, "batch is 9 responses, which is not a multiple of recipe.source.size"),
         ({"model": 7}, "model: expected text, not 7"),
         ({"task": "chan_sum"}, "no task is called 'chan_sum'; nearest: chain_sum"),
         ({"recipe": po.methods.grpo}, "recipe: expected Recipe"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ class LocalEngine:
         """16-bit models give float32 columns."""
         stepwise = policy.likelihood()
         self.likelihood: Likelihood = stepwise
-        self.sampler = LocalSampler(stepwise, policy.eos, self.device)
+        self._stepwise = stepwise
         self.roles = fill_roles(policy, recipe, roles or {})
         self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
         self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
@@ -79,6 +80,19 @@ class LocalEngine:
     def context(self) -> int:
         """How many tokens the policy reads at most, prompt and response together."""
         return self.policy.context
+
+    @cached_property
+    def sampler(self) -> LocalSampler:
+        """Draws from the policy; made when somebody first does."""
+        sampler = LocalSampler(self._stepwise, self.policy.eos, self.device)
+        sampler.version = self.version
+        return sampler
+
+    def _move_to(self, version: int) -> None:
+        """Say that the weights are those of a version; what the sampler holds of older ones it forgets."""
+        self.version = version
+        if "sampler" in self.__dict__:
+            self.sampler.version = version
 
     def _sampler_of(self, name: str) -> LocalSampler:
         role = self.roles[name]
@@ -202,8 +216,7 @@ class LocalEngine:
         report = self.gradient(recipe, batch)
         report.grad_norm, report.applied = self.weights.step(self.clip_norm, finite=math.isfinite(report.loss))
         if report.applied:
-            self.version += 1
-            self.sampler.version = self.version
+            self._move_to(self.version + 1)
         return report
 
     def follow(self, fraction: float, role: str = "reference") -> None:
@@ -242,7 +255,7 @@ class LocalEngine:
         self.weights.load_tensors(tensors)
         for follower in self._followers.values():
             follower.load_tensors(tensors)
-        self.version = self.sampler.version = version
+        self._move_to(version)
 
     def size(self) -> Size:
         """What a checkpoint (parameters and two moments) and the model take on the disk."""

@@ -118,7 +118,7 @@ def plain(part: Part, slot: str, several: bool) -> Recipe:
     if "value" in part.needs:
         changes.setdefault("critic", ClippedValueLoss())
     if "baseline_reward" in part.needs:
-        changes.setdefault("rollout", GroupWithGreedy())
+        changes.setdefault("source", GroupWithGreedy())
     if isinstance(part, Surrogate | Weight) and "token" not in part.levels:
         changes["ratio"] = SequenceRatio()
     return grpo(kl_coef=0.0).replace(**changes)

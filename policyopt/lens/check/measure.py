@@ -38,7 +38,7 @@ def batch_for(recipe: Recipe, seed: int, **shape: Any) -> Batch:
 
 def group_size(recipe: Recipe) -> int:
     """How many responses answer a prompt in the batches that the recipe is measured on."""
-    return min(max(recipe.rollout.size, 4), 8)
+    return min(max(recipe.source.size, 4), 8)
 
 
 def draws(recipe: Recipe, **shape: Any) -> Iterator[Batch]:

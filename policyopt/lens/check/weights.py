@@ -44,7 +44,7 @@ def credited(batch: Batch, advantage: Tensor) -> Batch:
         **there,
         advantage=advantage[:, None] * batch.mask,
         truncated=torch.zeros_like(right),
-        source=torch.zeros_like(batch.source),
+        origin=torch.zeros_like(batch.origin),
         **dict.fromkeys(("consistency", "new_from", "turn")),
     )
 

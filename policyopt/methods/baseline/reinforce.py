@@ -64,7 +64,7 @@ def reinforce(
         )
     controllers: tuple[Controller, ...] = (MovingAverage(momentum=momentum),) if baseline == "moving-average" else ()
     return Recipe(
-        rollout=Group(size=group_size),
+        source=Group(size=group_size),
         advantage=Normalise(centre=_CENTRE.get(baseline, baseline), scale="none", baseline=constant or 0.0),
         ratio=TokenRatio(),
         surrogate=LogProb(),

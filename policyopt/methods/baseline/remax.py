@@ -21,7 +21,7 @@ def remax(gamma: float = 1.0, kl_coef: float = 0.05, reward_clip: float | None =
     scripts'. Our reading: the KL of a token counts on that token only, as in the code.
     """
     return reinforce(baseline="none").replace(
-        rollout=GroupWithGreedy(size=group_size),
+        source=GroupWithGreedy(size=group_size),
         shape=(KLPenalty(coef=kl_coef),) if kl_coef else (),
         advantage=RolloutBaseline(gamma=gamma, clip=reward_clip),
         aggregate=TokenMean(),

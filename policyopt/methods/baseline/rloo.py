@@ -21,7 +21,7 @@ def rloo(kl_coef: float = 0.03, group_size: int = 4) -> Recipe:
     which keeps the gradient unbiased.
     """
     return reinforce(baseline="none").replace(
-        rollout=Group(size=group_size),
+        source=Group(size=group_size),
         shape=(KLPenalty(coef=kl_coef),) if kl_coef else (),
         advantage=Normalise(centre="leave-one-out", scale="none"),
     )

@@ -42,7 +42,7 @@ def dapo(
     counts the tokens of the mini-batch.
     """
     return grpo(low, high, kl_coef=0.0).replace(
-        rollout=Group(size=group_size, rounds=rounds),
+        source=Group(size=group_size, rounds=rounds),
         shape=(Correctness(right=reward_correct, wrong=reward_wrong), overlong(share=overlong_share)),
         filter=(MixedOutcomes(),),
         aggregate=TokenMean(),

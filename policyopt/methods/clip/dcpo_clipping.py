@@ -116,7 +116,7 @@ def dcpo_clipping(
     script has 0.2 and 0.28. Our reading: the sum runs over the mini-batch.
     """
     return dapo(minibatches=minibatches).replace(
-        rollout=Group(size=group_size),
+        source=Group(size=group_size),
         shape=(),
         filter=(),
         advantage=SmoothNormalise(),

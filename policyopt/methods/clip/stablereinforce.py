@@ -114,7 +114,7 @@ def stablereinforce(
     """
     penalty: tuple[Shape, ...] = (KLPenalty(coef=kl_coef),) if kl_coef else ()
     return reinforce(baseline="none").replace(
-        rollout=Group(size=group_size),
+        source=Group(size=group_size),
         shape=(
             Correctness(right=1.0, wrong=0.0, formatted=format_weight),
             Consistency(coef=consistency_weight),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Count, Critic, NonNegative, Surrogate, Unit, part
-from policyopt.parts import DistributionLoss, NoRatio, SeqMeanTokenMean
+from policyopt.parts import DistributionLoss, SeqMeanTokenMean
 from policyopt.parts.critic.value import over_states
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.contrast import row_credit
@@ -204,12 +204,12 @@ def oreo(
 
     ``action`` is what is chosen in a state: a token; a step, which is a line of text here; or the whole response. The KL
     is exact, over the vocabulary. Before and after training the held-out questions are answered by beam search too, with
-    ``beam`` lines by value (0 for none); in the place of ``rollout`` the same part draws what is trained on. Source:
+    ``beam`` lines by value (0 for none); in the place of ``source`` the same part draws what is trained on. Source:
     arXiv:2412.16145 and the authors' code; beta, alpha and the width are from their scripts. Our reading: the policy draws
     its own responses (their iterations) in the place of a fixed data set.
     """
     return reinforce(baseline="none", group_size=group_size).replace(
-        ratio=NoRatio(),
+        ratio=None,
         surrogate=SoftBellman(beta=beta, action=action),
         aggregate=SeqMeanTokenMean(),
         regularizers=(DistributionLoss(of=JSD(beta=1.0, target="reference"), coef=alpha),) if alpha else (),

@@ -60,7 +60,7 @@ def t_ppo(
     truncated.
     """
     return ppo(low, high, kl_coef=0.0, epochs=epochs, minibatches=minibatches, group_size=group_size).replace(
-        rollout=Windows(size=group_size, windows=windows),
+        source=Windows(size=group_size, windows=windows),
         shape=(TruncatedReward(reward=0.0),),
         advantage=GAE(gamma=gamma, lam=lam, cut="hold", whiten=False),
         weight=(SelectedWeight(tokens=EarlierTokens(), inside=0.0, outside=1.0),),

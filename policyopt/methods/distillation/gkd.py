@@ -8,9 +8,7 @@ from policyopt.parts import (
     Correctness,
     DistributionLoss,
     KLPenalty,
-    NoRatio,
     Normalise,
-    NoSurrogate,
     RatioTimesAdvantage,
     SeqMeanTokenMean,
     TokenMean,
@@ -45,7 +43,7 @@ def gkd(
     """
     if form == "sampled":
         return Recipe(
-            rollout=Group(size=group_size),
+            source=Group(size=group_size),
             shape=(Correctness(right=0.0, wrong=0.0), KLPenalty(coef=kl_coef, target="teacher")),
             advantage=Normalise(centre="none", scale="none", gamma=0.0),
             ratio=TokenRatio(),
@@ -53,10 +51,8 @@ def gkd(
             aggregate=TokenMean(),
         )
     return Recipe(
-        rollout=Demonstrated(size=group_size, share=1 - student_share),
+        source=Demonstrated(size=group_size, share=1 - student_share),
         advantage=Normalise(centre="none", scale="none"),
-        ratio=NoRatio(),
-        surrogate=NoSurrogate(),
         aggregate=SeqMeanTokenMean(),
         regularizers=(DistributionLoss(of=JSD(beta=beta, temperature=temperature)),),
     )

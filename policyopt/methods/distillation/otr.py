@@ -9,7 +9,7 @@ from torch import Tensor
 
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Count, Finite, Positive, Statistic, part
-from policyopt.parts import DistributionLoss, NoRatio, NoSurrogate, TokenMean
+from policyopt.parts import DistributionLoss, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Demonstrated
@@ -103,9 +103,7 @@ def otr(samples: int | None = 256, kappa: float = 1.3, wrong: float = -0.1, grou
     the batch draws the same.
     """
     return reinforce(baseline="none").replace(
-        rollout=Demonstrated(size=group_size, share=1.0),
-        ratio=NoRatio(),
-        surrogate=NoSurrogate(),
+        source=Demonstrated(size=group_size, share=1.0),
         aggregate=TokenMean(),
         regularizers=(DistributionLoss(of=OneToken(samples=samples, kappa=kappa, wrong=wrong)),),
     )

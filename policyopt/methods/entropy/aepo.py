@@ -65,9 +65,9 @@ class ReplaceByAuxiliary(Filter):
         return int(self.share * min(self.limit, available))
 
     def __call__(self, batch: Batch) -> Tensor:
-        if batch.source is None:
+        if batch.origin is None:
             return torch.ones_like(batch.mask[:, 0], dtype=torch.bool)
-        main = batch.source == 0
+        main = batch.origin == 0
         rewarded = ~main & ((batch.advantage > 0) & batch.mask.bool()).any(-1)
         n = min(self.used(int(rewarded.sum())), int(main.sum()))
         turn = torch.arange(len(main), device=main.device) if batch.noise is None else batch.noise[:, 0]
@@ -84,7 +84,7 @@ def first(rows: Tensor, turn: Tensor, n: int) -> Tensor:
 class GroupWithAuxiliary(Group):
     """A group, and for every ``every``-th prompt as many auxiliary responses at a temperature of their own.
 
-    Auxiliary rows have ``source`` 1. Their log-probabilities are those of the main temperature: the policy that is
+    Auxiliary rows have ``origin`` 1. Their log-probabilities are those of the main temperature: the policy that is
     trained is asked for what a hotter or colder copy of it wrote. Source: AEPO, arXiv:2510.08141, and the authors' code
     (597358816/AEPO), where they answer the first quarter of the prompts.
     """
@@ -107,7 +107,7 @@ class GroupWithAuxiliary(Group):
             ),
         )  # fmt: skip
         for response in auxiliary:
-            response.source, response.temperature = 1, self.temperature
+            response.origin, response.temperature = 1, self.temperature
         return [*main, *auxiliary]
 
 
@@ -134,19 +134,19 @@ def aepo(
     One prompt in ``every`` is answered at temperature T as well. Of these rows the rewarded ones (group advantage above
     ``select_threshold``), at most ``n_reinforce``, half as many while cooling, get advantage ``strength`` and replace as
     many rows of the batch, after the advantages of full groups; they are scored at the main temperature. The loss is
-    dual-clip PPO over the token mean. H is the log's ``entropy`` of the step before, T its ``control/rollout.auxiliary_temperature``.
+    dual-clip PPO over the token mean. H is the log's ``entropy`` of the step before, T its ``control/source.auxiliary_temperature``.
     Defaults from the authors' code, where groups have 5 rows and 60 rows are 2 % of the batch. Our reading: alpha is the share of replaced
     rows, as in the code; H is the exact entropy at sampling, where the code has its estimate from sampled tokens.
     """
     return grpo(kl_coef=0.0, group_size=group_size).replace(
-        rollout=GroupWithAuxiliary(size=group_size, auxiliary_temperature=t_high, every=every),
+        source=GroupWithAuxiliary(size=group_size, auxiliary_temperature=t_high, every=every),
         advantage=RewardedAuxiliary(constant=strength, threshold=select_threshold),
         select=(ReplaceByAuxiliary(limit=n_reinforce),),
         surrogate=PPOClip(low, high, dual=dual),
         aggregate=TokenMean(),
         update=Update(minibatches=minibatches),
         controllers=(
-            Thermostat("rollout.auxiliary_temperature", entropy_target, t_high, t_low, label="temperature"),
+            Thermostat("source.auxiliary_temperature", entropy_target, t_high, t_low, label="temperature"),
             Thermostat("select.ReplaceByAuxiliary.share", entropy_target, below=1.0, above=0.5, label="share"),
         ),
     )

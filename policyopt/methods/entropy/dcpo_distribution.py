@@ -121,7 +121,7 @@ def dcpo_distribution(
     """
     parent = aepo(low=low, high=high, dual=dual, minibatches=minibatches)
     return parent.replace(
-        rollout=Group(size=group_size),
+        source=Group(size=group_size),
         advantage=VirtualTemperature(hot=t_high, cold=t_low, threshold=reward_threshold),
         select=(),
         controllers=(TargetGap("advantage.gap", entropy_target, alpha_cap, alpha_cap),),

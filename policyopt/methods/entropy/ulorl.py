@@ -82,7 +82,7 @@ def ulorl(
     no KL. Defaults: sections 3 and 4 of the paper. Our reading: the entropy that decides is the response's own.
     """
     return dapo(low, high).replace(
-        rollout=Windows(size=group_size, temperature=temperature, rounds=rounds, windows=windows, whole=True),
+        source=Windows(size=group_size, temperature=temperature, rounds=rounds, windows=windows, whole=True),
         shape=(Correctness(right=1.0, wrong=0.0), TruncatedReward(reward=0.0)),
         ratio=ProximalRatio() if importance == "pois" else TokenRatio(),
         weight=(SelectedWeight(Mastered(tau, entropy_target), inside=0.0, outside=1.0),),

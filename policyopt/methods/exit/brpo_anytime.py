@@ -79,7 +79,7 @@ class BudgetRelative(Advantage):
         if not n:
             return batch.mask
         thoughts, index = own.unique(dim=0, return_inverse=True)
-        exit_ = torch.full_like(row, -1) if batch.source is None else batch.source.clamp(max=steps) - 1
+        exit_ = torch.full_like(row, -1) if batch.origin is None else batch.origin.clamp(max=steps) - 1
         forced, place = exit_ >= 0, index * steps + exit_.clamp(min=0)
         zero = reward.new_zeros(len(thoughts) * steps)
         count = zero.index_add(0, place[forced], torch.ones_like(reward[forced])).view(-1, steps)
@@ -123,7 +123,7 @@ def brpo_anytime(
     shares = tuple((s + 1) / exits for s in range(exits))
     rows = thoughts * (1 + exits * answers)
     return grpo(low, high, kl_coef=0.0, epochs=epochs).replace(
-        rollout=EarlyExits(size=rows, exits=exits, answers=answers, fractions=shares, once=True),
+        source=EarlyExits(size=rows, exits=exits, answers=answers, fractions=shares, once=True),
         advantage=BudgetRelative(budgets=shares, prior=budget_prior, inv_lambda=inv_lambda, baseline=baseline),
         aggregate=SeqMeanTokenSumNorm(),
     )

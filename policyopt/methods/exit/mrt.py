@@ -98,5 +98,5 @@ def mrt(
     number of forced answers, no division by the deviation, no KL.
     """
     return grpo(low, high, kl_coef=kl_coef, epochs=epochs, group_size=group_size).replace(
-        rollout=ContinueOrStop(size=group_size, stops=stops), advantage=RolloutBaseline(clip=None)
+        source=ContinueOrStop(size=group_size, stops=stops), advantage=RolloutBaseline(clip=None)
     )

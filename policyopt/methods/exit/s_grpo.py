@@ -20,7 +20,7 @@ class SerialReward(Shape):
     r"""Each right answer along a thought earns a fraction of the right one before it, :math:`R_i = d^{N_i-1}`.
 
     N_i counts the right answers up to and with exit i of the same thought; wrong ones earn 0 and do not count. Exits are
-    in the order of ``source``, and the whole response, 0, is the last one. Source: S-GRPO, arXiv:2505.07686.
+    in the order of ``origin``, and the whole response, 0, is the last one. Source: S-GRPO, arXiv:2505.07686.
     """
 
     decay: Fraction = 0.5
@@ -31,8 +31,8 @@ class SerialReward(Shape):
 
     def __call__(self, batch: Batch) -> Batch:
         right = batch.correct > 0.5
-        source = torch.zeros_like(batch.group) if batch.source is None else batch.source
-        place = torch.where(source == 0, math.inf, source.to(batch.reward))
+        origin = torch.zeros_like(batch.group) if batch.origin is None else batch.origin
+        place = torch.where(origin == 0, math.inf, origin.to(batch.reward))
         before = (batch.group[:, None] == batch.group) & (place < place[:, None])
         if batch.thought is not None:
             before &= batch.thought[:, None] == batch.thought
@@ -60,5 +60,5 @@ def s_grpo(
     group has 8 rows, where the authors have 8.
     """
     return grpo(low, high, kl_coef=kl_coef, epochs=epochs).replace(
-        rollout=EarlyExits(size=exits + 1, exits=exits), shape=(SerialReward(decay=decay),)
+        source=EarlyExits(size=exits + 1, exits=exits), shape=(SerialReward(decay=decay),)
     )

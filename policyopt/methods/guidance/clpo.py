@@ -116,7 +116,7 @@ class PolicyRewriter(Rewriter):
 class Restructured(Group):
     """A group, and for a hard or middling question as many answers to another wording of it.
 
-    The share of right answers says how hard the question is. Answers to the new wording have ``source`` 1; they are
+    The share of right answers says how hard the question is. Answers to the new wording have ``origin`` 1; they are
     read and trained on behind it, and judged as answers to the question as the task has it. Where nothing of use was
     written, or it leaves no room for a response, the group stands alone. The log counts rewrites that were asked for,
     that were used, and that were answered both right and wrong. Source: CLPO, arXiv:2509.25004, and the authors' code
@@ -164,7 +164,7 @@ class Restructured(Group):
             tokens, n=self.size, max_tokens=question.budget, temperature=self.temperature, key=(*question.key, -2)
         )
         for response in other:
-            response.source, response.context = 1, tokens
+            response.origin, response.context = 1, tokens
         context.count(rewrites_mixed=len({verdict.correct for verdict in await context.judge(other)}) == 2)
         return [*group, *other]
 
@@ -229,7 +229,7 @@ def clpo(
     writers = {"policy": PolicyRewriter(), "reorder": ReorderedSum()}
     penalty = KLByDifficulty(coef=kl_coef, upper=hard_upper, hard=kl_scale_hard, other=kl_scale_other)
     return grpo(low, high, kl_coef=0.0).replace(
-        rollout=Restructured(
+        source=Restructured(
             size=group_size, hard=hard_upper, medium=medium_upper, rewrite=rewrite, rewriter=writers[rewriter]
         ),
         filter=(MixedOutcomes(per_source=True),),

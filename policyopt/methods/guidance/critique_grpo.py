@@ -33,7 +33,7 @@ class PolicyShaping(Wrapper, Surrogate):
     r"""A bounded function of the probability on auxiliary rows, another surrogate on the others.
 
     .. math:: -f(p_{i,t})\,A,\qquad f(p) = \frac{p}{p + \gamma},\quad p = \pi_\theta(y_{i,t} \mid x, y_{i,<t})
-              \qquad \text{where } \mathrm{source}_i > 0
+              \qquad \text{where } \mathrm{origin}_i > 0
 
     The gradient of f with respect to log p is :math:`\gamma p / (p + \gamma)^2`: largest where p is gamma, so tokens that
     the policy finds unlikely are not lost. Who wrote them, and how likely that was, is of no account. Source:
@@ -61,7 +61,7 @@ class PolicyShaping(Wrapper, Surrogate):
 
     def own(self, batch: Batch) -> Tensor:
         """Boolean [N, T]: the rows that have a ratio."""
-        main = torch.zeros_like(batch.mask[:, 0]) if batch.source is None else batch.source
+        main = torch.zeros_like(batch.mask[:, 0]) if batch.origin is None else batch.origin
         return (main == 0)[:, None].expand_as(batch.mask)
 
     def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
@@ -157,7 +157,7 @@ class Refined(Group):
     """A group whose first response makes way for the best that the policy wrote after a critique.
 
     Each response is criticised, and answered anew in the context of question, response and critique. The first right
-    refinement, otherwise the first of the highest score, joins the group with ``source`` 1, as an answer to the plain
+    refinement, otherwise the first of the highest score, joins the group with ``origin`` 1, as an answer to the plain
     question; its log-probabilities are those of the policy that is asked it, which did not write it. A response whose
     critique leaves no room for an answer has no refinement; a group that has none stays as it is. The log counts them.
     Source: Critique-GRPO, arXiv:2506.03106, and the authors' code (zhangxy-2019/critique-GRPO). Our reading: the words
@@ -201,7 +201,7 @@ class Refined(Group):
     async def plainly(self, question: Question, context: Context, refined: Response) -> Response:
         """A refinement as an answer to the plain question."""
         row = await context.sampler.logprobs(question.tokens, tuple(refined.tokens), temperature=self.temperature)
-        row.stop_reason, row.verdict, row.source = refined.stop_reason, refined.verdict, 1
+        row.stop_reason, row.verdict, row.origin = refined.stop_reason, refined.verdict, 1
         return row
 
 
@@ -236,7 +236,7 @@ def critique_grpo(
         )
     chosen = critiques[critique] if critique in critiques else FunctionCritique(function=critique)
     return grpo(kl_coef=0.0).replace(
-        rollout=Refined(size=group_size, critique=chosen),
+        source=Refined(size=group_size, critique=chosen),
         surrogate=PolicyShaping(gamma=shape_gamma, inner=RatioTimesAdvantage()),
         aggregate=SumOverRows(inner=SeqMeanTokenSumNorm(norm=loss_norm)),
         regularizers=(EntropyBonus(coef=entropy_coef, mean=True),) if entropy_coef else (),

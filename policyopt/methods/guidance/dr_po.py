@@ -36,4 +36,4 @@ def dr_po(
     """
     recipe = ppo(low, high, clip_value, vf_coef, kl_coef, lam=lam, epochs=epochs)
     ends = () if missing_end is None else (TruncatedReward(reward=missing_end),)
-    return recipe.replace(rollout=DatasetReset(size=group_size, share=reset), shape=(*ends, *recipe.shape))
+    return recipe.replace(source=DatasetReset(size=group_size, share=reset), shape=(*ends, *recipe.shape))

@@ -29,7 +29,7 @@ def ghpo(
     cold start with a constant hint, as in the released configuration; every row keeps the context that it was drawn in.
     """
     return grpo(low, high, kl_coef=0.0).replace(
-        rollout=Redraw(size=group_size, hints=hints),
+        source=Redraw(size=group_size, hints=hints),
         shape=(Correctness(right=1.0, wrong=0.0, formatted=format_weight),),
         advantage=Normalise(centre="group", scale="group", eps=1e-4),
         aggregate=TokenMean(),

@@ -39,7 +39,7 @@ class Guided(Hinted):
 
     With a hint g the policy begins by copying it, with certainty, so the probability of a token in the context with the
     hint is 1 on the hint and :math:`\pi_{old}(y_t \mid q, g, y_{<t})` after it. That is what the ratio divides by; the
-    policy that is trained reads the plain prompt. Hints go round among the responses, whose ``source`` is 1. Source:
+    policy that is trained reads the plain prompt. Hints go round among the responses, whose ``origin`` is 1. Source:
     Guide, arXiv:2506.13923.
     """
 
@@ -58,7 +58,7 @@ class Guided(Hinted):
         )
         guided = [response for [response] in drawn]
         for response in guided:
-            response.own, response.source = [], 1
+            response.own, response.origin = [], 1
         return [*group, *guided]
 
 
@@ -82,7 +82,7 @@ def guide(
     copies with certainty, so the denominator is 1 on it; all guided rows are kept, with the same clip; the clip and
     the group size are GRPO's.
     """
-    mixed = grpo(low, high, kl_coef=0.0).replace(rollout=Guided(size=group_size, hints=hints), aggregate=TokenMean())
+    mixed = grpo(low, high, kl_coef=0.0).replace(source=Guided(size=group_size, hints=hints), aggregate=TokenMean())
     if mode == "mix":
         return mixed
     return mixed.replace(advantage=BySource(), select=(Superseded(),))

@@ -28,4 +28,4 @@ def keye_vl(
     context, and clip and group size, which the report leaves open, are GSPO's.
     """
     hints = tuple(m / (levels + 1) for m in range(1, levels + 1))
-    return gspo(low, high, minibatches=minibatches).replace(rollout=Redraw(size=group_size, hints=hints))
+    return gspo(low, high, minibatches=minibatches).replace(source=Redraw(size=group_size, hints=hints))

@@ -68,7 +68,7 @@ def prefix_rl(shortest: float = 0.4, longest: float = 0.8, cuts: int = 3, group_
     reading: GRPO's normalisation and a token-mean over what the policy wrote; the traces are the task's solutions.
     """
     return grpo(kl_coef=0.0).replace(
-        rollout=Prefixed(size=group_size, low=shortest, high=longest, cuts=cuts),
+        source=Prefixed(size=group_size, low=shortest, high=longest, cuts=cuts),
         surrogate=LogProb(),
         aggregate=TokenMean(),
     )

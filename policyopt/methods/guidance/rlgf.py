@@ -13,7 +13,7 @@ from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Fraction, NonNegative, Unit, part
 from policyopt.parts import BySource, ClippedValueLoss, FromProgram, Likelihood, OwnTokens
 from policyopt.parts.select.rows import main_rows
-from policyopt.recipe import Recipe
+from policyopt.recipe import Recipe, require
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
 from policyopt.sources.draw import DatasetReset, Group
@@ -83,7 +83,7 @@ class WithGuide(Group):
     tau: NonNegative = 0.8
     """Of lols the share of steps that are ppo++, of d2lols the step of the switch."""
     targets: bool = True
-    """Add the worked solution as a target of likelihood (``source`` 1)."""
+    """Add the worked solution as a target of likelihood (``origin`` 1)."""
 
     @property
     def uses(self) -> frozenset[str]:
@@ -188,11 +188,11 @@ def rlgf(
     parent = ppo(low, high, clip_value, vf_coef, kl_coef, gamma=gamma, lam=lam, epochs=epochs, group_size=group_size)
     share = SHARE[algorithm] if share is None else share
     return parent.replace(
-        rollout=WithGuide(
+        source=WithGuide(
             size=group_size, algorithm=algorithm, share=share, tau=TAU.get(algorithm, 0.0) if tau is None else tau,
             targets=bool(target_coef),
         ),
-        advantage=BySource(inner=parent.advantage, rows=FromProgram()),
+        advantage=BySource(inner=require(parent.advantage), rows=FromProgram()),
         aggregate=OwnTokens(inner=parent.aggregate),
         regularizers=(Likelihood(coef=target_coef, rows=FromProgram(main=False)),) if target_coef else (),
         critic=GuidedValueLoss(coef=vf_coef, clip=clip_value, gamma=gamma, lam=lam),

@@ -68,5 +68,5 @@ def scaf_grpo(
     """
     hints = tuple(m / (levels + 1) for m in range(1, levels + 1))
     return grpo(low, high, kl_coef=0.0).replace(
-        rollout=Scaffold(size=group_size, hints=hints, warmup=warmup_steps), aggregate=TokenMean()
+        source=Scaffold(size=group_size, hints=hints, warmup=warmup_steps), aggregate=TokenMean()
     )

@@ -187,7 +187,7 @@ def cgpo(
     optimisers of their own are runs of their own here.
     """
     recipe = reinforce(baseline="batch-mean", group_size=group_size)
-    drawn = recipe.replace(rollout=GroupWithGreedy(size=group_size))
+    drawn = recipe.replace(source=GroupWithGreedy(size=group_size))
     if optimizer == "crpg":
         return drawn.replace(advantage=CalibratedAdvantage(judges=judges, kl_max=kl_max))
     if optimizer == "crraft":

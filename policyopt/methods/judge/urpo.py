@@ -14,7 +14,7 @@ from policyopt.judging.answers import find_answer
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, Finite, Fraction, part
 from policyopt.parts import BySource
-from policyopt.recipe import Recipe
+from policyopt.recipe import Recipe, require
 from policyopt.registry import method
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Context, Question, Response
@@ -49,7 +49,7 @@ class PlayerAndReferee(Group):
     """A group of candidates, and the same policy's scores for them.
 
     The referee reads the question and all candidates and ends with one score for each. Where the task's judge tells the
-    candidates apart, its ``judgings`` (``source`` 1, rows beside the group) earn Kendall's tau between their scores and
+    candidates apart, its ``judgings`` (``origin`` 1, rows beside the group) earn Kendall's tau between their scores and
     the judge's, or ``invalid_reward`` where they cannot be read. A share of the prompts counts as open: there one
     judging takes the judge's place, and its scores are the candidates' rewards (0 where it cannot be read). Source:
     URPO, arXiv:2507.17515. Our reading: gold orders come from the judge; the referee's request follows the question in
@@ -85,7 +85,7 @@ class PlayerAndReferee(Group):
         judgings = await self._judge(question, context, asked, self.judgings)
         for response in judgings:
             response.verdict = self.verdict(self.read(context, response, len(drawn)), gold)
-            response.source, response.context = 1, asked
+            response.origin, response.context = 1, asked
         return [*drawn, *judgings]
 
     def is_open(self, question: Question) -> bool:
@@ -135,8 +135,8 @@ def urpo(
     """
     parent = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     return parent.replace(
-        rollout=PlayerAndReferee(
+        source=PlayerAndReferee(
             size=group_size, judgings=judgings, open_share=open_share, invalid_reward=invalid_reward
         ),
-        advantage=BySource(inner=parent.advantage),
+        advantage=BySource(inner=require(parent.advantage)),
     )

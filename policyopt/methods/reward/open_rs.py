@@ -34,7 +34,7 @@ def open_rs(
     Our reading: the length is in tokens (the code counts characters), the format is that which the task asks for.
     """
     return grpo(low, high, kl_coef=kl_coef).replace(
-        rollout=Group(size=group_size, temperature=temperature),
+        source=Group(size=group_size, temperature=temperature),
         shape=(
             Correctness(right=0.0, wrong=0.0, formatted=w_format),
             LengthReward(

@@ -71,7 +71,7 @@ def unlikeliness(
     with groups of 32 there. The text counts ranks from the other end, a shift by beta/G.
     """
     return grpo(low, high, kl_coef=kl_coef, epochs=epochs).replace(
-        rollout=Group(size=group_size, rounds=rounds),
+        source=Group(size=group_size, rounds=rounds),
         shape=(RankDiscount(coef=beta_rank, length_normalised=length_normalised),),
         filter=(MixedOutcomes(),),
     )

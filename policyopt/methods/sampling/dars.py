@@ -86,7 +86,7 @@ def dars(
     very large ``--batch`` with ``epochs`` 2 and one mini-batch. Source: arXiv:2508.13755; defaults from the authors' code.
     """
     return dr_grpo(low, high, loss_norm).replace(
-        rollout=MoreForHard(size=group_size, most=most, target=target),
+        source=MoreForHard(size=group_size, most=most, target=target),
         filter=(MixedOutcomes(high=upper_threshold),),
         update=Update(epochs=epochs, minibatches=minibatches),
     )

@@ -96,7 +96,7 @@ def reinforce_ada(
     and 4 mini-batches). Our reading: the reward itself is made 0 or 1 by the threshold.
     """
     return dr_grpo(low, high).replace(
-        rollout=UntilMixed(
+        source=UntilMixed(
             size=group_size, round_size=round_size, max_rounds=max_rounds, threshold=threshold, stop=stop
         ),
         shape=(Correctness(right=1.0, wrong=0.0, threshold=threshold),),

@@ -179,7 +179,7 @@ class Allocated(Rollout):
         )
         for response in fresh:
             response.context = asked if asked != question.tokens else ()
-            response.source = int(asked != question.tokens)
+            response.origin = int(asked != question.tokens)
         return fresh
 
     def remember(self, notes: dict[str, Any], everyone: Mapping[tuple[int, ...], Shown]) -> None:
@@ -252,7 +252,7 @@ def xrpo(
     responses of the group; seeded responses are trained on in their context.
     """
     return grpo(low, high, kl_coef, epochs=epochs).replace(
-        rollout=Allocated(
+        source=Allocated(
             size=group_size, base=base, phases=phases, alpha=alpha, bonus=bonus, examples=examples, corpus=corpus
         ),
         advantage=NoveltyAdvantage(novelty=novelty, cap=cap),

@@ -11,7 +11,7 @@ from policyopt.judging.answers import MARK, answer_line
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, part
 from policyopt.parts import BySource, FromProgram, Likelihood, OwnTokens
-from policyopt.recipe import Recipe
+from policyopt.recipe import Recipe, require
 from policyopt.registry import method
 from policyopt.sources.draw import Group
 from policyopt.sources.draw.target import as_target
@@ -20,7 +20,7 @@ from policyopt.sources.program import Context, Question, Response
 
 @part
 class SelfExplained(Group):
-    """A group, and explanations of the right answer that the policy gives when it is told it (``source`` 1).
+    """A group, and explanations of the right answer that the policy gives when it is told it (``origin`` 1).
 
     An explanation stands behind the plain question, and so do its log-probabilities. One that comes to another answer,
     or to none, is cut before it and ends with the true one. A prompt without a reference answer, or too long for the
@@ -99,13 +99,14 @@ def expo(
     """
     parent = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     apart = parent.replace(
-        advantage=BySource(inner=parent.advantage, rows=FromProgram()), aggregate=OwnTokens(inner=parent.aggregate)
+        advantage=BySource(inner=require(parent.advantage), rows=FromProgram()),
+        aggregate=OwnTokens(inner=parent.aggregate),
     )
     if not sft_coef:
         return apart
     falling = Schedule("regularizers.Likelihood.coef", start_value=sft_coef, end_value=0.0, steps=anneal_steps or 1)
     return apart.replace(
-        rollout=SelfExplained(size=group_size, explanations=explanations),
+        source=SelfExplained(size=group_size, explanations=explanations),
         regularizers=(*parent.regularizers, Likelihood(coef=sft_coef, rows=FromProgram(main=False), mean="prompt")),
         controllers=(falling,) if anneal_steps else (),
     )

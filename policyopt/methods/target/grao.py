@@ -68,7 +68,7 @@ class Alignment(Surrogate):
 
 @part
 class WithReference(Group):
-    """A group, and the worked solution (``source`` 1), which is judged as the responses are."""
+    """A group, and the worked solution (``origin`` 1), which is judged as the responses are."""
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
 
@@ -102,7 +102,7 @@ def grao(
     solutions, judged as samples are; a prompt without one is trained on by its samples.
     """
     return reinforce(baseline="none", group_size=group_size).replace(
-        rollout=WithReference(size=group_size, temperature=temperature),
+        source=WithReference(size=group_size, temperature=temperature),
         advantage=Normalise(ddof=0, rows=None if target_in_group else FromProgram()),
         surrogate=Alignment(beta=beta, lam=lam),
         aggregate=PromptMean(),

@@ -145,5 +145,5 @@ def arpo_agentic(
     Our reading: entropies over the logarithm of the vocabulary; a random threshold, as in the code.
     """
     branching = EntropyJump(initial=initial, alpha=alpha, beta=beta, beam=beam, segment=segment, probe=probe)
-    recipe = grpo(low, high, kl_coef, epochs=epochs).replace(rollout=Tree(size=group_size, branching=branching))
+    recipe = grpo(low, high, kl_coef, epochs=epochs).replace(source=Tree(size=group_size, branching=branching))
     return recipe if credit == "soft" else recipe.replace(advantage=SharedAdvantage())

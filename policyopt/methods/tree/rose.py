@@ -145,14 +145,14 @@ def rose(
 
     V is the mean reward of the responses that pass a place where another branched off. With probability ``explore`` a
     response starts from scratch, else from the largest semantic entropy so far, among ``top_k`` tokens compared by
-    the recipe's ``rollout.branching.embedder``. The loss is Dr. GRPO's with a KL; prompts with equal outcomes are drawn anew, up to ``rounds`` times.
+    the recipe's ``source.branching.embedder``. The loss is Dr. GRPO's with a KL; prompts with equal outcomes are drawn anew, up to ``rounds`` times.
     Every response is a row with its whole path: a shared token counts once for each response, with the same advantage.
     Source: arXiv:2601.05053 and the authors' code; alpha is one of the four values that were searched. Our reading:
     places at the same depth of different branches have worths of their own, as in the paper.
     """
     branching = SemanticBranching(explore=explore, candidates=top_k, min_entropy=min_entropy)
     return dr_grpo(low, high, loss_norm).replace(
-        rollout=Tree(size=group_size, rounds=rounds, branching=branching),
+        source=Tree(size=group_size, rounds=rounds, branching=branching),
         filter=(MixedOutcomes(),),
         advantage=ShorterAdvantage(alpha=alpha),
         regularizers=(KL(coef=kl_coef, estimator="k3"),) if kl_coef else (),

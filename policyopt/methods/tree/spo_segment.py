@@ -181,7 +181,7 @@ def spo_segment(
     turns = None if chain else edges
     earlier = replay if replay is not None else 0 if turns is None else 7
     return ppo(low, high, kl_coef=0.0).replace(
-        rollout=Chain(size=group_size, threshold=prob_threshold, interval=interval, samples=samples)
+        source=Chain(size=group_size, threshold=prob_threshold, interval=interval, samples=samples)
         if chain
         else Tree(size=math.prod(widths), branching=Levels(widths=widths, segment=segment)),
         shape=(TruncatedReward(reward=0.0),),

@@ -97,4 +97,4 @@ def tempo(
     recipe = grpo(low, high, kl_coef, kl, epochs, group_size).replace(advantage=PrefixAdvantage(td_coef=td_coef))
     if not widths:
         return recipe
-    return recipe.replace(rollout=Tree(size=math.prod(widths), branching=Levels(widths=widths, segment=segment)))
+    return recipe.replace(source=Tree(size=math.prod(widths), branching=Levels(widths=widths, segment=segment)))

@@ -170,7 +170,7 @@ def treepo(
     reading: DAPO's reward of 1 or -1.
     """
     return dapo(overlong_share=overlong_share, minibatches=minibatches).replace(
-        rollout=Tree(
+        source=Tree(
             size=group_size,
             rounds=rounds,
             branching=Segments(depth=depth, segment=segment, fan_out=fan_out, restart=restart),

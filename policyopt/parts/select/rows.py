@@ -45,9 +45,9 @@ class FromProgram(RowSelector):
 
 def main_rows(batch: Batch) -> Tensor:
     """Which rows the rollout's main program drew, boolean [N]."""
-    if batch.source is None:
+    if batch.origin is None:
         return torch.ones(len(batch.mask), dtype=torch.bool, device=batch.mask.device)
-    return torch.as_tensor(batch.source == 0)
+    return torch.as_tensor(batch.origin == 0)
 
 
 def picked(rows: RowSelector | None, batch: Batch) -> Tensor:

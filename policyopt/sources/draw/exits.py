@@ -52,7 +52,7 @@ class Exits(Rollout):
         if left < 2:
             raise UserError(
                 f"a budget of {question.budget} tokens leaves no room for a thought and an answer beside the "
-                f"{len(opener)} tokens of rollout.opener: raise --max-tokens or take a shorter opener"
+                f"{len(opener)} tokens of source.opener: raise --max-tokens or take a shorter opener"
             )
         answer = min(self.answer_tokens, left // 2)
         return Plan(context.encode(self.mark), opener, answer, left - answer)
@@ -103,8 +103,8 @@ def joined(thought: Response, cut: int, opener: Sequence[int], end: Response, tr
 class EarlyExits(Exits):
     """Thoughts to their end, and answers that are forced at several places of each.
 
-    Row 0 of a thought is the whole response (``source`` 0); then come ``answers`` answers from each of ``exits`` cuts,
-    in the order of their places (``source`` 1 and up). ``size`` counts all rows, (1 + exits * answers) for each thought.
+    Row 0 of a thought is the whole response (``origin`` 0); then come ``answers`` answers from each of ``exits`` cuts,
+    in the order of their places (``origin`` 1 and up). ``size`` counts all rows, (1 + exits * answers) for each thought.
     Sources: S-GRPO, arXiv:2505.07686; AnytimeReasoner, arXiv:2505.13438. Our reading: places are different ones where
     the thought is long enough; a thought that is over before a cut is answered from its end.
     """
@@ -147,7 +147,7 @@ class EarlyExits(Exits):
         whole, *ends = await asyncio.gather(self._whole(question, context, thought), *forced)
         for i, rows in enumerate(ends):
             for row in rows:
-                row.source = i + 1
+                row.origin = i + 1
         return [*whole, *(row for rows in ends for row in rows)]
 
     def cuts(self, thought: Response, plan: Plan, draw: random.Random) -> list[int]:

@@ -6,9 +6,9 @@ from policyopt.sources.program import Context, Question, Response
 
 
 async def as_target(question: Question, context: Context, written: tuple[int, ...], temperature: float) -> Response:
-    """A text as a row behind the plain prompt (``source`` 1), with what the policy thinks of it there."""
+    """A text as a row behind the plain prompt (``origin`` 1), with what the policy thinks of it there."""
     response = await context.sampler.logprobs(question.tokens, written, temperature=temperature)
-    response.source = 1
+    response.origin = 1
     return response
 
 

@@ -104,7 +104,7 @@ def begun_mask(mask: Any, start: Sequence[int]) -> Tensor:
 
 
 def with_targets(given: Mapping[str, Any], name: str, groups: Sequence[Any]) -> dict[str, Any]:
-    """A case with the targets ``{name}_mask`` and ``{name}_logp`` as rows of ``source`` 1 behind its own.
+    """A case with the targets ``{name}_mask`` and ``{name}_logp`` as rows of ``origin`` 1 behind its own.
 
     They are on-policy and worth ``{name}_reward``, or nothing; ``groups`` says which prompt each belongs to. Raises
     ``ValueError`` where there is not one for each.
@@ -118,7 +118,7 @@ def with_targets(given: Mapping[str, Any], name: str, groups: Sequence[Any]) -> 
         if isinstance(x, list):
             nothing = [[0.0] * len(row) for row in mask] if isinstance(x[0], list) else [0.0] * len(mask)
             rest[column] = [*x, *known.get(column, logp if column.endswith("logp") else nothing)]
-    return rest | {"source": [0] * own + [1] * len(mask)}
+    return rest | {"origin": [0] * own + [1] * len(mask)}
 
 
 def both(x: Tensor, given: Mapping[str, Any], name: str) -> tuple[list[list[float]], list[list[float]]]:

@@ -28,7 +28,7 @@ def _schedule(given: Mapping[str, Any]) -> Mapping[str, Any]:
     recipes = [_recipe(given, entropy) for entropy in given["entropy"]]
     rules = [recipe.select[0] for recipe in recipes]
     return {
-        "temperature": [recipe.get("rollout.auxiliary_temperature") for recipe in recipes],
+        "temperature": [recipe.get("source.auxiliary_temperature") for recipe in recipes],
         "n_used": [
             rule.used(available)
             for rule, available in zip(rules, given.get("available", ()), strict=False)
@@ -43,10 +43,10 @@ def _loss(given: Mapping[str, Any]) -> Mapping[str, Any]:
     own = {name.removeprefix("aux_"): x for name, x in given.items() if name.startswith("aux_")}
     labels = list(dict.fromkeys(map(str, [*given["group"], *own["group"]])))
     pieces = []
-    for source, columns in enumerate((main, own)):
+    for origin, columns in enumerate((main, own)):
         piece = build_batch(columns, given["params"])
         group = torch.tensor([labels.index(str(g)) for g in columns["group"]], dtype=torch.long)
-        pieces.append(piece.replace(group=group, source=torch.full_like(group, source)))
+        pieces.append(piece.replace(group=group, origin=torch.full_like(group, origin)))
     n = len(pieces[0].mask)
     batch = credit(recipe, shaped(recipe, join(pieces)))
     keep = selected(recipe, batch)

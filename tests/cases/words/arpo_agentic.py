@@ -23,7 +23,7 @@ def _grow(run: Run) -> Batch:
 
 
 def _rule(run: Run) -> Any:
-    return run.recipe.get("rollout.branching")
+    return run.recipe.get("source.branching")
 
 
 def _jumps(run: Run) -> list[float]:

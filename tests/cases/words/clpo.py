@@ -20,7 +20,7 @@ def _labelled(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(run: Run) -> list[str]:
-    rollout: Any = run.recipe.rollout
+    rollout: Any = run.recipe.source
     return [rollout.difficulty(share) for share in run.given["accuracy"]]
 
 
@@ -28,5 +28,5 @@ COLUMNS = {"accuracy": ("", "free")}
 GIVEN = {"mask": _prompts, "loss": _labelled}
 KEYS = {
     "label": _labels,
-    "rewrite": lambda run: [run.recipe.rollout.kind(label) for label in _labels(run)],
+    "rewrite": lambda run: [run.recipe.source.kind(label) for label in _labels(run)],
 }

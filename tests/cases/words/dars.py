@@ -31,7 +31,7 @@ def _advantage(run: Run) -> list[list[float]]:
 
 def _extra(run: Run, target: Literal["equal", "hardness"], scaled: bool = False) -> list[int]:
     """How many more responses prompts of some accuracies get."""
-    rollout: MoreForHard = run.recipe.rollout  # type: ignore[assignment]
+    rollout: MoreForHard = run.recipe.source  # type: ignore[assignment]
     return [dataclasses.replace(rollout, target=target, scaled=scaled).extra(a) for a in run.given["accuracy"]]
 
 

@@ -11,7 +11,7 @@ from ._scripted import begun, begun_mask, trained
 
 def _starts(run: Run) -> list[int]:
     """Where each response starts in its reference."""
-    rollout: Any = run.recipe.rollout
+    rollout: Any = run.recipe.source
     chances = zip(run.given["ref_len"], run.given["u_mix"], run.given["u_len"], strict=True)
     return [rollout.length(*chance) for chance in chances]
 

@@ -9,7 +9,7 @@ from policyopt.lens.given import CHOICES
 from ._scripted import beside, with_targets
 from .tulu3 import preference
 
-COLUMNS = {"source": ("source", "row")}
+COLUMNS = {"source": ("origin", "row")}
 
 
 def _aggregate(name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def _ladder(run: Run) -> Batch:
     for (_, mine), solution in zip(members(given["group"]), given["solution_len"], strict=True):
         stages = zip(given["accuracy_by_stage"], given["format_by_stage"], strict=True)
         script = Script([[verdict(right[i], form[i]) for i in mine] for right, form in stages])
-        rows = play(run.recipe.rollout, script, solution, size=len(mine))
+        rows = play(run.recipe.source, script, solution, size=len(mine))
         stage, _ = script.drawn[rows[0].tokens[-1]]
         run.notes["hint_ratio"].append((0.0, *run.params["hint_ratios"])[stage])
         run.notes["hint_len"].append(given_tokens(rows[0]))

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from ._scripted import beside, with_targets
 
-COLUMNS = {"source": ("source", "row")}
+COLUMNS = {"source": ("origin", "row")}
 GIVEN = {"loss": lambda given: with_targets(given, "target", list(dict.fromkeys(given["group"])))}
 KEYS = beside("target")

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-COLUMNS = {"guided": ("source", "row")}
+COLUMNS = {"guided": ("origin", "row")}
 KEYS = {"used_row": lambda run: run.used.double()}

@@ -10,7 +10,7 @@ from ._scripted import begun, trained
 def _cuts(run: Run) -> list[list[int]]:
     """The length of each prefix of each trace."""
     lengths = zip(run.given["trace_len"], run.given["u"], strict=True)
-    return [[run.recipe.rollout.length(n, u) for u in us] for n, us in lengths]  # type: ignore[attr-defined]
+    return [[run.recipe.source.length(n, u) for u in us] for n, us in lengths]  # type: ignore[attr-defined]
 
 
 COLUMNS = dict.fromkeys(("trace_len", "u", "prefix_len"), ("", "free"))

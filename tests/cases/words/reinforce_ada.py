@@ -22,7 +22,7 @@ def _rounds(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _draw(run: Run) -> Batch:
     """The rollout program of each prompt on the given outcomes; what it drew is scored and has its baseline."""
-    program: Any = run.recipe.rollout
+    program: Any = run.recipe.source
     responses, group = [], []
     names = ("rounds_used", "responses_seen", "resolved")
     notes: dict[str, list[Any]] = {name: [] for name in names}

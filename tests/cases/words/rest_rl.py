@@ -15,7 +15,7 @@ from policyopt.sources.program import Response
 
 def _rule(run: Run) -> ResumedFromBest:
     """Which prompts stay, and which beginnings of their best response are gone on from."""
-    rollout: Any = run.recipe.rollout
+    rollout: Any = run.recipe.source
     found: ResumedFromBest = dataclasses.replace(rollout, size=len(run.given["reward"][0]))
     return found
 
@@ -47,7 +47,7 @@ def _path(given: Mapping[str, Any]) -> list[Node]:
 
 
 def _search(run: Run) -> Any:
-    return run.recipe.rollout
+    return run.recipe.source
 
 
 def _uct(run: Run) -> list[float]:
@@ -67,7 +67,7 @@ def _stage(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
 _TEXT = Response([], [], [])
 _FREE = ("best_lines", "value", "visits", "visible", "parent_visits", "path_sum", "path_visits", "rollout_reward")
 COLUMNS = dict.fromkeys(("reward", *_FREE), ("", "free"))
-PARAMS = {"std_ddof": "rollout.ddof", "eps": "rollout.eps"}
+PARAMS = {"std_ddof": "source.ddof", "eps": "source.eps"}
 GIVEN = {"sampler": partial(_stage, "policy"), "other": partial(_stage, "value")}
 KEYS = {
     "keep_prompt": lambda run: [int(_rule(run).keeps(rewards)) for rewards in run.given["reward"]],

@@ -15,7 +15,7 @@ from policyopt.training.rows import to_batch
 
 from ._scripted import begun_mask, beside, verdict, with_targets
 
-COLUMNS = {"source": ("source", "row"), "guided": ("guided", "token")}
+COLUMNS = {"origin": ("origin", "row"), "guided": ("guided", "token")}
 
 
 def _batch(setting: Setting, mask: Sequence[Sequence[int]], begun: Sequence[int]) -> Batch:

@@ -46,7 +46,7 @@ class _Vectors(Embedder):
 def _top(run: Run) -> tuple[Tensor, Tensor, Tensor]:
     """The entropy of each place, and the probabilities and ids of its likeliest tokens."""
     p = torch.tensor(run.given["probs"], dtype=torch.float64)
-    best = p.topk(min(run.recipe.get("rollout.branching.candidates"), p.shape[-1]))
+    best = p.topk(min(run.recipe.get("source.branching.candidates"), p.shape[-1]))
     return torch.special.entr(p).sum(-1), best.values, best.indices
 
 
@@ -55,7 +55,7 @@ def _marks(run: Run) -> Tensor:
     entropy, p, ids = _top(run)
     embedder = _Vectors()
     object.__setattr__(embedder, "rows", torch.tensor(run.given["embedding"], dtype=torch.float64))
-    rule: Any = dataclasses.replace(run.recipe.get("rollout.branching"), embedder=embedder)
+    rule: Any = dataclasses.replace(run.recipe.get("source.branching"), embedder=embedder)
     top = list(zip(ids.tolist(), p.log().tolist(), strict=True))
     piece = Response([0] * len(top), [0.0] * len(top), entropy.tolist(), False, top=top)
     return torch.tensor(rule.mark(piece, None), dtype=torch.float64)

@@ -107,7 +107,7 @@ def _advantage(run: Run) -> Any:
     return [advantage[run.batch.group == g, 0].tolist() for g in run.batch.group.unique()]
 
 
-COLUMNS = {"external": ("source", "row")}
+COLUMNS = {"external": ("origin", "row")}
 GIVEN = {"sampler": _pool}
 KEYS = {
     "live": lambda run: _names(_live(run.asked)),

@@ -25,7 +25,7 @@ def _rescue(run: Run) -> Batch:
     drawn = []
     for group, mine in members(given["group"]):
         hints = _hints(given, group)
-        program = run.method(levels=max(1, len(hints)), warmup_steps=run.params["warmup_steps"]).rollout
+        program = run.method(levels=max(1, len(hints)), warmup_steps=run.params["warmup_steps"]).source
         plain = [verdict(given["reward"][i]) for i in mine]
         script = Script([plain, *([verdict(reward)] for _, reward in hints)])
         rows = play(program, script, len(hints) + 1, run.params["step"] - 1, size=len(mine))

@@ -19,7 +19,7 @@ from ._grown import on_batch, table
 
 
 def _cuts(run: Run) -> list[list[int]]:
-    rollout = run.recipe.rollout
+    rollout = run.recipe.source
     rows = [x[m.bool()].tolist() for x, m in zip(run.batch.old_logp, run.batch.mask, strict=True)]
     return [cutpoints(row, rollout.threshold, rollout.interval) for row in rows]  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ def _prompts(run: Run) -> list[tuple[int, float, int]]:
 
 
 def _rule(run: Run) -> Any:
-    return run.recipe.rollout
+    return run.recipe.source
 
 
 COLUMNS = {"rewards_so_far": ("", "free")}

@@ -32,6 +32,6 @@ def sapo_swarm(
     """
     return (
         grpo(low, high, kl_coef)
-        .replace(rollout=Swarm(size=group_size, folder=folder, external=external), aggregate=TokenMean())
+        .replace(source=Swarm(size=group_size, folder=folder, external=external), aggregate=TokenMean())
         .set("advantage.eps", adv_eps)
     )

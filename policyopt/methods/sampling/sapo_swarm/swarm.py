@@ -38,7 +38,7 @@ class Swarm(Group):
 
     After each step a run publishes its groups. Up to ``external`` groups of others join its own: their texts are
     encoded by this run's tokenizer, scored by its policy (``old_logp``) and judged by its judge, in the context of the
-    foreign question; what the other run thought of them never matters. Their rows have ``source`` 1. Rows that do not
+    foreign question; what the other run thought of them never matters. Their rows have ``origin`` 1. Rows that do not
     fit into the budget are dropped, of more than ``size`` the first are taken; a group whose rewards are all equal has
     no gradient and takes no place. Every package is looked at once by a run. The order in which they are is a random
     one that follows from seed, step and name: with the same packages there, a run and a resumed run take the same ones.
@@ -144,7 +144,7 @@ class Swarm(Group):
             *(step.sampler.logprobs(tokens, tuple(r.tokens), temperature=heat) for r in group.responses)
         )
         for ours, theirs in zip(scored, group.responses, strict=True):
-            ours.source, ours.verdict = 1, theirs.verdict
+            ours.origin, ours.verdict = 1, theirs.verdict
         group.responses[:] = scored
 
 

@@ -8,7 +8,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.methods.tree.rest_rl.resumed import ResumedFromBest
 from policyopt.methods.tree.rest_rl.search import Search
 from policyopt.methods.tree.rest_rl.value import NodeValueLoss
-from policyopt.parts import BySource, NoRatio, NoSurrogate, TruncatedReward
+from policyopt.parts import BySource, TruncatedReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
@@ -45,15 +45,15 @@ def rest_rl(
     recipe = grpo(kl_coef=kl_coef, group_size=group_size)
     if stage == "policy":
         return recipe.replace(
-            rollout=ResumedFromBest(size=group_size, std_min=std_min, reward_min=reward_min, alpha=alpha, ratio=ratio),
+            source=ResumedFromBest(size=group_size, std_min=std_min, reward_min=reward_min, alpha=alpha, ratio=ratio),
             shape=(TruncatedReward(reward=-stop_reward, add=True),) if stop_reward else (),
             advantage=BySource(),
         )
     search = Search(size=64, by="reward", iterations=iterations, samples=samples, width=width, c=c, temperature=0.7)
     return recipe.replace(
-        rollout=search,
-        ratio=NoRatio(),
-        surrogate=NoSurrogate(),
+        source=search,
+        ratio=None,
+        surrogate=None,
         regularizers=(),
         critic=NodeValueLoss(),
         decode=Search(by="value", samples=samples, width=width, temperature=0.7),

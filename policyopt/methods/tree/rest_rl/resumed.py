@@ -25,7 +25,7 @@ class ResumedFromBest(Group):
 
     A prompt whose rewards have a (population) standard deviation below ``std_min`` is left out. Where the best reward is
     at least ``reward_min``, its response is divided into its L lines; from each beginning that is drawn comes a group of
-    its own (``source`` 1 and up), judged with the beginning and trained on what follows it. Source: ReST-GRPO,
+    its own (``origin`` 1 and up), judged with the beginning and trained on what follows it. Source: ReST-GRPO,
     arXiv:2508.19576, and the authors' code (THUDM/ReST-RL). Our reading: the responses that a prompt is judged by are its
     own group, not drawn beforehand; of several best ones the first counts; the budget is for beginning and rest together.
     """
@@ -79,9 +79,9 @@ class ResumedFromBest(Group):
                 for i, start in enumerate(self.starts(question, context, best), 1)
             )
         )
-        for source, responses in enumerate(drawn, 1):
+        for origin, responses in enumerate(drawn, 1):
             for response in responses:
-                response.source = source
+                response.origin = origin
         return [*group, *(response for responses in drawn for response in responses)]
 
     def starts(self, question: Question, context: Context, best: Response) -> list[Sequence[int]]:
