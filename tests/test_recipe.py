@@ -207,7 +207,7 @@ def test_a_field_out_of_range_is_refused_by_name(make: Callable[[], Recipe], mes
             lambda: reinforce().replace(advantage=RolloutBaseline(), controllers=()),
             "take the rollout GroupWithGreedy()",
         ),
-        (lambda: remax().replace(origin=Group()), "advantage (RolloutBaseline) needs 'baseline_reward'"),
+        (lambda: remax().replace(source=Group()), "advantage (RolloutBaseline) needs 'baseline_reward'"),
         (lambda: ppo(kl_target=6.0).replace(shape=()), "controllers.AdaptiveKL moves a field that is not there"),
         (
             lambda: grpo().replace(controllers=(MovingAverage(field="advantage.base"),)),

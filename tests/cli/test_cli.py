@@ -107,7 +107,10 @@ def test_help_of_a_method(width: int, command: Command, monkeypatch: pytest.Monk
         ("--judge", "TEXT", "Judge of a dataset"),
     ]:
         assert f"{flag} {kind} {doc}" in words
-    assert "What is credited to each token. Normalise: Reward minus a centre, over a scale" in words
+    assert (
+        "What is credited to each token; None where no part of the loss reads it. Normalise: Reward minus a centre, over a scale"
+        in words
+    )
     assert "--recipe.name" not in text
 
 

@@ -577,7 +577,6 @@ def test_a_method_that_makes_no_recipe_is_broken(check_text: Callable[..., Said]
         ("x = 1 / 0\n", "mine.py cannot be imported: line 8: ZeroDivisionError: division by zero"),
         ("def f(:\n", "mine.py cannot be imported: line 8: SyntaxError"),
         ("raise SystemExit(3)\n", "mine.py cannot be imported: line 8: SystemExit: 3"),
-        ("@method()\ndef grpo():\n  pass\n", "a method called 'grpo' exists already"),
     ],
 )
 def test_a_file_that_cannot_be_checked(text: str, words: str, check_text: Callable[..., Said]) -> None:

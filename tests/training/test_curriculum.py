@@ -18,7 +18,7 @@ from policyopt.part import Curriculum, Memory, Positive, part
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Prompt, Response, Sampler
+from policyopt.sources.program import Context, Question, Response
 from policyopt.training.config import TrainConfig
 from policyopt.training.curriculum import ranking
 from policyopt.training.loop import Trainer
@@ -61,11 +61,11 @@ class Backwards(Curriculum):
 class Short(Group):
     """A budget of its own for prompts that were seen before."""
 
-    async def draw(self, prompt: Prompt, sampler: Sampler) -> list[Response]:
-        known = prompt.history and prompt.history[0] == prompt.history[0]
-        budget = 3 if known else prompt.budget
-        rows = await sampler.generate(
-            prompt.tokens, n=self.size, max_tokens=budget, temperature=self.temperature, key=prompt.key
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        known = question.history and question.history[0] == question.history[0]
+        budget = 3 if known else question.budget
+        rows = await context.sampler.generate(
+            question.tokens, n=self.size, max_tokens=budget, temperature=self.temperature, key=question.key
         )
         for row in rows:
             row.budget = budget

@@ -16,7 +16,7 @@ from policyopt.engine.local import LocalSampler
 from policyopt.engine.local.engine import LocalEngine
 from policyopt.errors import UserError
 from policyopt.judging.pool import JudgePool
-from policyopt.parts import Likelihood, Normalise, Pairs, SeqMeanTokenMean, TokenMean
+from policyopt.parts import Judged, Likelihood, Normalise, Pairs, SeqMeanTokenMean, TokenMean
 from policyopt.parts.surrogate.contrast import Logistic, RowScore
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.sources.draw import Group
@@ -39,7 +39,7 @@ def dpo(beta: float = 0.5) -> Recipe:
 
 def sft() -> Recipe:
     return Recipe(
-        source=Demonstrations(), aggregate=TokenMean(), regularizers=(Likelihood(coef=1.0, rows="all"),), name="sft"
+        source=Demonstrations(), aggregate=TokenMean(), regularizers=(Likelihood(coef=1.0, rows=None),), name="sft"
     )
 
 
@@ -188,6 +188,6 @@ def test_messages_of_the_assistant_are_texts(tmp_path: Path) -> None:
 
 def test_parts_that_read_verdicts_are_refused_without_a_judge() -> None:
     with pytest.raises(ValueError, match=r"needs 'correct', which only responses have that are drawn and judged"):
-        sft().replace(regularizers=(Likelihood(rows="correct"),))
+        sft().replace(regularizers=(Likelihood(rows=Judged()),))
     with pytest.raises(ValueError, match="needs an advantage, and the slot is empty"):
         dpo().replace(advantage=None)

@@ -104,6 +104,8 @@ def otr(samples: int | None = 256, kappa: float = 1.3, wrong: float = -0.1, grou
     """
     return reinforce(baseline="none").replace(
         source=Demonstrated(size=group_size, share=1.0),
+        ratio=None,
+        surrogate=None,
         aggregate=TokenMean(),
         regularizers=(DistributionLoss(of=OneToken(samples=samples, kappa=kappa, wrong=wrong)),),
     )

@@ -13,7 +13,7 @@ def _picked(run: Run) -> list[tuple[int, Verdict]]:
     return [(pick(verdicts), verdicts[pick(verdicts)]) for verdicts in groups]
 
 
-COLUMNS = {"refined": ("source", "row"), "refinement_score": ("", "free")}
+COLUMNS = {"refined": ("origin", "row"), "refinement_score": ("", "free")}
 PARAMS = {"agg": None, "L_max": "loss_norm", "n_prefix": None}
 KEYS = {
     "picked": lambda run: [i for i, _ in _picked(run)],

@@ -16,5 +16,5 @@ def _serial(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "exit": number}
 
 
-COLUMNS = {"exit": ("source", "row")}
+COLUMNS = {"exit": ("origin", "row")}
 GIVEN = {"reward": _serial}

@@ -15,5 +15,5 @@ def _judgings(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"reward": reward, "origin": [1.0] * len(reward), "group": given["group"], "params": given["params"]}
 
 
-COLUMNS = {"source": ("source", "row")}
+COLUMNS = {"source": ("origin", "row")}
 GIVEN = {"reward": _judgings}
