@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from policyopt import schema
 from policyopt.capability import asks
-from policyopt.errors import explain, nearest
+from policyopt.errors import UserError, explain, nearest
 from policyopt.part import (
     UNITS,
     Advantage,
@@ -34,7 +34,7 @@ from policyopt.part import (
     part,
 )
 from policyopt.parts import Frozen
-from policyopt.registry import library_part
+from policyopt.qualified import part_class, part_name
 from policyopt.sources.program import Rollout
 
 R = TypeVar("R")
@@ -258,7 +258,7 @@ def _set(node: Any, names: list[str], value: Any, path: str) -> Any:
 
 def _plain(x: Any) -> Any:
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        head = {"part": type(x).__name__} if isinstance(x, Part) else {}
+        head = {"part": part_name(type(x))} if isinstance(x, Part) else {}
         fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
         return head | {name: _plain(value) for name, value in fields.items() if name != "label" or value is not None}
     return [_plain(v) for v in x] if isinstance(x, tuple) else x
@@ -293,18 +293,8 @@ def _value(value: Any, path: str) -> Any:
         return _build(Update, value, path)
     if "part" not in value:
         raise ValueError(f"{path}: expected a part, written as a mapping with `part: NAME` and the part's fields")
-    return _build(_part_class(str(value["part"]), path), value, path)
-
-
-def _part_class(name: str, path: str) -> type[Part]:
-    """The part of the library, or of a file of the user's own that has been imported, that is called ``name``."""
     try:
-        return library_part(name)
-    except KeyError as error:
-        own = [Part]
-        for cls in own:  # grows with what comes from each
-            own += cls.__subclasses__()
-        found = [cls for cls in own if cls.__name__ == name and "__dataclass_fields__" in cls.__dict__]
-        if not found:
-            raise ValueError(f"{path}: {error.args[0]}") from error
-        return found[-1]
+        cls = part_class(str(value["part"]))
+    except UserError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return _build(cls, value, path)

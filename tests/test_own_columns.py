@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from policyopt.errors import UserError
-from policyopt.lens.check.files import loaded
+from policyopt.qualified import forgotten
 from policyopt.methods.group.grpo import StepNormalise, grpo
 from policyopt.recipe import Recipe, Update
 from policyopt.training.config import Checkpoints, Evaluation, TrainConfig
@@ -124,7 +124,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The file as a module; its columns are forgotten afterwards."""
     path = tmp_path_factory.mktemp("own") / "own_columns.py"
     path.write_text(OWN)
-    with loaded(path) as (module, _):
+    with forgotten(path) as module:
         yield module
 
 

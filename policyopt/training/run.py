@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,15 +23,16 @@ from policyopt.data import load_task
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
+from policyopt.files import need_run
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
+from policyopt.own import resolve
 from policyopt.recipe import Recipe
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
-from policyopt.training.files import need_run
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
@@ -52,12 +54,14 @@ class Result:
     """The trained policy (``None`` where the engine's models are in other processes: load ``out / "model"``)."""
 
 
-def train(recipe: Recipe, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
+def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
     """Train with a recipe: ``train(policyopt.methods.grpo(), model="embedded", task="chain_sum", steps=50)``.
 
+    A name stands for the recipe of that method: ``"grpo"``, ``"my.py"``, ``"my.py:name"``, ``"package.module:name"``.
     ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. Raises
     :class:`~policyopt.errors.UserError` before any step when something is wrong with them.
     """
+    recipe = resolve(recipe)() if isinstance(recipe, str) else recipe
     try:
         check_names(TrainConfig, settings)
         config = TrainConfig(recipe=recipe, **settings)
@@ -174,7 +178,8 @@ def make_folder(config: TrainConfig, made: list[Path]) -> Path:
         advice = f", or go on with its run by --resume {out}" if (out / "config.yaml").is_file() else ""
         raise UserError(f"--out {out} is {'not empty' if out.is_dir() else 'a file'}: choose another folder{advice}")
     task = Path(config.task.split(",")[0]).stem.replace(":", "-")
-    base = Path("runs") / f"{config.recipe.name}-{task}-seed{config.seed}"
+    method = re.sub(r"[^\w.+-]+", "-", config.recipe.name)  # it may be anybody's own
+    base = Path("runs") / f"{method}-{task}-seed{config.seed}"
     numbered = (base.with_name(f"{base.name}-{i}") for i in itertools.count(2))
     try:
         for folder in [out] if out is not None else itertools.chain([base], numbered):

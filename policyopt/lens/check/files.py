@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
-from policyopt import registry, schema
+from policyopt import qualified
 from policyopt.errors import UserError, explain
 from policyopt.lens.check import check
 from policyopt.lens.check.parts import ALONE, faults
 from policyopt.lens.check.report import Report
 from policyopt.methods.group.grpo import grpo
+from policyopt.own import methods_in, resolve
 from policyopt.parts import (
     Advantage,
     Aggregate,
@@ -33,6 +29,7 @@ from policyopt.parts import (
     Surrogate,
     Weight,
 )
+from policyopt.qualified import split
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
 from policyopt.sources.draw import GroupWithGreedy
@@ -52,16 +49,16 @@ PLACES: dict[type[Part], tuple[str, bool]] = {
 
 
 def check_named(name: str) -> list[Report]:
-    """Check what a line of the command names: a method of the library, or a file (``.py``).
+    """Check what a line of the command names: all of a file (``my.py``), or the method that ``own.resolve`` finds.
 
-    Raises ``UserError`` as :func:`check_file` does, and for a method that is not known.
+    What a file declares is forgotten afterwards. Raises ``UserError`` as :func:`check_file` and ``own.resolve`` do.
     """
-    if name.endswith(".py") or Path(name).is_file():
-        return check_file(Path(name))
-    try:
-        return [check(registry.get_method(name)())]
-    except KeyError as error:
-        raise UserError(f"{error.args[0]}; a file of your own ends in .py") from error
+    home, attribute = split(name)
+    if home.endswith(".py") and not attribute:
+        return check_file(Path(home))
+    with qualified.forgotten(Path(home)) if home.endswith(".py") else contextlib.nullcontext():
+        method = resolve(name)
+        return [found if isinstance(found := _called(method), Report) else check(found, method.name)]
 
 
 def check_file(path: Path) -> list[Report]:
@@ -70,7 +67,8 @@ def check_file(path: Path) -> list[Report]:
     The file is imported: it is code that runs, like any script of the user's own. Raises ``UserError`` for a file that
     is not there, cannot be imported, or defines neither a method nor a part.
     """
-    with loaded(path) as (module, methods):
+    with qualified.forgotten(path) as module:
+        methods = methods_in(module).values()
         classes = [
             x for x in vars(module).values()
             if isinstance(x, type) and issubclass(x, Part) and x.__module__ == module.__name__ and x.__name__[0] != "_"
@@ -131,42 +129,3 @@ def _called(method: Method) -> Recipe | Report:
     except Exception as error:
         words = explain(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
         return Report(method.name, faults=(f"{method.name} makes no recipe from its defaults: {words}",))
-
-
-@contextlib.contextmanager
-def loaded(path: Path) -> Iterator[tuple[ModuleType, list[Method]]]:
-    """The module of a file and the methods that it registered, which are forgotten afterwards, as are its columns."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    name = f"own.{path.stem}"  # the family of a method is the package that it lies in
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file")
-    registry.methods()
-    before = dict(registry._METHODS)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses and pydantic look types up
-    sys.path.insert(0, str(path.resolve().parent))
-    columns = contextlib.ExitStack()
-    columns.enter_context(schema.forgotten())
-    try:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            raise UserError(
-                f"{path} cannot be imported: {_place(error, path)}{type(error).__name__}: {error}"
-            ) from error
-        yield module, [m for key, m in registry._METHODS.items() if key not in before]
-    finally:
-        columns.close()
-        sys.path.remove(str(path.resolve().parent))
-        sys.modules.pop(name, None)
-        registry._METHODS.clear()
-        registry._METHODS.update(before)
-
-
-def _place(error: BaseException, path: Path) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
-    return f"line {lines[-1]}: " if lines else ""
