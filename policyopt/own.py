@@ -73,9 +73,10 @@ def _method(found: Any, attribute: str, name: str) -> Method:
     if isinstance(found, Method):
         if found.family != "own":
             return found
+        confidence = found.confidence if found.arxiv or found.code else "code"
         made = Method(
-            _checked(found.make, name), found.name, found.family, base=found.base, arxiv=found.arxiv, code=found.code or name,
-            confidence=found.confidence,
+            _checked(found.make, name), found.name, found.family, base=found.base, arxiv=found.arxiv,
+            code=found.code or name, confidence=confidence,
         )  # fmt: skip
     elif inspect.isfunction(found):
         made = Method(_checked(found, name), entry_name(found.__name__), "own", code=name, confidence="code")

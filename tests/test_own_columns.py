@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from policyopt.errors import UserError
-from policyopt.qualified import forgotten
 from policyopt.methods.group.grpo import StepNormalise, grpo
+from policyopt.qualified import forgotten
 from policyopt.recipe import Recipe, Update
 from policyopt.training.config import Checkpoints, Evaluation, TrainConfig
 from policyopt.training.loop import Trainer

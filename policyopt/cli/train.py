@@ -35,8 +35,9 @@ TRAIN = """\
 usage: policyopt train METHOD [OPTIONS]
        policyopt train --resume DIR [OPTIONS]
 
-METHOD is a file of your own (my.py, my.py:NAME; it runs), package.module:NAME, a recipe in YAML (recipe.yaml), or one of:
-{methods}
+METHOD is one of: {methods}
+
+or a method of your own, whose file then runs: my.py, my.py:NAME, package.module:NAME, recipe.yaml.
 
 `policyopt train METHOD --help` shows all options: the method's own (--low, --group-size, ...), those of the run
 (--model, --task, --steps, --seed, --out, --lora, ...) and every field of every part (--recipe.surrogate.high, ...).
@@ -89,7 +90,7 @@ def run(args: list[str]) -> int:
     final_table(result.summary, result.out / "report.html")
     if result.summary["stopped"] == "finished":
         return 0
-    print(f"go on with: policyopt train --resume {result.out}")
+    print(f"go on with: policyopt train {f'{name} ' if name else ''}--resume {result.out}")
     return INTERRUPTED
 
 
