@@ -14,7 +14,7 @@ _HOME = {
     "make_batch": "policyopt.rows",
     "Recipe": "policyopt.recipe",
     "column": "policyopt.schema",
-    "get_method": "policyopt.resolve",
+    "get_method": "policyopt.own:resolve",
     "method": "policyopt.registry",
     "train": "policyopt.training.run",
 }
@@ -25,7 +25,8 @@ __all__ = [*_HOME, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        module, _, there = _HOME[name].partition(":")
+        return getattr(importlib.import_module(module), there or name)
     if name in _MODULES:
         return importlib.import_module(f"policyopt.{name}")
     raise AttributeError(f"module 'policyopt' has no attribute {name!r}")

@@ -17,6 +17,8 @@ Kind = Literal["method", "part", "tool", "testbed", "study", "guide"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _DECORATORS = ("method", "tool", "study", "guide")
+OWN_FILE = "_policyopt_own_"
+"""How the names of modules begin that are made from a file of the user's own."""
 _FOLDERS = ("methods", "parts", "control", "sources")
 _ROOTS = ("part.py", "sources/program.py", "control/follows.py", "control/by_step.py")
 """Where the slots are defined, whose classes are no parts themselves."""

@@ -1,162 +1,125 @@
-"""Code of a user's own: ``my.py``, ``my.py:name`` and ``package.module:name`` stand wherever a name of the library does.
-
-A file runs once, under a module name that follows from its path, with its own folder importable meanwhile. What it
-defines stays its own: nothing of it enters the registry, and its parts have qualified names.
-"""
+"""A method by whatever name it is taken: ``grpo``, ``my.py``, ``my.py:name``, ``package.module:name``, ``recipe.yaml``."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib
-import importlib.util
-import sys
-import traceback
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from policyopt.errors import UserError, nearest
-from policyopt.registry import library_part
+from policyopt.errors import UserError
+from policyopt.files import read_yaml
+from policyopt.index import entry_name, index
+from policyopt.qualified import is_own, load_file, lookup, need, split
+from policyopt.recipe import Recipe, recipe_from_dict
+from policyopt.registry import Method, Registered, get_method
 
-if TYPE_CHECKING:
-    from policyopt.part import Part
-
-_PREFIX = "_policyopt_own_"
-_SEEN: dict[Path, tuple[str, ModuleType]] = {}
-"""The files that have run: path -> digest of what stood there, and the module."""
-
-
-def is_own(name: str) -> bool:
-    """Whether a name is of the user's own code (a file, or a module and a name in it) rather than the library's."""
-    return ":" in name or name.endswith(".py")
+UNNAMED = "custom"
+"""What a recipe is called that nobody has named."""
 
 
-def split(name: str) -> tuple[str, str]:
-    """The file or module that a name speaks of, and the name in it; ``""`` where none is given."""
-    home, _, attribute = (name, "", "") if name.endswith(".py") else name.rpartition(":")
-    return home, attribute
+def resolve(name: str | Path) -> Method:
+    """The method of a name: one of the library's, or something of one's own, whose file then runs like any script.
 
+    In Python it is a function under ``@method``, a function that returns a recipe, or a recipe; ``my.py`` alone is the one
+    method, or else the one recipe, in it. A YAML file is a recipe, or the configuration of a run, which holds one.
 
-def need(name: str) -> None:
-    """Raises :class:`~policyopt.errors.UserError` where the file of a name is not there. Nothing is imported."""
-    home = split(name)[0]
-    if home.endswith(".py") and not Path(home).is_file():
-        raise UserError(f"there is no file {home}")
-
-
-def load(name: str) -> tuple[ModuleType, str]:
-    """The module that a name of one's own speaks of, and the name in it.
-
-    Raises :class:`~policyopt.errors.UserError` for a file or module that is not there or cannot be imported, with the
-    line where that is known.
+    Raises :class:`~policyopt.errors.UserError` for what is not there, is no method, or raises, with file and line.
     """
-    home, attribute = split(name)
-    if home.endswith(".py"):
-        return load_file(Path(home)), attribute
-    try:
-        return importlib.import_module(home), attribute
-    except Exception as error:  # a user's module may raise anything
-        raise UserError(f"{name}: {home} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def lookup(name: str) -> Any:
-    """What stands under ``my.py:name`` or ``package.module:name``.
-
-    Raises :class:`~policyopt.errors.UserError` as :func:`load` does, and for a name that is not there with the nearest.
-    """
-    module, attribute = load(name)
-    return _attribute(module, attribute, name)
-
-
-def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
-    there: Any = module
-    for step in attribute.split("."):
-        if step == "<locals>":
-            raise UserError(f"{name} is defined inside a function: move it to the top of its file")
-        if not hasattr(there, step):
-            known = [n for n in vars(there) if n[0] != "_"]
-            raise UserError(f"{name}: nothing is called {step!r} there; {nearest(step, known)}")
-        there = getattr(there, step)
-    return there
-
-
-def load_file(path: Path) -> ModuleType:
-    """The module of a file. The file runs, like any script; what it prints goes to standard error.
-
-    Once it has run it is kept until it changes. Raises :class:`~policyopt.errors.UserError` as :func:`load` does.
-    """
-    need(str(path))
-    path = path.resolve()
-    digest = hashlib.blake2b(path.read_bytes()).hexdigest()
-    if path not in _SEEN or _SEEN[path][0] != digest:
-        _SEEN[path] = digest, run_file(path)
-    return _SEEN[path][1]
-
-
-def run_file(path: Path) -> ModuleType:
-    """As :func:`load_file`, whether it has run before or not."""
-    need(str(path))
-    path = path.resolve()
-    name = f"{_PREFIX}{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module  # where dataclasses and pydantic look types up
-    sys.path.insert(0, str(path.parent))
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(name)
-        if before is not None:
-            sys.modules[name] = before
-        raise UserError(f"{path} cannot be imported: {_place(error, path)}{type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
-def _place(error: BaseException, path: Path) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path]
-    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == path:
-        lines = [error.lineno]  # a file that cannot be parsed has no frame
-    return f"line {lines[-1]}: " if lines else ""
-
-
-# Parts ---------------------------------------------------------------------------------------------------------------
-
-
-def part_name(cls: type[Part]) -> str:
-    """The name of a part in YAML: bare of the library's, ``/path/my.py:Name`` or ``package.module:Name`` of others.
-
-    A file stands with its whole path, so that a run of it is found again from anywhere.
-    """
-    if cls.__module__.startswith("policyopt."):
-        return cls.__name__
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    if file is not None and (cls.__module__ == "__main__" or cls.__module__.startswith(_PREFIX)):
-        return f"{Path(file).resolve()}:{cls.__qualname__}"
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def part_class(name: str) -> type[Part]:
-    """The part of a name that :func:`part_name` gives; the file or module of somebody's own runs for it.
-
-    Raises :class:`~policyopt.errors.UserError` for a name that nothing has, or that is no part.
-    """
-    from policyopt.part import Part
-
+    name = str(name)
+    need(name)
     if not is_own(name):
-        try:
-            return library_part(name)
-        except KeyError as error:
-            raise UserError(
-                f"{error.args[0]}; a part of your own is written FILE.py:{name} or MODULE:{name}"
-            ) from error
-    cls = lookup(name)
-    if not (isinstance(cls, type) and issubclass(cls, Part) and "__dataclass_fields__" in cls.__dict__):
-        raise UserError(f"{name} is no part: expected a class under @part, made from a slot of policyopt.parts")
-    return cls
+        return get_method(name)
+    home, attribute = split(name)
+    if home.endswith((".yaml", ".yml")):
+        recipe = _read_recipe(Path(home))
+        return _from_recipe(recipe, recipe.name if recipe.name != UNNAMED else Path(home).stem, home)
+    if not attribute:
+        attribute = only_name(load_file(Path(home)), home)
+    return _method(lookup(f"{home}:{attribute}"), attribute, f"{home}:{attribute}")
+
+
+def methods_in(module: ModuleType) -> dict[str, Method]:
+    """The methods that a module defines, by the names that they have there."""
+    return {k: m for k, m in vars(module).items() if isinstance(m, Method) and m.make.__module__ == module.__name__}
+
+
+def only_name(module: ModuleType, home: str) -> str:
+    """The name of the one method in a file; where there is none, that of the one recipe, or of the one function that is
+    said to return a recipe. Raises :class:`~policyopt.errors.UserError`."""
+    public = {k: x for k, x in vars(module).items() if not k.startswith("_")}
+    found = list(methods_in(module)) or [k for k, x in public.items() if isinstance(x, Recipe) or _makes(x, module)]
+    if not found:
+        raise UserError(f"{home} has no method: a function under @method, one that returns a Recipe, or a Recipe")
+    if len(found) > 1:
+        raise UserError(f"{home} has several methods: take one of {', '.join(f'{home}:{k}' for k in found)}")
+    return found[0]
+
+
+def _makes(x: Any, module: ModuleType) -> bool:
+    """Whether it is a function of the module that is annotated to return a recipe."""
+    if not inspect.isfunction(x) or x.__module__ != module.__name__:
+        return False
+    returns = x.__annotations__.get("return")
+    return returns is Recipe or str(returns).rpartition(".")[2] == "Recipe"
+
+
+def _method(found: Any, attribute: str, name: str) -> Method:
+    if isinstance(found, Recipe):
+        borrowed = found.name == UNNAMED or found.name in index()  # of the method that it was made from
+        return _from_recipe(found, entry_name(attribute.rpartition(".")[2]) if borrowed else found.name, name)
+    if isinstance(found, Method):
+        if found.family != "own":
+            return found
+        confidence = found.confidence if found.arxiv or found.code else "code"
+        made = Method(
+            _checked(found.make, name), found.name, found.family, base=found.base, arxiv=found.arxiv,
+            code=found.code or name, confidence=confidence,
+        )  # fmt: skip
+    elif inspect.isfunction(found):
+        made = Method(_checked(found, name), entry_name(found.__name__), "own", code=name, confidence="code")
+    else:
+        what = found.kind if isinstance(found, Registered) else type(found).__name__
+        raise UserError(
+            f"{name} is a {what}; expected a function under @method, a function that returns a Recipe, or a Recipe"
+        )
+    for argument, p in made.hyperparameters.items():
+        if p.default is p.empty:
+            raise UserError(f"{name}: the argument {argument!r} has no default; methods take keywords with defaults")
+    return made
+
+
+def _checked(make: Callable[..., Any], name: str) -> Callable[..., Recipe]:
+    """The function, which is held to return a recipe."""
+
+    @wraps(make)
+    def checked(*args: object, **kwargs: object) -> Recipe:
+        made = make(*args, **kwargs)
+        if not isinstance(made, Recipe):
+            raise UserError(f"{name} returns {made!r}, expected a Recipe")
+        return made
+
+    return checked
+
+
+def _from_recipe(recipe: Recipe, name: str, source: str) -> Method:
+    """A recipe as a method without hyper-parameters."""
+
+    def make() -> Any:
+        return recipe
+
+    make.__doc__ = f"A recipe of your own, {source}."
+    return Method(make, name, "own", code=source, confidence="code")
+
+
+def _read_recipe(path: Path) -> Recipe:
+    data = read_yaml(path)
+    inner = data.get("recipe", data)
+    try:
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"recipe: expected a mapping of parts, not {inner!r}")
+        return recipe_from_dict(inner)
+    except ValueError as error:
+        raise UserError(f"{path}: {error.args[0]}") from error

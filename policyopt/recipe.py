@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from policyopt import paths, schema
 from policyopt.capability import asks
 from policyopt.errors import UserError, explain, nearest
-from policyopt.own import part_class, part_name
 from policyopt.part import (
     UNITS,
     Advantage,
@@ -37,6 +36,7 @@ from policyopt.part import (
     part,
 )
 from policyopt.parts import Frozen
+from policyopt.qualified import part_class, part_name
 from policyopt.sources.program import Rollout
 from policyopt.sources.source import Source
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from policyopt.docs import plain
 from policyopt.errors import nearest
 from policyopt.index import KINDS as KINDS
+from policyopt.index import OWN_FILE, entry_name, family_of, index
 from policyopt.index import Entry as Entry
 from policyopt.index import Kind as Kind
-from policyopt.index import entry_name, family_of, index
 
 if TYPE_CHECKING:
     from policyopt.part import Part, Probe
@@ -38,7 +38,8 @@ class Registered(Generic[T]):
     name: str
     family: str
     _: KW_ONLY
-    parent: str | None = None
+    base: Registered[T] | None = None
+    """What it is written as the difference from; it may be somebody's own."""
     arxiv: str | None = None
     code: str | None = None
     confidence: Confidence = "paper"
@@ -48,6 +49,11 @@ class Registered(Generic[T]):
 
     def __call__(self, *args: object, **kwargs: object) -> T:
         return self.make(*args, **kwargs)
+
+    @property
+    def parent(self) -> str | None:
+        """Name of what it is written as the difference from."""
+        return self.base.name if self.base is not None else None
 
     @property
     def entry(self) -> Entry:
@@ -114,8 +120,7 @@ def method(
 ) -> Callable[[Callable[..., Recipe]], Method]:
     """Register a function as a method under its own name, with hyphens for underscores; its family is the folder it
     lies in."""
-    above = parent.name if parent else None
-    return lambda make: _register(Method, _METHODS, make, parent=above, arxiv=arxiv, code=code, confidence=confidence)
+    return lambda make: _register(Method, _METHODS, make, base=parent, arxiv=arxiv, code=code, confidence=confidence)
 
 
 def study(
@@ -143,17 +148,19 @@ R = TypeVar("R", bound=Registered)
 
 
 def _register(cls: type[R], known: dict[str, Any], make: Callable[..., Any], **facts: Any) -> R:
-    name = entry_name(make.__name__)
-    if cls is Method and not make.__module__.startswith("policyopt."):  # somebody's own is found by its file or module
-        mine = cls(make, name, "own", **facts)
-        update_wrapper(mine, make, updated=())
-        return mine
+    name, module = entry_name(make.__name__), make.__module__
+    if module.startswith(OWN_FILE) or (cls is Method and family_of(module) == "own"):  # found by file or module
+        return _made(cls, make, **facts)
     there = next((found.entry for found in _live() if found.name == name), index().get(name))
-    if there is not None and (there.module != make.__module__ or name in known):
+    if there is not None and (there.module != module or name in known):
         raise ValueError(f"a {there.kind} called {name!r} exists already, in {there.module}")
-    found = cls(make, name, family_of(make.__module__), **facts)
+    known[name] = _made(cls, make, **facts)
+    return known[name]
+
+
+def _made(cls: type[R], make: Callable[..., Any], **facts: Any) -> R:
+    found = cls(make, entry_name(make.__name__), family_of(make.__module__), **facts)
     update_wrapper(found, make, updated=())
-    known[name] = found
     return found
 
 

@@ -15,7 +15,7 @@ import torch
 from policyopt import schema
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import StepNormalise, grpo
-from policyopt.own import load_file
+from policyopt.qualified import forgotten
 from policyopt.recipe import Recipe, Update
 from policyopt.training.config import Checkpoints, Evaluation, TrainConfig
 from policyopt.training.loop import Trainer
@@ -125,8 +125,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The file as a module; its columns are forgotten afterwards."""
     path = tmp_path_factory.mktemp("own") / "own_columns.py"
     path.write_text(OWN)
-    with schema.forgotten():
-        yield load_file(path)
+    with forgotten(path) as module:
+        yield module
 
 
 @pytest.fixture

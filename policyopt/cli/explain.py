@@ -9,10 +9,13 @@ from pydantic.dataclasses import dataclass
 
 from policyopt.cli.common import found, is_own, need, options_of
 from policyopt.errors import UserError
+from policyopt.qualified import is_own, need
 from policyopt.registry import Entry, entries, entry
 
 EXPLAIN = """\
 usage: policyopt explain NAME [--vs OTHER] [--out FILE.html] [--json]
+
+NAME may be a method of your own too, whose file then runs: my.py, my.py:NAME, package.module:NAME, recipe.yaml.
 
 Of a method it prints the formula, source and parts, what differs from its parent (and from OTHER), what it needs and
 costs, and the weight that it gives to every token of a fixed batch beside those of the other method.
@@ -49,13 +52,13 @@ def run(args: list[str]) -> int:
     if args[0].startswith("-"):
         raise UserError(f"the method comes first: policyopt explain METHOD {args[0]} ...; known: {_methods()}")
     options = options_of(ExplainOptions(), args[1:], f"explain {args[0]}")
+    about = None if is_own(args[0]) else found(entry, args[0])
     if options.vs is not None:
         need(options.vs)
-    if is_own(args[0]):
-        need(args[0])
-        return _explain_method(args[0], options)
-    about = found(entry, args[0])
-    return _explain_method(about.name, options) if about.kind == "method" else _explain_other(about, options)
+    if about is not None and about.kind != "method":
+        return _explain_other(about, options)
+    need(args[0])
+    return _explain_method(args[0], options)
 
 
 def _methods() -> str:
@@ -68,10 +71,10 @@ def _explain_method(name: str, options: ExplainOptions) -> int:
     from policyopt.lens.explain import explain
     from policyopt.lens.explain_page import write_explanation
     from policyopt.lens.explain_terminal import show
-    from policyopt.resolve import resolve
+    from policyopt.own import resolve
 
     method = resolve(name)
-    explained = explain(method(), None if options.vs is None else resolve(options.vs)(), method)
+    explained = explain(method(), resolve(options.vs)() if options.vs is not None else None, method=method)
     if options.out is not None:
         write_explanation(explained, options.out)
     if options.json:

@@ -23,7 +23,8 @@ from policyopt.data import need_task
 from policyopt.errors import UserError, explain
 from policyopt.files import need_run, read_yaml
 from policyopt.index import index
-from policyopt.registry import entries, get_method, get_study, need_study
+from policyopt.qualified import need
+from policyopt.registry import entries, get_study, need_study
 
 if TYPE_CHECKING:
     from policyopt.recipe import Recipe
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 
 TRAIN = """\
 usage: policyopt train METHOD [OPTIONS]
-       policyopt train --resume DIR | --config FILE [OPTIONS]
+       policyopt train --resume DIR [OPTIONS]
 
 METHOD is one of: {methods}
 
-It may also be code of your own (my.py, my.py:name, package.module:name), or a recipe in a file (recipe.yaml).
+or a method of your own, whose file then runs: my.py, my.py:NAME, package.module:NAME, recipe.yaml.
 
 `policyopt train METHOD --help` shows all options: the method's own (--low, --group-size, ...), those of the run
 (--model, --task, --steps, --seed, --out, --lora, ...) and every field of every part (--recipe.surrogate.high, ...).
 
   --config FILE   take options from a YAML file (every run writes one as config.yaml); the line goes before the file
-  --resume DIR    go on with the run in DIR from its newest checkpoint
+  --resume DIR    go on with the run in DIR from its newest checkpoint; its configuration says with which method
   --with STUDY    measure what a study measures too: {studies}"""
 
 
@@ -67,20 +68,21 @@ def run(args: list[str]) -> int:
     if not args or args[0] in HELP:
         print(TRAIN.format(methods=names["method"], studies=names["study"]))
         return 0
-    name, line = args[0], args[1:]
-    if name.startswith("-"):
-        if not (start := _last(args, "--resume") or _last(args, "--config")):
-            raise UserError(f"the method comes first: policyopt train METHOD {name} ...; known: {names['method']}")
-        name, line = _of_file(Path(start)), args
-    need(name)
-    if len(line) == 1 and line[0] in HELP and not is_own(name):
+    name, line = (None, args) if args[0].startswith("-") else (args[0], args[1:])
+    if name is None and not _saved(line):
+        raise UserError(f"the method comes first: policyopt train METHOD {args[0]} ...; known: {names['method']}")
+    if name is not None:
+        need(name)
+        if _holds_recipe(name) and not _saved(line):
+            line = ["--config", name, *line]
+    if name is not None and len(line) == 1 and line[0] in HELP:
         print(_help(name), end="")
         return 0
     if not HELP & {*line}:
         _need(line)
-    from policyopt.resolve import resolve
+    from policyopt.own import resolve
 
-    config, resume = parse_config(resolve(name), line)
+    config, resume = parse_config(resolve(name or str(_saved(line))), line)
     from policyopt.training.console import final_table
     from policyopt.training.run import run as carry_out
 
@@ -88,16 +90,21 @@ def run(args: list[str]) -> int:
     final_table(result.summary, result.out / "report.html")
     if result.summary["stopped"] == "finished":
         return 0
-    print(f"go on with: policyopt train {name} --resume {result.out}")
+    print(f"go on with: policyopt train {f'{name} ' if name else ''}--resume {result.out}")
     return INTERRUPTED
 
 
-def _of_file(start: Path) -> str:
-    """The file that says what is trained where no method does: a configuration, or that of the run to go on with."""
-    if start.suffix in (".yaml", ".yml"):
-        return str(start)
-    need_run(start)
-    return str(start / "config.yaml")
+def _saved(line: list[str]) -> str | None:
+    """The file on a line that says which recipe is meant: the configuration of a run."""
+    resume, config = _last(line, "--resume"), _last(line, "--config")
+    if resume:
+        return str(Path(resume) / "config.yaml")
+    return config if config and _holds_recipe(config) else None
+
+
+def _holds_recipe(name: str) -> bool:
+    """Whether a name is that of the configuration of a run that says which recipe it is of."""
+    return name.endswith((".yaml", ".yml")) and "recipe" in read_yaml(Path(name))
 
 
 def _need(line: list[str]) -> None:
@@ -127,8 +134,10 @@ def _help(name: str) -> str:
     known = disk.read("help")
     if isinstance(known.get(key), str):
         return str(known[key])
+    from policyopt.own import resolve
+
     shown = _Shown(sys.stdout.isatty())
-    method = found(get_method, name)
+    method = resolve(name)
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
         parse_config(method, ["--help"])
     if method.entry == index().get(name):
@@ -191,7 +200,7 @@ def _own_options(method: Method) -> Any:
     from policyopt.options import options
 
     hints = typing.get_type_hints(method.make, include_extras=True)
-    fields = {name: (hints[name], p.default) for name, p in method.hyperparameters.items()}
+    fields = {name: (hints.get(name, type(p.default)), p.default) for name, p in method.hyperparameters.items()}
     return options(Files, docs=f"Hyper-parameter of {method.name}, see above.", **fields)
 
 

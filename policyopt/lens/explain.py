@@ -114,19 +114,20 @@ class Explanation:
         }
 
 
-def explain(recipe: Recipe, other: Recipe | None = None, method: Method | None = None) -> Explanation:
+def explain(recipe: Recipe, other: Recipe | None = None, *, method: Method | None = None) -> Explanation:
     """Explain a recipe, and compare it with its parent and with ``other`` (unset: its parent alone).
 
-    ``method`` is what made it; unset, the method of the library that has its name.
-    Models of a few thousand parameters take some steps with it, so that its costs are counted, not claimed.
+    ``method`` is what made it; unset: the library's method of the recipe's name. Models of a few thousand parameters take some steps with it, so that its costs are counted, not claimed.
     """
-    known = methods()
-    method = method or known.get(recipe.name)
-    parent = known[method.parent]() if method and method.parent else None
+    method = methods().get(recipe.name) if method is None else method
+    parent = method.base() if method is not None and method.base is not None else None
     other = parent if other is None else other
+    base, usual = _grpo()
+    own = method is not None and method.family == "own"
+    if own and any(r is not None and r.name == recipe.name for r in (parent, other, base)):
+        recipe = recipe.replace(name=f"{recipe.name} (own)")  # one of one's own under a name of the library's
     compared = {r.name: r for r in (parent, other) if r is not None}
     found = {name: tuple(differences(recipe, r)) for name, r in compared.items()}
-    base, usual = _grpo()
     return Explanation(
         recipe=recipe,
         facts=_facts(method) if method else Facts(recipe.name),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
@@ -17,8 +17,22 @@ from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Who
 from policyopt.paths import named
 from policyopt.recipe import Recipe, recipe_from_dict
 
+
+def _from_anywhere(name: str) -> str:
+    """Names of files and folders that are there from the root, so that a run goes on from another directory too."""
+    home, colon, function = name.rpartition(":")
+    if colon and home.endswith(".py"):
+        return f"{_from_anywhere(home)}:{function}"
+    if "," in name:
+        return ",".join(map(_from_anywhere, name.split(",")))
+    is_path = "/" in name or name.endswith((".jsonl", ".parquet", ".py"))
+    return str(Path(name).absolute()) if is_path and Path(name).exists() else name
+
+
 Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """Text; a path does as well."""
+Place = Annotated[Name, AfterValidator(_from_anywhere)]
+"""The name of something that may be a file or a folder."""
 
 
 @part
@@ -85,17 +99,17 @@ class TrainConfig:
 
     recipe: Recipe
     """The method, part by part."""
-    model: Name = "embedded"
+    model: Place = "embedded"
     """``embedded``, a local folder, or a hub id."""
-    teacher: Name | None = None
+    teacher: Place | None = None
     """Model in the role of the teacher, where the recipe reads one: a local folder or a hub id; unset: for the embedded
     model, one that was warmed up on worked solutions alone."""
-    roles: dict[RoleName, str] = dataclasses.field(default_factory=dict, metadata={"option": "role"})
+    roles: dict[RoleName, Place] = dataclasses.field(default_factory=dict, metadata={"option": "role"})
     """Models in the roles that the recipe reads, by name: folders or hub ids of models with the policy's vocabulary.
     ``reference`` replaces the policy of the start, ``teacher`` is what ``teacher`` above names."""
-    task: Name = "chain_sum"
+    task: Place = "chain_sum"
     """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
-    judge: Name | None = None
+    judge: Place | None = None
     """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``;
     unset: the task's own."""
     prior: Name | None = None

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,13 +27,13 @@ from policyopt.files import need_run
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
+from policyopt.own import resolve
 from policyopt.recipe import Recipe
 from policyopt.resolve import resolve
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
-from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
@@ -59,10 +60,11 @@ class Result:
 def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
     """Train with a recipe: ``train(policyopt.methods.grpo(), model="embedded", task="chain_sum", steps=50)``.
 
-    ``recipe`` may be a name as well, of whatever :func:`~policyopt.resolve.resolve` takes: ``train("my.py:mine", ...)``.
+    A name stands for the recipe of that method: ``"grpo"``, ``"my.py"``, ``"my.py:name"``, ``"package.module:name"``.
     ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. Raises
     :class:`~policyopt.errors.UserError` before any step when something is wrong with them.
     """
+    recipe = resolve(recipe)() if isinstance(recipe, str) else recipe
     try:
         check_names(TrainConfig, settings)
         config = TrainConfig(recipe=resolve(recipe)() if isinstance(recipe, str) else recipe, **settings)
@@ -225,7 +227,8 @@ def make_folder(config: TrainConfig, made: list[Path]) -> Path:
         advice = f", or go on with its run by --resume {out}" if (out / "config.yaml").is_file() else ""
         raise UserError(f"--out {out} is {'not empty' if out.is_dir() else 'a file'}: choose another folder{advice}")
     task = Path(config.task.split(",")[0]).stem.replace(":", "-")
-    base = Path("runs") / f"{config.recipe.name}-{task}-seed{config.seed}"
+    method = re.sub(r"[^\w.+-]+", "-", config.recipe.name)  # it may be anybody's own
+    base = Path("runs") / f"{method}-{task}-seed{config.seed}"
     numbered = (base.with_name(f"{base.name}-{i}") for i in itertools.count(2))
     try:
         for folder in [out] if out is not None else itertools.chain([base], numbered):

@@ -513,7 +513,7 @@ def test_a_disk_that_is_full_when_the_run_begins(
         (
             "mine.py:score",
             "import not_installed\ndef score(prompt, response, answer): return 1",
-            ["judge 'mine.py:score' could not be loaded", "not_installed"],
+            ["judge '", "mine.py:score' could not be loaded", "not_installed"],
         ),
         (
             "mine.py:score",

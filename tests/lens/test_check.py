@@ -575,7 +575,7 @@ def test_a_method_that_makes_no_recipe_is_broken(check_text: Callable[..., Said]
     [
         ("x = 1\n", "mine.py defines neither a method (a function under @method) nor a part"),
         ("x = 1 / 0\n", "mine.py cannot be imported: line 8: ZeroDivisionError: division by zero"),
-        ("def f(:\n", "mine.py cannot be imported: line 8: SyntaxError"),
+        ("def f(:\n", "mine.py cannot be imported: line 8: SyntaxError: invalid syntax"),
         ("raise SystemExit(3)\n", "mine.py cannot be imported: line 8: SystemExit: 3"),
     ],
 )
@@ -585,11 +585,18 @@ def test_a_file_that_cannot_be_checked(text: str, words: str, check_text: Callab
     assert words in said.err
 
 
+def test_a_file_may_have_a_grpo_of_its_own(check_text: Callable[..., Said]) -> None:
+    said = check_text("@method()\ndef grpo():\n  pass\n")
+    assert said.code == 1 and "broken: grpo makes no recipe from its defaults" in said.out
+
+
 def test_what_is_neither_a_method_nor_a_file(command: Command) -> None:
     assert "there is no file nowhere.py" in command("check", "nowhere.py").err
     said = command("check", "grppo")
     assert said.code == 2
-    assert "no method is called 'grppo'; nearest: grpo" in said.err and "a file of your own ends in .py" in said.err
+    assert (
+        "no method is called 'grppo'; nearest: grpo" in said.err and "one of your own is my.py, my.py:NAME" in said.err
+    )
     assert "check has no option --fast" in command("check", "grpo", "--fast").err
     assert command("check").code == 2
 

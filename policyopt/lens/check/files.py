@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from policyopt import own, schema
+from policyopt import qualified
 from policyopt.errors import UserError, explain
 from policyopt.lens.check import check
 from policyopt.lens.check.parts import ALONE, faults
 from policyopt.lens.check.report import Report
 from policyopt.methods.group.grpo import grpo
+from policyopt.own import methods_in, resolve
 from policyopt.parts import (
     Advantage,
     Aggregate,
@@ -28,6 +29,7 @@ from policyopt.parts import (
     Surrogate,
     Weight,
 )
+from policyopt.qualified import split
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
 from policyopt.resolve import methods_of, resolve
@@ -48,15 +50,16 @@ PLACES: dict[type[Part], tuple[str, bool]] = {
 
 
 def check_named(name: str) -> list[Report]:
-    """Check what a line of the command names: whatever stands for a method, or all that is in a file (``.py``).
+    """Check what a line of the command names: all of a file (``my.py``), or the method that ``own.resolve`` finds.
 
-    Raises ``UserError`` as :func:`check_file` and :func:`~policyopt.resolve.resolve` do.
+    What a file declares is forgotten afterwards. Raises ``UserError`` as :func:`check_file` and ``own.resolve`` do.
     """
-    if name.endswith(".py"):
-        return check_file(Path(name))
-    method = resolve(name)
-    made = _called(method)
-    return [made if isinstance(made, Report) else check(made, method.name)]
+    home, attribute = split(name)
+    if home.endswith(".py") and not attribute:
+        return check_file(Path(home))
+    with qualified.forgotten(Path(home)) if home.endswith(".py") else contextlib.nullcontext():
+        method = resolve(name)
+        return [found if isinstance(found := _called(method), Report) else check(found, method.name)]
 
 
 def check_file(path: Path) -> list[Report]:
@@ -65,11 +68,8 @@ def check_file(path: Path) -> list[Report]:
     The file runs, like any script of the user's own; its columns are forgotten afterwards. Raises ``UserError`` for a
     file that is not there, cannot be imported, or defines neither a method nor a part.
     """
-    own.need(str(path))
-    print(f"running {path}", file=sys.stderr)
-    with schema.forgotten():
-        module = own.run_file(path)
-        methods = methods_of(module)
+    with qualified.forgotten(path) as module:
+        methods = methods_in(module).values()
         classes = [
             x for x in vars(module).values()
             if isinstance(x, type) and issubclass(x, Part) and x.__module__ == module.__name__ and x.__name__[0] != "_"
