@@ -57,20 +57,16 @@ class Normalise(Advantage):
 class Fade(Controller):
     """Takes a share off the field after every step in which the policy was right more often than before."""
 
-    field: str
-    """Path of the field."""
     share: NonNegative = 0.1
     """What is taken off."""
 
     def start(self) -> dict[str, float]:
         return {"best": 0.0}
 
-    def __call__(
-        self, recipe: Recipe, metrics: Mapping[str, float], state: dict[str, float]
-    ) -> tuple[Recipe, dict[str, float]]:
-        accuracy = metrics.get("accuracy", 0.0)
-        factor = 1 - self.share if accuracy > state["best"] else 1.0
-        return recipe.set(self.field, recipe.get(self.field) * factor), {"best": max(accuracy, state["best"])}
+    def __call__(self, value: float, metrics: Mapping[str, float], state: dict[str, float]) -> float:
+        better = metrics.get("accuracy", 0.0) > state["best"]
+        state["best"] = max(metrics.get("accuracy", 0.0), state["best"])
+        return value * (1 - self.share) if better else value
 
 
 @po.method(parent=grpo)

@@ -17,7 +17,7 @@ STOREYS = (
     "schema", "rows", "groups",
     "part", "parts", "control",
     "judging", "data", "models", "sources",
-    "index", "registry", "own", "capability", "paths", "recipe", "objective", "steering", "resolve", "methods",
+    "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",
     "engine", "training", "lens", "cli",
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""

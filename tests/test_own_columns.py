@@ -12,7 +12,6 @@ from unittest import mock
 import pytest
 import torch
 
-from policyopt import schema
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import StepNormalise, grpo
 from policyopt.qualified import forgotten

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from policyopt import own
 from policyopt.errors import UserError
-from policyopt.files import read_yaml
-from policyopt.registry import need_method
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
@@ -40,21 +36,6 @@ def found(look_up: Callable[[str], T], name: str) -> T:
         return look_up(name)
     except KeyError as error:
         raise UserError(error.args[0]) from error
-
-
-def is_own(name: str) -> bool:
-    """Whether a name stands for something else than the library has: code of one's own, or a recipe in a file."""
-    return own.is_own(name) or name.endswith((".yaml", ".yml"))
-
-
-def need(name: str) -> None:
-    """Raises ``UserError`` where a name cannot stand for a method: no file of that name, no method. Nothing is imported."""
-    if not is_own(name):
-        found(need_method, name)
-    elif name.endswith((".yaml", ".yml")):
-        read_yaml(Path(name))
-    else:
-        own.need(name)
 
 
 @dataclass(frozen=True)

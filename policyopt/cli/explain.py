@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import found, is_own, need, options_of
+from policyopt.cli.common import found, options_of
 from policyopt.errors import UserError
 from policyopt.qualified import is_own, need
 from policyopt.registry import Entry, entries, entry

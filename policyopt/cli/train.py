@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
 from policyopt.cli import INTERRUPTED
-from policyopt.cli.common import found, is_own, need
+from policyopt.cli.common import found
 from policyopt.data import need_task
 from policyopt.errors import UserError, explain
 from policyopt.files import need_run, read_yaml

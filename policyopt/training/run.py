@@ -29,11 +29,11 @@ from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.own import resolve
 from policyopt.recipe import Recipe
-from policyopt.resolve import resolve
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
+from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
@@ -67,7 +67,7 @@ def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool
     recipe = resolve(recipe)() if isinstance(recipe, str) else recipe
     try:
         check_names(TrainConfig, settings)
-        config = TrainConfig(recipe=resolve(recipe)() if isinstance(recipe, str) else recipe, **settings)
+        config = TrainConfig(recipe=recipe, **settings)
     except ValidationError as error:
         raise UserError(explain(error)) from error
     return run(config, resume=None if resume is None else Path(resume), quiet=quiet)

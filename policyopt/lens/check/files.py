@@ -32,7 +32,6 @@ from policyopt.parts import (
 from policyopt.qualified import split
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method
-from policyopt.resolve import methods_of, resolve
 from policyopt.sources.draw import GroupWithGreedy
 
 PLACES: dict[type[Part], tuple[str, bool]] = {
@@ -69,7 +68,7 @@ def check_file(path: Path) -> list[Report]:
     file that is not there, cannot be imported, or defines neither a method nor a part.
     """
     with qualified.forgotten(path) as module:
-        methods = methods_in(module).values()
+        methods = methods_in(module)
         classes = [
             x for x in vars(module).values()
             if isinstance(x, type) and issubclass(x, Part) and x.__module__ == module.__name__ and x.__name__[0] != "_"
