@@ -66,16 +66,6 @@ def soft_policy(value: Tensor, alpha: float) -> Tensor:
     return tilt(torch.ones_like(value), value, 1 / alpha)
 
 
-def stability_bound(change: Tensor, alpha: float) -> Tensor:
-    """How far, in L1, the soft policy can move at most when its values change by ``change`` [..., n]."""
-    return change.abs().amax(-1) / alpha
-
-
-def effective_reward(weights: Tensor, rewards: Tensor) -> Tensor:
-    """One reward from K of them, [..., n]: weights [..., K], rewards [K, n]."""
-    return weights @ rewards
-
-
 @study(arxiv="2507.20150", confidence="abstract", use="policyopt train grpo --task ties:0.01 --with policy-cliff")
 def policy_cliff(epsilon: float = 1e-3, alpha: float = 0.1) -> tuple[Probe, ...]:
     r"""How far credit and the best policy jump when a tiny reward breaks a tie between answers.

@@ -24,24 +24,6 @@ def sparsity(moved: Tensor) -> Tensor:
     return 1 - moved.double().sum() / max(1, moved.numel())
 
 
-def overlap(a: Tensor, b: Tensor) -> Tensor:
-    r"""The share of the weights in the mask ``a`` that are in ``b`` too, :math:`|a \cap b|/|a|`.
-
-    One-sided, and :func:`density` of ``b`` by chance; NaN where ``a`` is empty.
-    """
-    return (a & b).double().sum() / a.double().sum()
-
-
-def density(mask: Tensor) -> Tensor:
-    """The share of the weights that are in the mask."""
-    return 1 - sparsity(mask)
-
-
-def subnetwork_gradient(gradient: Tensor, moved: Tensor) -> Tensor:
-    """The gradient with which only the weights in the mask ``moved`` are trained: 0 elsewhere, whatever stood there."""
-    return torch.where(moved, gradient, torch.zeros_like(gradient))
-
-
 def update_rank(before: Tensor, after: Tensor) -> float:
     """Numerical rank of the change of a matrix, over the largest that it can have."""
     change = (after - before).float()

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from policyopt.groups import group_mean, whiten
+from policyopt.groups import whiten
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Unit, part
 from policyopt.parts import Contrast, RowScore
@@ -14,13 +14,6 @@ from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
-
-
-def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
-    """How hard each row's prompt is, [N]: ``recent``, the mean over earlier prompts of their mean rewards, minus the
-    mean of ``reward`` [N] over the row's group. Positive is harder than usual. Source: DeepVideo-R1, arXiv:2506.07464."""
-    return recent - group_mean(reward, group)
-
 
 # Regression ----------------------------------------------------------------------------------------------------------
 
@@ -65,8 +58,8 @@ def reg_grpo(kl_coef: float = 0.04, floor: float = 1e-2, epochs: int = 2, group_
     clip and no importance weight; the gradient runs through mean and std of rho. Where std(rho) is below ``floor`` the
     scale is that constant, so the first step on a batch is a policy gradient. beta = ``kl_coef``. Source: eq. 8 of the
     paper, as far as its text could be read. Our reading: the floor, ddof 1, sums over tokens; beta is GRPO's. Hints for
-    hard and noise for easy prompts belong to the curriculum; how hard a prompt is:
-    :func:`~policyopt.methods.contrast.reg_grpo.difficulty`.
+    hard and noise for easy prompts belong to a curriculum, whose
+    difficulty is the mean over earlier prompts of their mean rewards minus that of the prompt.
     """
     return grpo(kl_coef=kl_coef, epochs=epochs, group_size=group_size).replace(
         surrogate=AdvantageRegression(floor=floor)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import ClassVar
-
-import numpy as np
 
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, part
@@ -18,29 +14,6 @@ from policyopt.registry import method
 from policyopt.sources.draw import Exits
 from policyopt.sources.draw.exits import joined
 from policyopt.sources.program import Context, Question, Response
-
-
-def progress(success: Sequence[float]) -> list[float]:
-    r"""What each episode of a thought adds to the probability of success when it has to stop there,
-    :math:`J_j - J_{j-1}`; the first number is that of no episode. Source: MRT, arXiv:2503.07572."""
-    return [after - before for before, after in pairwise(success)]
-
-
-def progress_reward(outcome: float, success: Sequence[float], alpha: float) -> float:
-    """The reward of the outcome, and ``alpha`` times the progress of all episodes."""
-    return outcome + alpha * sum(progress(success))
-
-
-def regret(tokens: Sequence[float], success: Sequence[float], cutoff: float) -> float:
-    r"""Normalised cumulative regret at a budget C, :math:`1 - \frac1C\int_0^C J`.
-
-    J goes linearly from (0, 0) through the points (tokens, success), in rising order, and stays flat after the last
-    one. Source: MRT, arXiv:2503.07572.
-    """
-    x, y = np.array([0.0, *tokens]), np.array([0.0, *success])
-    inside = x < cutoff
-    x, y = np.append(x[inside], cutoff), np.append(y[inside], np.interp(cutoff, x, y))
-    return 1 - float(np.trapezoid(y, x)) / cutoff
 
 
 @part
@@ -92,8 +65,8 @@ def mrt(
 
     c is the beginning of a thought, cut behind a line; the K = ``stops`` answers that are forced there are the baseline
     of the responses that go on from it. Where stopping is as good as going on, nothing is learned. The general form
-    adds the progress of each episode to the reward (:func:`~policyopt.methods.exit.mrt.progress_reward`), and
-    :func:`~policyopt.methods.exit.mrt.regret` measures what is lost. Source: arXiv:2503.07572 and the authors' guide
+    adds the progress of each episode to the reward, :math:`R + \alpha\sum_j(J_j - J_{j-1})`, J the probability of success
+    when the thought has to stop there; it is not built. Source: arXiv:2503.07572 and the authors' guide
     (CMU-AIRe/MRT), which has this baseline; recalled, not verified. Our reading: one beginning for each prompt, the
     number of forced answers, no division by the deviation, no KL.
     """

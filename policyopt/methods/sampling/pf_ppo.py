@@ -46,22 +46,6 @@ class RankWeight(Weight):
         return torch.where(size == 1, best, best / 2 + (1 - best) / (2 * (size - 1).clamp(min=1)))
 
 
-def weighted_r2(reward: Tensor, actual: Tensor, weight: Tensor) -> Tensor:
-    r"""How well a reward tells the true score on the rows that rank weights select: all [N], a number in [0, 1].
-
-    .. math:: R^2 = 1 - \frac{\sum_i w_i (s_i - \hat s_i)^2}{\sum_i w_i (s_i - \bar s)^2}
-
-    s is the true score, s-hat its weighted least-squares line on the reward. Measured on a labelled set it says which
-    ranks a reward model can be trusted on, before any training. It is 0 where either does not vary. Source: PF-PPO,
-    arXiv:2409.06957.
-    """
-    share = weight / weight.sum()
-    x, y = reward - (share * reward).sum(), actual - (share * actual).sum()
-    between = (share * x * y).sum() ** 2
-    within = (share * x**2).sum() * (share * y**2).sum()
-    return torch.where(within > 0, between / within.clamp(min=torch.finfo(within.dtype).tiny), 0.0)
-
-
 @method(parent=ppo, arxiv="2409.06957", code="swtheing/PF-PPO-RLHF", confidence="code")
 def pf_ppo(
     ranks: Literal["best", "best-random", "best-worst"] = "best-random",
@@ -80,8 +64,7 @@ def pf_ppo(
     w are the weights of the ranks k among the G responses to a prompt, which add up to 1: ``best`` (BoN),
     ``best-random`` (BR), ``best-worst`` (BW). Advantages come before, from all rows. Source: arXiv:2409.06957 and the
     authors' code. Our reading: weights on the loss, in the place of drawing rows with these probabilities, which is
-    the same in expectation; the critic learns from all rows. Whether a reward model fits a choice of ranks is measured
-    by :func:`~policyopt.methods.sampling.pf_ppo.weighted_r2`.
+    the same in expectation; the critic learns from all rows.
     """
     return ppo(low, high, kl_coef=kl_coef, epochs=epochs, minibatches=minibatches, group_size=group_size).replace(
         weight=(RankWeight(ranks=ranks),)

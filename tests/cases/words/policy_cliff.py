@@ -8,8 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policyopt.methods.analysis.policy_cliff import effective_reward, soft_policy, stability_bound
+from policyopt.methods.analysis.policy_cliff import soft_policy
 from policyopt.parts.probe.tilt import optimal_set
+
+
+def stability_bound(change: Tensor, alpha: float) -> Tensor:
+    """How far, in L1, the soft policy can move at most when its values change by ``change`` [..., n]."""
+    return change.abs().amax(-1) / alpha
+
+
+def effective_reward(weights: Tensor, rewards: Tensor) -> Tensor:
+    """One reward from K of them, [..., n]: weights [..., K], rewards [K, n]."""
+    return weights @ rewards
 
 
 def _best(value: Tensor, tie: float) -> list[int]:

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from policyopt.methods.contrast.reg_grpo import difficulty
+from policyopt.groups import group_mean
+
+
+def difficulty(reward: Tensor, group: Tensor, recent: float) -> Tensor:
+    """How hard each row's prompt is, [N]: ``recent``, the mean over earlier prompts of their mean rewards, minus the
+    mean of ``reward`` [N] over the row's group. Positive is harder than usual. Source: DeepVideo-R1, arXiv:2506.07464."""
+    return recent - group_mean(reward, group)
+
 
 PARAMS = {"beta": "kl_coef"}
 KEYS = {

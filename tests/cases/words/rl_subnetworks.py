@@ -6,15 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from policyopt.methods.analysis.rl_subnetworks import (
-    density,
-    overlap,
-    rl_subnetworks,
-    sparsity,
-    subnetwork_gradient,
-    updated,
-)
+from policyopt.methods.analysis.rl_subnetworks import rl_subnetworks, sparsity, updated
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    r"""The share of the weights in the mask ``a`` that are in ``b`` too, :math:`|a \cap b|/|a|`.
+
+    One-sided, and :func:`density` of ``b`` by chance; NaN where ``a`` is empty.
+    """
+    return (a & b).double().sum() / a.double().sum()
+
+
+def density(mask: Tensor) -> Tensor:
+    """The share of the weights that are in the mask."""
+    return 1 - sparsity(mask)
+
+
+def subnetwork_gradient(gradient: Tensor, moved: Tensor) -> Tensor:
+    """The gradient with which only the weights in the mask ``moved`` are trained: 0 elsewhere, whatever stood there."""
+    return torch.where(moved, gradient, torch.zeros_like(gradient))
 
 
 def _metric(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from policyopt.methods.analysis.policy_cliff import RewardCliff, policy_cliff, soft_policy, stability_bound
+from policyopt.methods.analysis.policy_cliff import RewardCliff, policy_cliff, soft_policy
+from tests.cases.words.policy_cliff import stability_bound
 from tests.methods.shared_divergence import distributions
 
 

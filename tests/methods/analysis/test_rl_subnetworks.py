@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from policyopt.methods.analysis.rl_subnetworks import UpdateSparsity, overlap, rl_subnetworks, sparsity, updated
+from policyopt.methods.analysis.rl_subnetworks import UpdateSparsity, rl_subnetworks, sparsity, updated
+from tests.cases.words.rl_subnetworks import overlap
 from tests.methods.shared_divergence import distributions
 
 # Subnetworks -----------------------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from policyopt.methods.exit.mrt import ContinueOrStop, mrt, progress, regret
+from policyopt.methods.exit.mrt import ContinueOrStop, mrt
 from policyopt.sources.program import Response
 from tests.batches import random_batch, ready
+from tests.cases.words.mrt import progress, regret
 from tests.methods.shared_judges import Echo, asked, ids_of, run, same
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from policyopt.methods.critic.ppo import ppo
-from policyopt.methods.sampling.pf_ppo import RankWeight, pf_ppo, weighted_r2
+from policyopt.methods.sampling.pf_ppo import RankWeight, pf_ppo
 from tests.batches import random_batch
+from tests.cases.words.pf_ppo import weighted_r2
 from tests.methods.shared_credit import outcomes, same
 
 
