@@ -199,11 +199,8 @@ class Ratio(Part):
         raise NotImplementedError
 
 
-class Surrogate(Part):
-    """The loss of each token, to be minimised: takes the log-ratio [N, T] and the batch, returns [N, T].
-
-    The loss of a whole response is repeated on its tokens, under an aggregation whose shares add up to 1/N in each row.
-    """
+class OnRatio(Part):
+    """What surrogates and weights have in common: takes the log-ratio [N, T] and the batch, returns [N, T]."""
 
     @property
     def levels(self) -> frozenset[Level]:
@@ -218,20 +215,15 @@ class Surrogate(Part):
         return {}
 
 
-class Weight(Part):
+class Surrogate(OnRatio):
+    """The loss of each token, to be minimised: takes the log-ratio [N, T] and the batch, returns [N, T].
+
+    The loss of a whole response is repeated on its tokens, under an aggregation whose shares add up to 1/N in each row.
+    """
+
+
+class Weight(OnRatio):
     """A detached factor on the surrogate of each token: takes the log-ratio [N, T] and the batch, returns [N, T]."""
-
-    @property
-    def levels(self) -> frozenset[Level]:
-        """The ratios that it makes sense for."""
-        return frozenset({"token", "sequence"})
-
-    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
-        raise NotImplementedError
-
-    def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """What the log should say of this part: name -> [N, T], averaged over the tokens of the batch."""
-        return {}
 
 
 class Aggregate(Part):

@@ -26,20 +26,12 @@ LEAVES = ("logp", "entropy", "value")
 BUDGET = lens.BUDGET
 
 
-def random_batch(
-    seed: int = 0,
-    groups: tuple[int, ...] = (4, 3, 2),
-    width: int = 6,
-    lengths: tuple[int, ...] | None = None,
-    gaps: bool = False,
-    drift: float = 0.3,
-    dtype: torch.dtype = torch.float64,
-) -> Batch:
+def random_batch(seed: int = 0, *, dtype: torch.dtype = torch.float64, **shape: Any) -> Batch:
     """Groups of the given sizes, as the main program of a rollout draws them at temperature 1; ``drift`` is how far the
     policy has moved, ``gaps`` puts text of others into rows."""
-    batch = lens.random_batch(seed, groups, width, lengths, gaps, drift, dtype)
+    batch = lens.random_batch(seed, dtype=dtype, **shape)
     others = ("present", "origin", "temperature", "turn", "guided", "cut", "thought")
-    tree = tree_columns(groups, batch.present.sum(-1).long(), seed)
+    tree = tree_columns(shape.get("groups", (4, 3, 2)), batch.present.sum(-1).long(), seed)
     return batch.replace(
         **dict.fromkeys(others), **{k: x.to(dtype) if x.is_floating_point() else x for k, x in tree.items()}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -12,10 +13,13 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 import torch
 import tqdm
 from safetensors.torch import load_file
@@ -155,3 +159,17 @@ def assert_same_end(out: Path, reference: dict[str, Any]) -> None:
         assert [k for k in a if not torch.equal(a[k], b[k])] == []
     for name, value in mine.items():
         assert value == reference[name], name
+
+
+@contextmanager
+def power_cut(after: int) -> Iterator[None]:
+    """The trainer dies in the step that follows so many whole ones."""
+    original, count = Trainer.step, itertools.count()
+
+    def dies(trainer: Trainer) -> dict[str, float]:
+        if next(count) == after:
+            raise RuntimeError("power cut")
+        return original(trainer)
+
+    with mock.patch.object(Trainer, "step", dies), pytest.raises(RuntimeError, match="power cut"):
+        yield

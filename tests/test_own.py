@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import yaml
@@ -22,9 +21,8 @@ from policyopt.qualified import part_class, part_name
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.registry import methods
 from policyopt.training.config import config_from_yaml
-from policyopt.training.loop import Trainer
 from tests.commands import QUICK, Said, lines, write_rows
-from tests.runs import assert_same_end, left_behind
+from tests.runs import assert_same_end, left_behind, power_cut
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "my_method.py"
 
@@ -124,14 +122,7 @@ def test_a_run_of_it_goes_on_from_another_directory_to_the_bit(
     assert saved["controllers"][0]["part"] == f"{own}/my_method.py:Fade"
     assert all("component/sureness" in row for row in lines(out / "metrics.jsonl") if row["step"])
 
-    original, count = Trainer.step, iter(range(9))
-
-    def dies(trainer: Trainer) -> dict[str, float]:
-        if next(count) == 2:
-            raise RuntimeError("power cut")
-        return original(trainer)
-
-    with mock.patch.object(Trainer, "step", dies), pytest.raises(RuntimeError, match="power cut"):
+    with power_cut(after=2):
         command(*line, "--strength", 0.75, "--out", "broken")
     elsewhere = own / "elsewhere"
     elsewhere.mkdir()

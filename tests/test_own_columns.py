@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -17,10 +16,9 @@ from policyopt.methods.group.grpo import StepNormalise, grpo
 from policyopt.qualified import forgotten
 from policyopt.recipe import Recipe, Update
 from policyopt.training.config import Checkpoints, Evaluation, TrainConfig
-from policyopt.training.loop import Trainer
 from policyopt.training.run import run
 from tests.commands import Said
-from tests.runs import assert_same_end, left_behind, lines, tiny_run
+from tests.runs import assert_same_end, left_behind, lines, power_cut, tiny_run
 from tests.tiny import write_task
 
 OWN = '''
@@ -158,14 +156,7 @@ def test_columns_of_ones_own_go_through_a_whole_run(make: Callable[..., TrainCon
     assert whole.out is not None
     assert all("component/sureness" in row for row in lines(whole.out / "metrics.jsonl") if row["step"])
     broken = make("broken")
-    original, count = Trainer.step, iter(range(9))
-
-    def dies(trainer: Trainer) -> dict[str, float]:
-        if next(count) == 2:
-            raise RuntimeError("power cut")
-        return original(trainer)
-
-    with mock.patch.object(Trainer, "step", dies), pytest.raises(RuntimeError, match="power cut"):
+    with power_cut(after=2):
         run(broken, quiet=True)
     run(broken, resume=broken.out, quiet=True)
     assert broken.out is not None

@@ -65,14 +65,18 @@ class PromptStream:
                 raise UserError(
                     f"no prompt fits into the {self.longest} tokens that the model's context leaves: lower --max-tokens"
                 )
-            example = self.examples[self._index(self.cursor)]
-            self.cursor += 1
-            tokens = self.encode(example)
-            if len(tokens) <= self.longest:
-                out.append((example, tokens))
-            else:
-                self.skipped += 1
+            out += self._taken(self._index(self.cursor))
         return out
+
+    def _taken(self, place: int) -> list[tuple[Example, tuple[int, ...]]]:
+        """The prompt at a place with its tokens; none where it does not fit."""
+        example = self.examples[place]
+        self.cursor += 1
+        tokens = self.encode(example)
+        if len(tokens) <= self.longest:
+            return [(example, tokens)]
+        self.skipped += 1
+        return []
 
     def take_ranked(self, ranked: list[int], n: int) -> list[tuple[Example, tuple[int, ...]]]:
         """The next ``n`` prompts that fit of a ranking, with their tokens; they are taken out of it.
@@ -81,13 +85,7 @@ class PromptStream:
         """
         out: list[tuple[Example, tuple[int, ...]]] = []
         while len(out) < n and ranked:
-            example = self.examples[ranked.pop(0)]
-            self.cursor += 1
-            tokens = self.encode(example)
-            if len(tokens) <= self.longest:
-                out.append((example, tokens))
-            else:
-                self.skipped += 1
+            out += self._taken(ranked.pop(0))
         if n and not out:
             raise UserError(
                 "the curriculum has no prompt left for this step: take fewer prompts a step (--batch), fewer rounds "

@@ -11,39 +11,36 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from policyopt import part as slots
 from policyopt import schema
 from policyopt.errors import explain
 from policyopt.lens.check.derivative import TOLERANCE, derivative_error
 from policyopt.lens.check.sound import EXACT, POISONS, pieces
 from policyopt.lens.random_batch import VOCABULARY, declared, poisoned, random_batch
-from policyopt.part import (
-    Advantage,
-    Aggregate,
-    Critic,
-    Filter,
-    Memory,
-    Part,
-    Ratio,
-    Reference,
-    Regularizer,
-    Shape,
-    Statistic,
-    Surrogate,
-    Weight,
-)
 from policyopt.parts import SequenceRatio, TokenRatio
 from policyopt.rows import Batch
 
 LIBRARY = Path(__file__).parents[2]
 
-ON_BATCHES = (Shape, Filter, Advantage, Ratio, Surrogate, Weight, Aggregate, Regularizer, Critic, Memory)
-IN_THE_LOSS = (Ratio, Surrogate, Weight, Regularizer, Critic)
-ALONE = (*ON_BATCHES, Statistic, Reference)
+ON_BATCHES = (
+    slots.Shape,
+    slots.Filter,
+    slots.Advantage,
+    slots.Ratio,
+    slots.Surrogate,
+    slots.Weight,
+    slots.Aggregate,
+    slots.Regularizer,
+    slots.Critic,
+    slots.Memory,
+)
+IN_THE_LOSS = (slots.Ratio, slots.Surrogate, slots.Weight, slots.Regularizer, slots.Critic)
+ALONE = (*ON_BATCHES, slots.Statistic, slots.Reference)
 
 Outputs = dict[str, Tensor]
 
 
-def faults(part: Part) -> list[str]:
+def faults(part: slots.Part) -> list[str]:
     """Everything that is wrong with a part, as sentences that begin with its class; empty where nothing is found.
 
     Parts that draw, control or probe are not functions of a batch and are not looked at.
@@ -56,29 +53,29 @@ def faults(part: Part) -> list[str]:
         return wrong
     if isinstance(part, ON_BATCHES):
         found = _on_batches(part)
-    elif isinstance(part, Statistic):
+    elif isinstance(part, slots.Statistic):
         found = _statistic(part)
-    elif isinstance(part, Reference):
+    elif isinstance(part, slots.Reference):
         found = _reference(part)
     return [f"{name} {said}" for said in found]
 
 
-def _misnamed(part: Part) -> Iterator[str]:
+def _misnamed(part: slots.Part) -> Iterator[str]:
     """Needs and promises that are no columns."""
     for verb, names in (("needs", part.needs), ("provides", part.provides)):
         yield from (f"{verb} {name!r}: {schema.unknown(name)}" for name in sorted(names) if schema.find(name) is None)
 
 
-def remarks(part: Part) -> list[str]:
+def remarks(part: slots.Part) -> list[str]:
     """What a part declares wrongly without harm: advantages, shapes and filters are worked out on whole batches."""
-    if not isinstance(part, Advantage | Shape | Filter):
+    if not isinstance(part, slots.Advantage | slots.Shape | slots.Filter):
         return []
     return [
         f"{type(part).__name__} {said} (no harm is done: it is worked out on whole batches)" for said in _couples(part)
     ]
 
 
-def sample(part: Part, seed: int = 0, **shape: Any) -> Batch:
+def sample(part: slots.Part, seed: int = 0, **shape: Any) -> Batch:
     """A random batch with credit, and with the columns and statistics that the part asks for and no others."""
     batch = random_batch(seed, **shape, live=part.live, fixed=part.fixed, needs=part.needs)
     g = torch.Generator().manual_seed(seed + 1)
@@ -87,29 +84,29 @@ def sample(part: Part, seed: int = 0, **shape: Any) -> Batch:
     return declared(batch, _asked(part))
 
 
-def _asked(part: Part) -> frozenset[str]:
-    return part.needs | ({"history"} if isinstance(part, Memory) else frozenset())
+def _asked(part: slots.Part) -> frozenset[str]:
+    return part.needs | ({"history"} if isinstance(part, slots.Memory) else frozenset())
 
 
 def outputs(part: Any, batch: Batch) -> Outputs:
     """What a part makes of a batch, by what it is."""
-    if isinstance(part, Shape):
+    if isinstance(part, slots.Shape):
         after = part(batch)
         if not isinstance(after, Batch):
             raise TypeError(f"a shape returns the batch, not {type(after).__name__}")
         names = ("reward", "token_reward", *sorted(part.provides))
         return {x: getattr(after, x) for x in names if getattr(after, x) is not None}
-    if isinstance(part, Surrogate | Weight):
+    if isinstance(part, slots.Surrogate | slots.Weight):
         ratio = TokenRatio() if "token" in part.levels else SequenceRatio()
         log_ratio = ratio(batch)
         metrics = {f"the metric {k}": x for k, x in part.metrics(log_ratio, batch).items()}
         return {"result": part(log_ratio, batch), **metrics}
-    if isinstance(part, Critic):
+    if isinstance(part, slots.Critic):
         return {"target": part.target(batch), "result": part(batch)}
     return {"result": part(batch)}
 
 
-def _on_batches(part: Part) -> Iterator[str]:
+def _on_batches(part: slots.Part) -> Iterator[str]:
     """Checks of a part that is a function of a batch. What keeps it from running, its shape, NaN and side effects end
     the list: what comes after would only repeat them."""
     batch = sample(part, gaps=True)
@@ -134,7 +131,7 @@ def _on_batches(part: Part) -> Iterator[str]:
     }
     if isinstance(part, IN_THE_LOSS):
         checks |= {"on a piece of the batch": lambda: _couples(part), "with a gradient": lambda: _gradient(part)}
-    if isinstance(part, Aggregate):
+    if isinstance(part, slots.Aggregate):
         checks["on other rewards"] = lambda: _shares(part, batch, found)
     for situation, look in checks.items():
         try:
@@ -143,7 +140,7 @@ def _on_batches(part: Part) -> Iterator[str]:
             yield f"{situation} {_raised(error)}"
 
 
-def _unasked(part: Part) -> str:
+def _unasked(part: slots.Part) -> str:
     """The one column without which the part does not run and for which it does not ask."""
     for need in sorted({c.name for c in schema.columns() if c.on_demand} - _asked(part)):
         full = declared(sample_all(part), _asked(part) | {need})
@@ -157,7 +154,7 @@ def _unasked(part: Part) -> str:
     return ""
 
 
-def sample_all(part: Part) -> Batch:
+def sample_all(part: slots.Part) -> Batch:
     """As :func:`sample`, with every column."""
     mine = sample(part, gaps=True)
     full = random_batch(0, gaps=True, live=part.live, fixed=part.fixed, needs=part.needs)
@@ -176,21 +173,21 @@ def _raised(error: Exception) -> str:
     return f"raises {type(error).__name__}: {words}{where}"
 
 
-def _misshapen(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
+def _misshapen(part: slots.Part, batch: Batch, found: Outputs) -> Iterator[str]:
     n, t = batch.mask.shape
     rows, tokens, number = ("[N]", (n,)), ("[N, T]", (n, t)), ("one number", ())
     for name, x in found.items():
         expected: list[tuple[str, tuple[int, ...]]] = [tokens]
-        if isinstance(part, Filter) or name == "reward":
+        if isinstance(part, slots.Filter) or name == "reward":
             expected = [rows]
-        elif isinstance(part, Shape) and name != "token_reward":
+        elif isinstance(part, slots.Shape) and name != "token_reward":
             column = schema.known(name)
             expected = [(column.shape, {"N": (n,), "NT": (n, t)}.get(column.axes, (n, *x.shape[1:])))]
             if column.dtype == "int":
                 continue
-        elif isinstance(part, Memory):
+        elif isinstance(part, slots.Memory):
             expected = [("[N, width]", (n, part.width))]
-        elif isinstance(part, Regularizer | Critic) and name == "result":
+        elif isinstance(part, slots.Regularizer | slots.Critic) and name == "result":
             expected.append(number)
         what = "returns" if name == "result" else f"makes {name} of"
         if not isinstance(x, Tensor):
@@ -199,11 +196,11 @@ def _misshapen(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
         if tuple(x.shape) not in [size for _, size in expected]:
             words = " or ".join(f"{letters} = {list(size)}" for letters, size in expected)
             yield f"{what} shape {list(x.shape)}, where {words} is expected"
-        elif isinstance(part, Filter) and x.dtype != torch.bool:
+        elif isinstance(part, slots.Filter) and x.dtype != torch.bool:
             yield f"{what} {x.dtype}, where booleans are expected"
-        elif not isinstance(part, Filter) and x.dtype != batch.mask.dtype:
+        elif not isinstance(part, slots.Filter) and x.dtype != batch.mask.dtype:
             yield f"{what} {x.dtype} from a batch of {batch.mask.dtype}: make its tensors like batch.mask"
-        elif isinstance(part, Regularizer | Critic) and x.dim() == 0 and part.unit != "batch":
+        elif isinstance(part, slots.Regularizer | slots.Critic) and x.dim() == 0 and part.unit != "batch":
             yield f"returns one number for the whole mini-batch but has unit {part.unit!r}: set unit = 'batch'"
 
 
@@ -214,14 +211,14 @@ def _same(got: Outputs, wanted: Outputs) -> bool:
     return got.keys() == wanted.keys() and all(close(got[name], x) for name, x in wanted.items())
 
 
-def _visible(part: Part, batch: Batch, found: Outputs) -> Outputs:
+def _visible(part: slots.Part, batch: Batch, found: Outputs) -> Outputs:
     """The outputs with zeros on the padding, which is of no account, except where a part promises the zeros itself."""
-    promised = isinstance(part, Advantage | Aggregate)
+    promised = isinstance(part, slots.Advantage | slots.Aggregate)
     token = tuple(batch.mask.shape)
     return {k: x if promised or x.shape != token else torch.where(batch.mask.bool(), x, 0.0) for k, x in found.items()}
 
 
-def _impure(part: Part, batch: Batch, before: Batch, found: Outputs) -> Iterator[str]:
+def _impure(part: slots.Part, batch: Batch, before: Batch, found: Outputs) -> Iterator[str]:
     old, new = before.columns(), batch.columns()
     for name, x in old.items():
         if not torch.equal(x.nan_to_num(), new[name].nan_to_num()):
@@ -232,19 +229,19 @@ def _impure(part: Part, batch: Batch, before: Batch, found: Outputs) -> Iterator
         yield "gives another result when it is called again: a part is a function of its fields and the batch alone"
 
 
-def _not_a_number(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
+def _not_a_number(part: slots.Part, batch: Batch, found: Outputs) -> Iterator[str]:
     if not all(x.isfinite().all() for x in _visible(part, batch, found).values()):
         yield "returns NaN or infinity on an ordinary batch"
 
 
-def _empty_rows(part: Part) -> Iterator[str]:
+def _empty_rows(part: slots.Part) -> Iterator[str]:
     batch = sample(part, groups=(3, 2), lengths=(0, 4, 0, 2, 6))
     if not all(x.isfinite().all() for x in _visible(part, batch, outputs(part, batch)).values()):
         yield "returns NaN or infinity where a response has no token: keep divisors away from 0, clamp(min=1)"
 
 
-def _reads_padding(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
-    if isinstance(part, Advantage | Aggregate) and (found["result"] * (1 - batch.mask)).any():
+def _reads_padding(part: slots.Part, batch: Batch, found: Outputs) -> Iterator[str]:
+    if isinstance(part, slots.Advantage | slots.Aggregate) and (found["result"] * (1 - batch.mask)).any():
         yield "is not 0 on the padding: multiply by batch.mask"
         return
     wanted, width = _visible(part, batch, found), batch.mask.shape[1]
@@ -258,7 +255,7 @@ def _reads_padding(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
             return
 
 
-def _order(part: Part) -> Iterator[str]:
+def _order(part: slots.Part) -> Iterator[str]:
     batch = sample(part)
     shuffled = torch.randperm(len(batch.mask), generator=torch.Generator().manual_seed(3))
     other = batch.replace(group=40 - 7 * batch.group)[shuffled]
@@ -267,7 +264,7 @@ def _order(part: Part) -> Iterator[str]:
         yield "depends on the order of the rows or on the numbers of the groups"
 
 
-def _couples(part: Part) -> Iterator[str]:
+def _couples(part: slots.Part) -> Iterator[str]:
     """Whether the part gives other numbers on the pieces that its ``unit`` names; a critic's target is made on the
     whole batch."""
     if part.unit == "batch":
@@ -288,18 +285,18 @@ def _couples(part: Part) -> Iterator[str]:
             return
 
 
-def _gradient(part: Part) -> Iterator[str]:
+def _gradient(part: slots.Part) -> Iterator[str]:
     batch = sample(part, groups=(4, 2), width=4, gaps=True)
     columns = {name: getattr(batch, name) for name in ("logp", "entropy", "value")}
     at = {name: x for name, x in columns.items() if x is not None} | {s.key: batch.stat(s) for s in part.live}
     free = batch.with_leaves({name: x.clone().requires_grad_() for name, x in at.items()})
     result = outputs(part, free)["result"]
-    if isinstance(part, Weight):
+    if isinstance(part, slots.Weight):
         if result.requires_grad:
             yield "lets a gradient flow through its weights, which the objective cuts off: end with .detach()"
         return
     if not result.requires_grad:
-        if isinstance(part, Surrogate) and result.any():
+        if isinstance(part, slots.Surrogate) and result.any():
             yield "gives a loss that no gradient can leave: keep logp, or the ratio, in the graph"
         return
 
@@ -314,7 +311,7 @@ def _gradient(part: Part) -> Iterator[str]:
         )
 
 
-def _shares(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
+def _shares(part: slots.Part, batch: Batch, found: Outputs) -> Iterator[str]:
     g = torch.Generator().manual_seed(9)
     names = ("logp", "old_logp", "advantage", "reward")
     other = batch.replace(**{x: torch.randn(getattr(batch, x).shape, generator=g, dtype=torch.float64) for x in names})
@@ -322,7 +319,7 @@ def _shares(part: Part, batch: Batch, found: Outputs) -> Iterator[str]:
         yield "makes shares from more than masks and lengths: what depends on rewards or policies belongs into a weight"
 
 
-def _statistic(part: Statistic) -> Iterator[str]:
+def _statistic(part: slots.Statistic) -> Iterator[str]:
     g = torch.Generator().manual_seed(0)
     roles = {
         role: torch.randn(12, VOCABULARY, generator=g, dtype=torch.float64) for role in ("policy", *sorted(part.roles))
@@ -350,7 +347,7 @@ def _statistic(part: Statistic) -> Iterator[str]:
         yield "looks at other tokens: worked out in chunks it gives other numbers"
 
 
-def _reference(part: Reference) -> Iterator[str]:
+def _reference(part: slots.Reference) -> Iterator[str]:
     try:
         found = [part(step) for step in range(1, 21)]
     except Exception as error:

@@ -74,7 +74,7 @@ class CalibratedAdvantage(Advantage):
 
 
 @part
-class BestFeasible(Advantage):
+class BestFeasible(CalibratedAdvantage):
     r"""For each prompt the feasible response with the largest calibrated reward, weighted by it; 0 for the others.
 
     .. math:: A_{i^*} = \frac{N}{Q}\,\sigma(r_{i^*} - \bar r),\qquad i^* = \mathrm{argmax}\{\sigma(r_i - \bar r) : c_i = 1, d_i \le KL_{max}\}
@@ -83,18 +83,6 @@ class BestFeasible(Advantage):
     Our reading: a prompt without such a response is skipped (the paper then takes the baseline response, which is no
     row here); of equal ones the first is picked.
     """
-
-    judges: Judges = ("formatted",)
-    """Who has to agree."""
-    kl_max: Positive | None = 5.0
-    """KL_max in nats per response; None for no bound."""
-
-    unit: ClassVar[Unit] = "batch"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What calibrates, and what the judges say."""
-        return frozenset({"ref_logp", "baseline_reward"}) | own(self.judges)
 
     def picked(self, batch: Batch) -> Tensor:
         """Row numbers of the picked responses, at most one for each prompt."""
