@@ -15,6 +15,7 @@ _HOME = {
     "Recipe": "policyopt.recipe",
     "column": "policyopt.schema",
     "get_method": "policyopt.own:resolve",
+    "library_part": "policyopt.registry",
     "method": "policyopt.registry",
     "train": "policyopt.training.run",
 }
