@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from policyopt.control import Schedule
 from policyopt.recipe import Recipe
 
 States = dict[str, dict[str, float]]
@@ -27,11 +26,3 @@ def controlled(recipe: Recipe) -> dict[str, float]:
     """The numbers that controllers move, for the log: ``control/`` and the path of the field."""
     moved = {controller.field: recipe.get(controller.field) for controller in recipe.controllers}
     return {f"control/{path}": float(x) for path, x in moved.items() if isinstance(x, int | float)}
-
-
-def scheduled(recipe: Recipe, step: float) -> Recipe:
-    """The recipe as its schedules have it at a step, counted from 0; its other controllers do nothing."""
-    for controller in recipe.controllers:
-        if isinstance(controller, Schedule):
-            recipe = recipe.set(controller.field, controller.value(step))
-    return recipe

@@ -111,13 +111,10 @@ class Collector:
         judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
         critic, together = Between(self._values), Round()
         source, held = recipe.source, dict(enumerate(going))
+        at, known = (self.seed, step), partial(self._history, recipe)
         asked = [
-            self._asked(source, example, tokens, (self.seed, step, first + i), held.get(i), judge, critic, together)
+            self._asked(source, example, tokens, (*at, first + i), held.get(i), judge, critic, together, known(example))
             for i, (example, tokens) in enumerate(taken)
-        ]
-        asked = [
-            (dataclasses.replace(question, history=tuple(self._history(recipe, example))), context)
-            for (question, context), (example, _) in zip(asked, taken, strict=True)
         ]
         drawn = self._rows(recipe.source, asked)
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
@@ -284,6 +281,7 @@ class Collector:
     def _asked(
         self, source: Source, example: Example, tokens: tuple[int, ...], key: tuple[int, ...], held: Held | None,
         judge: Between[Example, Verdict] | None, critic: Between[tuple[int, ...], float], together: Round,
+        history: Sequence[float] = (),
     ) -> tuple[Question, Context]:  # fmt: skip
         """An example as the program sees it, with what was held of it at an earlier step, and what serves it."""
         text = self.engine.text
@@ -295,7 +293,8 @@ class Collector:
             example.prompt[-1]["content"],
             example.answer,
             () if held is None else tuple(held.responses),
-            given={name: text.given(said) for name in TEXTS if (said := getattr(example, name))},
+            tuple(history),
+            {name: text.given(said) for name in TEXTS if (said := getattr(example, name))},
         )
         context = Context(
             self.engine.sampler if "sampler" in source.services else cast(Sampler, None),

@@ -8,7 +8,7 @@ import json
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +99,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
-            evaluator: Evaluator | TextEvaluator = TextEvaluator(collector, task.heldout, config.recipe)
-            if "sampler" in config.recipe.source.services:
-                evaluator = Evaluator(
-                    engine.text, engine.sampler, need_judge(judge, task), task.heldout, budget, longest, config.seed
-                )
+            evaluator = measured(config, task, collector)
             evaluator.check()
             if judge is not None and task.judge is not None:
                 judge.ready()
@@ -122,13 +118,27 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 stopped = trainer.fit()
                 after = trainer.evaluate("after").summary
             summary = summarise(config, trainer, task, stopped, after)
-            with disk_errors(out):
-                engine.save(out / "model")
-                scratch = out / "tmp-summary.json"
-                scratch.write_text(json.dumps(summary, indent=1))
-                scratch.replace(out / "summary.json")
-                write_report(out)
+            leave(out, engine, summary)
     return Result(out, summary, engine.policy)
+
+
+def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator | TextEvaluator:
+    """What measures the held-out examples of a run: answers that are drawn, or the texts that the task gives."""
+    engine, stream = collector.engine, collector.stream
+    if "sampler" not in config.recipe.source.services:
+        return TextEvaluator(collector, task.heldout, config.recipe)
+    judge = need_judge(collector.judge, task)
+    return Evaluator(engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed)
+
+
+def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
+    """Write what a run leaves behind: the model, ``summary.json`` whole or not at all, the report."""
+    with disk_errors(out):
+        engine.save(out / "model")
+        scratch = out / "tmp-summary.json"
+        scratch.write_text(json.dumps(summary, indent=1))
+        scratch.replace(out / "summary.json")
+        write_report(out)
 
 
 def check_source(recipe: Recipe, task: Task) -> None:

@@ -11,7 +11,8 @@ from policyopt.lens.case import Run
 from policyopt.methods.divergence.grpo_d import grpo_d
 from policyopt.objective import token_gradients
 from policyopt.recipe import Recipe
-from policyopt.steering import scheduled
+
+from ._scheduled import scheduled
 
 
 def coef(recipe: Recipe, step: float) -> float:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from policyopt.lens.case import Run
 from policyopt.objective import token_gradients
-from policyopt.steering import scheduled
 
+from ._scheduled import scheduled
 from .grpo_d import COLUMNS as COLUMNS
 from .grpo_d import coef
 

@@ -6,7 +6,8 @@ from policyopt.lens.case import Run
 from policyopt.objective import token_gradients
 from policyopt.recipe import Recipe
 from policyopt.rows import masked_mean
-from policyopt.steering import scheduled
+
+from ._scheduled import scheduled
 
 PARAMS = {"t0": "step_size", "total_iterations": "iterations", "iteration": None}
 

@@ -6,7 +6,8 @@ from policyopt.lens.case import Run
 from policyopt.methods.offpolicy.remix import remix
 from policyopt.objective import token_gradients
 from policyopt.recipe import Recipe
-from policyopt.steering import scheduled
+
+from ._scheduled import scheduled
 
 COLUMNS = {"prox_logp": ("prox_logp", "token"), "prev_logp": ("prev_logp", "token")}
 PARAMS = {"beta": "kl_coef", "step": None}

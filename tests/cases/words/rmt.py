@@ -10,7 +10,8 @@ import torch
 from policyopt.methods.reward.rmt import rmt
 from policyopt.objective import credit, shaped
 from policyopt.rows import make_batch
-from policyopt.steering import scheduled
+
+from ._scheduled import scheduled
 
 
 def _schedule(given: Mapping[str, Any]) -> dict[str, Any]:

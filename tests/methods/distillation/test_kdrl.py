@@ -10,8 +10,8 @@ from policyopt.methods.distillation.kdrl import ROWS, Unsolved, kdrl
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import RatioTimesAdvantage, TokenMean
 from policyopt.parts.regularizer.kl import KL
-from policyopt.steering import scheduled
 from tests.batches import gradients, on_policy, ready
+from tests.cases.words._scheduled import scheduled
 from tests.methods.shared_divergence import binary, same
 
 # KDRL ------------------------------------------------------------------------------------------------------------------

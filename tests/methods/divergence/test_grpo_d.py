@@ -10,8 +10,8 @@ import torch
 from policyopt.methods.divergence.grpo_d import grpo_d
 from policyopt.methods.group.grpo import grpo
 from policyopt.objective import objective
-from policyopt.steering import scheduled
 from tests.batches import gradients, ready
+from tests.cases.words._scheduled import scheduled
 from tests.methods.shared_divergence import binary, same
 
 # GRPO-D ----------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.divergence.mdpo import mdpo
-from policyopt.steering import scheduled
 from tests.batches import dlogp, on_policy, random_batch
+from tests.cases.words._scheduled import scheduled
 from tests.methods.shared_surrogates import same, slope, tokens
 
 

@@ -9,8 +9,8 @@ import pytest
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.offpolicy.remix import remix
 from policyopt.parts import RatioTimesAdvantage, Reset, TokenMean
-from policyopt.steering import scheduled
 from tests.batches import dlogp, on_policy, random_batch
+from tests.cases.words._scheduled import scheduled
 from tests.methods.shared_surrogates import same
 
 # ReMix ---------------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.methods.target.expo import SelfExplained, expo
 from policyopt.objective import credit, objective
 from policyopt.sources.program import Response
-from policyopt.steering import scheduled
 from tests.batches import dlogp, random_batch, ready
+from tests.cases.words._scheduled import scheduled
 from tests.cases.words._scripted import verdict
 from tests.engine.test_local import drawn, engine_of
 from tests.methods.shared_targets import SOURCE, Author, asked, characters, main, with_targets
