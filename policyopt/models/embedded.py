@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import platformdirs
 import torch
-from filelock import FileLock
 from pydantic import TypeAdapter
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from policyopt.errors import UserError
 from policyopt.items import Task
+from policyopt.models.kept import kept
 from policyopt.models.quiet import quiet
 from policyopt.models.tokenizer import build_tokenizer
 from policyopt.models.warmstart import WARM_START, Progress, WarmStart, warm_start
@@ -89,11 +85,6 @@ def random_tiny(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Qwen
     return model.to(dtype=dtype), tokenizer  # type: ignore[call-arg]
 
 
-def cache_folder() -> Path:
-    """Where built models are kept: ``POLICYOPT_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("POLICYOPT_CACHE") or platformdirs.user_cache_dir("policyopt")) / "models"
-
-
 def build_embedded(
     task: Task,
     *,
@@ -116,44 +107,23 @@ def build_embedded(
             f"task {task.name!r} has no training examples, so the embedded model cannot be warm-started for it"
         )
     settings = settings or replace(WARM_START, **task.warm_start)
-    folder = cache_folder() / f"{re.sub('[^A-Za-z0-9_-]+', '-', task.name)}-{_key(task, seed, architecture, settings)}"
-    if folder.is_dir():
-        return folder
+    name = f"{re.sub('[^A-Za-z0-9_-]+', '-', task.name)}-{_key(task, seed, architecture, settings)}"
     if task.train[0].solution is None:
         raise UserError(
             f"task {task.name!r} has no worked solutions, so the embedded model cannot be warm-started for it: "
             "give --model a folder or a hub id"
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
-                _build(folder, task, seed, architecture, settings, progress)
-    except OSError as error:
-        raise UserError(
-            f"the embedded model cannot be kept in {folder.parent} ({error.strerror or error}): "
-            "make room there, or set POLICYOPT_CACHE to a folder that can be written"
-        ) from error
-    return folder
 
-
-@quiet()
-def _build(
-    folder: Path, task: Task, seed: int, architecture: Architecture, settings: WarmStart, progress: Progress | None
-) -> None:
-    for leftover in folder.parent.glob(f"tmp-{folder.name}-*"):  # of a process that was killed while it built
-        shutil.rmtree(leftover, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"tmp-{folder.name}-", dir=folder.parent))
-    try:
+    @quiet()
+    def write(folder: Path) -> None:
         tokenizer = build_tokenizer(architecture.positions)
         model = architecture.build(tokenizer, seed)
         with one_thread():
             warm_start(model, tokenizer, task.train, settings, lessons=task.lessons, seed=seed, progress=progress)
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return kept(name, write, "the embedded model")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
 from policyopt.models.causal import SplitModel, split_model
+from policyopt.models.gguf import SUFFIX, from_gguf
 from policyopt.models.likelihood import Stepwise
 from policyopt.models.quiet import quiet
 from policyopt.models.text import Text
@@ -128,7 +129,7 @@ class Policy:
 
 @quiet()
 def load_policy(model: str, *, dtype: DTypeName = "float32", device: str = "auto", lora: LoRA | None = None) -> Policy:
-    """Load a policy from a local folder or the hub.
+    """Load a policy from a local folder, a file of llama.cpp (``.gguf``, see :mod:`policyopt.models.gguf`) or the hub.
 
     Raises :class:`~policyopt.errors.UserError` for a folder that is missing or holds no causal language model (it says
     what is missing), weights that do not fill the model, a hub id that cannot be reached, a tokenizer with ids that the
@@ -137,13 +138,14 @@ def load_policy(model: str, *, dtype: DTypeName = "float32", device: str = "auto
     if dtype not in ("float32", "bfloat16", "float16", "float64"):
         raise UserError(f"--dtype {dtype}: one of float32, bfloat16, float16, float64 is needed")
     place = _device(device)
-    _check_folder(model)
+    source = str(from_gguf(Path(model))) if model.endswith(SUFFIX) else model
+    _check_folder(source)
     try:
         # Code that comes with a model is never run, nor is it asked for on the terminal.
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
+            source, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # transformers and the hub raise a dozen kinds for a model that cannot be had
         raise UserError(

@@ -24,7 +24,7 @@ from policyopt.errors import UserError
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.causal import SplitModel, split_model
-from policyopt.models.embedded import cache_folder
+from policyopt.models.kept import cache_folder
 from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy, load_policy
 from policyopt.sources.draw import GroupWithGreedy

@@ -1,0 +1,50 @@
+"""The glossary names every number that the log may hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import policyopt
+
+ROOT = Path(policyopt.__file__).parent
+PAGE = ROOT.parent / "docs" / "glossary.md"
+NAME = re.compile(r"[a-z_]+/[a-z_]+")
+PLACES = ("training", "engine", "parts", "methods", "control", "sources")
+
+
+def described() -> set[str]:
+    """Names in the first cells of the tables; ``a/b`` followed by ``/c`` stands for ``a/c`` too."""
+    found: set[str] = set()
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("| `"):
+            stem = ""
+            for name in re.findall(r"`([^`]+)`", line.split(" | ")[0]):
+                stem = stem if name.startswith("/") else name.partition("/")[0]
+                found.add(stem + name if name.startswith("/") else name)
+    return found
+
+
+def keys(path: Path) -> Iterator[str]:
+    """Constant keys of dictionaries that are written down or filled in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Dict):
+            found = node.keys
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            found = [node.slice]
+        else:
+            continue
+        yield from (k.value for k in found if isinstance(k, ast.Constant) and isinstance(k.value, str))
+
+
+def test_every_metric_is_described() -> None:
+    told = described()
+    families = {name.split("/")[0] for name in told if name.endswith(("/*", "/NAME", "/PATH"))}
+    logged = {
+        name for place in PLACES for path in (ROOT / place).rglob("*.py") for name in keys(path) if NAME.fullmatch(name)
+    }
+    assert len(logged) > 40, "the names are looked for in the wrong place"
+    inner = {"mismatch/sum", "mismatch/tokens"}  # what the updates hand to the log, which divides one by the other
+    assert {n for n in logged - told - inner if n.split("/")[0] not in families} == set()
