@@ -52,13 +52,8 @@ class Layout:
     """Somebody has told it."""
 
     def said(self) -> str:
-        """``"question -> prompt, gold -> answer"``."""
-        return ", ".join(f"{column} -> {target}" for target, column in self.columns.items())
-
-    @property
-    def plain(self) -> bool:
-        """Every column has the name of what it is."""
-        return all(target == column for target, column in self.columns.items())
+        """``"question -> prompt, answer"``: the names of columns, and what they are where that is something else."""
+        return ", ".join(c if t == c else f"{c} -> {t}" for t, c in self.columns.items())
 
 
 def parse_columns(text: str | None) -> dict[str, str]:

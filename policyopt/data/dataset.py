@@ -136,31 +136,39 @@ def _rows(sources: Sequence[Source], names: Mapping[str, str], asked: Mapping[st
     if len(sources) == 1 and sources[0].weight is not None:
         raise UserError(f"{sources[0].spec}: a weight is for several sources, joined by +: leave it out")
     examples: list[Example] = []
-    notes: list[str] = []
+    said: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for source in sources:
         for place in source.places():
-            found, said = _file(place, names[place], asked, called[source] if len(sources) > 1 else "")
+            found, notes = _file(place, names[place], asked, called[source] if len(sources) > 1 else "")
             examples += found
-            notes += [line for line in said if line not in notes]
+            for note in notes:
+                said[note].append(names[place])
     weighted = any(source.weight is not None for source in sources)
     weights = {called[s]: 1.0 if s.weight is None else s.weight for s in sources} if weighted else {}
     specs = distinct(source.spec for source in sources)
-    return Rows(examples, weights, "+".join(specs[s.spec] for s in sources), tuple(notes))
+    return Rows(examples, weights, "+".join(specs[s.spec] for s in sources), tuple(map(_said, said.items())))
 
 
-def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple[list[Example], list[str]]:
-    """The examples of one file, and what is to be said of it."""
+def _said(note: tuple[tuple[str, str], list[str]]) -> str:
+    """What is to be said of some files, in a line."""
+    (about, what), names = note
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{about} {', '.join(names[:3])}{more}: {what}"
+
+
+def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple[list[Example], list[tuple[str, str]]]:
+    """The examples of one file, and what is to be said: of what, and what."""
     rows = read(place, name)
     columns = columns_of(rows)
     layout = find_layout(columns, asked, name)
     examples = [example(name, row, layout, source) for row in rows]
-    notes = [] if layout.plain else [f"columns of {name}: {layout.said()}"]
+    notes = [("columns of", layout.said())]
     kept = {key for e in examples for key in e.meta}
     lost = [c for c in {c.split(".")[0]: None for c in columns} if c not in kept | {*layout.columns.values()}]
     if lost := [c for c in lost if any(c in row for _, _, row in rows)]:
-        notes.append(f"columns of {name} that are too long for judges: {listed(lost)}")
+        notes.append(("columns that are not kept for judges, in", listed(lost)))
     if "label" in kept and "completion" in layout.columns:
-        notes.append(f"column 'label' of {name} is kept for judges; what learns from completions does not read it")
+        notes.append(("column 'label' of", "kept for judges; what learns from completions does not read it"))
     return examples, notes
 
 
@@ -182,8 +190,11 @@ def _is_number(answer: str) -> bool:
     return re.fullmatch(r"[\d\s.,eE/+-]+", answer) is not None and parse_number(answer) is not None
 
 
+_SORTED = json.JSONEncoder(sort_keys=True)
+
+
 def _key(example: Example) -> str:
-    return json.dumps(example.prompt, sort_keys=True)
+    return _SORTED.encode(example.prompt)
 
 
 def _rank(key: str) -> bytes:

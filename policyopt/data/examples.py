@@ -272,6 +272,9 @@ def _further(values: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     return kept
 
 
+_STRICT = json.JSONEncoder(allow_nan=False)
+
+
 def _kept(value: Any) -> tuple[float, Any]:
     """How many characters a value has as JSON, more than there may be for what is no JSON; and the value, dates and the like as text."""
     if isinstance(value, str):
@@ -279,8 +282,14 @@ def _kept(value: Any) -> tuple[float, Any]:
     if isinstance(value, bool | int):
         return 8, value
     try:
+        return len(_STRICT.encode(value)), value
+    except (ValueError, RecursionError):
+        return math.inf, None
+    except TypeError:
+        pass
+    try:
         text = json.dumps(value, default=_as_text, allow_nan=False)
-        return len(text), value if isinstance(value, float) else json.loads(text)
+        return len(text), json.loads(text)
     except (TypeError, ValueError, RecursionError):
         return math.inf, None
 
