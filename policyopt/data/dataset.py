@@ -164,8 +164,8 @@ def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple
     examples = [example(name, row, layout, source) for row in rows]
     notes = [("columns of", layout.said())]
     kept = {key for e in examples for key in e.meta}
-    lost = [c for c in {c.split(".")[0]: None for c in columns} if c not in kept | {*layout.columns.values()}]
-    if lost := [c for c in lost if any(c in row for _, _, row in rows)]:
+    known = kept | {*layout.columns.values()}
+    if lost := [c for c in columns if not {c, c.split(".")[0]} & known]:
         notes.append(("columns that are not kept for judges, in", listed(lost)))
     if "label" in kept and "completion" in layout.columns:
         notes.append(("column 'label' of", "kept for judges; what learns from completions does not read it"))

@@ -17,6 +17,9 @@ LONGEST_KEPT = 20_000
 MOST_KEPT = 100_000
 """Characters of all further columns of a row together."""
 
+MOST_COLUMNS = 1000
+"""Columns of a row."""
+
 _ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
 _PICTURES = ("image", "images", "video", "videos", "audio", "audios")
@@ -31,12 +34,19 @@ def place_of(example: Example) -> str:
 def columns_of(rows: Sequence[Row]) -> list[str]:
     """The columns that hold something in some row.
 
-    Raises :class:`~policyopt.errors.UserError` for a row that is no object.
+    Raises :class:`~policyopt.errors.UserError` for a row that is no object, and for too many columns.
     """
     for where, number, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{where} {number}: expected an object with prompt and answer, not {_kind(row)}")
-    return names_of(row for _, _, row in rows)
+        if len(row) > MOST_COLUMNS:
+            raise UserError(f"{where} {number}: {len(row):,} columns, at most {MOST_COLUMNS:,} are read")
+    names = names_of(row for _, _, row in rows)
+    if len(names) > 10 * MOST_COLUMNS:
+        raise UserError(
+            f"{rows[0][0].rpartition(', ')[0]}: {len(names):,} different columns: are its rows of one kind?"
+        )
+    return names
 
 
 def example(name: str, row: Row, layout: Layout, source: str = "") -> Example:
@@ -221,6 +231,10 @@ def _answer(place: str, answer: Any) -> str:
         return _unicode(f"{place}: answer", answer)
     if isinstance(answer, str):
         raise UserError(f"{place}: answer is empty")
+    if isinstance(answer, dict):
+        raise UserError(
+            f"{place}: answer is an object, expected text or a number: --columns answer=NAME.FIELD reaches into it"
+        )
     if isinstance(answer, bool) or not isinstance(answer, int | float):
         raise UserError(f"{place}: answer is {_kind(answer)}, expected text or a number")
     if isinstance(answer, float) and not math.isfinite(answer):

@@ -148,14 +148,14 @@ def labels(sources: Iterable[Source]) -> dict[Source, str]:
     """What the log calls each source: the name of its file without the ending, where that tells all apart."""
     every = list(sources)
     names = distinct(source.spec for source in every)
-    short = {s: re.sub(r"\*+", "all", _without_ending(names[s.spec])) for s in every}
+    short = {s: re.sub(r"[*?\[\]]+", "", _without_ending(names[s.spec])).strip("/.-_") or "all" for s in every}
     return short if len(set(short.values())) == len(every) else {s: names[s.spec] for s in every}
 
 
 def label(spec: str) -> str:
     """A name for the folder of a run on a task."""
-    sources = mixture(halves(spec)[0])
-    return re.sub(r"[^\w.+-]+", "-", "+".join(_without_ending(Path(s.spec).name) for s in sources)).strip("-") or "task"
+    called = labels(mixture(halves(spec)[0])).values()
+    return re.sub(r"[^\w.+-]+", "-", "+".join(Path(name).name for name in called))
 
 
 def _without_ending(name: str) -> str:

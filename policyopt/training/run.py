@@ -338,6 +338,8 @@ def evaluate_model(
     with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
+        for note in questions.notes:
+            console.note(note)
         evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 

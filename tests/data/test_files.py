@@ -147,6 +147,16 @@ GOOD = b'{"prompt": "q", "answer": "a"}\n'
         ("d.jsonl", "[1]".encode("utf-16"), "line 1: UTF-16 text: save the file as UTF-8"),
         ("d.jsonl", b'[\n{"prompt": "q"}\n]', "line 1: the file is one JSON array"),
         ("d.jsonl", b'{"prompt": "q", "answer": 1e999}', "line 1: answer is inf, expected a finite number"),
+        (
+            "d.jsonl",
+            json.dumps({f"k{i}": 1 for i in range(2000)}).encode(),
+            "line 1: 2,000 columns, at most 1,000 are read",
+        ),
+        (
+            "d.jsonl",
+            b'{"prompt": "q", "answer": {"a": 1}}',
+            "line 1: answer is an object, expected text or a number: --col",
+        ),
         ("d.json", b'{"prompt": "q"', "d.json: not JSON"),
         (
             "d.json",

@@ -46,7 +46,9 @@ def test_names_tell_apart() -> None:
     assert [*names.values()] == ["train/d.jsonl", "test/d.jsonl", "e.jsonl", "o/n"]
     assert [*labels(mixture("x/a.jsonl+b.csv.gz")).values()] == ["a", "b"]
     assert [*labels(mixture("a.jsonl+a.csv")).values()] == ["a.jsonl", "a.csv"]
-    assert label("x/a.jsonl*2+o/n:c,t.jsonl") == "a+n-c" and label("chain_sum") == "chain_sum"
+    assert [*labels(mixture("x/*.csv+y/*.csv+part*.json")).values()] == ["x", "y", "part"]
+    named = {"x/a.jsonl*2+o/n:c,t.jsonl": "a+n-c", "chain_sum": "chain_sum", "*.csv": "all", "ties:0.01": "ties-0.01"}
+    assert {spec: label(spec) for spec in named} == named
 
 
 def test_files_of_a_pattern_are_one_source(tmp_path: Path) -> None:
