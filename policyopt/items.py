@@ -27,7 +27,7 @@ class Example:
     solution: str | None = None
     """A worked solution (chain of thought, then the answer line), where the task has a writer."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What the judge needs beyond the answer; JSON-able."""
+    """What the judge needs beyond the answer, such as further columns of a dataset by name; JSON-able."""
     completion: str | None = None
     """A text to learn from, as it is."""
     chosen: str | None = None
@@ -36,6 +36,8 @@ class Example:
     """The other one."""
     hasty: str | None = None
     """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
+    source: str = ""
+    """Which part of a mixture it is from; empty where there is one source."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class Task:
     """Which texts every one of its examples brings: "completion", "chosen" and "rejected"."""
     lessons: Sequence[Lesson] = ()
     """What the embedded model's warm start is shown beside questions and their solutions."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How often prompts of each source of a mixture come, against the others; empty: every row equally often."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the task was read."""
 
 
 F = TypeVar("F", bound=Callable[..., Any])

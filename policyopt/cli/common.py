@@ -45,7 +45,10 @@ class ModelOptions:
     model: str = "embedded"
     """``embedded``, a local folder, or a hub id."""
     task: str = "chain_sum"
-    """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
+    """A built-in task, ``reasoning-gym:NAME``, a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a pattern of files, or
+    a hub dataset (``owner/name:config@split``)."""
+    columns: str | None = None
+    """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
     judge: str | None = None
     """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``."""
     max_tokens: Count | None = None

@@ -13,12 +13,12 @@ from policyopt.data import need_task
 
 @dataclass(frozen=True)
 class EvalOptions(ModelOptions):
-    """Measure a model on the held-out questions of a task: greedy accuracy, pass@k, length, format."""
+    """Measure a model on a file of questions, or on the held-out ones of a task: greedy accuracy, pass@k, length, format."""
 
     prior: str | None = None
     """Prior prompt before every question: think, plan, code, knowledge, examples, or a text of your own."""
-    prompts: Count = 256
-    """How many held-out questions."""
+    prompts: Count | None = None
+    """How many questions; unset: all rows of a dataset, and 256 held-out questions of a task that makes them."""
     samples: Whole = 4
     """Sampled responses per question for pass@k; 0 for none."""
     k: Count = 4
@@ -47,6 +47,6 @@ def run(args: list[str]) -> int:
         if isinstance(value, float):
             table.add_row(name, f"{value:.1f} tokens" if name == "length" else f"{value:.1%}")
     console = Console(highlight=False)
-    console.print(Text(f"{options.model} on {options.task}, {scores['n']} held-out questions"), soft_wrap=True)
+    console.print(Text(f"{options.model} on {options.task}, {scores['n']} questions"), soft_wrap=True)
     console.print(table)
     return 0

@@ -19,7 +19,7 @@ class SampleOptions(ModelOptions):
     prompt: str | None = None
     """A prompt of your own in the place of the task's questions."""
     questions: Count = 4
-    """How many held-out questions."""
+    """How many questions: rows of a dataset, held-out questions of a task that makes them."""
     n: Count = 1
     """Responses to each."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 1.0

@@ -113,8 +113,9 @@ def _need(line: list[str]) -> None:
         read_yaml(Path(config))
     if resume := _last(line, "--resume"):
         need_run(Path(resume))
-    if task := _last(line, "--task"):
-        need_task(task)
+    for option in ("--task", "--eval-task"):
+        if task := _last(line, option):
+            need_task(task)
     if study := _last(line, "--with"):
         found(need_study, study)
 

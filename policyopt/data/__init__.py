@@ -7,9 +7,9 @@ import difflib
 import importlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from policyopt.data.places import is_dataset, need_places
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
 
@@ -22,7 +22,7 @@ _PREFIX = "reasoning-gym:"
 _DIVERSE = "diverse:"
 """A task whose judge also says how varied a text is."""
 _FORMS = (
-    "a task is a built-in name ({builtin}), reasoning-gym:NAME, a .jsonl or .parquet file, "
+    "a task is a built-in name ({builtin}), reasoning-gym:NAME, a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), "
     "or the id of a dataset on the hub (owner/name)"
 )
 
@@ -70,11 +70,8 @@ def need_task(spec: str) -> None:
     """Raises ``UserError`` for a name that is no task and for a file that is not there. Nothing is loaded."""
     if spec.startswith(_DIVERSE):
         need_task(spec.removeprefix(_DIVERSE))
-    elif spec.endswith((".jsonl", ".parquet")) or "/" in spec or Path(spec).is_file():
-        from policyopt.data.dataset import need_source
-
-        for source in spec.split(",", 1):
-            need_source(source)
+    elif is_dataset(spec):
+        need_places(spec)
     elif _made(spec) is None:
         known = list(builtin_tasks())
         close = difflib.get_close_matches(spec, known, n=3, cutoff=0.5)
@@ -89,35 +86,43 @@ def load_task(
     options: dict[str, Any] | None = None,
     prior: str | None = None,
     seed: int = 0,
-    heldout: int = 256,
+    heldout: int | None = 256,
+    columns: str | None = None,
+    eval_task: str | None = None,
+    whole: bool = False,
 ) -> Task:
     """The task that ``spec`` names.
 
     Args:
-        spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``, ``"requests:chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), a file
-            (``"data.jsonl"``, ``"data.parquet"``, or training and held-out file joined by a comma:
-            ``"train.jsonl,heldout.jsonl"``), or the id of a dataset on the hub (``"owner/name"``, or
-            ``"owner/name:config"``; its split ``train`` is taken).
+        spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``, ``"requests:chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), or files or a
+            dataset on the hub, as :mod:`policyopt.data.places` names them (``"data.jsonl"``, ``"train.csv,heldout.csv"``,
+            ``"a.jsonl*2+b.jsonl"``, ``"owner/name:config@split"``).
         judge: Who judges the responses to a dataset: ``math``, ``exact``, ``number``, ``regex``, ``choice``,
             ``package.module:function`` or ``file.py:function``. Without one, the answers decide (see
             :func:`policyopt.data.dataset.load_dataset_task`). Tasks of reasoning-gym bring their own.
         options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``.
         prior: A prior prompt before every question: a name of :mod:`policyopt.data.prior`, or a text.
         seed: Which training questions a generated task draws. Held-out questions do not depend on it.
-        heldout: How many held-out questions (of a dataset: at most a quarter of its rows).
+        heldout: How many held-out questions (of a dataset: at most a quarter of its rows). ``None``: 256, or with ``whole``
+            all rows.
+        columns: Which column of a dataset is what, ``"prompt=question,answer=gold"``; unset: their names say it
+            (:mod:`policyopt.data.columns`).
+        eval_task: Files or a dataset to measure on, whole; then nothing else is held out.
+        whole: For measuring alone: of a dataset, ``heldout`` are all rows (or so many of them).
 
     Raises:
         UserError: An unknown task, judge or prior prompt, a dataset row that cannot be used (with file and line), an empty dataset.
     """
     from policyopt.data.prior import with_prior
 
+    read: dict[str, Any] = {"heldout": heldout, "columns": columns, "eval_task": eval_task, "whole": whole}
     if prior is not None:
-        return with_prior(load_task(spec, judge=judge, options=options, seed=seed, heldout=heldout), prior)
-    if heldout < 1:
+        return with_prior(load_task(spec, judge=judge, options=options, seed=seed, **read), prior)
+    if heldout is not None and heldout < 1:
         raise UserError(f"heldout must be at least 1, not {heldout}")
     need_task(spec)
     if spec.startswith(_DIVERSE):
-        inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, heldout=heldout)
+        inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, **read)
         if inner.judge is None:
             raise UserError(f"{spec}: the task has no answers, so that there is no judge to add to")
         wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
@@ -125,7 +130,11 @@ def load_task(
     if (made := _made(spec)) is not None:
         if judge is not None or options:
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
-        return made(seed=seed, heldout=heldout)
+        if columns is not None or eval_task is not None:
+            raise UserError(
+                f"task {spec!r} makes its own questions: columns and eval_task are for datasets, leave them out"
+            )
+        return made(seed=seed, heldout=256 if heldout is None else heldout)
     from policyopt.data.dataset import load_dataset_task
 
-    return load_dataset_task(spec, judge=judge, options=options, heldout=heldout)
+    return load_dataset_task(spec, judge=judge, options=options, **read)

@@ -1,49 +1,68 @@
-"""Tasks from the user's own questions: a JSON Lines or Parquet file, or a dataset on the hub.
+"""Tasks from the user's own questions: files, saved folders, datasets of the hub, and mixtures of them.
 
-Every row has a ``prompt`` (text, or a list of chat messages) and an ``answer`` (text or a number), and may have a
-``solution`` (text: a worked solution, for methods that take hints from it). In the place of the answer, or beside it, stand texts
-to learn from: a ``completion``, or a pair of ``chosen`` and ``rejected`` (text, or a list with one message of the assistant);
-other columns are ignored. All rows are checked before anything runs, and the first one that cannot be used is named with its file and
-line (for Parquet and hub datasets: its row, counted from 1).
+:mod:`policyopt.data.places` says how they are named, :mod:`policyopt.data.columns` which of their columns is what. Rows have a
+prompt and an answer, or texts to learn from: a completion, or a pair of chosen and rejected. All rows are checked before
+anything runs, and the first one that cannot be used is named with its file and line (or its row, counted from 1). Further
+columns are kept for judges (``Example.meta``).
 
 Held-out questions are chosen by a hash of their prompts, so they stay the same from run to run, whatever the seed and
 the order of the rows, and a prompt that occurs twice never falls on both sides. At most a quarter of the rows is held
-out. A held-out file of its own is joined by a comma: ``train.jsonl,heldout.jsonl``.
+out. Held-out rows of their own are joined by a comma, ``train.jsonl,heldout.jsonl``, or given as ``eval_task``, which is
+measured whole.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from policyopt.data.columns import find_layout, listed, parse_columns
+from policyopt.data.examples import columns_of, example, place_of
+from policyopt.data.files import read
+from policyopt.data.places import Source, distinct, halves, labels, mixture, need_places
 from policyopt.errors import UserError
-from policyopt.items import TEXTS, Example, JudgeSpec, Message, Task, user
+from policyopt.items import TEXTS, Example, JudgeSpec, Task
 from policyopt.judging.judges import answer_error, check_judge
 from policyopt.judging.kinds import parse_number
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""
 
-COLUMNS = ("prompt", "answer", "solution", *TEXTS)
 
-_ROLES = ("system", "user", "assistant", "tool")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The examples of one side of a task."""
 
-Row = tuple[str, int, Any]
-"""Where a row is from (``"data.jsonl, line"``), its number, and what it holds."""
+    examples: list[Example]
+    weights: Mapping[str, float]
+    """The weight of each source of a mixture, by its name; empty where all rows come equally often."""
+    name: str
+    notes: tuple[str, ...]
+    """What a user should know of how they were read."""
 
 
-def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any] | None, heldout: int) -> Task:
-    """The task made of ``spec``: a file, two files joined by a comma, or ``owner/name`` or ``owner/name:config``.
+def load_dataset_task(
+    spec: str, *, judge: str | None = None, options: Mapping[str, Any] | None = None, heldout: int | None = 256,
+    columns: str | None = None, eval_task: str | None = None, whole: bool = False,
+) -> Task:  # fmt: skip
+    """The task made of ``spec``, a name as :mod:`policyopt.data.places` describes it.
 
     Without a judge, ``choice`` is taken where every answer is a letter from A to E, ``number`` where every answer is a
     number, ``math`` where an answer holds a dollar sign or a backslash, and ``exact`` otherwise.
+
+    Args:
+        spec: Rows to train on, and after a comma held-out rows.
+        judge: Who judges responses.
+        options: Options of the judge.
+        heldout: At most so many held-out rows (of those to train on, a quarter at most); ``None``: no bound.
+        columns: Which column is what, ``"prompt=question,answer=gold"``; unset: their names say it.
+        eval_task: Rows to measure on, all of them; then none of ``spec`` are held out.
+        whole: Every row is there to be measured, and those of a held-out file alone where there is one.
 
     Raises:
         UserError: A file that is not there or not readable, an empty dataset, a row that cannot be used, a judge that
@@ -53,23 +72,21 @@ def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any
         check_judge(JudgeSpec(judge, dict(options or {})))
     elif options:
         raise UserError(f"judge options {', '.join(options)} are set, but no judge: choose one")
-    first, comma, second = spec.partition(",")
-    train = _examples(first)
-    held = _examples(second) if comma else None
-    answered, texts = _alike([*train, *(held or [])])
+    train, held = _sides(spec, columns, eval_task, whole)
+    everything = [*train.examples, *(held.examples if held else ())]
+    answered, texts = _alike(everything)
     if judge is not None and not answered:
         raise UserError(f"{spec}: its rows have no 'answer', so that there is nothing to judge by: leave --judge out")
-    chosen = JudgeSpec(judge or _suitable([e.answer for e in train]), dict(options or {})) if answered else None
-    for example in [*train, *(held or [])] if chosen else ():
-        if chosen and (error := answer_error(chosen, example.answer)):
-            raise UserError(f"{_place(example)}: {error}")
-    if held is None:
-        train, held = _split(train, heldout, spec)
-    else:
-        _refuse_overlap(train, held)
-        held = _by_hash(held)[:heldout]
+    chosen = (
+        JudgeSpec(judge or _suitable([e.answer for e in train.examples]), dict(options or {})) if answered else None
+    )
+    for e in everything if chosen else ():
+        if chosen and (error := answer_error(chosen, e.answer)):
+            raise UserError(f"{place_of(e)}: {error}")
+    rest, measured, note = _split_up(train, held, heldout, spec, eval_task is not None, whole)
+    notes = (*train.notes, *(held.notes if held else ()), note)
     return Task(
-        Path(first).name if _is_file(first) else first, tuple(train), tuple(held), chosen, MAX_TOKENS, texts=texts
+        train.name, tuple(rest), tuple(measured), chosen, MAX_TOKENS, texts=texts, weights=train.weights, notes=notes
     )
 
 
@@ -77,210 +94,82 @@ def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
     """Whether all rows have an answer, and the given texts that all of them have; refuses rows that differ."""
     first = examples[0]
     names = ("answer", *TEXTS)
-    for example in examples:
+    for e in examples:
         for name in names:
-            if bool(getattr(example, name)) != bool(getattr(first, name)):
-                one, other = (first, example) if getattr(first, name) else (example, first)
+            if bool(getattr(e, name)) != bool(getattr(first, name)):
+                one, other = (first, e) if getattr(first, name) else (e, first)
                 raise UserError(
-                    f"{_place(other)}: no {name!r}, which {_place(one)} has: all rows need the same columns"
+                    f"{place_of(other)}: no {name!r}, which {place_of(one)} has: all rows need the same columns"
                 )
-    return bool(first.answer), frozenset(name for name in TEXTS if getattr(first, name))
+    texts = frozenset(name for name in TEXTS if getattr(first, name))
+    if not first.answer and not texts:
+        raise UserError(
+            f"{place_of(first)}: nothing to judge by and nothing to learn from: expected an answer, or messages that end with "
+            "one of the assistant"
+        )
+    return bool(first.answer), texts
 
 
 # Reading
 
 
-def _is_file(source: str) -> bool:
-    return source.endswith((".jsonl", ".parquet"))
+def _sides(spec: str, columns: str | None, eval_task: str | None, whole: bool) -> tuple[Rows, Rows | None]:
+    """The rows to train on, and those to measure on where they are named by themselves."""
+    named = halves(spec)
+    if eval_task is not None and len(named) == 2:
+        raise UserError(f"{spec} names held-out rows, and --eval-task {eval_task} others: leave one of them out")
+    named = [*named, *([] if eval_task is None else [eval_task])]
+    for name in named:
+        need_places(name)
+    sources = [mixture(name) for name in (named[1:] or named if whole else named)]
+    if len(sources) > 1 and (weighted := [s.spec for s in sources[1] if s.weight is not None]):
+        raise UserError(f"{weighted[0]}: held-out rows are all measured, so that a weight means nothing: leave it out")
+    names = distinct(place for side in sources for source in side for place in source.places())
+    asked = parse_columns(columns)
+    train, *held = (_rows(side, names, asked) for side in sources)
+    return train, held[0] if held else None
 
 
-def need_source(source: str) -> None:
-    """Raises ``UserError`` for a file that is not there, and for what is neither a file of rows nor an id on the hub."""
-    if _is_file(source):
-        if not Path(source).is_file():
-            raise UserError(f"there is no file {source!r}")
-    elif Path(source).is_file():
-        raise UserError(f"{source}: expected a .jsonl file (one JSON object on each line) or a .parquet file")
-    elif not _HUB_ID.fullmatch(source):
-        raise UserError(f"{source!r} is no .jsonl or .parquet file and no id of a dataset on the hub (owner/name)")
+def _rows(sources: Sequence[Source], names: Mapping[str, str], asked: Mapping[str, str]) -> Rows:
+    """The rows of a mixture."""
+    called = labels(sources)
+    if len(sources) == 1 and sources[0].weight is not None:
+        raise UserError(f"{sources[0].spec}: a weight is for several sources, joined by +: leave it out")
+    examples: list[Example] = []
+    said: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for source in sources:
+        for place in source.places():
+            found, notes = _file(place, names[place], asked, called[source] if len(sources) > 1 else "")
+            examples += found
+            for note in notes:
+                said[note].append(names[place])
+    weighted = any(source.weight is not None for source in sources)
+    weights = {called[s]: 1.0 if s.weight is None else s.weight for s in sources} if weighted else {}
+    specs = distinct(source.spec for source in sources)
+    return Rows(examples, weights, "+".join(specs[s.spec] for s in sources), tuple(map(_said, said.items())))
 
 
-def _examples(source: str) -> list[Example]:
-    need_source(source)
-    if _is_file(source):
-        rows = _jsonl(Path(source)) if source.endswith(".jsonl") else _parquet(Path(source))
-    else:
-        rows = _hub(source)
-    examples = [_example(*row) for row in rows]
-    if not examples:
-        raise UserError(f"{source}: the dataset is empty")
-    return examples
+def _said(note: tuple[tuple[str, str], list[str]]) -> str:
+    """What is to be said of some files, in a line."""
+    (about, what), names = note
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{about} {', '.join(names[:3])}{more}: {what}"
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if text.strip():
-                    yield f"{path.name}, line", number, json.loads(text.rstrip())
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from None
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-            except RecursionError:
-                raise UserError(f"{path}, line {number}: nested too deep") from None
-            except ValueError:
-                raise UserError(f"{path}, line {number}: holds a number with thousands of digits") from None
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            _need_columns(str(path), names)
-            number = 0
-            for batch in file.iter_batches(columns=[name for name in COLUMNS if name in names]):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path.name}, row", number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _hub(source: str) -> Iterator[Row]:
-    import datasets
-
-    name, _, config = source.partition(":")
-    try:
-        rows = datasets.load_dataset(name, config or None, split="train")
-    except Exception as error:
-        # The library raises anything from ConnectionError to ValueError; each means that there are no rows
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the dataset {source!r} could not be loaded from the hub: {first}") from None
-    names = rows.column_names or []
-    _need_columns(source, names)
-    for number, row in enumerate(rows.select_columns([name for name in COLUMNS if name in names]), 1):
-        yield f"{source}, row", number, row
-
-
-_KINDS = frozenset({"answer", "completion", "chosen"})
-"""What a row has at least one of."""
-
-
-def _need_columns(source: str, columns: Iterable[str]) -> None:
-    columns = list(columns)
-    told = {"prompt"} if _KINDS.intersection(columns) else {"prompt", "answer"}
-    missing = told - set(columns)
-    if missing:
-        raise UserError(f"{source}: no column {' or '.join(sorted(missing))!r}; its columns are {', '.join(columns)}")
-
-
-# Checking
-
-
-def _example(where: str, number: int, row: Any) -> Example:
-    place = f"{where} {number}"
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: expected an object with prompt and answer, not {_kind(row)}")
-    row = {name: value for name, value in row.items() if value is not None}
-    wanted = ["prompt"] if _KINDS.intersection(row) else ["prompt", "answer"]
-    if "chosen" in row or "rejected" in row:
-        wanted = ["prompt", "chosen", "rejected"]
-    for name in wanted:
-        if name not in row:
-            raise UserError(f"{place}: no {name!r}" + (f" (it has {', '.join(map(str, row))})" if row else ""))
-    source = where.rpartition(", ")[0]
-    texts: dict[str, Any] = {name: _given(f"{place}: {name}", row[name]) for name in TEXTS if name in row}
-    return Example(
-        f"{source}:{number}",
-        _prompt(place, row["prompt"]),
-        _answer(place, row["answer"]) if "answer" in row else "",
-        _solution(place, row.get("solution")),
-        **texts,
-    )
-
-
-def _place(example: Example) -> str:
-    source, _, number = example.id.rpartition(":")
-    return f"{source}, {'line' if source.endswith('.jsonl') else 'row'} {number}"
-
-
-def _prompt(place: str, prompt: Any) -> tuple[Message, ...]:
-    if isinstance(prompt, str):
-        if not prompt.strip():
-            raise UserError(f"{place}: prompt is empty")
-        return user(_unicode(f"{place}: prompt", prompt))
-    if not isinstance(prompt, list):
-        raise UserError(f"{place}: prompt is {_kind(prompt)}, expected text or a list of chat messages")
-    if not prompt:
-        raise UserError(f"{place}: prompt has no messages")
-    return tuple(_message(f"{place}: prompt, message {i}", message) for i, message in enumerate(prompt, 1))
-
-
-def _message(place: str, message: Any) -> Message:
-    if not isinstance(message, dict):
-        raise UserError(f"{place} is {_kind(message)}, expected an object with role and content")
-    # Parquet fills fields that only other messages have
-    message = {key: value for key, value in message.items() if value is not None}
-    if set(message) != {"role", "content"}:
-        raise UserError(f"{place} has {', '.join(map(str, message)) or 'nothing'}, expected role and content")
-    if message["role"] not in _ROLES:
-        raise UserError(f"{place}: role is {message['role']!r}, expected one of {', '.join(_ROLES)}")
-    if not isinstance(message["content"], str):
-        raise UserError(f"{place}: content is {_kind(message['content'])}, expected text")
-    return {"role": message["role"], "content": _unicode(f"{place}: content", message["content"])}
-
-
-def _unicode(place: str, text: str) -> str:
-    """``text`` itself. JSON can hold half of a surrogate pair, which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{place}: not Unicode text (half a surrogate pair at character {error.start})") from None
-    return text
-
-
-def _answer(place: str, answer: Any) -> str:
-    if isinstance(answer, str) and answer.strip():
-        return _unicode(f"{place}: answer", answer)
-    if isinstance(answer, str):
-        raise UserError(f"{place}: answer is empty")
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        raise UserError(f"{place}: answer is {_kind(answer)}, expected text or a number")
-    if not math.isfinite(answer):
-        raise UserError(f"{place}: answer is {answer}, expected a finite number")
-    return str(answer)
-
-
-def _solution(place: str, solution: Any) -> str | None:
-    if solution is None:
-        return None
-    if not isinstance(solution, str):
-        raise UserError(f"{place}: solution is {_kind(solution)}, expected text, or no solution at all")
-    return _unicode(f"{place}: solution", solution) if solution.strip() else None
-
-
-def _given(place: str, text: Any) -> str:
-    """A text to learn from; of chat messages, what the assistant says in the only one."""
-    if isinstance(text, list):
-        messages = [_message(f"{place}, message {i}", message) for i, message in enumerate(text, 1)]
-        if [m["role"] for m in messages] != ["assistant"]:
-            raise UserError(f"{place}: expected one message of the assistant (what comes before belongs into prompt)")
-        text = messages[0]["content"]
-    if not isinstance(text, str):
-        raise UserError(f"{place} is {_kind(text)}, expected text or a list with one message of the assistant")
-    if not text.strip():
-        raise UserError(f"{place} is empty")
-    return _unicode(place, text)
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple[list[Example], list[tuple[str, str]]]:
+    """The examples of one file, and what is to be said: of what, and what."""
+    rows = read(place, name)
+    columns = columns_of(rows)
+    layout = find_layout(columns, asked, name)
+    examples = [example(name, row, layout, source) for row in rows]
+    notes = [("columns of", layout.said())]
+    kept = {key for e in examples for key in e.meta}
+    known = kept | {*layout.columns.values()}
+    if lost := [c for c in columns if not {c, c.split(".")[0]} & known]:
+        notes.append(("columns that are not kept for judges, in", listed(lost)))
+    if "label" in kept and "completion" in layout.columns:
+        notes.append(("column 'label' of", "kept for judges; what learns from completions does not read it"))
+    return examples, notes
 
 
 # Judge and split
@@ -301,8 +190,11 @@ def _is_number(answer: str) -> bool:
     return re.fullmatch(r"[\d\s.,eE/+-]+", answer) is not None and parse_number(answer) is not None
 
 
+_SORTED = json.JSONEncoder(sort_keys=True)
+
+
 def _key(example: Example) -> str:
-    return json.dumps(example.prompt, sort_keys=True)
+    return _SORTED.encode(example.prompt)
 
 
 def _rank(key: str) -> bytes:
@@ -313,31 +205,62 @@ def _by_hash(examples: list[Example]) -> list[Example]:
     return sorted(examples, key=lambda example: _rank(_key(example)))
 
 
-def _split(rows: list[Example], heldout: int, source: str) -> tuple[list[Example], list[Example]]:
-    """Training and held-out rows: whole prompts in the order of their hashes, up to a quarter of the rows."""
-    quota = min(heldout, len(rows) // 4)
+def _split_up(
+    train: Rows, held: Rows | None, heldout: int | None, spec: str, named: bool, whole: bool
+) -> tuple[list[Example], list[Example], str]:
+    """The rows to train on and those to measure on, and how they came about, in words."""
+    rows = train.examples
+    bound = len(rows) if heldout is None else heldout
+    if whole:
+        _, measured = _chosen(rows, min(bound, len(rows)))
+        note = f"rows of {train.name}: {len(measured):,} of {len(rows):,} measured"
+        return rows, measured or rows, note
+    if held is None:
+        rest, measured = _split(rows, bound, spec)
+        return rest, measured, (
+            f"rows of {train.name}: {len(rest):,} to train on, {len(measured):,} held out (by a hash of the prompt, up to a "
+            "quarter)"
+        )  # fmt: skip
+    _refuse_overlap(rows, held.examples)
+    measured = held.examples if named or heldout is None else _by_hash(held.examples)[:heldout]
+    note = f"rows: {len(rows):,} of {train.name} to train on, {len(measured):,} of {len(held.examples):,} of {held.name} held out"
+    return rows, measured, note
+
+
+def _chosen(rows: list[Example], quota: int) -> tuple[list[Example], list[Example]]:
+    """The other rows, and up to so many: whole prompts in the order of their hashes."""
     count: defaultdict[str, int] = defaultdict(int)
-    for row in rows:
-        count[_key(row)] += 1
+    keys = [_key(row) for row in rows]
+    for key in keys:
+        count[key] += 1
     chosen: set[str] = set()
     for key in sorted(count, key=_rank):
         if count[key] <= quota:
             chosen.add(key)
             quota -= count[key]
-    if not chosen:
+    sides: tuple[list[Example], list[Example]] = ([], [])
+    for key, row in zip(keys, rows, strict=True):
+        sides[key in chosen].append(row)
+    return sides
+
+
+def _split(rows: list[Example], heldout: int, source: str) -> tuple[list[Example], list[Example]]:
+    """Training and held-out rows: up to a quarter of the rows is held out."""
+    rest, held = _chosen(rows, min(heldout, len(rows) // 4))
+    if not held:
         raise UserError(
-            f"{source}: {len(rows)} rows with {len(count)} different prompts are too few to hold a quarter out; "
-            "add rows, or give a held-out file after a comma (train.jsonl,heldout.jsonl)"
+            f"{source}: {len(rows)} rows with {len({_key(row) for row in rows})} different prompts are too few to hold a "
+            "quarter out; add rows, or give a held-out file after a comma (train.jsonl,heldout.jsonl)"
         )
-    return [row for row in rows if _key(row) not in chosen], [row for row in rows if _key(row) in chosen]
+    return rest, held
 
 
 def _refuse_overlap(train: list[Example], held: list[Example]) -> None:
     seen = {_key(example): example for example in reversed(train)}
-    for example in held:
-        twin = seen.get(_key(example))
+    for e in held:
+        twin = seen.get(_key(e))
         if twin is not None:
             raise UserError(
-                f"{_place(example)}: this prompt is in the training data too ({_place(twin)}); "
+                f"{place_of(e)}: this prompt is in the training data too ({place_of(twin)}); "
                 "take it out of one of them, or nothing can be said about held-out accuracy"
             )

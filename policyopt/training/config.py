@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 
+from policyopt.data import places
+from policyopt.data.columns import written
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.models.load import LoRA
@@ -23,9 +25,7 @@ def _from_anywhere(name: str) -> str:
     home, colon, function = name.rpartition(":")
     if colon and home.endswith(".py"):
         return f"{_from_anywhere(home)}:{function}"
-    if "," in name:
-        return ",".join(map(_from_anywhere, name.split(",")))
-    is_path = "/" in name or name.endswith((".jsonl", ".parquet", ".py"))
+    is_path = "/" in name or name.endswith(".py")
     return str(Path(name).absolute()) if is_path and Path(name).exists() else name
 
 
@@ -33,6 +33,8 @@ Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) el
 """Text; a path does as well."""
 Place = Annotated[Name, AfterValidator(_from_anywhere)]
 """The name of something that may be a file or a folder."""
+TaskName = Annotated[str, BeforeValidator(places.written), AfterValidator(places.absolute)]
+"""Where questions come from; a list of sources, or a mapping of sources to weights, is a mixture."""
 
 
 @part
@@ -64,7 +66,7 @@ class Evaluation:
     every: Whole = 10
     """Evaluate every so many steps; 0 for before and after only."""
     prompts: Count = 256
-    """How many held-out prompts, greedy."""
+    """How many held-out prompts, greedy; of a dataset at most a quarter, and of ``eval_task`` all, whatever stands here."""
     samples: Whole = 4
     """Sampled responses per prompt for pass@k, before and after training; 0 for none."""
     k: Count = 4
@@ -107,8 +109,13 @@ class TrainConfig:
     roles: dict[RoleName, Place] = dataclasses.field(default_factory=dict, metadata={"option": "role"})
     """Models in the roles that the recipe reads, by name: folders or hub ids of models with the policy's vocabulary.
     ``reference`` replaces the policy of the start, ``teacher`` is what ``teacher`` above names."""
-    task: Place = "chain_sum"
-    """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
+    task: TaskName = "chain_sum"
+    """A built-in task, ``reasoning-gym:NAME``, a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a pattern of files, a
+    hub dataset (``owner/name:config@split``), or a mixture (``a.jsonl*2+b.jsonl``)."""
+    columns: Annotated[str | None, BeforeValidator(written)] = None
+    """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
+    eval_task: TaskName | None = None
+    """Files or a dataset to measure on, whole, in the place of held-out rows; several are joined by ``+``."""
     judge: Place | None = None
     """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``;
     unset: the task's own."""

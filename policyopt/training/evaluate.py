@@ -13,6 +13,7 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Response
+from policyopt.training.mixture import accuracy_by_source
 from policyopt.training.services import record
 
 _BLOCK = 64
@@ -35,7 +36,8 @@ class Scores:
     """What an evaluation found."""
 
     summary: dict[str, Any]
-    """accuracy, format, length (mean), pass@k where asked for, n, and the lengths of all greedy responses."""
+    """accuracy, format, length (mean), accuracy/NAME of each source of a mixture, pass@k where asked for, n, and the
+    lengths of all greedy responses."""
     records: list[dict[str, Any]]
     """One record per greedy response."""
     sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Evaluator:
             "accuracy": sum(r["correct"] for r in records) / n,
             "format": sum(r["formatted"] for r in records) / n,
             "length": sum(r["length"] for r in records) / n,
-        }
+        } | accuracy_by_source(records)
         if samples:
             summary[f"pass@{k}"] = sum(passed) / n
         return Scores(summary | {"n": n, "lengths": [r["length"] for r in records]}, records, sampled)

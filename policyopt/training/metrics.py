@@ -10,6 +10,7 @@ from policyopt.engine.protocol import UpdateReport
 from policyopt.groups import group_sum
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.rows import Batch, masked, masked_mean
+from policyopt.training.mixture import source_metrics
 
 
 def batch_metrics(batch: Batch) -> dict[str, float]:
@@ -20,7 +21,7 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
     if not len(batch):
         return {}
     if batch.correct is None:  # nobody was asked about them
-        return text_metrics(batch)
+        return text_metrics(batch) | source_metrics(batch)
     length = batch.length()
     advantage = batch.advantage
     signal = group_sum((advantage.abs() * batch.mask).sum(1), batch.group) > 0
@@ -41,7 +42,7 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
     if batch.ref_logp is not None:
         out["kl/ref"] = float(masked_mean(kl_estimate(batch.old_logp, batch.ref_logp, "k3"), batch.mask))
         out["kl/ref_response"] = float((kl_estimate(batch.old_logp, batch.ref_logp, "k1") * batch.mask).sum(1).mean())
-    return out
+    return out | source_metrics(batch)
 
 
 def text_metrics(batch: Batch) -> dict[str, float]:

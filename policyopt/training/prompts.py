@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from policyopt.errors import UserError
 from policyopt.items import Example
 from policyopt.models.text import Text
+from policyopt.training.mixture import order_of
 
 
 class PromptStream:
-    """Every training prompt once per pass, in an order that follows from the seed and the pass alone.
+    """Every training prompt once per pass, in an order that follows from the seed and the pass alone; where sources have
+    weights, their prompts as often as those say.
 
     The whole state is ``cursor``, the number of prompts taken so far: a resumed run goes on where it stopped. Prompts
     of more than ``longest`` tokens are refused, or skipped and counted; they are never cut.
     """
 
-    def __init__(self, examples: Sequence[Example], text: Text, *, seed: int, longest: int, skip: bool) -> None:
+    def __init__(
+        self, examples: Sequence[Example], text: Text, *, seed: int, longest: int, skip: bool,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
         self.examples, self.text, self.seed, self.longest, self.skip = examples, text, seed, longest, skip
         self.cursor = 0
         self.skipped = 0
-        self._order: tuple[int, np.ndarray] | None = None
+        self._order = order_of(examples, seed, weights or {})
 
     def check(self) -> int:
         """Read the prompts before the first step: all of a list, the first 256 of questions that are made on demand.
@@ -65,7 +68,7 @@ class PromptStream:
                 raise UserError(
                     f"no prompt fits into the {self.longest} tokens that the model's context leaves: lower --max-tokens"
                 )
-            out += self._taken(self._index(self.cursor))
+            out += self._taken(self._order(self.cursor))
         return out
 
     def _taken(self, place: int) -> list[tuple[Example, tuple[int, ...]]]:
@@ -105,9 +108,3 @@ class PromptStream:
                 "the response: shorten it, lower --max-tokens, or leave such prompts out with --long-prompts skip"
             )
         return tokens
-
-    def _index(self, cursor: int) -> int:
-        epoch, place = divmod(cursor, len(self.examples))
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.examples)))
-        return int(self._order[1][place])

@@ -20,6 +20,7 @@ from rich.console import Console as RichConsole
 
 from policyopt import __version__
 from policyopt.data import load_task
+from policyopt.data.places import label
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
@@ -36,6 +37,7 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
+from policyopt.training.mixture import check_weights
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
@@ -80,8 +82,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
     """
     with claimed(config, resume) as out:
         task = load_task(
-            config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts
-        )
+            config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts,
+            columns=config.columns, eval_task=config.eval_task,
+        )  # fmt: skip
         check_source(config.recipe, task)
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
         timeout, memory, most = config.judging.timeout, config.judging.memory_mb, config.judging.max_failed
@@ -89,11 +92,14 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             Console(header, config.steps, quiet=quiet) as console,
             judging(config.recipe, task, timeout=timeout, memory_mb=memory) as judge,
         ):
+            for note in task.notes:
+                console.note(note)
             engine = set_up(config, task, console.task)
             budget, longest = room(engine.context, config.max_tokens, task)
             stream = PromptStream(
-                task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip"
-            )
+                task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip",
+                weights=task.weights,
+            )  # fmt: skip
             if too_long := stream.check():
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
             if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
@@ -148,6 +154,7 @@ def check_source(recipe: Recipe, task: Task) -> None:
     """
     if recipe.surrogate is None and recipe.critic is None and not recipe.regularizers:
         raise UserError(f"{recipe.name} has no loss: set surrogate, or put a loss among the regularizers")
+    check_weights(recipe, task)
     name = type(recipe.source).__name__
     if missing := sorted(recipe.source.reads - task.texts):
         raise UserError(
@@ -236,9 +243,8 @@ def make_folder(config: TrainConfig, made: list[Path]) -> Path:
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         advice = f", or go on with its run by --resume {out}" if (out / "config.yaml").is_file() else ""
         raise UserError(f"--out {out} is {'not empty' if out.is_dir() else 'a file'}: choose another folder{advice}")
-    task = Path(config.task.split(",")[0]).stem.replace(":", "-")
     method = re.sub(r"[^\w.+-]+", "-", config.recipe.name)  # it may be anybody's own
-    base = Path("runs") / f"{method}-{task}-seed{config.seed}"
+    base = Path("runs") / f"{method}-{label(config.task)}-seed{config.seed}"
     numbered = (base.with_name(f"{base.name}-{i}") for i in itertools.count(2))
     try:
         for folder in [out] if out is not None else itertools.chain([base], numbered):
@@ -318,26 +324,29 @@ def need_space(out: Path, engine: Engine, keep: int) -> None:
 
 
 def evaluate_model(
-    *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int = 256, samples: int = 4,
-    k: int = 4, max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+    *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int | None = None,
+    columns: str | None = None, samples: int = 4, k: int = 4, max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
 ) -> Scores:  # fmt: skip
-    """Held-out scores of a model; progress goes to standard error.
+    """Scores of a model on all rows of a dataset, or on ``prompts`` of them; on 256 held-out questions of a generated task.
+    Progress goes to standard error.
 
     Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used.
     """
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
-    questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
+    questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True)
     with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
+        for note in questions.notes:
+            console.note(note)
         evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
 
 def sample_model(
-    *, model: str, task: str, judge: str | None = None, prompt: str | None = None, questions: int = 4, n: int = 1,
-    temperature: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
+    *, model: str, task: str, judge: str | None = None, prompt: str | None = None, columns: str | None = None, questions: int = 4,
+    n: int = 1, temperature: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
     dtype: DTypeName = "float32",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
@@ -348,7 +357,7 @@ def sample_model(
         raise UserError(
             f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
         )
-    source = load_task(task, judge=judge, seed=seed, heldout=questions)
+    source = load_task(task, judge=judge, seed=seed, heldout=questions, columns=columns, whole=True)
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with _progress(model, source) as console, JudgePool(need_judge(source.judge, source)) as pool:
         policy = load_model(model, source, console.task, dtype=dtype, device=device)

@@ -106,7 +106,7 @@ def record(example: Example, text: str, verdict: Verdict, asked: str | None = No
         "id": example.id,
         "prompt": "\n".join(m["content"] for m in example.prompt) if asked is None else asked,
         "response": text,
-    }
+    } | ({"source": example.source} if example.source else {})
     return found | {
         "answer": example.answer,
         "score": verdict.score,

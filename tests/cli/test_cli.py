@@ -237,6 +237,26 @@ def test_tasks(command: Command) -> None:
     assert all(name in said.out for name in [*builtin_tasks(), "reasoning-gym:NAME", ".jsonl", ".parquet", "--judge"])
 
 
+def test_what_would_be_read_of_a_file(command: Command, tiny_model: Path) -> None:
+    Path("sums.csv").write_text("question,answer,level\n" + "".join(f"{i}+{i}?,{2 * i},easy\n" for i in range(8)))
+    said = command("tasks", "sums.csv", "--prompts", 1)
+    assert said.code == 0
+    for line in (
+        "columns of sums.csv: question -> prompt, answer",
+        "rows of sums.csv: 7 to train on, 1 held out",
+        "judge       number",
+        "user        0+0?",
+        "for judges  question, level",
+    ):
+        assert line in said.out
+    said = command("tasks", "sums.csv", "--columns", "answer=level", "--judge", "exact", "--model", tiny_model)
+    assert "question -> prompt, level -> answer" in said.out and "prompt      <|user|>0+0?" in said.out
+    assert "answer      easy" in said.out and "judge       exact" in said.out
+    refused = command("tasks", "sums.csv", "--columns", "answer=levle")
+    assert refused.code == 2 and "no such column; nearest: level" in refused.err
+    assert "user        " in command("tasks", "chain_sum").out
+
+
 def test_version(command: Command) -> None:
     assert command("--version").out == f"{policyopt.__version__}\n"
 
@@ -470,7 +490,7 @@ def test_every_judge_on_files_of_both_kinds(
         said = command("eval", "--model", tiny_model, "--task", data, "--judge", judge, "--max-tokens", 8, "--json")
         assert said.code == 0, said.err
         scores = json.loads(said.out)
-        assert scores["n"] == 2
+        assert scores["n"] == 8, "measured whole"
         assert 0 <= scores["accuracy"] <= scores["pass@4"] + 1e-9 <= 1 + 1e-9
 
 
@@ -518,10 +538,22 @@ def test_eval(command: Command, tiny_model: Path) -> None:
     assert scores["length"] == pytest.approx(sum(scores["lengths"]) / 6)
     table = command(*line, "--samples", 0)
     assert table.code == 0
-    assert f"{tiny_model} on sums.jsonl, 6 held-out questions" in table.out
+    assert f"{tiny_model} on sums.jsonl, 6 questions" in table.out
     assert f"{scores['length']:.1f} tokens" in table.out
     assert "pass@" not in table.out
     assert contents(Path()).keys() == {"sums.jsonl"}
+
+
+def test_eval_measures_a_whole_file(command: Command, tiny_model: Path) -> None:
+    for name, count in (("three", 3), ("other", 5)):
+        Path(f"{name}.csv").write_text("asked,gold\n" + "".join(f"{name} {i}?,{i}\n" for i in range(count)))
+    line = ["eval", "--model", tiny_model, "--columns", "prompt=asked,answer=gold", "--samples", 0, "--max-tokens", 4]
+    assert "three.csv, 3 questions" in command(*line, "--task", "three.csv").out
+    scores = json.loads(command(*line, "--task", "three.csv+other.csv", "--json").out)
+    assert scores["n"] == 8 and {"accuracy/three", "accuracy/other"} <= scores.keys()
+    assert "--columns answer=gold: sums.jsonl has no such column" in command(
+        *line, "--task", write_sums(Path("sums.jsonl")), "--columns", "answer=gold"
+    ).err  # fmt: skip
 
 
 def test_eval_of_a_trained_model(train: Command, command: Command) -> None:

@@ -199,7 +199,7 @@ def test_unknown_judge(tmp_path) -> None:
         ('{"prompt": " ", "answer": "a"}', "d.jsonl, line 3: prompt is empty"),
         ('{"prompt": "q", "answer": ["a"]}', "d.jsonl, line 3: answer is a list, expected text or a number"),
         ('{"prompt": "q", "answer": true}', "d.jsonl, line 3: answer is true or false, expected text or a number"),
-        ('{"prompt": "q", "answer": NaN}', "d.jsonl, line 3: answer is nan, expected a finite number"),
+        ('{"prompt": "q", "answer": NaN}', "d.jsonl, line 3: NaN is no JSON: write a number, or null"),
         (
             '{"prompt": 7, "answer": "a"}',
             "d.jsonl, line 3: prompt is a number, expected text or a list of chat messages",
@@ -263,8 +263,8 @@ def test_bad_parquet(tmp_path) -> None:
     path.write_bytes(b"not parquet at all")
     with pytest.raises(UserError, match=r"d\.parquet: not a readable Parquet file"):
         load_task(str(path))
-    pyarrow.parquet.write_table(pyarrow.table({"question": ["q"], "answer": ["a"]}), path)
-    with pytest.raises(UserError, match=r"d\.parquet: no column 'prompt'; its columns are question, answer"):
+    pyarrow.parquet.write_table(pyarrow.table({"asked": ["q"], "answer": ["a"]}), path)
+    with pytest.raises(UserError, match=r"d\.parquet: no column holds the prompt; its columns are asked, answer"):
         load_task(str(path))
     pyarrow.parquet.write_table(pyarrow.table({"prompt": ["p", "q"], "answer": ["a", None]}), path)
     with pytest.raises(UserError, match=r"d\.parquet, row 2: no 'answer'"):
@@ -276,14 +276,16 @@ def test_bad_parquet(tmp_path) -> None:
 
 def test_files_that_are_not_there_or_of_another_kind(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("data.csv").write_text("prompt,answer\n")
+    Path("data.txt").write_text("prompt,answer\n")
     for spec, message in {
         "none.jsonl": "there is no file 'none.jsonl'",
         "no/such/folder/none.parquet": "there is no file",
-        "data.csv": r"data\.csv: expected a \.jsonl file",
-        "./data.csv": r"data\.csv: expected a \.jsonl file",
+        "data.txt": r"data\.txt: expected a file of rows, whose name ends in \.jsonl",
+        "./data.txt": r"data\.txt: expected a file of rows, whose name ends in \.jsonl",
         "a/b/c": "no id of a dataset on the hub",
-        "none.csv": "no task is called 'none.csv'",
+        "none.csv": "there is no file 'none.csv'",
+        "none/*.csv": "no file is called like 'none/",
+        "none.txt": "no task is called 'none.txt'",
     }.items():
         with pytest.raises(UserError, match=message):
             load_task(spec)
@@ -312,8 +314,8 @@ def test_a_dataset_by_its_id(hub) -> None:
 
 
 def test_a_dataset_without_the_columns(hub) -> None:
-    write(hub / "train.jsonl", [{"question": "q", "answer": "a"}])
-    with pytest.raises(UserError, match="owner/questions: no column 'prompt'; its columns are question, answer"):
+    write(hub / "train.jsonl", [{"asked": "q", "answer": "a"}])
+    with pytest.raises(UserError, match="owner/questions: no column holds the prompt; its columns are asked, answer"):
         load_task("owner/questions")
 
 
@@ -339,6 +341,6 @@ def test_a_dataset_that_cannot_be_loaded(monkeypatch) -> None:
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
 def test_number_answers_survive(number) -> None:
-    from policyopt.data.dataset import _answer
+    from policyopt.data.examples import _answer
 
     assert math.isclose(float(_answer("here", number)), number)
