@@ -30,10 +30,10 @@ _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(</answer>|\Z|(?=<answer>))", r
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[\\{}]|[{}]")
 _BETWEEN = re.compile(r"(?:[\s,;$&]|\\[()\[\]]|\*\*|\b(?:and|or)\b)*")
 _PHRASE = re.compile(
-    r"\banswer(?:\s+(?:to|for|of)\b[^.:\n]{0,60}?)?[*_]{0,3}\s{0,3}(?::|=|\b(?:is|are)\b(?!\s*n.t\b)\s*:?)[*_]{0,3}"
-    r"\s{0,8}(?P<said>(?s:\$\$.{1,400}?\$\$|\\\[.{1,400}?\\\])|[^\n]*)",
+    r"\banswer(?:\s+(?:to|for|of)\b[^.:\n]{0,60}?)?[*_]{0,3}\s{0,3}(?::|=|\b(?:is|are)\b(?!\s*n.t\b)(?:\s{0,3}:)?)[*_]{0,3}\s{0,8}",
     re.IGNORECASE,
 )
+_SAID = re.compile(r"\$\$(?s:.{1,400}?)\$\$|\\\[(?s:.{1,400}?)\\\]|[^\n]*")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\*|$)|[,;]?\s+(?:because|since|which|where|as|so)\b|\s*<\|")
 _FIRST = re.compile(r"\$\$[^$]+\$\$|\\\[(?s:.+?)\\\]|\$[^$\n]+\$|\\\([^\n]+?\\\)|\*\*[^*\n]+\*\*")
 _MORE = re.compile(r"[\d$\\*]|\b(?:or|and|not)\b", re.IGNORECASE)
@@ -86,7 +86,7 @@ def spoken(response: str, think: str = THINK) -> str:
 
 
 def locate(response: str, *, lines: int = 1, think: str = THINK) -> Found | None:
-    """The answer behind the last mark of ``response``; ``None`` without a mark or with nothing after it.
+    """The answer behind the last mark of ``response``, empty where nothing follows; ``None`` without a mark.
 
     Args:
         response: Any text. The time is linear in its length.
@@ -94,23 +94,23 @@ def locate(response: str, *, lines: int = 1, think: str = THINK) -> Found | None
         think: See :func:`spoken`.
     """
     text = spoken(response, think)[-LONGEST:]
-    last: tuple[int, str, bool] = (-1, "", False)
-    for found in (_answer_line(text, lines), _tag(text), _box(text), _phrase(text)):
-        last = max(last, found or last)
-    place, answer, marked = last
-    return Found(answer.strip(), marked) if answer.strip() else None
+    marks = [mark for mark in (_answer_line(text, lines), _tag(text), _box(text), _phrase(text)) if mark]
+    if not marks:
+        return None
+    _, answer, marked = max(marks)
+    return Found(answer.strip(), marked)
 
 
 def find_answer(response: str, *, lines: int = 1, think: str = THINK) -> str | None:
-    """The text of what :func:`locate` finds."""
+    """The text of what :func:`locate` finds; ``None`` where it is nothing."""
     found = locate(response, lines=lines, think=think)
-    return None if found is None else found.text
+    return (found.text or None) if found else None
 
 
 def marked_answer(text: str) -> str | None:
     """The answer that a worked solution ends with, behind a mark; ``None`` where it has none."""
     found = locate(text, think="</think>" if "</think>" in text else THINK)
-    return found.text if found is not None and found.marked else None
+    return (found.text or None) if found is not None and found.marked else None
 
 
 def _answer_line(text: str, lines: int) -> tuple[int, str, bool] | None:
@@ -170,7 +170,7 @@ def _phrase(text: str) -> tuple[int, str, bool] | None:
     phrase = last_match(_PHRASE, text)
     if phrase is None:
         return None
-    said = phrase["said"].strip()
+    said = _SAID.match(text, phrase.end())[0].strip()  # type: ignore[index]
     if said.count("**") % 2:  # opened before the sentence
         said = said.removesuffix("**")
     first = _FIRST.match(said)

@@ -32,7 +32,7 @@ def judged(correct: bool, formatted: bool, given: str | None, answer: str) -> Ve
 def _located(example: Example, response: str, think: str) -> tuple[Found | None, bool]:
     """The answer of a response, and whether it stands behind a mark that a format can ask for."""
     found = locate(response, lines=lines_of(example.answer), think=think)
-    return found, found is not None and found.marked
+    return found, found is not None and found.marked and bool(found.text)
 
 
 # Text
@@ -88,7 +88,7 @@ def number_judge(tolerance: float = 0.0, think: str = THINK) -> Judge:
             raise ValueError(f"the reference answer {short(example.answer)} is not a number")
         found, marked = _located(example, response, think)
         given = unmarked_number(spoken(response, think)) if found is None else found.text
-        if given is None:
+        if not given:
             return judged(False, marked, None, example.answer)
         value = read_value(given)
         if value is None or not value.finished:
@@ -116,7 +116,7 @@ def choice_judge(letters: str = LETTERS, think: str = THINK) -> Judge:
     def judge(example: Example, response: str) -> Verdict:
         found, marked = _located(example, response, think)
         given = choice_of(response, found, letters, think)
-        if given is None and found is not None:
+        if given is None and found is not None and found.text:
             return Verdict(0.0, False, marked, f"{short(found.text)} does not name one letter, {short(example.answer)} is right")
         return judged(given == reference_letter(example.answer), marked, given, example.answer)
 
@@ -135,8 +135,8 @@ def math_judge(think: str = THINK) -> Judge:
             raise ValueError(f"math-verify cannot read the reference answer {short(example.answer)}")
         found, marked = _located(example, response, think)
         given = unmarked_mathematics(spoken(response, think)) if found is None else found.text
-        right = given is not None and mathematics.same_answer(example.answer, given)
-        return judged(right, marked, given, example.answer)
+        right = bool(given) and mathematics.same_answer(example.answer, given or "")
+        return judged(right, marked, given or None, example.answer)
 
     return judge
 

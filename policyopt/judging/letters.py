@@ -65,12 +65,14 @@ def choice_of(response: str, found: Found | None, letters: str = LETTERS, think:
     if not written:
         return None
     last = written[-1]
-    alone, _, other, phrase = _patterns(letters)
+    alone, with_text, other, phrase = _patterns(letters)
+    plain = _plain(last)
     # A list of options ends with a letter and its words too, so that these count only where they are all there is
-    if len(written) == 1 or alone.fullmatch(_plain(last)):
+    if len(written) == 1 or alone.fullmatch(plain):
         if letter := read_letter(last, letters, sentence=True):
             return letter
-    plain = _plain(last)
+    elif with_text.fullmatch(plain):
+        return None
     named = {m[1] for m in phrase.finditer(plain)} | {_first(m.groups()) for m in other.finditer(plain)}
     return named.pop() if len(named) == 1 and not re.search(r"\b(?:not|wrong|incorrect|n't)\b", plain) else None
 

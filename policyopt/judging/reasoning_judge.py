@@ -78,7 +78,7 @@ def library_judge(dataset: str, builtin: bool) -> Judge:
 
     def judge(example: Example, response: str) -> Verdict:
         found = locate(response, lines=lines_of(example.answer))
-        if found is None:
+        if found is None or not found.text:
             return judged(False, False, None, example.answer)
         given, marked = found.text, found.marked
         # What the embedded model has to learn is to stop after its answer line
