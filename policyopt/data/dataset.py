@@ -22,10 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from policyopt.data.choose import GIVEN, choose, read_worked
 from policyopt.errors import UserError
 from policyopt.items import TEXTS, Example, JudgeSpec, Message, Task, user
 from policyopt.judging.judges import answer_error, check_judge
-from policyopt.judging.kinds import parse_number
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""
@@ -42,12 +42,12 @@ Row = tuple[str, int, Any]
 def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any] | None, heldout: int) -> Task:
     """The task made of ``spec``: a file, two files joined by a comma, or ``owner/name`` or ``owner/name:config``.
 
-    Without a judge, ``choice`` is taken where every answer is a letter from A to E, ``number`` where every answer is a
-    number, ``math`` where an answer holds a dollar sign or a backslash, and ``exact`` otherwise.
+    Without a judge, all answers decide (:func:`policyopt.data.choose.choose`), and ``judge_reason`` says why. Where the answers
+    are worked solutions, the reference is what their last mark says (:func:`policyopt.data.choose.read_worked`).
 
     Raises:
         UserError: A file that is not there or not readable, an empty dataset, a row that cannot be used, a judge that
-            cannot work, or held-out prompts that are in the training file too.
+            cannot work, answers that no judge fits, or held-out prompts that are in the training file too.
     """
     if judge is not None:
         check_judge(JudgeSpec(judge, dict(options or {})))
@@ -59,7 +59,12 @@ def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any
     answered, texts = _alike([*train, *(held or [])])
     if judge is not None and not answered:
         raise UserError(f"{spec}: its rows have no 'answer', so that there is nothing to judge by: leave --judge out")
-    chosen = JudgeSpec(judge or _suitable([e.answer for e in train]), dict(options or {})) if answered else None
+    chosen, reason = None, ""
+    if answered:
+        both = read_worked([*train, *(held or [])], judge, _place)
+        train, held = both[: len(train)], None if held is None else both[len(train) :]
+        given = JudgeSpec(judge, dict(options or {})) if judge is not None else None
+        chosen, reason = (given, GIVEN) if given else choose(both, spec, _place)
     for example in [*train, *(held or [])] if chosen else ():
         if chosen and (error := answer_error(chosen, example.answer)):
             raise UserError(f"{_place(example)}: {error}")
@@ -69,8 +74,9 @@ def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any
         _refuse_overlap(train, held)
         held = _by_hash(held)[:heldout]
     return Task(
-        Path(first).name if _is_file(first) else first, tuple(train), tuple(held), chosen, MAX_TOKENS, texts=texts
-    )
+        Path(first).name if _is_file(first) else first, tuple(train), tuple(held), chosen, MAX_TOKENS, texts=texts,
+        judge_reason=reason,
+    )  # fmt: skip
 
 
 def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
@@ -283,22 +289,7 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
-# Judge and split
-
-
-def _suitable(answers: list[str]) -> str:
-    """The judge that fits the answers."""
-    if all(re.fullmatch("[A-E]", answer.strip()) for answer in answers):
-        return "choice"
-    if any("$" in answer or "\\" in answer for answer in answers):
-        return "math"
-    if all(_is_number(answer) for answer in answers):
-        return "number"
-    return "exact"
-
-
-def _is_number(answer: str) -> bool:
-    return re.fullmatch(r"[\d\s.,eE/+-]+", answer) is not None and parse_number(answer) is not None
+# Split
 
 
 def _key(example: Example) -> str:

@@ -96,6 +96,12 @@ def same_answer(wanted: str, given: str) -> bool:
     return _verified(one, other)
 
 
+def numbers_in(answer: str) -> int | None:
+    """How many numbers a list, set or tuple of numbers has; ``None`` for anything else."""
+    parts = _shape(_plain(answer))[1]
+    return len(parts) if all(value_of(part) for part in parts) else None
+
+
 def readable(answer: str) -> bool:
     """Whether an answer can be compared at all: as a value, as text, or by math-verify."""
     return value_of(answer) is not None or _as_text(_plain(answer)) or bool(_parsed(_plain(answer)))

@@ -237,6 +237,8 @@ _ALIASES = {
     )
     for name in names.split()
 }  # fmt: skip
+KNOWN_UNITS = frozenset({"", "%", "euro", "pound", "yen", "rupee", *_ALIASES.values()})
+"""Units that are certainly ones: other words behind a number may be a street or a brand."""
 _ATTACHED = frozenset("cm mm km kg mg ml ms min hr ft lb lbs oz mph kph hz sec usd eur gbp km/h m/s deg".split())
 """Units that may follow a number without a space; a single letter would be a variable."""
 _NO_UNIT = frozenset(
