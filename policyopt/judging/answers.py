@@ -79,7 +79,7 @@ def spoken(response: str, think: str = THINK) -> str:
     opening, _, closing = think.rpartition(" ")
     if not opening and "<" not in think and "[" not in think:
         opening, closing = f"<{think}>", f"</{think}>"
-    before, closed, after = response.rpartition(closing)
+    _before, closed, after = response.rpartition(closing)
     if (opening and opening in after) or not (closed or opening):
         return ""
     return after

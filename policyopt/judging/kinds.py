@@ -7,7 +7,17 @@ from collections.abc import Callable
 
 from policyopt.items import Example, Verdict
 from policyopt.judging import mathematics
-from policyopt.judging.answers import THINK, Found, last_bold, last_formula, last_match, lines_of, locate, spoken, unwrapped
+from policyopt.judging.answers import (
+    THINK,
+    Found,
+    last_bold,
+    last_formula,
+    last_match,
+    lines_of,
+    locate,
+    spoken,
+    unwrapped,
+)
 from policyopt.judging.letters import LETTERS, choice_of, reference_letter
 from policyopt.judging.values import Value, last_number, read_value, same_value
 
@@ -117,7 +127,9 @@ def choice_judge(letters: str = LETTERS, think: str = THINK) -> Judge:
         found, marked = _located(example, response, think)
         given = choice_of(response, found, letters, think)
         if given is None and found is not None and found.text:
-            return Verdict(0.0, False, marked, f"{short(found.text)} does not name one letter, {short(example.answer)} is right")
+            return Verdict(
+                0.0, False, marked, f"{short(found.text)} does not name one letter, {short(example.answer)} is right"
+            )
         return judged(given == reference_letter(example.answer), marked, given, example.answer)
 
     return judge

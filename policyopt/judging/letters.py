@@ -25,8 +25,12 @@ def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Patter
     # The letter, then the words of its option
     with_text = re.compile(rf"{named}(?:\(\s*({one})\s*\)|([{letters}])\s*[).:])\s*[:.\-–]?\s*(\S.*)", re.DOTALL)
     # Any other option, named as one
-    other = re.compile(rf"\(\s*({one})\s*\)|(?<![\w'])([{letters}])(?=\s*[).:](?:\s|$))|\b(?i:or|and|not|nor)\s+\(?([{letters}])\b")
-    phrase = re.compile(rf"\b(?i:option|choice)\s+\(?([{letters}])\b\)?(?!\s*(?i:or|and|is\s+(?:not|wrong|incorrect|false)|isn))")
+    other = re.compile(
+        rf"\(\s*({one})\s*\)|(?<![\w'])([{letters}])(?=\s*[).:](?:\s|$))|\b(?i:or|and|not|nor)\s+\(?([{letters}])\b"
+    )
+    phrase = re.compile(
+        rf"\b(?i:option|choice)\s+\(?([{letters}])\b\)?(?!\s*(?i:or|and|is\s+(?:not|wrong|incorrect|false)|isn))"
+    )
     return alone, with_text, other, phrase
 
 

@@ -31,7 +31,9 @@ class Advice:
     def evaluated(self, records: Sequence[Mapping[str, Any]]) -> None:
         """After the evaluation before training."""
         if records and self.judge and not _any_right(records):
-            self.note(no_right_answer(f"none of {len(records)} held-out answers is right", records, self.judge, self.config))
+            self.note(
+                no_right_answer(f"none of {len(records)} held-out answers is right", records, self.judge, self.config)
+            )
             self.judge = None
 
     def stepped(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
@@ -39,7 +41,11 @@ class Advice:
         if self.judge and step <= STEPS and records and not _any_right(records):
             self.wrong += 1
             if self.wrong == STEPS:
-                self.note(no_right_answer(f"no response of the first {STEPS} steps is right", records, self.judge, self.config))
+                self.note(
+                    no_right_answer(
+                        f"no response of the first {STEPS} steps is right", records, self.judge, self.config
+                    )
+                )
 
 
 def _any_right(records: Sequence[Mapping[str, Any]]) -> bool:
