@@ -98,6 +98,8 @@ class Task:
     """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
     texts: frozenset[str] = frozenset()
     """Which texts every one of its examples brings: "completion", "chosen" and "rejected"."""
+    judge_reason: str = ""
+    """Why this judge, in words; empty for a task that brings its own."""
     lessons: Sequence[Lesson] = ()
     """What the embedded model's warm start is shown beside questions and their solutions."""
     weights: Mapping[str, float] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from policyopt.data.choose import GIVEN, choose, read_worked
 from policyopt.data.columns import find_layout, listed, parse_columns
 from policyopt.data.examples import columns_of, example, place_of
 from policyopt.data.files import read
@@ -28,7 +29,6 @@ from policyopt.data.places import Source, distinct, halves, labels, mixture, nee
 from policyopt.errors import UserError
 from policyopt.items import TEXTS, Example, JudgeSpec, Task
 from policyopt.judging.judges import answer_error, check_judge
-from policyopt.judging.kinds import parse_number
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""
@@ -52,8 +52,8 @@ def load_dataset_task(
 ) -> Task:  # fmt: skip
     """The task made of ``spec``, a name as :mod:`policyopt.data.places` describes it.
 
-    Without a judge, ``choice`` is taken where every answer is a letter from A to E, ``number`` where every answer is a
-    number, ``math`` where an answer holds a dollar sign or a backslash, and ``exact`` otherwise.
+    Without a judge, all answers decide (:func:`policyopt.data.choose.choose`), and ``judge_reason`` says why. Where the answers
+    are worked solutions, the reference is what their last mark says (:func:`policyopt.data.choose.read_worked`).
 
     Args:
         spec: Rows to train on, and after a comma held-out rows.
@@ -66,7 +66,7 @@ def load_dataset_task(
 
     Raises:
         UserError: A file that is not there or not readable, an empty dataset, a row that cannot be used, a judge that
-            cannot work, or held-out prompts that are in the training file too.
+            cannot work, answers that no judge fits, or held-out prompts that are in the training file too.
     """
     if judge is not None:
         check_judge(JudgeSpec(judge, dict(options or {})))
@@ -77,17 +77,23 @@ def load_dataset_task(
     answered, texts = _alike(everything)
     if judge is not None and not answered:
         raise UserError(f"{spec}: its rows have no 'answer', so that there is nothing to judge by: leave --judge out")
-    chosen = (
-        JudgeSpec(judge or _suitable([e.answer for e in train.examples]), dict(options or {})) if answered else None
-    )
+    chosen, reason = None, ""
+    if answered:
+        everything = read_worked(everything, judge, place_of)
+        n = len(train.examples)
+        train = dataclasses.replace(train, examples=everything[:n])
+        held = None if held is None else dataclasses.replace(held, examples=everything[n:])
+        given = None if judge is None else JudgeSpec(judge, dict(options or {}))
+        chosen, reason = (given, GIVEN) if given else choose(everything, spec, place_of)
     for e in everything if chosen else ():
         if chosen and (error := answer_error(chosen, e.answer)):
             raise UserError(f"{place_of(e)}: {error}")
     rest, measured, note = _split_up(train, held, heldout, spec, eval_task is not None, whole)
     notes = (*train.notes, *(held.notes if held else ()), note)
     return Task(
-        train.name, tuple(rest), tuple(measured), chosen, MAX_TOKENS, texts=texts, weights=train.weights, notes=notes
-    )
+        train.name, tuple(rest), tuple(measured), chosen, MAX_TOKENS, texts=texts, weights=train.weights, notes=notes,
+        judge_reason=reason,
+    )  # fmt: skip
 
 
 def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
@@ -172,22 +178,7 @@ def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple
     return examples, notes
 
 
-# Judge and split
-
-
-def _suitable(answers: list[str]) -> str:
-    """The judge that fits the answers."""
-    if all(re.fullmatch("[A-E]", answer.strip()) for answer in answers):
-        return "choice"
-    if any("$" in answer or "\\" in answer for answer in answers):
-        return "math"
-    if all(_is_number(answer) for answer in answers):
-        return "number"
-    return "exact"
-
-
-def _is_number(answer: str) -> bool:
-    return re.fullmatch(r"[\d\s.,eE/+-]+", answer) is not None and parse_number(answer) is not None
+# Split
 
 
 _SORTED = json.JSONEncoder(sort_keys=True)

@@ -45,14 +45,14 @@ from policyopt.judging.functions import check_function, fills, function_judge, s
 from policyopt.judging.kinds import (
     Judge,
     choice_judge,
-    choice_letter,
     exact_judge,
     math_judge,
     number_judge,
-    parse_number,
     regex_judge,
     short,
 )
+from policyopt.judging.letters import LETTERS, reference_letter
+from policyopt.judging.mathematics import value_of
 
 
 def _reasoning_gym(**options: Any) -> Judge:
@@ -144,6 +144,8 @@ def _check_option(name: str, option: str, value: object) -> None:
         good = good and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
     elif option == "letters":
         good, expected = isinstance(value, str) and re.fullmatch("[A-Z]+", value) is not None, "capital letters"
+    elif option == "think":
+        good, expected = isinstance(value, str) and bool(value.strip()), "a tag, or the marks around a thought"
     else:
         error = pattern_error(value) if isinstance(value, str) else "not a text"
         good, expected, detail = error is None, "a regular expression", f" ({error})"
@@ -164,11 +166,11 @@ def answer_error(spec: JudgeSpec, answer: str) -> str | None:
     """Why the judge could never accept a response to a row with this answer, or ``None``."""
     if spec.name in _WRAPPERS:
         return answer_error(JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {}), answer)
-    if spec.name == "number" and parse_number(answer) is None:
+    if spec.name == "number" and value_of(answer) is None:
         return f"judge 'number' needs a number, answer is {short(answer)}"
     if spec.name == "choice":
-        letters = spec.options.get("letters", "ABCDE")
-        letter = choice_letter(answer)
+        letters = spec.options.get("letters", LETTERS)
+        letter = reference_letter(answer)
         if len(letter) != 1 or letter not in letters:
             return f"judge 'choice' needs one of the letters {letters}, answer is {short(answer)}"
     if spec.name == "regex" and "pattern" not in spec.options and (error := pattern_error(answer)):

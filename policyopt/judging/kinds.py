@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import math
 import re
 from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any
 
 from policyopt.items import Example, Verdict
-from policyopt.judging.answers import find_answer, last_match
+from policyopt.judging import mathematics
+from policyopt.judging.answers import (
+    THINK,
+    Found,
+    last_bold,
+    last_formula,
+    last_match,
+    lines_of,
+    locate,
+    spoken,
+    unwrapped,
+)
+from policyopt.judging.letters import LETTERS, choice_of, reference_letter
+from policyopt.judging.values import Value, last_number, read_value, same_value
 
 Judge = Callable[[Example, str], Verdict]
 
@@ -32,10 +39,16 @@ def judged(correct: bool, formatted: bool, given: str | None, answer: str) -> Ve
     return Verdict(float(correct), correct, formatted, reason)
 
 
+def _located(example: Example, response: str, think: str) -> tuple[Found | None, bool]:
+    """The answer of a response, and whether it stands behind a mark that a format can ask for."""
+    found = locate(response, lines=lines_of(example.answer), think=think)
+    return found, found is not None and found.marked and bool(found.text)
+
+
 # Text
 
 
-def exact_judge(ignore_case: bool = False) -> Judge:
+def exact_judge(ignore_case: bool = False, think: str = THINK) -> Judge:
     """The answer is the same text, white space aside."""
 
     def plain(text: str) -> str:
@@ -43,23 +56,26 @@ def exact_judge(ignore_case: bool = False) -> Judge:
         return text.casefold() if ignore_case else text
 
     def judge(example: Example, response: str) -> Verdict:
-        marked = find_answer(response)
-        given = response.strip() if marked is None else marked
-        return judged(plain(given) == plain(example.answer), marked is not None, given, example.answer)
+        found, marked = _located(example, response, think)
+        whole = spoken(response, think).strip()
+        given, wanted = (whole if found is None else found.text), plain(example.answer)
+        right = wanted in (plain(whole), plain(given), plain(unwrapped(given)))
+        return judged(right, marked, given or None, example.answer)
 
     return judge
 
 
-def regex_judge(pattern: str | None = None) -> Judge:
+def regex_judge(pattern: str | None = None, think: str = THINK) -> Judge:
     """The row's answer is a pattern that the response matches, or ``pattern`` finds the answer."""
     compiled = None if pattern is None else re.compile(pattern)
 
     def judge(example: Example, response: str) -> Verdict:
-        marked = find_answer(response) is not None
+        _, marked = _located(example, response, think)
         if compiled is None:
-            found = re.search(example.answer, response)
+            found = re.search(example.answer, spoken(response, think))
             return judged(found is not None, marked, found[0] if found else None, example.answer)
-        last = last_match(compiled, response)
+        # A pattern without a group is about the form of the whole response, thoughts included
+        last = last_match(compiled, spoken(response, think) if compiled.groups else response)
         if last is None:
             return Verdict(0.0, False, False, f"no match for {short(compiled.pattern)}")
         if compiled.groups == 0:
@@ -72,111 +88,76 @@ def regex_judge(pattern: str | None = None) -> Judge:
 
 # Numbers
 
-# A sign counts unless something stands right before it: the last number of "12-3" is 3
-_NUMBER = re.compile(
-    r"(?:(?<![\w.)\]])[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d{1,4})?(?:/\d+)?",
-    re.ASCII | re.IGNORECASE,
-)
-_LONGEST = 1000
 
-
-def parse_number(text: str) -> Fraction | Decimal | None:
-    """The last number in ``text``, exactly; ``None`` without one. Reads ``1,234.5``, ``-3``, ``1e-5`` and ``3/4``."""
-    last = last_match(_NUMBER, text.replace("\u2212", "-"))
-    if last is None or len(last[0]) > _LONGEST:
-        return None
-    top, _, bottom = last[0].replace(",", "").partition("/")
-    value = Decimal(top)
-    if not bottom:
-        return value
-    return Fraction(value) / int(bottom) if int(bottom) else None
-
-
-def _float(value: Fraction | Decimal) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def number_judge(tolerance: float = 0.0) -> Judge:
-    """The last number of the answer is equal, up to ``tolerance`` (relative or absolute)."""
-
-    def equal(a: Fraction | Decimal, b: Fraction | Decimal) -> bool:
-        if tolerance == 0:
-            return a == b if type(a) is type(b) else Fraction(a) == Fraction(b)
-        x, y = _float(a), _float(b)
-        return math.isfinite(x) and math.isfinite(y) and math.isclose(x, y, rel_tol=tolerance, abs_tol=tolerance)
+def number_judge(tolerance: float = 0.0, think: str = THINK) -> Judge:
+    """The answer is a number of the same value, up to ``tolerance`` (relative or absolute)."""
 
     def judge(example: Example, response: str) -> Verdict:
-        marked, wanted = find_answer(response), parse_number(example.answer)
+        wanted = mathematics.value_of(example.answer)
         if wanted is None:
-            raise ValueError(f"the reference answer {short(example.answer)} holds no number")
-        given = parse_number(response if marked is None else marked)
-        if given is None:
-            return judged(False, marked is not None, None, example.answer)
-        return judged(equal(given, wanted), marked is not None, str(given), example.answer)
+            raise ValueError(f"the reference answer {short(example.answer)} is not a number")
+        found, marked = _located(example, response, think)
+        given = unmarked_number(spoken(response, think)) if found is None else found.text
+        if not given:
+            return judged(False, marked, None, example.answer)
+        value = read_value(given)
+        if value is None or not value.finished:
+            return Verdict(0.0, False, marked, f"{short(given)} is not one number, {short(example.answer)} is right")
+        return judged(same_value(wanted, value, tolerance), marked, given, example.answer)
 
     return judge
+
+
+def unmarked_number(text: str) -> str | None:
+    """The number that a text without a mark ends with: the last one in bold, else the last one."""
+
+    def value(text: str) -> Value | None:
+        return mathematics.value_of(text)
+
+    return next((bold for bold in last_bold(text) if value(bold)), None) or last_number(text)
 
 
 # Multiple choice
 
 
-def choice_judge(letters: str = "ABCDE") -> Judge:
+def choice_judge(letters: str = LETTERS, think: str = THINK) -> Judge:
     """The letter is the same."""
-    one = f"[{letters}]"
-    marked_choice = re.compile(rf"(?<!\w)({one})(?!\w)")
-    phrase = re.compile(rf"(?i:answer|choice|option)(?i:\s+is)?\s*:?\s*[(*\s]*({one})(?!\w)")
-    # A letter as an answer is written: in brackets, before a bracket or a stop, or alone on its line
-    loose = re.compile(rf"\(({one})\)|(?<!\w)({one})(?=[).:]|\s*$)", re.MULTILINE)
 
     def judge(example: Example, response: str) -> Verdict:
-        marked = find_answer(response)
-        given = None
-        if marked is not None:
-            first = marked_choice.search(marked)
-            given = first[1] if first else None
-        else:
-            found = last_match(phrase, response) or last_match(loose, response)
-            given = next(letter for letter in found.groups() if letter) if found else None
-        return judged(given == choice_letter(example.answer), marked is not None, given, example.answer)
+        found, marked = _located(example, response, think)
+        given = choice_of(response, found, letters, think)
+        if given is None and found is not None and found.text:
+            return Verdict(
+                0.0, False, marked, f"{short(found.text)} does not name one letter, {short(example.answer)} is right"
+            )
+        return judged(given == reference_letter(example.answer), marked, given, example.answer)
 
     return judge
-
-
-def choice_letter(answer: str) -> str:
-    """The letter of a reference answer such as ``B``, ``(B)`` or ``B.``."""
-    return answer.strip().strip("().: ").upper()
 
 
 # Mathematics
 
 
-def math_judge() -> Judge:
-    """The answer is mathematically equal, as math-verify sees it."""
-    import math_verify
-
-    # It warns that no time limit is set: the worker process has one
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-
-    def parse(text: str) -> list[Any]:
-        return list(math_verify.parse(text, parsing_timeout=None))
-
-    def read(text: str) -> list[Any]:
-        bare = "$" not in text and r"\boxed" not in text and r"\(" not in text and r"\[" not in text
-        return parse(rf"\boxed{{{text}}}" if bare else text)
-
-    wanted = functools.lru_cache(maxsize=1024)(read)
+def math_judge(think: str = THINK) -> Judge:
+    """The answer is mathematically equal (see :mod:`policyopt.judging.mathematics`)."""
+    mathematics.prepare()
 
     def judge(example: Example, response: str) -> Verdict:
-        reference, marked = wanted(example.answer), find_answer(response)
-        if not reference:
+        if not mathematics.readable(example.answer):
             raise ValueError(f"math-verify cannot read the reference answer {short(example.answer)}")
-        found = read(marked) if marked is not None else parse(response)
-        if not found:
-            return judged(False, marked is not None, marked, example.answer)
-        correct = bool(math_verify.verify(reference, found, timeout_seconds=None))
-        return judged(correct, marked is not None, marked if marked is not None else str(found[-1]), example.answer)
+        found, marked = _located(example, response, think)
+        given = unmarked_mathematics(spoken(response, think)) if found is None else found.text
+        right = bool(given) and mathematics.same_answer(example.answer, given or "")
+        return judged(right, marked, given or None, example.answer)
 
     return judge
+
+
+def unmarked_mathematics(text: str) -> str | None:
+    """What a text without a mark ends with: its last formula, all of it where it is one, else its last number."""
+    if formula := last_formula(text):
+        return formula
+    alone = text.strip()
+    if alone and len(alone) <= 200 and "\n" not in alone and not re.search(r"[A-Za-z]{2,}\s+[A-Za-z]", alone):
+        return alone
+    return unmarked_number(text)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from policyopt.items import Example, Verdict
-from policyopt.judging.answers import find_answer
+from policyopt.judging.answers import MARK, lines_of, locate
 from policyopt.judging.functions import finite
 from policyopt.judging.kinds import Judge, judged, short
 
@@ -77,20 +77,23 @@ def library_judge(dataset: str, builtin: bool) -> Judge:
     harmless = RUN_BY_LIBRARY.get(dataset)
 
     def judge(example: Example, response: str) -> Verdict:
-        given = find_answer(response)
-        if given is None:
+        found = locate(response, lines=lines_of(example.answer))
+        if found is None or not found.text:
             return judged(False, False, None, example.answer)
-        if builtin and "\n" in given:
-            return Verdict(0.0, False, False, f"text after the answer: {short(given)}")
+        given, marked = found.text, found.marked
+        # What the embedded model has to learn is to stop after its answer line
+        after = response.rpartition(f"{MARK} ")[2].strip()
+        if builtin and "\n" in after and after.startswith(given):
+            return Verdict(0.0, False, False, f"text after the answer: {short(after)}")
         if accepts is not None:
-            return judged(accepts(given, example.answer), True, given, example.answer)
+            return judged(accepts(given, example.answer), marked, given, example.answer)
         if harmless is not None and not harmless(given):
-            return Verdict(0.0, False, True, f"{short(given)} is not a plain expression")
+            return Verdict(0.0, False, marked, f"{short(given)} is not a plain expression")
         packed = example.meta.get("entry")
         value = finite(score(given, example.meta if packed is None else pickle.loads(base64.b64decode(packed))))
         right = value >= 1
         if builtin or right:
-            return judged(right, True, given, example.answer)
-        return replace(judged(False, True, given, example.answer), score=value)
+            return judged(right, marked, given, example.answer)
+        return replace(judged(False, marked, given, example.answer), score=value)
 
     return judge

@@ -18,6 +18,7 @@ from policyopt.models.load import LoRA
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.paths import named
 from policyopt.recipe import Recipe, recipe_from_dict
+from policyopt.training.resolved import KEY as RESOLVED
 
 
 def _from_anywhere(name: str) -> str:
@@ -206,11 +207,12 @@ def _plain(x: Any) -> Any:
 
 
 def config_from_yaml(path: Path, base: TrainConfig | None = None) -> TrainConfig:
-    """A configuration from a YAML file; what the file leaves out is taken from ``base``.
+    """A configuration from a YAML file; what the file leaves out is taken from ``base``. What a run found out by itself
+    (:mod:`policyopt.training.resolved`) is no part of it.
 
     Raises :class:`~policyopt.errors.UserError` naming the file, the line or the field.
     """
-    data = read_yaml(path)
+    data = {name: value for name, value in read_yaml(path).items() if name != RESOLVED}
     try:
         return _merge(base, data, TrainConfig, "")
     except ValueError as error:

@@ -25,6 +25,7 @@ from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.steering import States, control, controlled
+from policyopt.training.advice import Advice
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn
 from policyopt.training.config import TrainConfig
@@ -73,12 +74,17 @@ class Trainer:
     console: Console
     out: Path
     state: State
+    advice: Advice | None = None
+    """What it says where nothing is right."""
 
     def fit(self) -> str:
         """Train to the last step, or to Ctrl-C. Returns "finished" or "interrupted"."""
         state, config = self.state, self.config
         if state.before is None:
-            state.before = self.evaluate("before").summary
+            scores = self.evaluate("before")
+            state.before = scores.summary
+            if self.advice is not None:
+                self.advice.evaluated(scores.records)
             self.log.metrics(0, {f"eval/{k}": v for k, v in state.before.items() if isinstance(v, float)})
             self.save()
         with Interrupt(self.console) as interrupt:
@@ -118,6 +124,8 @@ class Trainer:
             if any(r.applied for r in reports):
                 metrics["update/size"] = self.engine.update_size()
             self.sample(fresh, weight)
+            if self.advice is not None:
+                self.advice.stepped(state.step + 1, fresh.records or [])
             state.recent = deque([Drawn(drawn.batch), *state.recent][: state.recipe.update.replay])
         self.engine.follow(state.recipe.reference(state.step + 1))
         state.step += 1

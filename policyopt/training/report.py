@@ -193,6 +193,14 @@ def _title(run: RunRecord) -> str:
     return f"{method} on {task}" if method and task else method or f"Run {run.folder.resolve().name}"
 
 
+def _judge(run: RunRecord) -> str:
+    """The judge, and why it was taken; an unfinished run has both in its configuration."""
+    found = run.config.get("resolved")
+    found = run.summary or (found if isinstance(found, dict) else {})
+    name, reason = (str(found.get(key) or "") for key in ("judge", "judge_reason"))
+    return f"{name}: {reason}" if name and reason else name
+
+
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     s = run.summary
     steps = number(s.get("steps")) or next(
@@ -206,6 +214,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Method", _named(run, "method")),
         ("Model", _named(run, "model")),
         ("Task", _named(run, "task")),
+        ("Judge", _judge(run)),
         ("Seed", "" if seed is None else str(seed)),
         ("Steps", f"{steps:,.0f}"),
         ("Time", duration(seconds) if seconds else ""),

@@ -20,6 +20,7 @@ from rich.console import Console as RichConsole
 
 from policyopt import __version__
 from policyopt.data import load_task
+from policyopt.data.choose import judge_words
 from policyopt.data.places import label
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
@@ -30,6 +31,7 @@ from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.own import resolve
 from policyopt.recipe import Recipe
+from policyopt.training.advice import Advice
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
@@ -40,6 +42,7 @@ from policyopt.training.loop import State, Trainer
 from policyopt.training.mixture import check_weights
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
+from policyopt.training.resolved import resolved, resolved_yaml, same_judge
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import load_model, room, set_up
 
@@ -86,7 +89,10 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             columns=config.columns, eval_task=config.eval_task,
         )  # fmt: skip
         check_source(config.recipe, task)
+        if resume is not None:
+            same_judge(resume, task)
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
+        header |= {"judge": judge_words(task.judge, task.judge_reason)}
         timeout, memory, most = config.judging.timeout, config.judging.memory_mb, config.judging.max_failed
         with (
             Console(header, config.steps, quiet=quiet) as console,
@@ -112,15 +118,16 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
-                write_config(out, config, new=True)
+                write_config(out, config, task, new=True)
             with RunLog(out) as log:
-                trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
+                advice = Advice(config, None if judge is None else task.judge, console.note)
+                trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe), advice)
                 if resume is not None:
                     found = trainer.load()
                     console.note(
                         f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again"
                     )
-                    write_config(out, config, new=False)
+                    write_config(out, config, task, new=False)
                 stopped = trainer.fit()
                 after = trainer.evaluate("after").summary
             summary = summarise(config, trainer, task, stopped, after)
@@ -195,6 +202,7 @@ def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, a
         "method": config.recipe.name,
         "model": config.model,
         "task": task.name,
+        **resolved(task),
         "seed": config.seed,
         "steps": state.step,
         "seconds": round(state.seconds, 2),
@@ -284,14 +292,14 @@ def same_run(config: TrainConfig, folder: Path) -> None:
         )
 
 
-def write_config(out: Path, config: TrainConfig, *, new: bool) -> None:
+def write_config(out: Path, config: TrainConfig, task: Task, *, new: bool) -> None:
     """Write the resolved configuration of a run, whole or not at all."""
     path = out / "config.yaml"
     scratch = out / "tmp-config.yaml"
     try:
         if new:
             path.touch(exist_ok=False)
-        scratch.write_text(config.to_yaml())
+        scratch.write_text(config.to_yaml() + resolved_yaml(task))
         scratch.replace(path)
     except FileExistsError:
         raise UserError(f"--out {out}: another run has just started there; choose another folder") from None
@@ -389,4 +397,5 @@ def sample_model(
 
 def _progress(model: str, task: Task) -> Console:
     """A view of what goes on that leaves standard output to the result."""
-    return Console({"model": model, "task": task.name}, 0, out=RichConsole(stderr=True, highlight=False))
+    header = {"model": model, "task": task.name, "judge": judge_words(task.judge, task.judge_reason)}
+    return Console(header, 0, out=RichConsole(stderr=True, highlight=False))

@@ -141,22 +141,6 @@ def test_a_heldout_prompt_that_is_trained_on_is_refused(tmp_path) -> None:
 # The judge
 
 
-@pytest.mark.parametrize(
-    ("answers", "judge"),
-    [
-        (["A", "B", "C", "E"], "choice"),
-        (["1", "-2.5", "1,000", "3/4"], "number"),
-        (["1", "two", "3", "4"], "exact"),
-        (["1", "$x$", "3", "4"], "math"),
-        (["1", r"\frac12", "3", "4"], "math"),
-        (["1", "2 apples", "3", "4"], "exact"),
-    ],
-)
-def test_without_a_judge_the_answers_decide(tmp_path, answers, judge) -> None:
-    data = [{"prompt": f"question {i}", "answer": answer} for i, answer in enumerate(answers)]
-    assert load_task(write(tmp_path / "d.jsonl", data)).judge == JudgeSpec(judge)
-
-
 def test_options_reach_the_judge(tmp_path) -> None:
     task = load_task(write(tmp_path / "d.jsonl", rows(8)), judge="number", options={"tolerance": 0.5})
     assert task.judge == JudgeSpec("number", {"tolerance": 0.5})
@@ -170,7 +154,7 @@ def test_options_reach_the_judge(tmp_path) -> None:
     ("judge", "answer", "message"),
     [
         ("number", "seven", "line 6: judge 'number' needs a number, answer is 'seven'"),
-        ("choice", "G", "line 6: judge 'choice' needs one of the letters ABCDE, answer is 'G'"),
+        ("choice", "K", "line 6: judge 'choice' needs one of the letters ABCDEFGHIJ, answer is 'K'"),
         ("regex", "(a", "line 6: judge 'regex' needs a regular expression, answer is '(a'"),
     ],
 )

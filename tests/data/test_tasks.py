@@ -334,6 +334,25 @@ def test_importing_tasks_is_light() -> None:
     ("response", "answer"),
     [
         ("12+7=19\n#### 19", "19"),
+        ("#### 19\nDone.", "19"),
+        ("#### 19\n\nQuestion: a box holds 5 pens.", "19"),
+        ("<think>#### 18</think>\n#### 19", "19"),
+        ("#### 18</think> The answer is 19.", "19"),
+        ("#### 19\n<think>but", None),
+        ("<think>#### 19", None),
+        (r"\fbox{19}", "19"),
+        ("**Answer:** 19", "19"),
+        ("**Final Answer: 19**", "19"),
+        ("The answer is $19$, as 12+7 shows.", "$19$"),
+        ("The answer is $19$.", "$19$"),
+        ("So the answer is:\n\n$$\n19\n$$\nas said", "$$\n19\n$$"),
+        ("The answer to the first question is 19. Well", "19"),
+        ("The answer isn't 19", None),
+        (r"\boxed{18} or \boxed{19}", r"\boxed{18} or \boxed{19}"),
+        (r"\boxed{19}, $\boxed{19}$", "19"),
+        (r"\boxed{19} hence \boxed{2", None),
+        (r"\boxed{\boxed{19}}", r"\boxed{19}"),
+        ("<answer>18</answer> no, <answer>19", None),
         ("####19", "19"),
         ("  #### 19 \n", "19"),
         ("#### 1\n#### 2", "2"),
@@ -354,9 +373,9 @@ def test_find_answer(response, answer) -> None:
     assert find_answer(response) == answer
 
 
-@given(st.text(), st.text(alphabet=st.characters(exclude_characters="#<\\"), min_size=1))
+@given(st.text(), st.text(alphabet=st.characters(exclude_characters="#<\\\n"), min_size=1))
 def test_the_last_answer_line_wins(before, answer) -> None:
-    found = find_answer(f"{before}\n{answer_line(answer)}")
+    found = find_answer(f"{before.replace('<think>', '')}\n{answer_line(answer)}\n")
     assert found == (answer.strip() or None)
 
 

@@ -20,7 +20,7 @@ from policyopt.errors import UserError
 from policyopt.items import Example, Verdict, user
 from policyopt.judging.functions import BadResult, read_result
 from policyopt.judging.judges import check_judge, make_judge
-from policyopt.judging.kinds import parse_number
+from policyopt.judging.values import read_value
 
 HOSTILE = """
 import os, subprocess, sys, time
@@ -397,7 +397,8 @@ class TestFunction:
         ("number", "42", "42 or 43", {}, False),
         ("number", "42", "#### 42\n", {}, True),
         ("number", "-3", "it is −3", {}, True),
-        ("number", "3", "12-3", {}, True),
+        ("number", "3", "12-3", {}, False),
+        ("number", "9", "12-3", {}, False),
         ("number", "9", "12-3=9", {}, True),
         ("number", "1234.5", "$1,234.50", {}, True),
         ("number", "1e3", "1000", {}, True),
@@ -409,7 +410,7 @@ class TestFunction:
         ("number", "7", "9" * 100_000, {}, False),
         ("number", "7", "1e9999", {"tolerance": 0.1}, False),
         ("number", "7", "1/0", {}, False),
-        ("number", "7", "٧", {}, False),
+        ("number", "7", "٧", {}, True),
         ("regex", r"\bParis\b", "I say Paris.", {}, True),
         ("regex", r"\bParis\b", "Parisian", {}, False),
         ("regex", "7", "x=1, x=7", {"pattern": r"x=(\d+)"}, True),
@@ -447,13 +448,13 @@ def test_formatted_says_whether_there_is_a_mark() -> None:
 @pytest.mark.parametrize(
     ("judge", "options", "message"),
     [
-        ("number", {"tolerence": 1}, "judge 'number' has no option 'tolerence'; it has tolerance"),
+        ("number", {"tolerence": 1}, "judge 'number' has no option 'tolerence'; it has tolerance, think"),
         ("number", {"tolerance": -1}, "option tolerance is -1, expected a number of at least 0"),
         ("number", {"tolerance": "1"}, "option tolerance is '1', expected a number"),
         ("exact", {"ignore_case": 1}, "option ignore_case is 1, expected true or false"),
         ("regex", {"pattern": "(x"}, "option pattern is '(x', expected a regular expression (missing )"),
         ("choice", {"letters": "abc"}, "option letters is 'abc', expected capital letters"),
-        ("math", {"x": 1}, "judge 'math' has no option 'x'; it has none"),
+        ("math", {"x": 1}, "judge 'math' has no option 'x'; it has think"),
     ],
 )
 def test_options_are_checked(judge, options, message) -> None:
@@ -462,10 +463,10 @@ def test_options_are_checked(judge, options, message) -> None:
     assert message in str(error.value)
 
 
-@given(st.integers(-(10**20), 10**20), st.text(alphabet="abc =:\n", max_size=20))
+@given(st.integers(-(10**20), 10**20), st.sampled_from(["", "x = ", "$", "n=", "total = "]))
 def test_numbers_are_read_exactly(number, before) -> None:
-    assert parse_number(f"{before} {number}") == number
-    assert parse_number(f"{before} {number:,}") == number
+    for text in (f"{before}{number}", f"{before}{number:,}"):
+        assert read_value(text).number == number
 
 
 @given(st.text())
