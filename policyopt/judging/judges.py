@@ -104,6 +104,13 @@ def make_judge(spec: JudgeSpec) -> Judge:
     return function_judge(spec.name, spec.options)
 
 
+def deterministic(spec: JudgeSpec) -> bool:
+    """Whether a judge says the same of the same response every time: a built-in one, whatever it asks first."""
+    if spec.name in _WRAPPERS:
+        return deterministic(JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {}))
+    return spec.name in _JUDGES
+
+
 def check_judge(spec: JudgeSpec) -> None:
     """Refuse a judge that cannot work, before anything runs and without running any of the user's code.
 
