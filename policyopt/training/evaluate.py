@@ -41,7 +41,7 @@ class Scores:
 
     summary: dict[str, Any]
     """accuracy and format (of the responses that the judge gives a reward; ``None`` where it gives none at all), length
-    (mean), pass@k where asked for, n, how many responses the judge failed on (``judge/failed``) and does not apply to
+    (mean), pass@k where asked for, n, how many greedy responses have a reward (``judged``), how many responses the judge failed on (``judge/failed``) and does not apply to
     (``judge/absent``), and the lengths of all greedy responses."""
     records: list[dict[str, Any]]
     """One record per greedy response."""
@@ -125,7 +125,13 @@ class Evaluator:
         }
         if samples:
             summary[f"pass@{k}"] = _mean(passed)
-        summary |= {"n": n, "judge/failed": tally.failed, "judge/absent": tally.absent, "lengths": [r["length"] for r in records]}
+        summary |= {
+            "n": n,
+            "judged": len(known),
+            "judge/failed": tally.failed,
+            "judge/absent": tally.absent,
+            "lengths": [r["length"] for r in records],
+        }
         return Scores(summary, records, sampled, tally.remark())
 
     def _draw(

@@ -107,7 +107,7 @@ class Opinions:
         """The groups with the verdicts that are still missing, and without the responses that have no reward; those that
         wait stay as they are.
 
-        A prompt whose baseline has no reward has nothing to be compared with: its responses leave too. Raises
+        A prompt that is left without the responses of its baseline has nothing to be compared with: the others leave too. Raises
         :class:`~policyopt.errors.UserError` when the judge has failed on more of the step's responses than it may.
         """
         fresh = [(g.example, r) for g in groups for r in g.responses if r.use != "wait" and r.verdict is None]
@@ -122,7 +122,7 @@ class Opinions:
         if not gone:
             return group
         stay = [r for r in group.responses if not any(r is other for other in gone)]
-        if any(r.use == "baseline" for r in gone):
+        if any(r.use == "baseline" for r in gone) and not any(r.use == "baseline" for r in stay):
             stay = [r for r in stay if r.use == "wait"]
         self.lost += [self._record(group.example, response) for response in gone]
         self.unrewarded += not any(r.use == "train" for r in stay)

@@ -129,15 +129,8 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator
         return TextEvaluator(collector, task.heldout, config.recipe)
     judge = need_judge(collector.judge, task)
     return Evaluator(
-        engine.text,
-        engine.sampler,
-        judge,
-        task.heldout,
-        collector.budget,
-        stream.longest,
-        config.seed,
-        collector.max_failed,
-    )
+        engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed, collector.max_failed,
+    )  # fmt: skip
 
 
 def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
@@ -343,16 +336,8 @@ def evaluate_model(
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
         evaluator = Evaluator(
-            policy.text,
-            make_sampler(policy),
-            pool,
-            questions.heldout,
-            budget,
-            longest,
-            seed,
-            max_failed,
-            "--max-failed",
-        )
+            policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed, max_failed, "--max-failed",
+        )  # fmt: skip
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
 

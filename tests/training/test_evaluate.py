@@ -108,6 +108,7 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
         "length": sum(lengths) / 4,
         "pass@2": pytest.approx((1 + 2 / 3 + 1 + 0) / 4),
         "n": 4,
+        "judged": 4,
         "judge/failed": 0,
         "judge/absent": 0,
         "lengths": lengths,
@@ -179,7 +180,7 @@ def test_what_has_no_reward_counts_in_no_share(policy: Policy) -> None:
     found = scores.summary
     assert (found["accuracy"], found["format"], found["n"]) == (1 / 2, 1.0, 4)
     assert found["pass@2"] == pytest.approx((1 + 2 / 3) / 2), "of the questions with two judged samples"
-    assert (found["judge/failed"], found["judge/absent"]) == (4, 4)
+    assert (found["judged"], found["judge/failed"], found["judge/absent"]) == (2, 4, 4)
     assert scores.remark == (
         "the judge failed on 4 of 16 responses, first: judge took longer than 1 s; "
         "4 of 16 responses have no reward: not my row"
