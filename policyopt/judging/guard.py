@@ -17,6 +17,8 @@ import sys
 import time
 from collections import defaultdict
 
+GUARDS = sys.platform.startswith("linux")
+"""Whether there are guards here."""
 _DEATH_SIGNAL, _ADOPTS_ORPHANS = 1, 36
 """What prctl calls PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER."""
 _LONGEST = 5.0
@@ -28,7 +30,7 @@ def guarded(fd: int) -> None:
 
     ``fd`` is the socket to the trainer. The guard ends as the judge ended.
     """
-    if not sys.platform.startswith("linux") or ctypes.CDLL(None).prctl(_ADOPTS_ORPHANS, 1, 0, 0, 0):
+    if not GUARDS or ctypes.CDLL(None).prctl(_ADOPTS_ORPHANS, 1, 0, 0, 0):
         return
     heard, said = os.pipe()
     os.set_blocking(heard, False)

@@ -24,7 +24,8 @@ of the response and the reference answer. It returns a score as number or bool (
 dict with ``score`` and, where wanted, ``correct``, ``formatted``, ``reason`` and ``parts`` (a number for each of
 several judges or aspects, by name; recipes with constraints or a weighted sum read them). Under the name of a column
 that a judge fills (``consistency``, ``step_reward``, or one of your own) a number, or a list, goes into that column; the
-function says so with ``@policyopt.judge(columns=(...,))``.
+function says so with ``@policyopt.judge(columns=(...,))``. ``None`` says that the judge does not apply to the row, which then
+has no reward, as where the judge fails (``docs/judges.md``).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.blame import of_row
 from policyopt.judging.functions import import_path
+from policyopt.judging.guard import GUARDS
 from policyopt.judging.judges import check_judge, deterministic
 from policyopt.judging.worker import receive, send, unpacked
 
@@ -49,11 +50,13 @@ class _Gone(Exception):
 
 def _kill(process: subprocess.Popen[bytes], sock: socket.socket) -> None:
     """End a worker and whatever it has started; its guard does so when it is told."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(ENDING)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if GUARDS:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ENDING)
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     sock.close()
 

@@ -23,8 +23,9 @@ from policyopt.objective import credit
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
 from policyopt.sources.draw import Group
-from policyopt.sources.program import Context, Question, Response
+from policyopt.sources.program import Answered, Context, Question, Response
 from policyopt.training.collect import Collector, Drawn
+from policyopt.training.judged import Opinions
 from policyopt.training.prompts import PromptStream
 from tests.batches import random_batch
 from tests.commands import QUICK, Said, lines, write_sums
@@ -142,6 +143,26 @@ def test_a_prompt_whose_baseline_has_no_reward_has_nothing_to_be_compared_with(p
     whole = drawn(policy, recipe, sound).batch
     assert whole is not None
     assert torch.equal(found.batch.baseline_reward, whole[whole.group != 1].baseline_reward)
+
+
+def test_who_leaves_a_group_and_who_stays(policy: Policy) -> None:
+    def row(score: float = 1.0, **how: Any) -> Response:
+        verdict = Verdict.failure("x") if math.isnan(score) else Verdict(score, True, True, "")
+        return Response([7], [0.0], [0.0], verdict=verdict, **how)
+
+    x, opinions = math.nan, Opinions(None, policy.text)
+
+    def settled(*rows: Response) -> list[int]:
+        example = Example("1", user("1?"), "7")
+        [group] = opinions.settle([Answered(example, Question((1,), 4, (0, 0, 0)), list(rows))])
+        return [i for i, row in enumerate(rows) if any(row is other for other in group.responses)]
+
+    assert settled(row(), row(x), row(use="pool"), row(x, use="pool")) == [0, 2]
+    assert settled(row(x), row(origin=1)) == [1], "a target stays without the group"
+    assert settled(row(x), row(use="wait"), row(x, use="wait")) == [1, 2], "who waits is not judged yet"
+    assert settled(row(), row(x, use="baseline"), row(0.0, use="baseline")) == [0, 2]
+    assert settled(row(), row(), row(x, use="baseline")) == []
+    assert (opinions.unrewarded, len(opinions.lost)) == (2, 6)
 
 
 def test_the_limit_counts_what_programs_ask_between_draws(policy: Policy) -> None:
