@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -57,7 +58,7 @@ class Verdict:
     """What a judge says of one response."""
 
     score: float
-    """The reward, before any shaping; always finite."""
+    """The reward, before any shaping: finite where the response is :attr:`rewarded`, else NaN."""
     correct: bool
     """The answer is right."""
     formatted: bool
@@ -65,10 +66,31 @@ class Verdict:
     reason: str
     """Why, in a few words."""
     failed: bool = False
-    """The judge itself raised, ran out of time or memory, or returned nonsense; the score is then 0."""
+    """The judge itself raised, ran out of time or memory, or returned nonsense."""
     parts: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     """What each of several judges says, or one judge of each aspect: finite numbers by name. Under the name of a column
     that a judge fills, a number or a list goes into that column."""
+    applies: bool = True
+    """The judge has something to say of this row; a function says that it has not by returning ``None``."""
+
+    def __post_init__(self) -> None:
+        if not self.rewarded:  # no number, so that nobody takes it for a low or a high reward
+            object.__setattr__(self, "score", math.nan)
+
+    @property
+    def rewarded(self) -> bool:
+        """There is a reward. A response without one leaves its group and the update."""
+        return self.applies and not self.failed
+
+    @classmethod
+    def failure(cls, reason: str) -> Verdict:
+        """The judge has failed, and why."""
+        return cls(math.nan, False, False, reason, failed=True)
+
+    @classmethod
+    def absent(cls, reason: str = "the judge does not apply to this row") -> Verdict:
+        """The judge has nothing to say of the row."""
+        return cls(math.nan, False, False, reason, applies=False)
 
 
 @dataclass(frozen=True)

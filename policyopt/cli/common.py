@@ -13,6 +13,7 @@ from policyopt.errors import UserError
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def options_of(default: Any, args: list[str], command: str) -> Any:

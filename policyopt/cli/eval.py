@@ -7,7 +7,7 @@ import json
 
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Count, ModelOptions, Whole, options_of
+from policyopt.cli.common import Count, Fraction, ModelOptions, Whole, options_of
 from policyopt.data import need_task
 
 
@@ -23,6 +23,8 @@ class EvalOptions(ModelOptions):
     """Sampled responses per question for pass@k; 0 for none."""
     k: Count = 4
     """The k of pass@k; at most ``samples``."""
+    max_failed: Fraction = 0.2
+    """The evaluation stops when the judge fails on a larger share of the responses."""
     json: bool = False
     """Print the numbers as one JSON object."""
 
@@ -34,7 +36,8 @@ def run(args: list[str]) -> int:
     from policyopt.training.run import evaluate_model
 
     fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "json"}
-    scores = evaluate_model(**fields).summary
+    found = evaluate_model(**fields)
+    scores = found.summary
     if options.json:
         print(json.dumps(scores))
         return 0
@@ -42,11 +45,17 @@ def run(args: list[str]) -> int:
     from rich.table import Table
     from rich.text import Text
 
+    from policyopt.training.console import writable
+
     table = Table("measure", "value")
     for name, value in scores.items():
-        if isinstance(value, float):
+        if value is None:
+            table.add_row(name, "-")
+        elif isinstance(value, float):
             table.add_row(name, f"{value:.1f} tokens" if name == "length" else f"{value:.1%}")
     console = Console(highlight=False)
     console.print(Text(f"{options.model} on {options.task}, {scores['n']} questions"), soft_wrap=True)
     console.print(table)
+    if found.remark:
+        console.print(Text(writable(found.remark, console)), soft_wrap=True)
     return 0

@@ -44,6 +44,7 @@ def run(args: list[str]) -> int:
         for response in found["responses"]:
             line = Text(indent(writable(response["response"], out), "  "))
             if response["reason"] is not None:
-                line.append(f"   {response['score']:g}: {writable(response['reason'], out)}", style="dim")
+                score = "no reward" if response["score"] is None else f"{response['score']:g}"
+                line.append(f"   {score}: {writable(response['reason'], out)}", style="dim")
             out.print(line, soft_wrap=True)
     return 0

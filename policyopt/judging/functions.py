@@ -42,7 +42,7 @@ def finite(value: object) -> float:
     if callable(item):
         value = item()
     if not isinstance(value, numbers.Real):
-        raise BadResult(f"returned {reprlib.repr(value)}, expected a number, a bool or a dict with a score")
+        raise BadResult(f"returned {reprlib.repr(value)}, expected a number, a bool, a dict with a score, or None")
     score = float(value)
     if not math.isfinite(score):
         raise BadResult(f"returned the score {score}, expected a finite number")
@@ -50,7 +50,10 @@ def finite(value: object) -> float:
 
 
 def read_result(result: object) -> Verdict:
-    """What a judge's function returned, as a verdict. Raises :class:`BadResult` for what is none."""
+    """What a judge's function returned, as a verdict; ``None``, alone or as the score, says that the judge does not apply to
+    the row. Raises :class:`BadResult` for what is none."""
+    if result is None:
+        return Verdict.absent()
     if not isinstance(result, Mapping):
         score = finite(result)
         return Verdict(score, score >= 1, False, f"score {score:g}")
@@ -60,6 +63,8 @@ def read_result(result: object) -> Verdict:
             f"returned a dict with keys {sorted(map(str, result))}, "
             "expected score and, where wanted, correct, formatted, reason, parts"
         )
+    if result["score"] is None:
+        return Verdict.absent(str(result.get("reason", "the judge does not apply to this row")))
     score, parts = finite(result["score"]), result.get("parts", {})
     if not isinstance(parts, Mapping) or len(parts) > MOST_PARTS:
         raise BadResult(f"returned parts {reprlib.repr(parts)}, expected at most {MOST_PARTS} numbers by name")

@@ -24,7 +24,8 @@ of the response and the reference answer. It returns a score as number or bool (
 dict with ``score`` and, where wanted, ``correct``, ``formatted``, ``reason`` and ``parts`` (a number for each of
 several judges or aspects, by name; recipes with constraints or a weighted sum read them). Under the name of a column
 that a judge fills (``consistency``, ``step_reward``, or one of your own) a number, or a list, goes into that column; the
-function says so with ``@policyopt.judge(columns=(...,))``.
+function says so with ``@policyopt.judge(columns=(...,))``. ``None`` says that the judge does not apply to the row, which then
+has no reward, as where the judge fails (``docs/judges.md``).
 """
 
 from __future__ import annotations
@@ -102,6 +103,13 @@ def make_judge(spec: JudgeSpec) -> Judge:
     if spec.name in _JUDGES:
         return _JUDGES[spec.name](**spec.options)
     return function_judge(spec.name, spec.options)
+
+
+def deterministic(spec: JudgeSpec) -> bool:
+    """Whether a judge says the same of the same response every time: a built-in one, whatever it asks first."""
+    if spec.name in _WRAPPERS:
+        return deterministic(JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {}))
+    return spec.name in _JUDGES
 
 
 def check_judge(spec: JudgeSpec) -> None:

@@ -1,4 +1,7 @@
-"""Judging under limits: the judge runs in worker processes that are killed when it hangs."""
+"""Judging under limits: the judge runs in worker processes that are killed when it hangs.
+
+One worker judges what takes no time. Where it is slow, further ones share the work, up to a number for each processor.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,39 @@ import contextlib
 import json
 import math
 import os
-import queue
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
+from policyopt.judging.blame import of_row
 from policyopt.judging.functions import import_path
-from policyopt.judging.judges import check_judge
-from policyopt.judging.worker import receive, send
+from policyopt.judging.guard import GUARDS
+from policyopt.judging.judges import check_judge, deterministic
+from policyopt.judging.worker import receive, send, unpacked
 
 CHUNK = 64
-"""Items that a worker gets at once."""
+"""Items that a worker gets at once, at most."""
+PATIENCE = 1.0
+"""Seconds that a call may have lasted, and have ahead, before further workers are started."""
+MOST = 8
+"""Workers that are started unasked."""
 LOADING = 120.0
 """Seconds that a worker may take to start and to load the judge."""
+ENDING = 10.0
+"""Seconds that a worker may take to end."""
 
 Item = tuple[Example, str]
-
-
-def _failed(reason: str) -> Verdict:
-    return Verdict(0.0, False, False, reason, failed=True)
 
 
 class _Gone(Exception):
@@ -41,9 +49,14 @@ class _Gone(Exception):
 
 
 def _kill(process: subprocess.Popen[bytes], sock: socket.socket) -> None:
-    """End a worker and whatever it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """End a worker and whatever it has started; its guard does so when it is told."""
+    if GUARDS:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ENDING)
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     sock.close()
 
@@ -74,6 +87,7 @@ class _Worker:
         self.kill = weakref.finalize(self, _kill, self.process, self.sock)
         self.loaded = False
         self.columns: tuple[str, ...] = ()
+        self.several = False
         self._send({"judge": judge.name, "options": dict(judge.options), "timeout": timeout, "memory": memory}, LOADING)
 
     def ready(self) -> None:
@@ -89,16 +103,22 @@ class _Worker:
         if "error" in answer:
             self.kill()
             raise UserError(f"judge {self.judge.name!r} could not be loaded: {answer['error']}")
-        self.columns = tuple(answer["columns"])
+        self.columns, self.several = tuple(answer["columns"]), bool(answer.get("several"))
         self.loaded = True
+
+    def said(self, seconds: float) -> bool:
+        """Whether it has sent something, after waiting at most so long."""
+        return bool(select.select([self.sock], [], [], seconds)[0])
 
     def give(self, items: Sequence[Item]) -> None:
         self._send([[e.id, e.prompt, e.answer, dict(e.meta), response] for e, response in items], self.timeout)
 
     def take(self) -> Verdict:
         """The verdict on the next item. Raises ``TimeoutError``, or ``_Gone`` with the reason."""
-        score, correct, formatted, reason, failed, parts = self._receive(self.timeout)
-        return Verdict(score, correct, formatted, reason, failed, parts)
+        try:
+            return unpacked(self._receive(self.timeout))
+        except (TypeError, ValueError):
+            raise _Gone("judge process sent what is no verdict") from None
 
     def _send(self, message: Any, timeout: float) -> None:
         self.sock.settimeout(timeout)
@@ -129,44 +149,85 @@ class _Worker:
         return f"judge process ended with exit status {status}"
 
 
+class _Work:
+    """The items of one call, handed out piece by piece to whoever is free."""
+
+    def __init__(self, items: Sequence[Item], most: int) -> None:
+        self.items, self._most = items, most
+        self.verdicts: list[Verdict | None] = [None] * len(items)
+        self.stop = threading.Event()
+        self._taken, self._done, self._lock, self._begun = 0, 0, threading.Lock(), time.monotonic()
+
+    def take(self, several: bool) -> slice | None:
+        """The next piece; ``None`` where nothing is left. Pieces get smaller towards the end, so that all end together; a judge
+        that has ``several`` items under way at once gets all that is left."""
+        with self._lock:
+            left = len(self.items) - self._taken
+            if not left or self.stop.is_set():
+                return None
+            size = left if several else min(CHUNK, math.ceil(left / (2 * self._most)))
+            self._taken += size
+            return slice(self._taken - size, self._taken)
+
+    def put(self, place: int, verdict: Verdict) -> None:
+        with self._lock:
+            self.verdicts[place] = verdict
+            self._done += 1
+
+    @property
+    def waiting(self) -> bool:
+        """Nobody has taken the last items yet."""
+        return self._taken < len(self.items) and not self.stop.is_set()
+
+    def slow(self) -> bool:
+        """Whether it has lasted long and, at the pace so far, has as long ahead."""
+        seconds = time.monotonic() - self._begun
+        return seconds >= PATIENCE and seconds / (self._done + 1) * (len(self.items) - self._taken) >= PATIENCE
+
+
 class JudgePool:
     """Judges responses in worker processes, each under a limit of time and memory.
 
-    A judge that raises, hangs, dies or returns nonsense costs one response its score (0, ``failed``, with the reason);
-    the worker is restarted where needed and the rest are judged. What a judge prints is dropped.
+    A judge that raises, hangs, dies or returns nonsense fails on one response (``failed``, with the reason, and no score);
+    the worker is restarted where needed and the rest are judged. What a judge prints is dropped. A built-in judge is
+    asked once for equal responses to one example.
 
     Args:
         judge: Which judge.
         timeout: Seconds for one response.
         memory_mb: Memory that judging may take, in MiB, on top of what loading the judge took.
-        workers: Processes.
+        workers: Processes, at most: the second and further ones start once judging turns out to be slow. Unset: one for
+            each processor, up to 8.
 
     Raises:
         UserError: The judge is unknown or cannot work (before any process is started), or a limit is out of range.
     """
 
-    def __init__(self, judge: JudgeSpec, *, timeout: float = 10.0, memory_mb: int = 1024, workers: int = 1) -> None:
+    def __init__(
+        self, judge: JudgeSpec, *, timeout: float = 10.0, memory_mb: int = 1024, workers: int | None = None
+    ) -> None:
         if not (math.isfinite(timeout) and timeout > 0):
             raise UserError(f"judge timeout is {timeout}, expected a positive number of seconds")
         if memory_mb < 16:
             raise UserError(f"judge memory is {memory_mb} MB, expected at least 16")
-        if workers < 1:
+        if workers is not None and workers < 1:
             raise UserError(f"judge workers is {workers}, expected at least 1")
         check_judge(judge)
         self.judge, self.timeout, self.memory = judge, float(timeout), memory_mb << 20
+        self.most = workers or min(MOST, _processors())
+        self._once = deterministic(judge)
         self._closed = False
         self._busy = threading.Lock()
-        self._workers = [self._start() for _ in range(workers)]
+        self._workers = [self._start()]
 
     def ready(self) -> None:
-        """Wait until the judge is loaded (workers start in the background). Raises ``UserError`` when it cannot be."""
-        for worker in self._workers:
-            worker.ready()
+        """Wait until the judge is loaded (it starts in the background). Raises ``UserError`` when it cannot be."""
+        self._workers[0].ready()
 
     @property
     def provides(self) -> frozenset[str]:
         """The columns that the judge fills, as it says itself once it is :meth:`ready`."""
-        return frozenset({"correct", "formatted"}.union(*(worker.columns for worker in self._workers)))
+        return frozenset({"correct", "formatted", *self._workers[0].columns})
 
     def __call__(self, items: Sequence[Item]) -> list[Verdict]:
         """The verdicts on (example, response) pairs, in order. Responses may hold any text.
@@ -176,39 +237,11 @@ class JudgePool:
         """
         if self._closed:
             raise RuntimeError("this JudgePool is closed")
+        places = [(id(example), text) if self._once else (i, "") for i, (example, text) in enumerate(items)]
+        asked = dict(zip(places, items, strict=True))
         with self._busy:
-            verdicts = [_failed("judge was interrupted")] * len(items)
-            chunks: queue.SimpleQueue[int] = queue.SimpleQueue()
-            # Small chunks where there are few items, so that every worker has its share
-            size = max(1, min(CHUNK, math.ceil(len(items) / len(self._workers))))
-            for start in range(0, len(items), size):
-                chunks.put(start)
-            stop = threading.Event()
-
-            def work(slot: int) -> None:
-                while not stop.is_set():
-                    try:
-                        start = chunks.get_nowait()
-                    except queue.Empty:
-                        return
-                    verdicts[start : start + size] = self._judge(slot, items[start : start + size], stop)
-
-            with ThreadPoolExecutor(len(self._workers)) as threads:
-                try:
-                    self.ready()
-                    for done in [threads.submit(work, slot) for slot in range(len(self._workers))]:
-                        done.result()
-                except UserError:
-                    raise
-                except BaseException:
-                    # Interrupted: what is on its way would be taken for the answers to the next call
-                    stop.set()
-                    for worker in self._workers:
-                        worker.kill()
-                    threads.shutdown()
-                    self._workers = [self._start() for _ in self._workers]
-                    raise
-        return verdicts
+            found = dict(zip(asked, self._verdicts(list(asked.values())), strict=True))
+        return [found[place] for place in places]
 
     def close(self) -> None:
         """End the worker processes. Closing twice is fine."""
@@ -225,25 +258,74 @@ class JudgePool:
     def _start(self) -> _Worker:
         return _Worker(self.judge, self.timeout, self.memory)
 
-    def _judge(self, slot: int, items: Sequence[Item], stop: threading.Event) -> list[Verdict]:
-        """The verdicts on one chunk. The worker is restarted after each item that it does not survive."""
-        verdicts: list[Verdict] = []
-        while len(verdicts) < len(items) and not stop.is_set():
+    def _verdicts(self, items: Sequence[Item]) -> list[Verdict]:
+        work = _Work(items, self.most)
+        with ThreadPoolExecutor(self.most) as threads:
+            try:
+                self.ready()
+                running = {threads.submit(self._serve, slot, work) for slot in range(len(self._workers))}
+                while left := wait(running, PATIENCE / 2, "FIRST_EXCEPTION").not_done:
+                    for done in running - left:
+                        done.result()
+                    slots = range(len(self._workers), self.most)
+                    if slots and not self._workers[0].several and work.slow():
+                        self._workers += [self._start() for _ in slots]
+                        running |= {threads.submit(self._serve, slot, work) for slot in slots}
+                for done in running:
+                    done.result()
+                del self._workers[self.most :]
+            except UserError:
+                raise
+            except BaseException:
+                # Interrupted: what is on its way would be taken for the answers to the next call
+                work.stop.set()
+                for worker in self._workers:
+                    worker.kill()
+                threads.shutdown()
+                self._workers = [self._start()]
+                raise
+        return [verdict or Verdict.failure("judge was interrupted") for verdict in work.verdicts]
+
+    def _serve(self, slot: int, work: _Work) -> None:
+        """Judge piece after piece. A worker that still loads takes none; one that cannot load leaves it to the others."""
+        while not self._workers[slot].loaded:
+            if not work.waiting:
+                return
+            if self._workers[slot].said(0.1):
+                try:
+                    self._workers[slot].ready()
+                except UserError:
+                    self.most = min(self.most, slot)
+                    return
+        while (piece := work.take(self._workers[slot].several)) is not None:
+            self._judge(slot, piece, work)
+
+    def _judge(self, slot: int, piece: slice, work: _Work) -> None:
+        """The verdicts on one piece. The worker is restarted after each item that it does not survive."""
+        place = piece.start
+        while place < piece.stop and not work.stop.is_set():
             worker = self._workers[slot]
             try:
                 worker.ready()
-                worker.give(items[len(verdicts) :])
-                while len(verdicts) < len(items):
-                    verdicts.append(worker.take())
-                break
+                worker.give(work.items[place : piece.stop])
+                while place < piece.stop:
+                    work.put(place, worker.take())
+                    place += 1
+                return
             except UserError as error:
-                # It could be loaded once, so the reason is outside: the next chunk tries again
-                verdicts += [_failed(str(error)) for _ in items[len(verdicts) :]]
-            except TimeoutError:
-                verdicts.append(_failed(f"judge took longer than {self.timeout:g} s"))
-            except _Gone as error:
-                verdicts.append(_failed(str(error)))
+                # It could be loaded once, so the reason is outside: the next piece tries again
+                while place < piece.stop:
+                    work.put(place, Verdict.failure(str(error)))
+                    place += 1
+            except (TimeoutError, _Gone) as error:
+                reason = str(error) if isinstance(error, _Gone) else f"judge took longer than {self.timeout:g} s"
+                work.put(place, Verdict.failure(of_row(reason, work.items[place][0].id)))
+                place += 1
             worker.kill()
-            if not stop.is_set():
+            if not work.stop.is_set():
                 self._workers[slot] = self._start()
-        return verdicts
+
+
+def _processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import select
 import signal
 import socket
 from typing import Any
+
+from policyopt.items import Example, JudgeSpec, Verdict
+from policyopt.judging.blame import blamed, of_row
+from policyopt.judging.guard import guarded
 
 _POLL = 5.0
 
@@ -52,32 +57,32 @@ def _virtual_memory() -> int:
 
 def main(fd: int) -> None:
     """Judge what comes over the socket ``fd`` until the parent closes it or is gone."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guarded(fd)
     with contextlib.suppress(EOFError, ConnectionError):
         _serve(fd)
 
 
 def _serve(fd: int) -> None:
     parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sock = socket.socket(fileno=fd)
     hello = receive(sock)
     limit, memory = hello["timeout"] + 1.0, hello["memory"]
 
-    from policyopt.items import Example, JudgeSpec, Verdict
     from policyopt.judging.functions import BadResult
     from policyopt.judging.judges import make_judge
 
     try:
         judge = make_judge(JudgeSpec(hello["judge"], hello["options"]))
     except BaseException as error:
-        send(sock, {"error": f"{type(error).__name__}: {error}"})
+        send(sock, {"error": blamed(error)})
         return
     # What loading took is the judge's affair; the limit is for what judging takes on top
     used = _virtual_memory()
     if used:
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-    send(sock, {"ready": True, "columns": list(getattr(judge, "columns", ()))})
+    send(sock, {"ready": True, "columns": list(getattr(judge, "columns", ())), "several": hasattr(judge, "many")})
 
     while True:
         while not select.select([sock], [], [], _POLL)[0]:
@@ -89,12 +94,24 @@ def _serve(fd: int) -> None:
             try:
                 verdict = judge(Example(id, tuple(prompt), answer, None, meta), response)
             except MemoryError:
-                verdict = Verdict(0.0, False, False, f"judge ran out of memory ({memory >> 20} MB)", failed=True)
+                verdict = Verdict.failure(of_row(f"judge ran out of memory ({memory >> 20} MB)", id))
             except BadResult as error:
-                verdict = Verdict(0.0, False, False, f"judge {error}", failed=True)
+                verdict = Verdict.failure(of_row(f"judge {error}", id))
             except BaseException as error:
-                verdict = Verdict(0.0, False, False, f"judge raised {type(error).__name__}: {error}", failed=True)
+                verdict = Verdict.failure(of_row(blamed(error), id))
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            parts = dict(verdict.parts)
-            send(sock, [verdict.score, verdict.correct, verdict.formatted, verdict.reason[:500], verdict.failed, parts])
+            send(sock, packed(verdict))
+
+
+def packed(verdict: Verdict) -> list[Any]:
+    """A verdict as plain data, without a score where there is none."""
+    score = verdict.score if verdict.rewarded else None
+    said = (verdict.correct, verdict.formatted, verdict.reason[:500], verdict.failed, dict(verdict.parts))
+    return [score, *said, verdict.applies]
+
+
+def unpacked(data: list[Any]) -> Verdict:
+    """The verdict that :func:`packed` made plain. Raises ``ValueError`` or ``TypeError`` for anything else."""
+    score, correct, formatted, reason, failed, parts, applies = data
+    return Verdict(math.nan if score is None else float(score), correct, formatted, reason, failed, parts, applies)

@@ -106,7 +106,9 @@ class Context:
     async def judge(self, responses: Sequence[Response]) -> list[Verdict]:
         """The verdicts on some responses, for programs that decide by them what to draw next.
 
-        What is asked for at the same time is judged together; a response is judged once, its verdict stays with it.
+        What is asked for at the same time is judged together; a response is judged once, its verdict stays with it. A
+        verdict that is not ``rewarded`` (its score is NaN) says nothing of its response: it is neither good nor bad, and the
+        response is never trained on.
         Raises :class:`~policyopt.errors.UserError` in a program that does not declare "judge", and where nobody may be
         asked, as on held-out questions.
         """

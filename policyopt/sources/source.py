@@ -57,6 +57,6 @@ class Source(Part):
         """Groups that answer none of the step's questions, to train on beside those that were drawn for these; ``None``
         for a source that never has any.
 
-        Asked once a step, when all that was ``drawn`` is judged. Their responses are like those that a program draws.
+        Asked once a step, when all that was ``drawn`` is judged. What has no reward is not among it. Their responses are like those that a program draws.
         """
         return None

@@ -158,12 +158,15 @@
     return part;
   };
 
+  const outcome = (s) => (!s.rewarded ? "none" : s.correct ? "right" : "wrong");
+
   const card = (s) => {
     const node = make("article", "sample");
     const head = make("div", "sample-head");
-    head.append(make("h3", s.correct ? "right" : "wrong", s.correct ? "✓ right" : "✗ wrong"));
+    const shown = { right: "✓ right", wrong: "✗ wrong", none: "– no reward" };
+    head.append(make("h3", outcome(s), shown[outcome(s)]));
     head.append(make("span", "", `${names[s.phase] || s.phase}${s.step === null ? "" : `, step ${s.step}`}`));
-    head.append(make("span", "", `reward ${number(s.reward)}`));
+    if (s.rewarded) head.append(make("span", "", `reward ${number(s.reward)}`));
     if (s.length !== null) head.append(make("span", "", `${s.length} tokens${s.truncated ? ", truncated" : ""}`));
     if (s.id) {
       const id = make("button", "id", s.id);
@@ -209,7 +212,7 @@
   };
   const matches = (s) => {
     return (!fields.phase.value || s.phase === fields.phase.value)
-      && (!fields.correct.value || s.correct === (fields.correct.value === "right"))
+      && (!fields.correct.value || outcome(s) === fields.correct.value)
       && (!fields.step.value || String(s.step) === fields.step.value)
       && contains(s);
   };

@@ -23,6 +23,7 @@ from policyopt.rows import Batch, join
 from policyopt.sources.program import Answered, Context, Question, Response, Rollout, Round, Sampler, Step, line_ends
 from policyopt.sources.source import Source
 from policyopt.training.curriculum import ranking
+from policyopt.training.judged import TRAINING, Opinions
 from policyopt.training.prompts import PromptStream
 from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
 from policyopt.training.services import Between, Held, asked_instead, record, unanswered
@@ -37,6 +38,10 @@ class Drawn:
     batch: Batch | None
     """None where no row was left to train on. Its records are what the log keeps of each response."""
     stats: dict[str, float] = field(default_factory=dict)
+    lost: list[dict[str, Any]] = field(default_factory=list)
+    """What the log keeps of the responses that have no reward."""
+    remark: str = ""
+    """What a person should know of the judge."""
 
 
 @dataclass
@@ -65,7 +70,8 @@ class Collector:
         """A batch of ``prompts`` prompts that pass the recipe's filters, as far as ``source.rounds`` rounds of
         drawing find them.
 
-        Raises :class:`~policyopt.errors.UserError` when the judge fails on more than ``max_failed`` of the responses.
+        A response without a reward leaves its group before anything is computed over it. Raises
+        :class:`~policyopt.errors.UserError` when the judge fails on more than ``max_failed`` of the responses.
         """
         pieces: list[Batch] = []
         stats = {
@@ -73,34 +79,35 @@ class Collector:
             "prompts/unanswered": 0.0,
             "responses": 0.0,
             "tokens": 0.0,
-            "judge/failed": 0.0,
             "time/rollout": 0.0,
-            "time/judge": 0.0,
             "time/score": 0.0,
         }
         groups, skipped, answered = 0, self.stream.skipped, list[Answered]()
+        opinions = Opinions(self.judge, self.engine.text, self.max_failed)
         draws = "sampler" in recipe.source.services
         computed = self.engine.sampler.computed if draws else 0
         for _ in range(recipe.source.rounds):
             if groups >= prompts:
                 break
-            piece = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered)
+            piece = self._round(recipe, step, prompts - groups, int(stats["prompts"]), stats, answered, opinions)
             if piece is None:
                 continue
             pieces.append(piece)
             groups += len(set(piece.group.tolist()))
-        stats["filtered"] = 1 - groups / stats["prompts"]
+        stats["filtered"] = 1 - (groups + opinions.unrewarded) / stats["prompts"]
         stats["prompts/skipped"] = float(self.stream.skipped - skipped)
-        piece = self._beside(recipe, step, answered, int(stats["prompts"]), stats)
+        piece = self._beside(recipe, step, answered, int(stats["prompts"]), stats, opinions)
         if piece is not None:
             pieces.append(piece)
         if draws:
             stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
-        return Drawn(join(pieces) if any(map(len, pieces)) else None, stats)
+        batch = join(pieces) if any(map(len, pieces)) else None
+        return Drawn(batch, stats | opinions.stats(), opinions.lost, opinions.tally.remark())
 
     def _round(
-        self, recipe: Recipe, step: int, prompts: int, first: int, stats: dict[str, float], answered: list[Answered]
-    ) -> Batch | None:
+        self, recipe: Recipe, step: int, prompts: int, first: int, stats: dict[str, float], answered: list[Answered],
+        opinions: Opinions,
+    ) -> Batch | None:  # fmt: skip
         """One round of drawing; groups are numbered from ``first`` and added to ``answered``. No batch where every
         response is still under way."""
         going = [h for h in self.held if h.step != step]
@@ -108,7 +115,7 @@ class Collector:
         fresh = self._fresh(recipe, step, max(0, prompts - len(going)), going)
         taken = [*((h.example, h.tokens) for h in going), *fresh]
         start = time.perf_counter()
-        judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
+        judge: Between[Example, Verdict] = Between(opinions)
         critic, together = Between(self._values), Round()
         source, held = recipe.source, dict(enumerate(going))
         at, known = (self.seed, step), partial(self._history, recipe)
@@ -131,10 +138,11 @@ class Collector:
             unsolved = sum(not question.solution for question, _ in asked)
             stats["prompts/unsolved"] = stats.get("prompts/unsolved", 0.0) + unsolved
         groups = [Answered(e, q, r) for (e, _), (q, _), r in zip(taken, asked, drawn, strict=True)]
-        answered += groups
         rows = [r for group in groups for r in group.responses if r.use != "wait"]
         stats["responses"] += len(rows)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
+        groups = opinions.settle(groups)
+        answered += groups
         return self._piece(recipe, groups, first, stats)
 
     def _fresh(self, recipe: Recipe, step: int, n: int, going: Sequence[Held]) -> list[tuple[Example, tuple[int, ...]]]:
@@ -166,8 +174,7 @@ class Collector:
         ]
         drawn = self._rows(recipe.source, asked)
         groups = [Answered(e, q, r) for (e, _), (q, _), r in zip(taken, asked, drawn, strict=True)]
-        stats = dict.fromkeys(("judge/failed", "time/score"), 0.0)
-        return self._scored(recipe, groups, first, stats)[0]
+        return self._scored(recipe, groups, first, {"time/score": 0.0})[0]
 
     def _rows(self, source: Source, asked: Sequence[tuple[Question, Context]]) -> list[list[Response]]:
         """What a source returns for questions."""
@@ -187,12 +194,13 @@ class Collector:
         return self.engine.sampler.run(programs)
 
     def _beside(
-        self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float]
-    ) -> Batch | None:
+        self, recipe: Recipe, step: int, answered: list[Answered], first: int, stats: dict[str, float],
+        opinions: Opinions,
+    ) -> Batch | None:  # fmt: skip
         """The groups that the program has beside those of the step's prompts."""
         if "sampler" not in recipe.source.services:
             return None
-        judge: Between[Example, Verdict] = Between(lambda items: self._verdicts(self._read(items), stats))
+        judge: Between[Example, Verdict] = Between(opinions)
         critic, together = Between(self._values), Round()
 
         def ask(example: Example) -> tuple[Question, Context] | None:
@@ -217,10 +225,10 @@ class Collector:
         start = time.perf_counter()
         [groups] = self._run([program])
         stats["time/rollout"] += time.perf_counter() - start - judge.seconds
-        return self._piece(recipe, groups, first, stats)
+        return self._piece(recipe, opinions.settle(groups), first, stats)
 
     def _piece(self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]) -> Batch | None:
-        """Groups as a batch, judged, scored, shaped and filtered."""
+        """Groups, all of them judged, as a batch: scored, shaped and filtered."""
         if not any(r.use != "wait" for group in groups for r in group.responses):
             return None
         batch, responses = self._scored(recipe, groups, first, stats)
@@ -233,10 +241,10 @@ class Collector:
     def _scored(
         self, recipe: Recipe, groups: Sequence[Answered], first: int, stats: dict[str, float]
     ) -> tuple[Batch, list[Response]]:
-        """Groups as a batch, judged and scored, and the response of each row."""
+        """Groups, all of them judged, as a batch: scored; and the response of each row."""
         rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.use != "wait"]
         texts = self.engine.text.decode_all([r.tokens for _, r in rows])
-        verdicts = self._judged([(groups[i].example, r, text) for (i, r), text in zip(rows, texts, strict=True)], stats)
+        verdicts = [cast(Verdict, r.verdict) for _, r in rows]
         responses = [r for _, r in rows]
         batch = to_batch(
             [groups[i].question.tokens for i, _ in rows],
@@ -314,7 +322,8 @@ class Collector:
         return question, context
 
     def decoded(self, program: Rollout, examples: Sequence[Example]) -> float:
-        """The share of questions that a program answers right with the first response that it returns.
+        """The share of questions that a program answers right with the first response that it returns, of those that the
+        judge gives a reward.
 
         It has no judge to ask. A question that does not fit into the context counts as wrong.
         """
@@ -327,41 +336,11 @@ class Collector:
         ]
         drawn = self._run([program.draw(*each) for _, each in asked])
         answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
-        assert self.judge is not None
-        return sum(verdict.correct for verdict in self.judge(self._read(answers))) / max(1, len(examples))
+        opinions = Opinions(self.judge, self.engine.text, self.max_failed)
+        verdicts = opinions(answers)
+        opinions.tally.limit(self.max_failed, TRAINING)
+        return sum(v.correct for v in verdicts) / max(1, len(examples) - sum(not v.rewarded for v in verdicts))
 
     def _values(self, items: Sequence[tuple[tuple[int, ...], Response]]) -> list[float]:
         """What the critic thinks of responses to prompts; of one that has ended, before its end token."""
         return self.engine.values([(*prompt, *r.tokens[: len(r.tokens) - r.finished]) for prompt, r in items])
-
-    def _read(self, items: Sequence[tuple[Example, Response]]) -> list[tuple[Example, str]]:
-        texts = self.engine.text.decode_all([r.tokens for _, r in items])
-        return [(example, text) for (example, _), text in zip(items, texts, strict=True)]
-
-    def _judged(self, rows: Sequence[tuple[Example, Response, str]], stats: dict[str, float]) -> list[Verdict]:
-        """The verdict on each response: the one that its program asked for, or one of now."""
-        fresh = [(example, r, text) for example, r, text in rows if r.verdict is None]
-        found = self._verdicts([(example, text) for example, _, text in fresh], stats)
-        for (_, response, _), verdict in zip(fresh, found, strict=True):
-            response.verdict = verdict
-        verdicts = [r.verdict for _, r, _ in rows if r.verdict is not None]
-        self._limit(verdicts, stats)
-        return verdicts
-
-    def _verdicts(self, items: Sequence[tuple[Example, str]], stats: dict[str, float]) -> list[Verdict]:
-        if not items:
-            return []
-        assert self.judge is not None, "the source promised to need no judge"
-        start = time.perf_counter()
-        found = self.judge(items)
-        stats["time/judge"] += time.perf_counter() - start
-        return found
-
-    def _limit(self, verdicts: Sequence[Verdict], stats: dict[str, float]) -> None:
-        failed = [v for v in verdicts if v.failed]
-        stats["judge/failed"] += len(failed)
-        if len(failed) > self.max_failed * len(verdicts):
-            raise UserError(
-                f"the judge failed on {len(failed)} of {len(verdicts)} responses (the limit is {self.max_failed:.0%}, --judging.max-failed); "
-                f"first: {failed[0].reason}"
-            )

@@ -89,11 +89,14 @@ class Judging:
     """Limits on the judge."""
 
     timeout: Positive = 10.0
-    """Seconds that one response may take; it scores 0 when it takes longer."""
+    """Seconds that one response may take; it has no reward when it takes longer."""
     memory_mb: Count = 2048
     """Memory of the judging process."""
     max_failed: Fraction = 0.2
-    """The run stops when the judge fails on a larger share of a step's responses."""
+    """The run stops when the judge fails on a larger share of a step's responses, or of an evaluation's."""
+    workers: Count | None = None
+    """Processes that judge at the same time, at most; further ones than the first start where judging is slow. Unset: one
+    for each processor, up to 8."""
 
 
 @part

@@ -63,6 +63,7 @@ class Console:
         self._marks: deque[tuple[int, float]] = deque(maxlen=20)  # when the last steps ended, for the time left
         self._eval = ""
         self._signal = ""
+        self._remark = ""
         self._phase: tuple[str, float, float] | None = None
         self._phase_told = 0.0
 
@@ -80,27 +81,32 @@ class Console:
             self._view.stop()
             self._view = None
 
-    def step(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Show that ``step`` is done, 1 to ``total``, with its metrics as they go to ``metrics.jsonl``."""
+    def step(self, step: int, metrics: Mapping[str, float | None], remark: str = "") -> None:
+        """Show that ``step`` is done, 1 to ``total``, with its metrics as they go to ``metrics.jsonl``, and what a person
+        should know of its judge."""
         self._done, self._phase = step, None
         self._marks.append((step, time.monotonic()))
         values = dict(_main(metrics))
         for name, value in values.items():
             self._history.setdefault(name, []).append(value)
-        self._signal = _no_signal(metrics)
+        self._signal, self._remark = _no_signal(metrics), remark
         evaluation = _evaluation(metrics)
         if evaluation:
             self._eval = f"{evaluation}  (step {step})"
         if self._view is not None:
             self._view.refresh()
             return
-        if self._signal or step % self.every == 0 or step in (1, self.total):
+        if self._signal or remark or step % self.every == 0 or step in (1, self.total):
             parts = [f"step {step}/{self.total}", *(f"{n} {_format(n, values[n])}" for n in PLAIN if n in values)]
+            for name in ("judge/failed", "judge/absent"):
+                parts += [f"{name} {n:.0f}"] if (n := _number(metrics, name)) else []
             if (seconds := _number(metrics, "time/step")) is not None:
                 parts.append(f"{seconds:.1f} s")
             self._line("  ".join(parts))
             if self._signal:
                 self._line(f"  no signal: {self._signal}")
+            if remark:
+                self._line(f"  {remark}")
         if evaluation:
             self._line(f"  held-out after step {step}: {evaluation}")
 
@@ -141,6 +147,8 @@ class Console:
             yield Text("held-out  ", "dim", overflow="fold").append(self._eval, "not dim bold")
         if self._signal:
             yield Text(f"no signal: {self._signal}", "yellow", overflow="fold")
+        if self._remark:
+            yield Text(writable(self._remark, self.out), "yellow", overflow="fold")
 
     def _head(self, width: int) -> Iterator[Text]:
         line = Text(overflow="fold")

@@ -13,6 +13,7 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Response
+from policyopt.training.judged import TRAINING, Tally
 from policyopt.training.mixture import accuracy_by_source
 from policyopt.training.services import record
 
@@ -31,17 +32,26 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
+def _mean(x: Sequence[float]) -> float | None:
+    return sum(x) / len(x) if x else None
+
+
 @dataclass(frozen=True)
 class Scores:
     """What an evaluation found."""
 
     summary: dict[str, Any]
-    """accuracy, format, length (mean), accuracy/NAME of each source of a mixture, pass@k where asked for, n, and the
-    lengths of all greedy responses."""
+    """accuracy and format (of the responses that the judge gives a reward; ``None`` where it gives none at all), length
+    (mean), accuracy/NAME of each source of a mixture, pass@k where asked for, n, how many greedy responses have a reward
+    (``judged``), how many responses the judge failed on (``judge/failed``) and does not apply to (``judge/absent``), and
+    the lengths of all greedy responses."""
     records: list[dict[str, Any]]
     """One record per greedy response."""
     sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = field(default_factory=list)
-    """Prompt, sampled responses and their verdicts, for each question, where samples were asked for."""
+    """Prompt, sampled responses and their verdicts, for each question whose responses all have a reward, where samples were
+    asked for."""
+    remark: str = ""
+    """What a person should know of the judge."""
 
     def metrics(self) -> dict[str, float]:
         """The numbers for ``metrics.jsonl``."""
@@ -59,6 +69,10 @@ class Evaluator:
     budget: int
     longest: int
     seed: int = 0
+    max_failed: float = 1.0
+    """The evaluation stops where the judge fails on a larger share of the responses."""
+    option: str = TRAINING
+    """The option that sets this limit."""
 
     def check(self) -> None:
         """Raises :class:`~policyopt.errors.UserError` when no question fits into the context."""
@@ -71,8 +85,11 @@ class Evaluator:
     def __call__(self, samples: int = 0, k: int = 1, progress: Callable[[int, int], None] | None = None) -> Scores:
         """Greedy responses to all questions; with ``samples``, also that many sampled ones each for pass@k.
 
-        A question that does not fit into the context counts as wrong: it gets an empty response.
+        A question that does not fit into the context counts as wrong: it gets an empty response. Where the judge gives no
+        reward, a response counts in no share; a question with fewer than k judged samples has no pass@k. Raises
+        :class:`~policyopt.errors.UserError` once the judge has failed on more responses than it may.
         """
+        tally, total = Tally(), len(self.examples) * (1 + samples)
         records: list[dict[str, Any]] = []
         passed: list[float] = []
         sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = []
@@ -80,6 +97,8 @@ class Evaluator:
             block = self.examples[start : start + _BLOCK]
             greedy = self._draw(block, start, 1, 0.0)
             verdicts = self.judge([(e, text) for e, [(text, _)] in zip(block, greedy, strict=True)])
+            tally.add(verdicts)
+            tally.limit(self.max_failed, self.option, total)
             for example, [(text, response)], verdict in zip(block, greedy, verdicts, strict=True):
                 records.append(
                     record(example, text, verdict)
@@ -87,22 +106,35 @@ class Evaluator:
                 )
             if samples:
                 drawn = self._draw(block, start, samples, 1.0)
-                said = iter(self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group]))
+                judged = self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group])
+                tally.add(judged)
+                tally.limit(self.max_failed, self.option, total)
+                said = iter(judged)
                 for example, group in zip(block, drawn, strict=True):
                     found = [next(said) for _ in group]
-                    sampled.append((self._encode(example), [r for _, r in group], found))
-                    passed.append(pass_at_k(samples, sum(v.correct for v in found), k))
+                    sound = [v for v in found if v.rewarded]
+                    if len(sound) == samples:
+                        sampled.append((self._encode(example), [r for _, r in group], found))
+                    if len(sound) >= k:
+                        passed.append(pass_at_k(len(sound), sum(v.correct for v in sound), k))
             if progress:
                 progress(min(start + _BLOCK, len(self.examples)), len(self.examples))
-        n = len(records)
+        n, known = len(records), [r for r in records if r["score"] is not None]
         summary: dict[str, Any] = {
-            "accuracy": sum(r["correct"] for r in records) / n,
-            "format": sum(r["formatted"] for r in records) / n,
-            "length": sum(r["length"] for r in records) / n,
-        } | accuracy_by_source(records)
+            "accuracy": _mean([r["correct"] for r in known]),
+            "format": _mean([r["formatted"] for r in known]),
+            "length": _mean([r["length"] for r in records]),
+        } | accuracy_by_source(known)
         if samples:
-            summary[f"pass@{k}"] = sum(passed) / n
-        return Scores(summary | {"n": n, "lengths": [r["length"] for r in records]}, records, sampled)
+            summary[f"pass@{k}"] = _mean(passed)
+        summary |= {
+            "n": n,
+            "judged": len(known),
+            "judge/failed": tally.failed,
+            "judge/absent": tally.absent,
+            "lengths": [r["length"] for r in records],
+        }
+        return Scores(summary, records, sampled, tally.remark())
 
     def _draw(
         self, block: Sequence[Example], start: int, n: int, temperature: float

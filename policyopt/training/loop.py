@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -32,9 +32,11 @@ from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
+from policyopt.training.judged import costly, nothing_left
 from policyopt.training.logging import RunLog
 from policyopt.training.metrics import batch_metrics, update_metrics
 from policyopt.training.rows import to_batch
+from policyopt.training.samples import kept_samples
 from policyopt.training.services import Held
 
 SKIPS_IN_A_ROW = 3
@@ -76,6 +78,10 @@ class Trainer:
     state: State
     advice: Advice | None = None
     """What it says where nothing is right."""
+    remark: str = ""
+    """What a person should know of the judge in the last step."""
+    told: bool = False
+    """It was said that judging takes long."""
 
     def fit(self) -> str:
         """Train to the last step, or to Ctrl-C. Returns "finished" or "interrupted"."""
@@ -96,7 +102,7 @@ class Trainer:
                     metrics |= self.evaluate("eval").metrics()
                     metrics["time/eval"] = time.perf_counter() - start
                 self.log.metrics(state.step, metrics)
-                self.console.step(state.step, metrics)
+                self.console.step(state.step, metrics, self.remark)
                 if state.step % config.checkpoints.every == 0 or state.step == config.steps or interrupt.asked:
                     self.save()
         return "finished" if state.step >= config.steps else "interrupted"
@@ -110,8 +116,13 @@ class Trainer:
         metrics = drawn.stats | controlled(state.recipe)
         begun = time.perf_counter()
         self.engine.set_lr(lr_factor(config, state.step))
+        self.remark = drawn.remark
+        if not self.told and (cost := costly(drawn.stats)):
+            self.told = True
+            self.console.note(f"step {state.step + 1}: {cost}")
         if drawn.batch is None:
-            self.console.note(f"step {state.step + 1}: the filters left no prompt to train on; no update")
+            self.console.note(f"step {state.step + 1}: {nothing_left(drawn.stats)}; no update")
+            self.sample(None, None, drawn.lost)
         else:
             whole = with_replay(drawn.batch, [d.batch for d in state.recent])
             batch = credit(state.recipe, self.engine.prepare(whole, state.recipe))
@@ -123,7 +134,7 @@ class Trainer:
             metrics |= update_metrics(reports)
             if any(r.applied for r in reports):
                 metrics["update/size"] = self.engine.update_size()
-            self.sample(fresh, weight)
+            self.sample(fresh, weight, drawn.lost)
             if self.advice is not None:
                 self.advice.stepped(state.step + 1, fresh.records or [])
             state.recent = deque([Drawn(drawn.batch), *state.recent][: state.recipe.update.replay])
@@ -188,22 +199,11 @@ class Trainer:
                 "start another run with a lower --optim.lr or another --dtype"
             )
 
-    def sample(self, batch: Batch, weight: torch.Tensor) -> None:
-        """Log the first responses of a batch with their token weights."""
-        for i, record in enumerate((batch.records or [])[: self.config.log_samples]):
-            n = int((batch.mask if batch.present is None else batch.present)[i].sum())
-            pieces = self.engine.text.pieces(batch.tokens[i, :n].tolist())
-            self.log.sample(
-                {"step": self.state.step + 1, "phase": "train"}
-                | record
-                | {
-                    "reward": float(batch.reward[i]),
-                    "length": n,
-                    "truncated": bool(batch.truncated[i]),
-                    "pieces": pieces,
-                }
-                | {"weights": [float(f"{w:.4g}") for w in weight[i, :n].tolist()]}
-            )
+    def sample(self, batch: Batch | None, weight: torch.Tensor | None, lost: Sequence[Mapping[str, Any]]) -> None:
+        """Log the first responses of a batch with their token weights, and some of those that were ``lost`` to it."""
+        at = {"step": self.state.step + 1, "phase": "train"}
+        for record in kept_samples(batch, weight, lost, self.config.log_samples, self.engine.text):
+            self.log.sample(at | record)
 
     def evaluate(self, phase: str) -> Scores:
         """Held-out scores; their responses go to the samples, up to 32 of them."""
@@ -214,6 +214,8 @@ class Trainer:
             lambda done, total: self.console.task(f"evaluation ({phase})", done, total),
         )
         scores.summary.update(self.probe(scores))
+        if scores.remark:
+            self.console.note(f"held-out: {scores.remark}")
         if deep and (program := self.state.recipe.decode) is not None:
             scores.summary["accuracy/decode"] = self.collector.decoded(program, self.evaluator.examples)
         for record in scores.records[: 32 if deep else self.config.log_samples]:
@@ -247,7 +249,8 @@ class Trainer:
         for name, plain_batches in kept.items():
             for i, drawn in enumerate(getattr(state, name)):
                 records = None if drawn.batch is None else drawn.batch.records
-                plain_batches.append({"records": records, "stats": drawn.stats, "empty": drawn.batch is None})
+                judged = {"stats": drawn.stats, "lost": drawn.lost, "remark": drawn.remark}
+                plain_batches.append({"records": records, "empty": drawn.batch is None, **judged})
                 if drawn.batch is not None:
                     tensors |= {f"{name}.{i}/{column}": x for column, x in drawn.batch.columns().items()}
         plain = {
@@ -312,7 +315,7 @@ class Trainer:
     def _drawn(self, prefix: str, saved: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Drawn:
         columns = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
         batch = None if saved["empty"] else make_batch(saved["records"], **columns).to(self.engine.device)
-        return Drawn(batch, saved["stats"])
+        return Drawn(batch, saved["stats"], saved.get("lost", []), saved.get("remark", ""))
 
 
 def with_replay(new: Batch, earlier: Sequence[Batch | None]) -> Batch:

@@ -176,11 +176,12 @@ def _ends(run: RunRecord) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
     if after or not rows:
         return before, after, "after"
     last = {k.removeprefix("eval/"): v for k, v in rows[-1].items() if k.startswith("eval/")}
-    return before, {**last, "n": before.get("n")}, "latest"
+    return before, {**last, "n": _count(before)}, "latest"
 
 
 def _count(found: Mapping[str, Any]) -> int:
-    return int(number(found.get("n")) or 0)
+    """On how many responses the accuracy was measured."""
+    return int(number(found.get("judged", found.get("n"))) or 0)
 
 
 def _named(run: RunRecord, key: str) -> str:
@@ -244,8 +245,17 @@ def _warnings(run: RunRecord) -> list[str]:
         found.append(
             f"In {skipped} of {len(rows)} steps an update was skipped because the loss or gradient was not finite."
         )
-    if failed := sum((number(row.get("judge/failed")) or 0) > 0 for row in rows):
-        found.append(f"In {failed} of {len(rows)} steps the judge failed on some responses; they scored 0.")
+    for name, what in (
+        ("judge/failed", "the judge failed on some responses"),
+        ("judge/absent", "no judge applied to some"),
+    ):
+        if steps := sum((number(row.get(name)) or 0) > 0 for row in rows):
+            found.append(f"In {steps} of {len(rows)} steps {what}: they have no reward, and were not trained on.")
+    for phase in ("before", "after"):
+        if failed := number(measured(run, phase).get("judge/failed")):
+            found.append(
+                f"In the evaluation {phase} training the judge failed on {failed:.0f} responses; they count in no share."
+            )
     mismatch = [m for row in rows if (m := number(row.get("mismatch/mean"))) is not None]
     if mismatch and max(mismatch) > 1e-2:
         found.append(
@@ -283,6 +293,7 @@ def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
         "reason": _cut(_text(sample.get("reason"))),
         "reward": number(sample.get("reward")),
         "correct": bool(sample.get("correct")),
+        "rewarded": sample.get("score", 0) is not None,
         "length": number(sample.get("length")),
         "truncated": bool(sample.get("truncated")),
     }

@@ -33,7 +33,7 @@ from policyopt.own import resolve
 from policyopt.recipe import Recipe
 from policyopt.training.advice import Advice
 from policyopt.training.collect import Collector
-from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
+from policyopt.training.config import Judging, TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
@@ -93,10 +93,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             same_judge(resume, task)
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
         header |= {"judge": judge_words(task.judge, task.judge_reason)}
-        timeout, memory, most = config.judging.timeout, config.judging.memory_mb, config.judging.max_failed
         with (
             Console(header, config.steps, quiet=quiet) as console,
-            judging(config.recipe, task, timeout=timeout, memory_mb=memory) as judge,
+            judging(config.recipe, task, config.judging) as judge,
         ):
             for note in task.notes:
                 console.note(note)
@@ -110,6 +109,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
             if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
+            most = config.judging.max_failed
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
             evaluator = measured(config, task, collector)
             evaluator.check()
@@ -141,7 +141,9 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator
     if "sampler" not in config.recipe.source.services:
         return TextEvaluator(collector, task.heldout, config.recipe)
     judge = need_judge(collector.judge, task)
-    return Evaluator(engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed)
+    return Evaluator(
+        engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed, collector.max_failed,
+    )  # fmt: skip
 
 
 def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
@@ -177,12 +179,12 @@ def check_source(recipe: Recipe, task: Task) -> None:
 
 
 @contextmanager
-def judging(recipe: Recipe, task: Task, **limits: Any) -> Iterator[JudgePool | None]:
+def judging(recipe: Recipe, task: Task, how: Judging) -> Iterator[JudgePool | None]:
     """The judge of a run; ``None`` where nothing asks for one."""
     if task.judge is None or "judge" not in recipe.services:
         yield None
         return
-    with JudgePool(task.judge, **limits) as pool:
+    with JudgePool(task.judge, timeout=how.timeout, memory_mb=how.memory_mb, workers=how.workers) as pool:
         yield pool
 
 
@@ -333,12 +335,14 @@ def need_space(out: Path, engine: Engine, keep: int) -> None:
 
 def evaluate_model(
     *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int | None = None,
-    columns: str | None = None, samples: int = 4, k: int = 4, max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+    columns: str | None = None, samples: int = 4, k: int = 4, max_tokens: int | None = None, seed: int = 0,
+    device: str = "auto", dtype: DTypeName = "float32", max_failed: float = 0.2,
 ) -> Scores:  # fmt: skip
     """Scores of a model on all rows of a dataset, or on ``prompts`` of them; on 256 held-out questions of a generated task.
     Progress goes to standard error.
 
-    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used.
+    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, and where the judge fails on
+    a larger share of the responses than ``max_failed``.
     """
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
@@ -348,7 +352,9 @@ def evaluate_model(
         budget, longest = room(policy.context, max_tokens, questions)
         for note in questions.notes:
             console.note(note)
-        evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
+        evaluator = Evaluator(
+            policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed, max_failed, "--max-failed",
+        )  # fmt: skip
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
 
@@ -387,7 +393,7 @@ def sample_model(
         {
             "prompt": "\n".join(m["content"] for m in example.prompt),
             "responses": [
-                {"response": text, "score": v.score if v else None, "reason": v.reason if v else None}
+                {"response": text, "score": v.score if v and v.rewarded else None, "reason": v.reason if v else None}
                 for text, v in zip(group, itertools.islice(judged, n), strict=True)
             ],
         }

@@ -548,7 +548,7 @@ def always(prompt, response, answer):
 """
 
 
-def test_a_judge_that_raises_costs_a_response_its_score_and_the_run_goes_on(train: Command) -> None:
+def test_a_judge_that_raises_costs_a_response_its_reward_and_the_run_goes_on(train: Command) -> None:
     Path("moody.py").write_text(MOODY)
     said = train("--judge", "moody.py:raises", "--judging.max-failed", 1, "--log-samples", 100, "--out", "run")
     assert said.code == 0, said.err
@@ -557,12 +557,13 @@ def test_a_judge_that_raises_costs_a_response_its_score_and_the_run_goes_on(trai
     assert 0 < len(failed) < len(rows) == 16
     for row in rows:
         odd = len(row["response"]) % 2
-        assert row["score"] == (0.0 if odd else 1.0)
-        assert row["reason"] == ("judge raised RuntimeError: an odd response" if odd else "score 1")
+        assert row["score"] == row["reward"] == (None if odd else 1.0)
+        place = "moody.py, line 6, in raises: RuntimeError: an odd response (row sums.jsonl:"
+        assert row["reason"].startswith(place if odd else "score 1")
     assert sum(row.get("judge/failed", 0) for row in lines(Path("run/metrics.jsonl"))) == len(failed)
 
 
-def test_a_judge_that_hangs_costs_a_response_its_score_and_the_run_goes_on(train: Command) -> None:
+def test_a_judge_that_hangs_costs_a_response_its_reward_and_the_run_goes_on(train: Command) -> None:
     Path("moody.py").write_text(MOODY)
     limits = ("--judging.max-failed", 1, "--judging.timeout", 0.3)
     said = train("--judge", "moody.py:hangs", *limits, "--log-samples", 100, "--steps", 1, "--out", "run")
@@ -570,7 +571,8 @@ def test_a_judge_that_hangs_costs_a_response_its_score_and_the_run_goes_on(train
     rows = [row for row in lines(Path("run/samples.jsonl")) if row["phase"] != "before"]
     hung = [row for row in rows if sum(map(ord, row["response"])) % 5 == 0]
     assert 0 < len(hung) < len(rows)
-    assert {(row["score"], row["reason"]) for row in hung} == {(0.0, "judge took longer than 0.3 s")}
+    assert {row["score"] for row in hung} == {None}
+    assert {row["reason"].partition(" (row")[0] for row in hung} == {"judge took longer than 0.3 s"}
     assert {(row["score"], row["reason"]) for row in rows if row not in hung} == {(0.5, "half")}
 
 
@@ -578,7 +580,7 @@ def test_a_judge_that_fails_too_often_stops_the_run(train: Command) -> None:
     Path("moody.py").write_text(MOODY)
     said = train("--judge", "moody.py:always", "--judging.max-failed", 0.5, "--out", "run")
     refused(
-        said, "the judge failed on 8 of 8 responses", "the limit is 50%", "--judging.max-failed", "never in the mood"
+        said, "the judge failed on 3 of 3 responses", "the limit is 50%", "--judging.max-failed", "never in the mood"
     )
     assert not Path("run/summary.json").exists()
 

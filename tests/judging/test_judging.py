@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from policyopt.errors import UserError
 from policyopt.items import Example, Verdict, user
 from policyopt.judging.functions import BadResult, read_result
 from policyopt.judging.judges import check_judge, make_judge
+from policyopt.judging.pool import _Work
 from policyopt.judging.values import read_value
 
 HOSTILE = """
@@ -56,6 +59,17 @@ def judge(prompt, response, answer):
     if response == "nothing": return None
     if response == "keys": return {"reward": 1}
     return response == answer
+"""
+
+DAEMON = """
+import os, subprocess, time
+
+def daemon(prompt, response, answer):
+    # A session of its own, and no parent: neither group nor parent leads to it
+    open(prompt, "w").write(subprocess.check_output(["setsid", "sh", "-c", "sleep 1000 >/dev/null & echo $!"], text=True))
+    if response == "timeout": time.sleep(1000)
+    if response == "crash": os._exit(1)
+    return 1
 """
 
 
@@ -97,10 +111,11 @@ def hostile(tmp_path) -> str:
 
 
 class TestPool:
-    def test_a_failing_judge_costs_one_response_and_the_rest_are_judged(self, hostile) -> None:
+    def test_a_failing_judge_costs_one_response_and_the_rest_are_judged(self, hostile, tmp_path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
         reasons = {
-            "raise": "judge raised ValueError: not today",
-            "exit": "judge raised SystemExit: 1",
+            "raise": "hostile.py, line 10, in judge: ValueError: not today",
+            "exit": "hostile.py, line 11, in judge: SystemExit: 1",
             "loop": "judge took longer than 1 s",
             "sleep": "judge took longer than 1 s",
             "regex": "judge took longer than 1 s",
@@ -111,18 +126,19 @@ class TestPool:
             "hoard": "judge ran out of memory (128 MB)",
             "nan": "judge returned the score nan, expected a finite number",
             "infinity": "judge returned the score inf, expected a finite number",
-            "text": "judge returned '1.0', expected a number, a bool or a dict with a score",
-            "nothing": "judge returned None, expected a number, a bool or a dict with a score",
+            "text": "judge returned '1.0', expected a number, a bool, a dict with a score, or None",
             "keys": "judge returned a dict with keys ['reward'], "
             "expected score and, where wanted, correct, formatted, reason, parts",
         }
-        responses = [r for bad in reasons for r in (bad, "42", "41")]
+        responses = [r for bad in reasons for r in (bad, "42", "41", "nothing")]
         with JudgePool(JudgeSpec(hostile), timeout=1.0, memory_mb=128) as pool:
             verdicts = pool([(example(number=i), r) for i, r in enumerate(responses)])
         assert len(verdicts) == len(responses)
-        for response, found in zip(responses, verdicts, strict=True):
+        for i, (response, found) in enumerate(zip(responses, verdicts, strict=True)):
             if response in reasons:
-                assert found == Verdict(0.0, False, False, reasons[response], failed=True)
+                assert found == Verdict.failure(f"{reasons[response]} (row e-{i})")
+            elif response == "nothing":
+                assert found == Verdict.absent()
             else:
                 assert found == Verdict(float(response == "42"), response == "42", False, found.reason)
 
@@ -149,14 +165,42 @@ class TestPool:
         assert all(v.correct for v in verdicts)
         assert len(items) / seconds > 2000
 
-    def test_a_slow_judgement_delays_only_its_own_chunk(self, hostile) -> None:
-        with JudgePool(JudgeSpec(hostile), timeout=1.0, workers=2) as pool:
-            pool.ready()
+    def test_a_judge_that_waits_is_asked_in_several_processes_and_a_fast_one_in_one(self, tmp_path) -> None:
+        (tmp_path / "s.py").write_text(
+            "import os, time\ndef slow(prompt, response, answer):\n"
+            "    time.sleep(float(response))\n    return {'score': 1, 'reason': str(os.getpid())}\n"
+        )
+        with JudgePool(JudgeSpec(f"{tmp_path}/s.py:slow"), timeout=1.0, workers=8) as pool:
+            fast = pool([(example(), "0")] * 200)
+            assert len({v.reason for v in fast}) == 1
             start = time.perf_counter()
-            verdicts = pool([(example(), "sleep" if i % 2 else "42") for i in range(4)])
+            slow = pool([(example(), "0.3")] * 40)
             seconds = time.perf_counter() - start
-        assert [v.failed for v in verdicts] == [False, True, False, True]
-        assert seconds < 1.9
+            assert all(v.score == 1 for v in slow)
+            assert 1 < len({v.reason for v in slow}) <= 8
+            assert seconds < 40 * 0.3 / 2, "one after another they take 12 s"
+
+    def test_pieces_are_small_and_end_together(self) -> None:
+        work = _Work([(example(), "")] * 1000, most=4)
+        taken = []
+        while (piece := work.take(several=False)) is not None:
+            taken.append(piece.stop - piece.start)
+        assert sum(taken) == 1000
+        assert taken == sorted(taken, reverse=True)
+        assert (taken[0], taken[-1]) == (64, 1)
+        assert _Work([(example(), "")] * 1000, most=4).take(several=True) == slice(0, 1000)
+
+    def test_equal_responses_are_judged_once_by_built_in_judges_alone(self, tmp_path) -> None:
+        (tmp_path / "c.py").write_text(
+            "count = 0\ndef counted(prompt, response, answer):\n    global count\n    count += 1\n    return count\n"
+        )
+        one, other = example("42"), example("43")
+        items = [(one, "42"), (other, "42"), (one, "42"), (one, "41")]
+        with JudgePool(JudgeSpec(f"{tmp_path}/c.py:counted")) as pool:
+            assert [v.score for v in pool(items)] == [1, 2, 3, 4]
+        with JudgePool(JudgeSpec("exact")) as pool, mock.patch.object(pool, "_verdicts", wraps=pool._verdicts) as asked:
+            assert [v.score for v in pool(items)] == [1, 0, 1, 0]
+        assert [[text for _, text in call.args[0]] for call in asked.call_args_list] == [["42", "42", "41"]]
 
     def test_children_of_a_hanging_judge_are_killed_with_it(self, hostile, tmp_path) -> None:
         note = tmp_path / "pids"
@@ -164,6 +208,30 @@ class TestPool:
             (found,) = pool([(example(prompt=str(note)), "child")])
         assert found.failed
         assert wait_until(lambda: not any(alive(int(pid)) for pid in note.read_text().split()))
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="orphans are adopted on Linux alone")
+    @pytest.mark.parametrize("ending", ["timeout", "close", "crash", "killed parent"])
+    def test_a_child_in_a_session_of_its_own_is_ended_too(self, tmp_path, ending) -> None:
+        note, script = tmp_path / "pid", tmp_path / "parent.py"
+        (tmp_path / "d.py").write_text(DAEMON)
+        script.write_text(
+            "import sys, time\nfrom policyopt.data import JudgePool, JudgeSpec, Example\n"
+            f"pool = JudgePool(JudgeSpec({str(tmp_path / 'd.py') + ':daemon'!r}), timeout=0.5)\n"
+            f"pool([(Example('e', ({{'role': 'user', 'content': {str(note)!r}}},), ''), {ending!r})])\n"
+            f"time.sleep(60 if {ending!r} == 'killed parent' else 0)\npool.close()\n"
+        )
+        parent = subprocess.Popen(
+            [sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        )
+        assert wait_until(lambda: note.exists() and note.read_text())
+        pid = int(note.read_text())
+        if ending == "killed parent":
+            assert alive(pid)
+            parent.kill()
+        else:
+            assert parent.wait(20) == 0
+        assert wait_until(lambda: not alive(pid))
+        parent.wait()
 
     def test_close_leaves_no_process(self) -> None:
         pool = JudgePool(JudgeSpec("exact"), workers=2)
@@ -220,7 +288,7 @@ class TestPool:
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
             stderr=subprocess.DEVNULL,
         )
-        assert wait_until(lambda: note.exists() and len(note.read_text().split()) == 2)
+        assert wait_until(lambda: note.exists() and note.read_text())
         time.sleep(0.3)
         workers = [int(pid) for pid in note.read_text().split()]
         assert all(alive(pid) for pid in workers)
@@ -239,7 +307,8 @@ class TestPool:
         with (
             JudgePool(JudgeSpec(f"{path}:judge")) as pool,
             pytest.raises(
-                UserError, match="could not be loaded: ModuleNotFoundError: No module named 'no_such_module'"
+                UserError,
+                match=r"could not be loaded: .*broken.py, line 1, in <module>: ModuleNotFoundError: No module named 'no_such",
             ),
         ):
             pool([(example(), "")])
@@ -367,6 +436,29 @@ class TestFunction:
             2.0, False, True, "long"
         )
 
+    def test_none_says_that_the_judge_does_not_apply(self) -> None:
+        for nothing in (None, {"score": None}, {"score": None, "reason": "no tool was called"}):
+            found = read_result(nothing)
+            assert (found.rewarded, found.applies, found.failed) == (False, False, False)
+            assert math.isnan(found.score)
+        assert read_result({"score": None, "reason": "no tool was called"}).reason == "no tool was called"
+
+    def test_errors_name_the_users_own_line(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "helper.py").write_text("import json\ndef read(text):\n    return json.loads(text)\n")
+        (tmp_path / "my.py").write_text(
+            "from helper import read\n\ndef f(prompt, response, answer):\n    return read(response)['x']\n"
+            "class Odd(Exception):\n    def __str__(self): raise ValueError\n"
+            "def odd(prompt, response, answer): raise Odd\n"
+        )
+        row = example()
+        with JudgePool(JudgeSpec("my.py:f")) as pool:
+            key, text = pool([(row, "{}"), (row, "no")])
+        assert key.reason == "my.py, line 4, in f: KeyError: 'x' (row e-0)"
+        assert text.reason.startswith("helper.py, line 3, in read: JSONDecodeError: ")
+        with JudgePool(JudgeSpec("my.py:odd")) as pool:
+            assert pool([(row, "")])[0].reason == "my.py, line 7, in odd: Odd: (its message cannot be read) (row e-0)"
+
     def test_scalars_of_numpy_and_torch(self) -> None:
         import numpy as np
         import torch
@@ -375,7 +467,7 @@ class TestFunction:
             assert read_result(one) == read_result(1) == Verdict(1.0, True, False, "score 1")
 
     @pytest.mark.parametrize(
-        "bad", [None, "1", [1], 1j, float("nan"), {"correct": True}, {"score": "1"}, {"score": 1, "x": 2}]
+        "bad", ["1", [1], 1j, float("nan"), {"correct": True}, {"score": "1"}, {"score": 1, "x": 2}]
     )
     def test_everything_else_is_no_verdict(self, bad) -> None:
         with pytest.raises(BadResult):

@@ -108,6 +108,9 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
         "length": sum(lengths) / 4,
         "pass@2": pytest.approx((1 + 2 / 3 + 1 + 0) / 4),
         "n": 4,
+        "judged": 4,
+        "judge/failed": 0,
+        "judge/absent": 0,
         "lengths": lengths,
     }
     assert scores.metrics() == {
@@ -163,11 +166,44 @@ def test_where_no_question_fits_there_is_nothing_to_measure(policy: Policy, judg
         evaluator.check()
 
 
-def test_a_judge_that_fails_counts_as_wrong(policy: Policy) -> None:
-    def judge(items: list[Any]) -> list[Verdict]:
-        return [Verdict(0.0, False, False, "judge took longer than 1 s", failed=True) for _ in items]
+def _moody(items: list[tuple[Example, str]]) -> list[Verdict]:
+    """Fails on "x", has nothing to say of "-", and finds "1" right."""
+    said = {"x": Verdict.failure("judge took longer than 1 s"), "-": Verdict.absent("not my row")}
+    return [said.get(text, Verdict(float(text == "1"), text == "1", True, "")) for _, text in items]
 
-    evaluator = Evaluator(policy.text, LocalSampler.of(policy), judge, QUESTIONS[:3], 8, 100)  # type: ignore[arg-type]
-    scores = evaluator(2, 1)
-    assert (scores.summary["accuracy"], scores.summary["pass@1"]) == (0, 0)
-    assert scores.records[0]["reason"] == "judge took longer than 1 s"
+
+def test_what_has_no_reward_counts_in_no_share(policy: Policy) -> None:
+    greedy = {"0+0": "1", "1+1": "x", "2+2": "-", "3+3": "0"}
+    sampled = {"0+0": ["1", "0", "x"], "1+1": ["x", "x", "1"], "2+2": ["1", "0", "0"], "3+3": ["-", "-", "-"]}
+    evaluator = Evaluator(policy.text, Scripted(policy, greedy, sampled), _moody, QUESTIONS[:4], 8, 100)  # type: ignore[arg-type]
+    scores = evaluator(3, 2)
+    found = scores.summary
+    assert (found["accuracy"], found["format"], found["n"]) == (1 / 2, 1.0, 4)
+    assert found["pass@2"] == pytest.approx((1 + 2 / 3) / 2), "of the questions with two judged samples"
+    assert (found["judged"], found["judge/failed"], found["judge/absent"]) == (2, 4, 4)
+    assert scores.remark == (
+        "the judge failed on 4 of 16 responses, first: judge took longer than 1 s; "
+        "4 of 16 responses have no reward: not my row"
+    )
+    assert [row["score"] for row in scores.records] == [1.0, None, None, 0.0]
+    assert [[v.score for v in said] for _, _, said in scores.sampled] == [[1.0, 0.0, 0.0]], "probes see whole groups"
+
+
+def test_an_evaluation_stops_where_the_judge_fails_too_often(policy: Policy) -> None:
+    answers = {f"{i}+{i}": "x" if i < 7 else "1" for i in range(70)}
+
+    def evaluator(most: float) -> Evaluator:
+        sampler = Scripted(policy, answers, {})
+        return Evaluator(policy.text, sampler, _moody, QUESTIONS, 8, 200, max_failed=most, option="--max-failed")  # type: ignore[arg-type]
+
+    assert evaluator(0.1)(0).summary["accuracy"] == 1.0
+    message = r"the judge failed on 7 of 64 responses \(the limit is 9%, --max-failed\); first: judge took longer"
+    with pytest.raises(UserError, match=message):
+        evaluator(0.09)(0)
+
+
+def test_where_nothing_has_a_reward_there_is_no_accuracy(policy: Policy) -> None:
+    sampler = Scripted(policy, {"0+0": "-", "1+1": "-"}, {})
+    found = Evaluator(policy.text, sampler, _moody, QUESTIONS[:2], 8, 100)(0)  # type: ignore[arg-type]
+    assert found.summary["accuracy"] is None
+    assert found.metrics() == {"eval/length": 2.0}

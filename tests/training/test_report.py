@@ -218,7 +218,7 @@ def test_a_killed_run_says_so_and_shows_its_last_evaluation(tmp_path: Path) -> N
     assert "60.0 %" in page
     assert "In 1 of 21 steps all responses to each prompt got the same reward" in page
     assert "In 1 of 21 steps an update was skipped" in page
-    assert "In 1 of 21 steps the judge failed" in page
+    assert "In 1 of 21 steps the judge failed on some responses: they have no reward" in page
 
 
 def test_odd_values_do_not_break_the_page(tmp_path: Path) -> None:

@@ -150,7 +150,9 @@ class Restructured(Group):
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         group = await super().draw(question, context)
-        right = [verdict.correct for verdict in await context.judge(group)]
+        right = [verdict.correct for verdict in await context.judge(group) if verdict.rewarded]
+        if not right:  # nobody knows how hard it is
+            return group
         label = self.difficulty(sum(right) / len(right))
         kind = self.kind(label)
         text = None if kind is None else await self.rewriter(question, context, kind)
@@ -165,7 +167,7 @@ class Restructured(Group):
         )
         for response in other:
             response.origin, response.context = 1, tokens
-        context.count(rewrites_mixed=len({verdict.correct for verdict in await context.judge(other)}) == 2)
+        context.count(rewrites_mixed=len({v.correct for v in await context.judge(other) if v.rewarded}) == 2)
         return [*group, *other]
 
 

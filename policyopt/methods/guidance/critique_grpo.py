@@ -159,7 +159,7 @@ class Refined(Group):
     Each response is criticised, and answered anew in the context of question, response and critique. The first right
     refinement, otherwise the first of the highest score, joins the group with ``origin`` 1, as an answer to the plain
     question; its log-probabilities are those of the policy that is asked it, which did not write it. A response whose
-    critique leaves no room for an answer has no refinement; a group that has none stays as it is. The log counts them.
+    critique leaves no room for an answer has no refinement, nor has one without a reward; a group that has none stays as it is. The log counts them.
     Source: Critique-GRPO, arXiv:2506.03106, and the authors' code (zhangxy-2019/critique-GRPO). Our reading: the words
     around the critique are ours, and right is what the judge calls so (there: a score of 1).
     """
@@ -177,12 +177,18 @@ class Refined(Group):
         group = await super().draw(question, context)
         verdicts = await context.judge(group)
         answers = await asyncio.gather(
-            *(self.refine(question, context, r, v, i) for i, (r, v) in enumerate(zip(group, verdicts, strict=True)))
+            *(
+                self.refine(question, context, response, verdict, i)
+                for i, (response, verdict) in enumerate(zip(group, verdicts, strict=True))
+                if verdict.rewarded
+            )
         )
-        refined = [response for responses in answers for response in responses]
-        judged = await context.judge(refined)
+        drawn = [response for responses in answers for response in responses]
+        found = await context.judge(drawn)
+        refined = [response for response, verdict in zip(drawn, found, strict=True) if verdict.rewarded]
+        judged = [verdict for verdict in found if verdict.rewarded]
         right = sum(verdict.correct for verdict in judged)
-        context.count(refinements_asked=len(group), refinements_drawn=len(refined), refinements_right=right)
+        context.count(refinements_asked=len(answers), refinements_drawn=len(drawn), refinements_right=right)
         return [await self.plainly(question, context, refined[pick(judged)]), *group[1:]] if refined else group
 
     async def refine(

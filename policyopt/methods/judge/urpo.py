@@ -71,20 +71,25 @@ class PlayerAndReferee(Group):
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         drawn = await super().draw(question, context)
-        gold = [v.score for v in await context.judge(drawn)]
-        asked = self.refereed(question, context, drawn)
+        verdicts = await context.judge(drawn)
         if self.is_open(question):
+            asked = self.refereed(question, context, drawn)
             [judging] = await self._judge(question, context, asked, 1)
             scores = self.read(context, judging, len(drawn)) or [0.0] * len(drawn)
             for response, score in zip(drawn, scores, strict=True):
                 assert response.verdict is not None
-                response.verdict = dataclasses.replace(response.verdict, score=score, reason="scored by the referee")
+                response.verdict = dataclasses.replace(
+                    response.verdict, score=score, reason="scored by the referee", failed=False, applies=True
+                )
             return drawn
-        if len(set(gold)) == 1:
+        judged = [r for r, v in zip(drawn, verdicts, strict=True) if v.rewarded]
+        gold = [v.score for v in verdicts if v.rewarded]
+        if len(set(gold)) < 2:
             return drawn
+        asked = self.refereed(question, context, judged)
         judgings = await self._judge(question, context, asked, self.judgings)
         for response in judgings:
-            response.verdict = self.verdict(self.read(context, response, len(drawn)), gold)
+            response.verdict = self.verdict(self.read(context, response, len(judged)), gold)
             response.origin, response.context = 1, asked
         return [*drawn, *judgings]
 

@@ -51,8 +51,8 @@ class MoreForHard(Group):
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         first = await super().draw(question, context)
-        verdicts = await context.judge(first)
-        extra = self.extra(sum(v.correct for v in verdicts) / len(verdicts))
+        right = [v.correct for v in await context.judge(first) if v.rewarded]
+        extra = self.extra(sum(right) / len(right)) if right else 0
         if extra == 0:
             return first
         key = (*question.key, 1)

@@ -57,17 +57,22 @@ class UntilMixed(Rollout):
     async def draw(self, question: Question, context: Context) -> list[Response]:
         drawn: list[Response] = []
         success: list[bool] = []
+        unrewarded: list[Response] = []
         for i in range(self.max_rounds):
             fresh = await context.sampler.generate(
                 question.tokens, n=self.round_size, max_tokens=question.budget, temperature=self.temperature,
                 key=(*question.key, i),
             )  # fmt: skip
-            drawn += fresh
-            success += [v.score > self.threshold for v in await context.judge(fresh)]
+            for response, verdict in zip(fresh, await context.judge(fresh), strict=True):
+                if verdict.rewarded:
+                    drawn.append(response)
+                    success.append(verdict.score > self.threshold)
+                else:
+                    unrewarded.append(response)
             if self.enough(success):
                 break
         kept = self.choose(success)
-        rest = [r for i, r in enumerate(drawn) if i not in kept]
+        rest = [*(r for i, r in enumerate(drawn) if i not in kept), *unrewarded]
         for response in rest:
             response.use = "pool"
         return [*(drawn[i] for i in kept), *rest]

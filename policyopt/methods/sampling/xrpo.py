@@ -138,8 +138,10 @@ class Allocated(Rollout):
         return self.half_width(n, spread) - self.half_width(n + 1, spread) + self.optimism(n, total)
 
     def share(self, rewards: Sequence[Sequence[float]], budget: int) -> list[int]:
-        """How many of ``budget`` further responses each prompt has, given its rewards so far."""
-        spread = [statistics.stdev(map(float, r)) for r in rewards]
+        """How many of ``budget`` further responses each prompt has, given its rewards so far (NaN for a response without
+        one, which counts in no spread)."""
+        known = [[float(x) for x in r if not math.isnan(x)] for r in rewards]
+        spread = [statistics.stdev(r) if len(r) > 1 else 0.0 for r in known]
         count = [len(r) for r in rewards]
         total = sum(count)
         for i in range(budget):

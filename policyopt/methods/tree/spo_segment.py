@@ -117,7 +117,7 @@ class Chain(Rollout):
         return cutpoints(response.logp, self.threshold, self.interval)
 
     async def _values(self, number: int, response: Response, question: Question, context: Context) -> list[float]:
-        """The mean reward of fresh continuations from each cut of a response."""
+        """The mean reward of fresh continuations from each cut of a response, of those that have one; NaN where none has."""
         drawn = await asyncio.gather(
             *(
                 context.sampler.generate(
@@ -134,8 +134,9 @@ class Chain(Rollout):
             ]
             for cut, rows in zip(self._cuts(response), drawn, strict=True)
         ]
-        await context.judge([r for rows in whole for r in rows])
-        return [sum(r.verdict.score for r in rows if r.verdict and r.finished) / len(rows) for rows in whole]
+        said = iter(await context.judge([r for rows in whole for r in rows]))
+        worth = [[v.score if r.finished else 0.0 for r, v in zip(rows, said) if v.rewarded] for rows in whole]
+        return [sum(x) / len(x) if x else math.nan for x in worth]
 
 
 @method(parent=ppo, arxiv="2505.23564", code="AIFrameResearch/SPO", confidence="code")

@@ -41,8 +41,10 @@ class Hinted(Group):
         return [tuple(fitting(question, context, text[: hint_length(len(text), share)])) for share in self.hints]
 
     async def solved(self, context: Context, responses: Sequence[Response]) -> bool:
-        """Whether one of the responses is right."""
-        return any(verdict.correct for verdict in await context.judge(responses))
+        """Whether one of the responses is right, or the judge gives none of them a reward: nobody knows then that help is
+        needed."""
+        judged = [verdict for verdict in await context.judge(responses) if verdict.rewarded]
+        return not judged or any(verdict.correct for verdict in judged)
 
     async def hinted(
         self, question: Question, context: Context, hint: tuple[int, ...], *, n: int, key: tuple[int, ...]

@@ -131,7 +131,7 @@ class Swarm(Group):
             raise Unusable("long")
         responses = [Response(row, [], [], "eos") for row in fit[: self.size]]
         verdicts = await context.judge(responses)
-        if any(v.failed for v in verdicts):
+        if not all(v.rewarded for v in verdicts):
             raise Unusable("unjudged")
         if len({v.score for v in verdicts}) == 1:
             raise Unusable("equal")

@@ -64,7 +64,10 @@ class ResumedFromBest(Group):
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         group = await super().draw(question, context)
-        rewards = [verdict.score for verdict in await context.judge(group)]
+        verdicts = await context.judge(group)
+        rewards = [v.score for v in verdicts if v.rewarded]
+        if not rewards:  # nothing to go by
+            return group
         if not self.keeps(rewards):
             for response in group:
                 response.use = "pool"
@@ -72,7 +75,7 @@ class ResumedFromBest(Group):
             return group
         if not self.resumes(rewards):
             return group
-        best = group[rewards.index(max(rewards))]
+        best = next(r for r, v in zip(group, verdicts, strict=True) if v.score == max(rewards))
         drawn = await asyncio.gather(
             *(
                 go_on(question, context, start, n=self.size, temperature=self.temperature, key=(*question.key, i))

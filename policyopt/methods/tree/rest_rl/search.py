@@ -39,6 +39,15 @@ class Node:
             node.value = node.total / node.visits
             node = node.parent
 
+    def expected(self, found: Sequence[float]) -> float:
+        """The mean of what was found from here, without NaN; where that is nothing, what the nodes above are worth so far."""
+        if known := [x for x in found if not math.isnan(x)]:
+            return sum(known) / len(known)
+        node = self.parent
+        while node is not None and not node.visits:
+            node = node.parent
+        return 0.0 if node is None else node.value
+
 
 @part
 class Search(Rollout):
@@ -50,7 +59,8 @@ class Search(Rollout):
     are drawn from there; the first line of each is a child, and the ``width`` children with the largest values stay
     visible. By ``reward`` the judge's scores of the responses count in the node and all above it. By ``value`` the critic
     values the children, whose values count there, and it ranks the responses. The end of a response, met again, counts
-    as it is worth. A response has a node for each of its beginnings that was expanded, with its value. Source: VM-MCTS of
+    as it is worth. What the judge gives no reward counts as the others from its node, or as the node was worth so far, and
+    is returned last. A response has a node for each of its beginnings that was expanded, with its value. Source: VM-MCTS of
     ReST-RL, arXiv:2508.19576, and the authors' code (THUDM/ReST-RL). Our reading: among equal children, and among equal
     values at the cut to ``width``, the first; a response that the budget cuts off has no last line to go on from.
     """
@@ -100,16 +110,18 @@ class Search(Rollout):
                 node = self.select(node)
             if not node.terminal:
                 drawn += await self._expand(node, question, context, (*question.key, i))
+            elif node.visits:
+                node.note(node.value, 1)
             else:
-                node.note(node.value if node.visits else (await self._worth([node.text], context))[0], 1)
+                node.note(node.expected(await self._worth([node.text], context)), 1)
         if self.by == "reward":
             mark(root, drawn)
         worth = await self._worth(drawn, context)
-        best = sorted(range(len(drawn)), key=lambda i: (not drawn[i].finished, -worth[i]))
+        best = sorted(range(len(drawn)), key=lambda i: (math.isnan(worth[i]), not drawn[i].finished, -worth[i]))
         return [drawn[i] for i in best[: self.size]]
 
     async def _worth(self, responses: Sequence[Response], context: Context) -> list[float]:
-        """What the guide thinks of responses."""
+        """What the guide thinks of responses; NaN where the judge gives no reward."""
         if self.by == "value":
             return await context.values(responses)
         return [verdict.score for verdict in await context.judge(responses)]
@@ -135,7 +147,7 @@ class Search(Rollout):
                 child.total = value * child.visits
             node.note(sum(child.total for child in node.children), self.samples)
         else:
-            node.note(sum(await self._worth(responses, context)), self.samples)
+            node.note(node.expected(await self._worth(responses, context)) * self.samples, self.samples)
         for child in sorted(node.children, key=lambda child: -child.value)[self.width :]:
             child.visible = False
         return responses

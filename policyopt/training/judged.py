@@ -1,0 +1,150 @@
+"""What the judge says of the responses of a step. One without a reward leaves its group here, before anything is computed
+over the group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from policyopt.errors import UserError
+from policyopt.items import Example, Verdict
+from policyopt.judging.pool import JudgePool
+from policyopt.models.text import Text
+from policyopt.sources.program import Answered, Response
+from policyopt.training.services import record
+
+TRAINING = "--judging.max-failed"
+"""The option that sets the limit of a run."""
+COSTLY = 1.0
+"""Seconds of judging in a step from which on they are spoken of."""
+
+
+def costly(stats: Mapping[str, float]) -> str:
+    """What to say of a step in which judging took longer than drawing; ``""`` of any other."""
+    judging, drawing = stats["time/judge"], stats["time/rollout"]
+    if judging < COSTLY or judging <= drawing:
+        return ""
+    return (
+        f"judging took {judging:.1f} s, drawing {drawing:.1f} s; a faster judge or more processes for it "
+        "(--judging.workers) would help"
+    )
+
+
+def nothing_left(stats: Mapping[str, float]) -> str:
+    """Why a step has nothing to train on."""
+    unrewarded = stats.get("prompts/unrewarded", 0) >= stats["prompts"]
+    return "no signal, no response has a reward" if unrewarded else "the filters left no prompt to train on"
+
+
+@dataclass
+class Tally:
+    """How often the judge was asked, and how often it gave no reward."""
+
+    asked: int = 0
+    failed: int = 0
+    """It raised, took too long, died, or returned nonsense."""
+    absent: int = 0
+    """It has nothing to say of the row."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """The first reason of each kind."""
+
+    def add(self, verdicts: Sequence[Verdict]) -> None:
+        """Count some verdicts."""
+        self.asked += len(verdicts)
+        for verdict in verdicts:
+            if not verdict.rewarded:
+                kind = "failed" if verdict.failed else "absent"
+                setattr(self, kind, getattr(self, kind) + 1)
+                self.reasons.setdefault(kind, verdict.reason)
+
+    def limit(self, most: float, option: str, of: int | None = None) -> None:
+        """Raises :class:`~policyopt.errors.UserError` where the judge failed on more than the share ``most`` of the
+        responses: of those so far, or of the number that there will be."""
+        if self.failed > most * (self.asked if of is None else of):
+            raise UserError(
+                f"the judge failed on {self.failed} of {self.asked} responses (the limit is {most:.0%}, {option}); "
+                f"first: {self.reasons['failed']}"
+            )
+
+    def remark(self) -> str:
+        """What a person should know: ``""`` where every response has a reward."""
+        said = []
+        if self.failed:
+            said.append(f"the judge failed on {self.failed} of {self.asked} responses, first: {self.reasons['failed']}")
+        if self.absent:
+            said.append(f"{self.absent} of {self.asked} responses have no reward: {self.reasons['absent']}")
+        return "; ".join(said)
+
+
+class Opinions:
+    """The judge for one step: what it was asked, how long that took, and which responses it leaves without a reward."""
+
+    def __init__(self, judge: JudgePool | None, text: Text, most: float = 1.0) -> None:
+        self.tally, self.seconds = Tally(), 0.0
+        self.lost: list[dict[str, Any]] = []
+        """What the log keeps of the responses that have left."""
+        self.unrewarded = 0
+        """Prompts of which every response has left."""
+        self._judge, self._text, self._most = judge, text, most
+
+    def __call__(self, items: Sequence[tuple[Example, Response]]) -> list[Verdict]:
+        """The verdicts on some responses."""
+        if not items:
+            return []
+        assert self._judge is not None, "the source promised to need no judge"
+        texts = self._text.decode_all([r.tokens for _, r in items])
+        start = time.perf_counter()
+        found = self._judge([(example, text) for (example, _), text in zip(items, texts, strict=True)])
+        self.seconds += time.perf_counter() - start
+        self.tally.add(found)
+        return found
+
+    def settle(self, groups: Sequence[Answered]) -> list[Answered]:
+        """The groups with the verdicts that are still missing, and without the responses that have no reward; those that
+        wait stay as they are.
+
+        A prompt that is left without the responses of its baseline has nothing to be compared with: the others leave too. Raises
+        :class:`~policyopt.errors.UserError` when the judge has failed on more of the step's responses than it may.
+        """
+        fresh = [(g.example, r) for g in groups for r in g.responses if r.use != "wait" and r.verdict is None]
+        for (_, response), verdict in zip(fresh, self(fresh), strict=True):
+            response.verdict = verdict
+        self.tally.limit(self._most, TRAINING)
+        return [self._rewarded(group) for group in groups]
+
+    def _rewarded(self, group: Answered) -> Answered:
+        """A group without the responses that leave."""
+        gone = [r for r in group.responses if r.verdict is not None and r.use != "wait" and not r.verdict.rewarded]
+        if not gone:
+            return group
+        stay = [r for r in group.responses if not any(r is other for other in gone)]
+        if any(r.use == "baseline" for r in gone) and not any(r.use == "baseline" for r in stay):
+            stay = [r for r in stay if r.use == "wait"]
+        self.lost += [self._record(group.example, response) for response in gone]
+        self.unrewarded += not any(r.use == "train" for r in stay)
+        return dataclasses.replace(group, responses=stay)
+
+    def _record(self, example: Example, response: Response) -> dict[str, Any]:
+        """A response that was not trained on, for the log."""
+        assert response.verdict is not None
+        asked = self._text.decode(response.context) if response.context else None
+        return record(example, self._text.decode(response.tokens), response.verdict, asked) | {
+            "reward": None,
+            "length": len(response.tokens),
+            "truncated": not response.finished,
+            "pieces": self._text.pieces(response.tokens),
+            "weights": [0.0] * len(response.tokens),
+        }
+
+    def stats(self) -> dict[str, float]:
+        """What the log says of it."""
+        return {
+            "judge/failed": float(self.tally.failed),
+            "judge/absent": float(self.tally.absent),
+            "prompts/unrewarded": float(self.unrewarded),
+            "time/judge": self.seconds,
+        }
