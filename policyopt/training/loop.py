@@ -31,7 +31,7 @@ from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
-from policyopt.training.logging import RunLog
+from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.metrics import batch_metrics, update_metrics
 from policyopt.training.rows import to_batch
 from policyopt.training.services import Held
@@ -169,9 +169,10 @@ class Trainer:
     def skipped(self, batch: Batch, report: UpdateReport) -> None:
         """Keep a batch whose loss or gradient was not finite, and stop the run when it keeps happening."""
         folder = self.out / "skipped"
-        folder.mkdir(exist_ok=True)
         path = folder / f"step-{self.state.step + 1:06d}-{self.state.skips}.safetensors"
-        save_file({name: x.contiguous() for name, x in batch.cpu().columns().items()}, path)
+        with disk_errors(path):
+            folder.mkdir(exist_ok=True)
+            save_file({name: x.contiguous() for name, x in batch.cpu().columns().items()}, path)
         what = "loss" if not math.isfinite(report.loss) else "gradient"
         self.console.note(f"step {self.state.step + 1}: the {what} is not finite, no update; the batch is in {path}")
         if self.state.skips >= SKIPS_IN_A_ROW:

@@ -65,7 +65,7 @@ def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_newest_are_kept(keep: int, tmp_path: Path) -> None:
-    (tmp_path / "tmp-left-by-a-killed-run").mkdir()
+    (tmp_path / "tmp-step-000077").mkdir()
     steps = [0, 5, 10, 999_999, 1_000_000]
     for i, step in enumerate(steps):
         save_checkpoint(tmp_path, step, *content(step), keep=keep)
@@ -231,9 +231,12 @@ def test_a_full_disk_is_a_plain_message_and_changes_nothing(where: str, error: E
     assert_is(load_checkpoint(tmp_path), 3)
 
 
-def test_other_errors_come_out_as_they_are(tmp_path: Path) -> None:
+def test_a_broken_disk_is_named_and_other_errors_come_out_as_they_are(tmp_path: Path) -> None:
     with mock.patch.object(checkpoint, "save_file", side_effect=OSError(errno.EIO, "bad sector")):
-        with pytest.raises(OSError, match="bad sector"):
+        with pytest.raises(UserError, match="step-000003: could not be written .Input/output error.*--resume"):
+            save_checkpoint(tmp_path, 3, *content(3), keep=2)
+    with mock.patch.object(checkpoint, "save_file", side_effect=RuntimeError("ours")):
+        with pytest.raises(RuntimeError, match="ours"):
             save_checkpoint(tmp_path, 3, *content(3), keep=2)
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_checkpoint(tmp_path, 3, {"x": object()}, {}, keep=2)
