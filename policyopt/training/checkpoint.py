@@ -123,7 +123,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return Checkpoint(state["step"], state, load_file(newest / _TENSORS))
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # only the manifest is not covered by a hash
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:  # only the manifest is not covered by a hash
         raise UserError(
             f"{newest / _MANIFEST} cannot be read ({error!r}): the checkpoint is damaged; {advice}"
         ) from error

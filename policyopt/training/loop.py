@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -33,6 +29,7 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.process import Interrupt
 from policyopt.training.rows import to_batch
 from policyopt.training.services import Held
 
@@ -73,9 +70,11 @@ class Trainer:
     console: Console
     out: Path
     state: State
+    heard: int = 0
+    """The signal that asked it to stop; 0: none did."""
 
     def fit(self) -> str:
-        """Train to the last step, or to Ctrl-C. Returns "finished" or "interrupted"."""
+        """Train to the last step, or to Ctrl-C, SIGTERM or SIGHUP. Returns "finished" or "interrupted"."""
         state, config = self.state, self.config
         if state.before is None:
             state.before = self.evaluate("before").summary
@@ -93,6 +92,7 @@ class Trainer:
                 self.console.step(state.step, metrics)
                 if state.step % config.checkpoints.every == 0 or state.step == config.steps or interrupt.asked:
                     self.save()
+        self.heard = interrupt.asked
         return "finished" if state.step >= config.steps else "interrupted"
 
     def step(self) -> dict[str, float]:
@@ -319,32 +319,6 @@ def with_replay(new: Batch, earlier: Sequence[Batch | None]) -> Batch:
         pieces[i] = piece.replace(group=piece.group + first) if i else piece
         first = int(pieces[i].group.max()) + 1
     return join(pieces)
-
-
-class Interrupt:
-    """Turns the first Ctrl-C into a request to stop after the step; a second one stops at once."""
-
-    def __init__(self, console: Console) -> None:
-        self.asked = False
-        self._console = console
-
-    def __enter__(self) -> Interrupt:
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._old = signal.signal(signal.SIGINT, self._hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGINT, self._old)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        # Said by another thread: this one may be in the middle of printing, where it must not print again.
-        text = "stopping after this step, with a checkpoint (Ctrl-C again stops at once)"
-        _thread.start_new_thread(self._console.note, (text,))
 
 
 def lr_factor(config: TrainConfig, step: int) -> float:

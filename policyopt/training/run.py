@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import platform
-import re
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,25 +19,36 @@ from policyopt.data import load_task
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
-from policyopt.files import need_run
+from policyopt.files import write_whole
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.own import resolve
 from policyopt.recipe import Recipe
 from policyopt.training.collect import Collector
-from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
+from policyopt.training.config import TrainConfig, check_names
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
+from policyopt.training.folder import claimed, moved_horizon, need_space, run_name, write_config
+from policyopt.training.inputs import inputs_of, refuse_changes
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
+from policyopt.training.process import memory_errors, need_one_process, stoppable
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, room, set_up
+from policyopt.training.setup import load_model, located, room, set_up
 
 T = TypeVar("T")
+
+LESS = (
+    "take fewer rows at once (--micro-batch 4, then 2, 1), a smaller --max-tokens or --batch, --lora or --dtype bfloat16; "
+    "a run that has begun goes on with --resume, where --micro-batch may be another one"
+)
+"""What to do where memory runs out in training."""
+SHORTER = "take a smaller --max-tokens, fewer questions or samples, or --dtype bfloat16"
+"""What to do where it runs out otherwise."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,16 @@ class Result:
     """The trained policy (``None`` where the engine's models are in other processes: load ``out / "model"``)."""
 
 
-def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
+def train(
+    recipe: Recipe | str, *, resume: str | Path | None = None, accept_changes: bool = False, quiet: bool = False,
+    **settings: Any,
+) -> Result:  # fmt: skip
     """Train with a recipe: ``train(policyopt.methods.grpo(), model="embedded", task="chain_sum", steps=50)``.
 
     A name stands for the recipe of that method: ``"grpo"``, ``"my.py"``, ``"my.py:name"``, ``"package.module:name"``.
-    ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. Raises
-    :class:`~policyopt.errors.UserError` before any step when something is wrong with them.
+    ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. A run that is resumed on other rows,
+    code or models than it began with is refused unless ``accept_changes``. Raises :class:`~policyopt.errors.UserError`
+    before any step when something is wrong with them.
     """
     recipe = resolve(recipe)() if isinstance(recipe, str) else recipe
     try:
@@ -70,15 +81,19 @@ def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool
         config = TrainConfig(recipe=recipe, **settings)
     except ValidationError as error:
         raise UserError(explain(error)) from error
-    return run(config, resume=None if resume is None else Path(resume), quiet=quiet)
+    resumed = None if resume is None else Path(resume)
+    return run(config, resume=resumed, accept_changes=accept_changes, quiet=quiet)
 
 
-def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False) -> Result:
+def run(
+    config: TrainConfig, *, resume: Path | None = None, accept_changes: bool = False, quiet: bool = False
+) -> Result:
     """Carry out a configuration, or go on with the run in the folder ``resume``.
 
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
-    with claimed(config, resume) as out:
+    need_one_process()
+    with stoppable(), memory_errors(LESS), claimed(config, resume) as out:
         task = load_task(
             config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts
         )
@@ -90,6 +105,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             judging(config.recipe, task, timeout=timeout, memory_mb=memory) as judge,
         ):
             engine = set_up(config, task, console.task)
+            inputs = inputs_of(config, task, located(config, task))
+            for change in refuse_changes(out, inputs, accept_changes) if resume is not None else ():
+                console.note(f"going on all the same: {change}")
             budget, longest = room(engine.context, config.max_tokens, task)
             stream = PromptStream(
                 task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip"
@@ -106,7 +124,8 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
-                write_config(out, config, new=True)
+                inputs.write(out)
+                write_config(out, config)
             with RunLog(out) as log:
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
                 if resume is not None:
@@ -114,7 +133,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                     console.note(
                         f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again"
                     )
-                    write_config(out, config, new=False)
+                    if (moved := moved_horizon(config, out)) is not None:
+                        console.note(moved)
+                    write_config(out, config)
                 stopped = trainer.fit()
                 after = trainer.evaluate("after").summary
             summary = summarise(config, trainer, task, stopped, after)
@@ -135,9 +156,7 @@ def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
     """Write what a run leaves behind: the model, ``summary.json`` whole or not at all, the report."""
     with disk_errors(out):
         engine.save(out / "model")
-        scratch = out / "tmp-summary.json"
-        scratch.write_text(json.dumps(summary, indent=1))
-        scratch.replace(out / "summary.json")
+        write_whole(out / "summary.json", json.dumps(summary, indent=1))
         write_report(out)
 
 
@@ -197,121 +216,10 @@ def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, a
         "before": state.before,
         "after": after,
         "stopped": stopped,
+        **({"signal": trainer.heard} if trainer.heard else {}),
         "version": __version__,
         "torch": torch.__version__,
     }
-
-
-# The run's folder ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def claimed(config: TrainConfig, resume: Path | None) -> Iterator[Path]:
-    """The folder of a run. A new one is made at once, so that no other run takes it; it goes if nothing is written.
-
-    Raises :class:`~policyopt.errors.UserError` where the folder holds another run, or no run to go on with.
-    """
-    if resume is not None:
-        same_run(config, resume)
-        yield resume
-        return
-    made: list[Path] = []
-    try:
-        out = make_folder(config, made)
-        yield out
-    finally:
-        for folder in reversed(made):
-            with suppress(OSError):  # it holds something by now
-                folder.rmdir()
-
-
-def run_name(out: Path) -> str:
-    """A name that no other run has, in letters and digits: of this machine and the run's folder, which says neither."""
-    return hashlib.blake2b(f"{platform.node()}:{out.resolve()}".encode(), digest_size=8).hexdigest()
-
-
-def make_folder(config: TrainConfig, made: list[Path]) -> Path:
-    """Make the folder of a new run; all that had to be made for it is added to ``made``."""
-    out = config.out
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        advice = f", or go on with its run by --resume {out}" if (out / "config.yaml").is_file() else ""
-        raise UserError(f"--out {out} is {'not empty' if out.is_dir() else 'a file'}: choose another folder{advice}")
-    task = Path(config.task.split(",")[0]).stem.replace(":", "-")
-    method = re.sub(r"[^\w.+-]+", "-", config.recipe.name)  # it may be anybody's own
-    base = Path("runs") / f"{method}-{task}-seed{config.seed}"
-    numbered = (base.with_name(f"{base.name}-{i}") for i in itertools.count(2))
-    try:
-        for folder in [out] if out is not None else itertools.chain([base], numbered):
-            for parent in reversed(folder.parents):
-                if not parent.exists():
-                    parent.mkdir(exist_ok=True)
-                    made.append(parent)
-            try:
-                folder.mkdir()
-                made.append(folder)
-                return folder
-            except FileExistsError:
-                if out is not None:
-                    return folder
-    except OSError as error:
-        name = config.out or base
-        raise UserError(f"--out {name}: the run's folder cannot be made there ({error.strerror})") from error
-    raise AssertionError("there is always a next number")
-
-
-def same_run(config: TrainConfig, folder: Path) -> None:
-    """Check that a configuration may go on with the run in a folder: only what does not change the past may differ."""
-    need_run(folder)
-    old = config_from_yaml(folder / "config.yaml")
-    if config.out not in (None, old.out, folder):
-        raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
-    free = {"steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
-    # A dataset without held-out rows of its own trains on what is not held out, so that their number stays.
-    mine, theirs = (
-        {k: v for k, v in c.to_dict().items() if k not in free} | {"eval": {"prompts": c.eval.prompts}}
-        for c in (config, old)
-    )
-    for path in differences(mine, theirs):
-        raise UserError(
-            f"--resume {folder}: that run has {path} = {at(theirs, path)}, not {at(mine, path)}; "
-            "resume it as it was, or start another run"
-        )
-
-
-def write_config(out: Path, config: TrainConfig, *, new: bool) -> None:
-    """Write the resolved configuration of a run, whole or not at all."""
-    path = out / "config.yaml"
-    scratch = out / "tmp-config.yaml"
-    try:
-        if new:
-            path.touch(exist_ok=False)
-        scratch.write_text(config.to_yaml())
-        scratch.replace(path)
-    except FileExistsError:
-        raise UserError(f"--out {out}: another run has just started there; choose another folder") from None
-    except OSError as error:
-        if new:
-            path.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: the configuration cannot be written ({error.strerror}); choose another folder with --out"
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def need_space(out: Path, engine: Engine, keep: int) -> None:
-    """Refuse to start where the checkpoints and the final model would not fit on the disk."""
-    size = engine.size()
-    needed = size.checkpoint * (keep + 1) + size.model + (32 << 20)
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise UserError(
-            f"{out}: the run needs about {needed >> 20} MiB for checkpoints and model, "
-            f"the disk has {free >> 20} MiB free; make room, keep fewer (--checkpoints.keep), or choose another --out"
-        )
 
 
 # Without training ----------------------------------------------------------------------------------------------------
@@ -325,10 +233,15 @@ def evaluate_model(
 
     Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used.
     """
+    need_one_process()
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
     questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
-    with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
+    with (
+        memory_errors(SHORTER),
+        _progress(model, questions) as console,
+        JudgePool(need_judge(questions.judge, questions)) as pool,
+    ):
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
         evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
@@ -344,13 +257,18 @@ def sample_model(
 
     Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, or a prompt does not fit.
     """
+    need_one_process()
     if n < 1 or questions < 1 or temperature < 0:
         raise UserError(
             f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
         )
     source = load_task(task, judge=judge, seed=seed, heldout=questions)
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
-    with _progress(model, source) as console, JudgePool(need_judge(source.judge, source)) as pool:
+    with (
+        memory_errors(SHORTER),
+        _progress(model, source) as console,
+        JudgePool(need_judge(source.judge, source)) as pool,
+    ):
         policy = load_model(model, source, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)

@@ -233,7 +233,7 @@ def test_a_full_disk_is_a_plain_message_and_changes_nothing(where: str, error: E
 
 def test_a_broken_disk_is_named_and_other_errors_come_out_as_they_are(tmp_path: Path) -> None:
     with mock.patch.object(checkpoint, "save_file", side_effect=OSError(errno.EIO, "bad sector")):
-        with pytest.raises(UserError, match="step-000003: could not be written .Input/output error.*--resume"):
+        with pytest.raises(UserError, match=r"step-000003: could not be written .Input/output error.*--resume"):
             save_checkpoint(tmp_path, 3, *content(3), keep=2)
     with mock.patch.object(checkpoint, "save_file", side_effect=RuntimeError("ours")):
         with pytest.raises(RuntimeError, match="ours"):
