@@ -21,6 +21,7 @@ from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.files import need_run, read_json, write_whole
 from policyopt.training.config import TrainConfig, at, config_from_yaml, differences
+from policyopt.training.inputs import FILE, Inputs
 from policyopt.training.logging import disk_errors
 
 LOCK, HOLDER = "run.lock", "running.json"
@@ -160,12 +161,16 @@ def moved_horizon(config: TrainConfig, folder: Path) -> str | None:
     )
 
 
-def write_config(out: Path, config: TrainConfig) -> None:
-    """Write the resolved configuration of a run, whole or not at all."""
+def write_config(out: Path, config: TrainConfig, inputs: Inputs | None = None) -> None:
+    """Write the resolved configuration of a run, and of a new one what it is started from: all of it or nothing."""
     path = out / "config.yaml"
     try:
+        if inputs is not None:
+            write_whole(out / FILE, inputs.to_json())
         write_whole(path, config.to_yaml())
     except OSError as error:
+        if inputs is not None:
+            (out / FILE).unlink(missing_ok=True)
         raise UserError(
             f"{path}: the configuration cannot be written ({error.strerror}); choose another folder with --out"
         ) from error

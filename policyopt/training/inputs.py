@@ -63,10 +63,9 @@ class Inputs:
                 found.append(f"{whose} has changed since the run began ({', '.join(files[:3])})")
         return found
 
-    def write(self, out: Path) -> None:
-        """Keep them in a run's folder. Raises :class:`~policyopt.errors.UserError` where that cannot be written."""
-        with disk_errors(out / FILE):
-            write_whole(out / FILE, json.dumps(dataclasses.asdict(self)))
+    def to_json(self) -> str:
+        """As a run's folder keeps them; :func:`read_inputs` reads them back."""
+        return json.dumps(dataclasses.asdict(self))
 
 
 def _unlike(a: Digests, b: Digests) -> list[str]:
@@ -80,7 +79,7 @@ def _in_order(id: str) -> tuple[str, int]:
 
 
 def read_inputs(out: Path) -> Inputs | None:
-    """What :meth:`Inputs.write` kept; None for a run that kept nothing.
+    """What a run's folder keeps; None for a run that kept nothing.
 
     Raises :class:`~policyopt.errors.UserError` for a file that holds something else.
     """
@@ -115,17 +114,16 @@ def refuse_changes(out: Path, now: Inputs, accept: bool) -> list[str]:
     Raises :class:`~policyopt.errors.UserError` naming the changes where it is not.
     """
     old = read_inputs(out)
-    if old is None:
-        now.write(out)
-        return ["nothing is known of what it was started from, so whether that has changed cannot be told"]
-    found = old.changes(now)
-    if found and not accept:
+    unknown = "nothing is known of what it was started from, so whether that has changed cannot be told"
+    found = [unknown] if old is None else old.changes(now)
+    if old is not None and found and not accept:
         raise UserError(
             f"--resume {out}: {'; '.join(found)}. Put back what was there, go on all the same with --accept-changes, or "
             "start another run"
         )
     if found:
-        now.write(out)
+        with disk_errors(out / FILE):
+            write_whole(out / FILE, now.to_json())
     return found
 
 

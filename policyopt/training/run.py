@@ -124,8 +124,7 @@ def run(
                 check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
-                inputs.write(out)
-                write_config(out, config)
+                write_config(out, config, inputs)
             with RunLog(out) as log:
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
                 if resume is not None:
