@@ -19,7 +19,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("[" * 20_000, 0, "nested more than 100 deep"),
+        ("[" * 2_000, 0, "nested more than 100 deep"),
         ("{a: " * 150 + "1" + "}" * 150, 1, "nested more than 100 deep"),
         (LAUGHS, 6, "stands for more than 100000 values"),
         ("a: &a [*a]", 1, "an alias stands inside"),
@@ -78,11 +78,11 @@ def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mine, line 2: not JSON"):
         read_json(file)
     file.write_text("a: 1\na: 2")
-    with pytest.raises(UserError, match="mine, line 2: not valid YAML .the key 'a'"):
+    with pytest.raises(UserError, match=r"mine, line 2: not valid YAML .the key 'a'"):
         read_yaml(file)
     with pytest.raises(UserError, match="mine: larger than 0 MiB"):
         read_json(file, 4)
-    with pytest.raises(UserError, match="cannot be read .Is a directory"):
+    with pytest.raises(UserError, match=r"cannot be read .Is a directory"):
         read_yaml(tmp_path)
 
 

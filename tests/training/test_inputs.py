@@ -108,5 +108,5 @@ def test_a_resumed_run_refuses_what_changed_unless_told(tmp_path: Path, tiny_mod
     run(dataclasses.replace(config, steps=3), resume=config.out, quiet=True)
     assert len(lines(config.out / "metrics.jsonl")) == 4
     (config.out / FILE).write_text(json.dumps({"rows": 3}))
-    with pytest.raises(UserError, match="inputs.json: not what a run writes"):
+    with pytest.raises(UserError, match=r"inputs.json: not what a run writes"):
         run(longer, resume=config.out, quiet=True)

@@ -53,24 +53,29 @@ def slow_evaluation() -> None:
 
 
 def test_a_run_keeps_its_step_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:
-    config = tiny_run(tmp_path / "run", tiny_model, write_task(tmp_path / "task"), checkpoints=Checkpoints(every=100), steps=40)  # fmt: skip
+    config = tiny_run(tmp_path / "run", tiny_model, write_task(tmp_path / "task"), checkpoints=Checkpoints(every=100), steps=30)  # fmt: skip
     assert config.out is not None
     text = config.out.with_suffix(".txt")
     process = start(config)
-    wait_for("step 2/40", text)
+    wait_for("step 2/30", text)
     os.kill(process.pid, signal.SIGTERM)
     finish(process, config)
     summary = json.loads((config.out / "summary.json").read_text())
     found = load_checkpoint(config.out / "checkpoints")
     assert found is not None
-    assert 2 <= found.step == summary["steps"] < 40
+    assert 2 <= found.step == summary["steps"] < 30
     assert (summary["stopped"], summary["signal"]) == ("interrupted", signal.SIGTERM)
     assert "SIGTERM: stopping after this step" in text.read_text()
-    # In an evaluation there is no step to wait for.
-    process = start(config, resume=True, sabotage=slow_evaluation)
+
+
+def test_before_the_first_step_there_is_nothing_to_wait_for(tmp_path: Path, tiny_model: Path) -> None:
+    config = tiny_run(tmp_path / "run", tiny_model, write_task(tmp_path / "task"))
+    assert config.out is not None
+    text = config.out.with_suffix(".txt")
+    process = start(config, sabotage=slow_evaluation)
     wait_for("evaluating", text)
     os.kill(process.pid, signal.SIGHUP)
-    process.join(30)
+    process.join(50)
     assert process.exitcode == 1
     assert f"Stopped: SIGHUP\ngo on with: policyopt train --resume {config.out}" in text.read_text()
 
@@ -95,5 +100,5 @@ def test_a_launcher_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("WORLD_SIZE", world)
         need_one_process()
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UserError, match="WORLD_SIZE is 4.*torchrun.*one process"):
+    with pytest.raises(UserError, match=r"WORLD_SIZE is 4.*torchrun.*one process"):
         need_one_process()
