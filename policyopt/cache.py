@@ -36,7 +36,7 @@ def read(name: str) -> dict[str, Any]:
     read."""
     try:
         found = json.loads(_file(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found["data"] if isinstance(found, dict) and found.get("digest") == digest() else {}
 

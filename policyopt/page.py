@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from policyopt.files import write_whole
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -37,9 +38,7 @@ def render_page(template: str, script: str, *, libraries: Sequence[str] = (), **
 
 def write_page(path: Path, page: str) -> Path:
     """Write a page, whole or not at all, and return where. Raises ``OSError`` as any writing does."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(page.encode("utf-8", "replace"))
-    os.replace(partial, path)
+    write_whole(path, page)
     return path
 
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from policyopt.registry import library_part, need_method
 if TYPE_CHECKING:
     from policyopt.part import Part
 
+_LOG = logging.getLogger("policyopt")
 _LOADED: dict[Path, tuple[str, ModuleType]] = {}
 """The files that have run: path -> digest of what stood there, and the module."""
 _FILES: dict[str, Path] = {}
@@ -100,6 +102,7 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and pydantic look types up
     _FILES[name] = path
+    _LOG.info("running %s", shown)
     try:
         with _on_path(0, str(path.parent)), contextlib.redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
@@ -112,6 +115,8 @@ def load_file(path: Path) -> ModuleType:
 
 def load_module(name: str) -> ModuleType:
     """An importable module; the current folder counts too. Raises :class:`~policyopt.errors.UserError`."""
+    if name not in sys.modules:
+        _LOG.info("running %s", name)
     try:
         with _on_path(len(sys.path), str(Path.cwd())), contextlib.redirect_stdout(sys.stderr):
             return importlib.import_module(name)

@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from policyopt.errors import UserError, nearest
+from policyopt.training.process import exit_code, stoppable
 
 COMMANDS = ("train", "eval", "sample", "list", "explain", "tasks", "verify", "check")
-
-INTERRUPTED = 128 + signal.SIGINT
-"""What a shell takes for a command that Ctrl-C ended."""
 
 USAGE = """\
 usage: policyopt COMMAND ...
@@ -34,7 +34,7 @@ of the method's parts."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, or 2 for bad input and 130 for Ctrl-C."""
+    """Run a command. Returns 0, or 2 for bad input, and 128 and the signal (130 for Ctrl-C) where one ended it."""
     args = [*(sys.argv[1:] if argv is None else argv)]
     if args[:1] == ["help"] and len(args) > 1:
         args = [args[1], "--help"]
@@ -56,8 +56,10 @@ def _carried_out(command: str, args: Sequence[str]) -> int:
     """Run a command and turn what is the user's to mend into words; anything else keeps its traceback, because it is
     ours."""
     try:
-        code: int = importlib.import_module(f"policyopt.cli.{command}").run(args)
-        return code
+        with stoppable(), _saying_what_runs():
+            code: int = importlib.import_module(f"policyopt.cli.{command}").run(args)
+            sys.stdout.flush()
+            return code
     except UserError as error:
         return _complain(str(error))
     except ValueError as error:
@@ -70,12 +72,31 @@ def _carried_out(command: str, args: Sequence[str]) -> int:
         return _complain(explain(error))
     except SystemExit as end:  # tyro has printed the help, or what is wrong with the line
         return _complain(end.code) if isinstance(end.code, str) else end.code or 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        print("\n".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        return exit_code(error)
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _complain(f"{error.filename or 'the output'}: {error.strerror}")
+
+
+@contextlib.contextmanager
+def _saying_what_runs() -> Iterator[None]:
+    """Say on standard error which files of the user's own run."""
+    log, handler = logging.getLogger("policyopt"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _complain(message: str) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 from policyopt.cli.common import operands
-from policyopt.qualified import is_own, need
+from policyopt.qualified import need
 
 CHECK = """\
 usage: policyopt check NAME... [--json]
@@ -31,8 +30,6 @@ def run(args: list[str]) -> int:
     names = operands(args, "check", "methods, files")
     for name in names:
         need(name)
-        if is_own(name):
-            print(f"check runs {name}", file=sys.stderr)
     from rich.console import Console
 
     from policyopt.lens.check.files import check_named

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
-from policyopt.cli import INTERRUPTED
 from policyopt.cli.common import found
 from policyopt.data import need_task
 from policyopt.errors import UserError, explain
@@ -25,6 +24,7 @@ from policyopt.files import need_run, read_yaml
 from policyopt.index import index
 from policyopt.qualified import need
 from policyopt.registry import entries, get_study, need_study
+from policyopt.training.process import need_one_process
 
 if TYPE_CHECKING:
     from policyopt.recipe import Recipe
@@ -44,6 +44,7 @@ or a method of your own, whose file then runs: my.py, my.py:NAME, package.module
 
   --config FILE   take options from a YAML file (every run writes one as config.yaml); the line goes before the file
   --resume DIR    go on with the run in DIR from its newest checkpoint; its configuration says with which method
+  --accept-changes   resume although data, code or models have changed since
   --with STUDY    measure what a study measures too: {studies}"""
 
 
@@ -58,6 +59,8 @@ class Files:
     """Take options from a YAML file; every run writes one as config.yaml. The line goes before the file."""
     resume: Path | None = None
     """Go on with the run in this folder from its newest checkpoint. Give only what shall differ, such as --steps."""
+    accept_changes: bool = False
+    """Resume although data, code or models are not what they were when the run began."""
     studies: tuple[str, ...] = dataclasses.field(default=(), metadata={"option": "with"})
     """Measure what these studies measure too; ``policyopt list --kind study`` shows them."""
 
@@ -82,16 +85,16 @@ def run(args: list[str]) -> int:
         _need(line)
     from policyopt.own import resolve
 
-    config, resume = parse_config(resolve(name or str(_saved(line))), line)
+    config, files = parse_config(resolve(name or str(_saved(line))), line)
     from policyopt.training.console import final_table
     from policyopt.training.run import run as carry_out
 
-    result = carry_out(config, resume=resume)
+    result = carry_out(config, resume=files.resume, accept_changes=files.accept_changes)
     final_table(result.summary, result.out / "report.html")
-    if result.summary["stopped"] == "finished":
+    if "signal" not in result.summary:
         return 0
     print(f"go on with: policyopt train {f'{name} ' if name else ''}--resume {result.out}")
-    return INTERRUPTED
+    return 128 + int(result.summary["signal"])
 
 
 def _saved(line: list[str]) -> str | None:
@@ -109,6 +112,7 @@ def _holds_recipe(name: str) -> bool:
 
 def _need(line: list[str]) -> None:
     """Raises ``UserError`` for files, tasks and studies on a line that are not there, before torch is imported."""
+    need_one_process()
     if config := _last(line, "--config"):
         read_yaml(Path(config))
     if resume := _last(line, "--resume"):
@@ -157,8 +161,8 @@ class _Shown(io.StringIO):
         return self.terminal
 
 
-def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Path | None]:
-    """The configuration that a line asks for, and the folder of the run to resume, if any.
+def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Files]:
+    """The configuration that a line asks for, and the files that it names.
 
     The method's own hyper-parameters make the recipe; a file, or the run that is resumed, goes over it; the fields on
     the line go over both. Raises :class:`~policyopt.errors.UserError` for values that cannot be, and for
@@ -183,7 +187,7 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Path
         own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
         run=(TrainConfig, dataclasses.field(default=config, metadata=UNNAMED)),
     )
-    return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked.resume
+    return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked
 
 
 def _measured(recipe: Recipe, studies: Sequence[str]) -> Recipe:

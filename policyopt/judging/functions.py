@@ -123,7 +123,7 @@ def import_path() -> list[str]:
     return list(dict.fromkeys([*(entry or here for entry in sys.path), here]))
 
 
-def _find_source(home: str, name: str) -> Path | None:
+def find_source(home: str, name: str) -> Path | None:
     """The source file of a module or of a ``.py`` path, without running any of it; ``None`` for a compiled module."""
     if home.endswith(".py"):
         if not Path(home).is_file():
@@ -143,7 +143,7 @@ def _find_source(home: str, name: str) -> Path | None:
 
 def check_function(name: str, home: str, function: str, options: Mapping[str, Any]) -> None:
     """Refuse a missing file or function, or a wrong signature, by reading the source: nothing is run."""
-    source = _find_source(home, name)
+    source = find_source(home, name)
     if source is None:
         return
     try:

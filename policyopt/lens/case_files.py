@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from policyopt.errors import UserError
+from policyopt.files import read_json
+
+MAX_BYTES = 16 << 20
+"""Of a file of cases."""
 
 _WHAT = (
     "reward", "advantage", "loss", "preference_loss", "weight", "mask", "schedule", "sampler", "value_target", "metric",
@@ -28,12 +31,7 @@ def case_files(paths: Iterable[str | Path]) -> list[Path]:
 
 def read_cases(path: str | Path) -> list[dict[str, Any]]:
     """The cases of a file. Raises ``UserError`` naming file, case and field where it is not of the schema."""
-    try:
-        cases = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    cases = read_json(Path(path), MAX_BYTES)
     if not isinstance(cases, list):
         raise UserError(f"{path}: expected a list of cases, got {type(cases).__name__}")
     for i, raw in enumerate(cases):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policyopt.errors import UserError
+from policyopt.files import read_json
 from policyopt.training.logging import disk_errors
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _FILES = (_TENSORS, _STATE)
+_NAME = re.compile(r"step-(\d{6,})", re.ASCII)
+_SCRAP = re.compile(rf"tmp-(old-)?{_NAME.pattern}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,15 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor], keep: int
 ) -> Path:
-    """Write ``folder/step-000012`` and delete all but the newest ``keep``.
+    """Write ``folder/step-000012`` and delete all but the newest ``keep``. What else lies there is left alone.
 
     The files are written and synced under another name, then renamed: whoever looks sees a whole checkpoint or none.
-    Raises :class:`~policyopt.errors.UserError` when the disk is full or may not be written; nothing is left behind and older
-    checkpoints stay.
+    Raises :class:`~policyopt.errors.UserError` when the disk is full or may not be written, or where something else has the
+    name; nothing is left behind and older checkpoints stay.
     """
     final = folder / f"step-{step:06d}"
+    if os.path.lexists(final) and final not in _checkpoints(folder):
+        raise UserError(f"{final}: no checkpoint has this name, and the next one needs it; move it away, then go on with --resume")  # fmt: skip
     scratch = folder / f"tmp-{final.name}"
     with disk_errors(final):
         try:
@@ -63,7 +69,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    for scrap in folder.glob("tmp-*"):
+    for scrap in _folders(folder, _SCRAP):
         shutil.rmtree(scrap)
 
 
@@ -94,7 +100,10 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         else f"delete {newest} to start again"
     )
     try:
-        manifest = json.loads((newest / _MANIFEST).read_text())
+        manifest = read_json(newest / _MANIFEST)
+    except UserError as error:
+        raise UserError(f"{error}: the checkpoint is damaged; {advice}") from error
+    try:
         for name in _FILES:
             path, entry = newest / name, manifest[name]
             if not path.exists():
@@ -106,18 +115,34 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             if _digest(path) != entry["sha256"]:
                 raise UserError(f"{path} is not what was written: the checkpoint is damaged; {advice}")
         state = json.loads((newest / _STATE).read_text())
+        if state["step"] != int(newest.name.removeprefix("step-")):
+            raise UserError(
+                f"{newest} is a copy of the checkpoint of step {state['step']}: move it away, or call it something else, such as "
+                f"{newest.name}-copy"
+            )
         return Checkpoint(state["step"], state, load_file(newest / _TENSORS))
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:  # only the manifest is not covered by a hash
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:  # only the manifest is not covered by a hash
         raise UserError(
             f"{newest / _MANIFEST} cannot be read ({error!r}): the checkpoint is damaged; {advice}"
         ) from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(folder.glob("step-[0-9]*"), key=lambda path: int(path.name.removeprefix("step-")))
+    """Oldest first. What only looks like one (``step-000003-best``, a file, a link) is somebody else's."""
+    return sorted(_folders(folder, _NAME), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _folders(folder: Path, name: re.Pattern[str]) -> list[Path]:
+    """The folders in a folder, links aside, whose whole names are of a pattern."""
+    return [p for p in folder.glob("*step-*") if name.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
 
 
 def _digest(path: Path) -> str:

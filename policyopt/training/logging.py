@@ -7,15 +7,15 @@ import json
 import math
 import numbers
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
-
 from policyopt.errors import UserError
+from policyopt.files import Malformed, parse_json, parse_yaml
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,24 +23,30 @@ if TYPE_CHECKING:
 Position = dict[str, int]
 
 
+_GO_ON = "then go on with --resume and the folder of the run"
+_FULL = f"the disk is full, so this file could not be written. Free some space, {_GO_ON}"
+_LIMITED = f"larger than this process may write ({{reason}}). Raise the limit (ulimit -f unlimited), {_GO_ON}"
+_FORBIDDEN = "may not be written ({reason}). Choose another folder with --out"
+_TOLD = {
+    errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _LIMITED, errno.EACCES: _FORBIDDEN, errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+}  # fmt: skip
+_BROKEN = f"could not be written ({{reason}}). See to the disk, {_GO_ON}"
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden place into a :class:`UserError` that names ``path``."""
+    """Turn what the system says of a file that cannot be written (a full disk, a limit, a forbidden place, a broken
+    disk) into a :class:`UserError` that names ``path`` and how to go on."""
     try:
         yield
     except Exception as e:
         number = getattr(e, "errno", None)
-        # safetensors raises an error of its own, without a number
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(e):
-            raise UserError(
-                f"{path}: the disk is full, so this file could not be written. Free some space, then go on with "
-                "--resume and the folder of the run"
-            ) from e
-        if isinstance(e, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(
-                f"{path}: may not be written ({os.strerror(number)}). Choose another folder with --out"
-            ) from e
-        raise
+        if number is None and (said := re.search(r"\(os error (\d+)\)", str(e))):  # as safetensors says it
+            number = int(said[1])
+        if number is None:
+            raise
+        raise UserError(f"{path}: {_TOLD.get(number, _BROKEN).format(reason=os.strerror(number))}") from e
 
 
 class RunLog:
@@ -164,7 +170,8 @@ class _Lines:
             )
 
     def truncate(self, offset: int) -> None:
-        os.ftruncate(self._fd(), offset)
+        with disk_errors(self.path):
+            os.ftruncate(self._fd(), offset)
 
     def close(self) -> None:
         fd, self.fd = self.fd, None
@@ -237,9 +244,9 @@ def read_run(folder: Path) -> RunRecord:
         raise UserError(f"{folder}: is not the folder of a run: it has none of {', '.join(names)}")
     config_text = _read(folder / "config.yaml")
     try:
-        config = yaml.safe_load(config_text)
-    except yaml.YAMLError as e:
-        raise UserError(f"{folder / 'config.yaml'}: is not YAML: {e}") from e
+        config = parse_yaml(config_text)
+    except Malformed as e:
+        raise e.at(folder / "config.yaml", "valid YAML") from e
     return RunRecord(
         folder,
         config if isinstance(config, dict) else {},
@@ -259,9 +266,9 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        summary = json.loads(text)
-    except ValueError as e:
-        raise UserError(f"{path}: is not JSON ({e}). Without this file the run reads as unfinished") from e
+        summary = parse_json(text, finite=False)
+    except Malformed as e:
+        raise UserError(f"{e.at(path, 'JSON')}. Without this file the run reads as unfinished") from e
     if not isinstance(summary, dict):
         raise UserError(
             f"{path}: holds {type(summary).__name__}, expected an object with method, model, task, before, after"
@@ -277,9 +284,9 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as e:
-            raise UserError(f"{path}:{number}: is not JSON ({e}). Delete this line to read the rest") from e
+            record = parse_json(line, finite=False)
+        except Malformed as e:
+            raise UserError(f"{path}:{number}: not JSON ({e}). Delete this line to read the rest") from e
         if not isinstance(record, dict):
             raise UserError(f"{path}:{number}: holds {type(record).__name__}, expected one JSON object per line")
         records.append(record)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -33,8 +29,9 @@ from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.judged import costly, nothing_left
-from policyopt.training.logging import RunLog
+from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.process import Interrupt
 from policyopt.training.rows import to_batch
 from policyopt.training.samples import kept_samples
 from policyopt.training.services import Held
@@ -82,9 +79,11 @@ class Trainer:
     """What a person should know of the judge in the last step."""
     told: bool = False
     """It was said that judging takes long."""
+    heard: int = 0
+    """The signal that asked it to stop; 0: none did."""
 
     def fit(self) -> str:
-        """Train to the last step, or to Ctrl-C. Returns "finished" or "interrupted"."""
+        """Train to the last step, or to Ctrl-C, SIGTERM or SIGHUP. Returns "finished" or "interrupted"."""
         state, config = self.state, self.config
         if state.before is None:
             scores = self.evaluate("before")
@@ -105,6 +104,7 @@ class Trainer:
                 self.console.step(state.step, metrics, self.remark)
                 if state.step % config.checkpoints.every == 0 or state.step == config.steps or interrupt.asked:
                     self.save()
+        self.heard = interrupt.asked
         return "finished" if state.step >= config.steps else "interrupted"
 
     def step(self) -> dict[str, float]:
@@ -188,9 +188,10 @@ class Trainer:
     def skipped(self, batch: Batch, report: UpdateReport) -> None:
         """Keep a batch whose loss or gradient was not finite, and stop the run when it keeps happening."""
         folder = self.out / "skipped"
-        folder.mkdir(exist_ok=True)
         path = folder / f"step-{self.state.step + 1:06d}-{self.state.skips}.safetensors"
-        save_file({name: x.contiguous() for name, x in batch.cpu().columns().items()}, path)
+        with disk_errors(path):
+            folder.mkdir(exist_ok=True)
+            save_file({name: x.contiguous() for name, x in batch.cpu().columns().items()}, path)
         what = "loss" if not math.isfinite(report.loss) else "gradient"
         self.console.note(f"step {self.state.step + 1}: the {what} is not finite, no update; the batch is in {path}")
         if self.state.skips >= SKIPS_IN_A_ROW:
@@ -329,32 +330,6 @@ def with_replay(new: Batch, earlier: Sequence[Batch | None]) -> Batch:
         pieces[i] = piece.replace(group=piece.group + first) if i else piece
         first = int(pieces[i].group.max()) + 1
     return join(pieces)
-
-
-class Interrupt:
-    """Turns the first Ctrl-C into a request to stop after the step; a second one stops at once."""
-
-    def __init__(self, console: Console) -> None:
-        self.asked = False
-        self._console = console
-
-    def __enter__(self) -> Interrupt:
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._old = signal.signal(signal.SIGINT, self._hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGINT, self._old)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        # Said by another thread: this one may be in the middle of printing, where it must not print again.
-        text = "stopping after this step, with a checkpoint (Ctrl-C again stops at once)"
-        _thread.start_new_thread(self._console.note, (text,))
 
 
 def lr_factor(config: TrainConfig, step: int) -> float:

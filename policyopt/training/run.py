@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import platform
-import re
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +21,7 @@ from policyopt.data.places import label
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
-from policyopt.files import need_run
+from policyopt.files import write_whole
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
@@ -33,20 +29,38 @@ from policyopt.own import resolve
 from policyopt.recipe import Recipe
 from policyopt.training.advice import Advice
 from policyopt.training.collect import Collector
+<<<<<<< HEAD
 from policyopt.training.config import Judging, TrainConfig, at, check_names, config_from_yaml, differences
+=======
+from policyopt.training.config import TrainConfig, check_names
+>>>>>>> faults
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
+from policyopt.training.folder import claimed, moved_horizon, need_space, run_name, write_config
+from policyopt.training.inputs import inputs_of, refuse_changes
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
+<<<<<<< HEAD
 from policyopt.training.mixture import check_weights
+=======
+from policyopt.training.process import memory_errors, need_one_process, stoppable
+>>>>>>> faults
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.resolved import resolved, resolved_yaml, same_judge
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, room, set_up
+from policyopt.training.setup import load_model, located, room, set_up
 
 T = TypeVar("T")
+
+LESS = (
+    "take fewer rows at once (--micro-batch 4, then 2, 1), a smaller --max-tokens or --batch, --lora or --dtype bfloat16; "
+    "a run that has begun goes on with --resume, where --micro-batch may be another one"
+)
+"""What to do where memory runs out in training."""
+SHORTER = "take a smaller --max-tokens, fewer questions or samples, or --dtype bfloat16"
+"""What to do where it runs out otherwise."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +76,16 @@ class Result:
     """The trained policy (``None`` where the engine's models are in other processes: load ``out / "model"``)."""
 
 
-def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool = False, **settings: Any) -> Result:
+def train(
+    recipe: Recipe | str, *, resume: str | Path | None = None, accept_changes: bool = False, quiet: bool = False,
+    **settings: Any,
+) -> Result:  # fmt: skip
     """Train with a recipe: ``train(policyopt.methods.grpo(), model="embedded", task="chain_sum", steps=50)``.
 
     A name stands for the recipe of that method: ``"grpo"``, ``"my.py"``, ``"my.py:name"``, ``"package.module:name"``.
-    ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. Raises
-    :class:`~policyopt.errors.UserError` before any step when something is wrong with them.
+    ``settings`` are the fields of :class:`~policyopt.training.config.TrainConfig`. A run that is resumed on other rows,
+    code or models than it began with is refused unless ``accept_changes``. Raises :class:`~policyopt.errors.UserError`
+    before any step when something is wrong with them.
     """
     recipe = resolve(recipe)() if isinstance(recipe, str) else recipe
     try:
@@ -75,15 +93,19 @@ def train(recipe: Recipe | str, *, resume: str | Path | None = None, quiet: bool
         config = TrainConfig(recipe=recipe, **settings)
     except ValidationError as error:
         raise UserError(explain(error)) from error
-    return run(config, resume=None if resume is None else Path(resume), quiet=quiet)
+    resumed = None if resume is None else Path(resume)
+    return run(config, resume=resumed, accept_changes=accept_changes, quiet=quiet)
 
 
-def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False) -> Result:
+def run(
+    config: TrainConfig, *, resume: Path | None = None, accept_changes: bool = False, quiet: bool = False
+) -> Result:
     """Carry out a configuration, or go on with the run in the folder ``resume``.
 
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
-    with claimed(config, resume) as out:
+    need_one_process()
+    with stoppable(), memory_errors(LESS), claimed(config, resume) as out:
         task = load_task(
             config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts,
             columns=config.columns, eval_task=config.eval_task,
@@ -100,6 +122,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             for note in task.notes:
                 console.note(note)
             engine = set_up(config, task, console.task)
+            inputs = inputs_of(config, task, located(config, task))
+            for change in refuse_changes(out, inputs, accept_changes) if resume is not None else ():
+                console.note(f"going on all the same: {change}")
             budget, longest = room(engine.context, config.max_tokens, task)
             stream = PromptStream(
                 task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip",
@@ -118,7 +143,11 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
+<<<<<<< HEAD
                 write_config(out, config, task, new=True)
+=======
+                write_config(out, config, inputs)
+>>>>>>> faults
             with RunLog(out) as log:
                 advice = Advice(config, None if judge is None else task.judge, console.note)
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe), advice)
@@ -127,7 +156,13 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                     console.note(
                         f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again"
                     )
+<<<<<<< HEAD
                     write_config(out, config, task, new=False)
+=======
+                    if (moved := moved_horizon(config, out)) is not None:
+                        console.note(moved)
+                    write_config(out, config)
+>>>>>>> faults
                 stopped = trainer.fit()
                 after = trainer.evaluate("after").summary
             summary = summarise(config, trainer, task, stopped, after)
@@ -150,9 +185,7 @@ def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
     """Write what a run leaves behind: the model, ``summary.json`` whole or not at all, the report."""
     with disk_errors(out):
         engine.save(out / "model")
-        scratch = out / "tmp-summary.json"
-        scratch.write_text(json.dumps(summary, indent=1))
-        scratch.replace(out / "summary.json")
+        write_whole(out / "summary.json", json.dumps(summary, indent=1))
         write_report(out)
 
 
@@ -214,11 +247,13 @@ def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, a
         "before": state.before,
         "after": after,
         "stopped": stopped,
+        **({"signal": trainer.heard} if trainer.heard else {}),
         "version": __version__,
         "torch": torch.__version__,
     }
 
 
+<<<<<<< HEAD
 # The run's folder ----------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +365,8 @@ def need_space(out: Path, engine: Engine, keep: int) -> None:
         )
 
 
+=======
+>>>>>>> faults
 # Without training ----------------------------------------------------------------------------------------------------
 
 
@@ -344,10 +381,20 @@ def evaluate_model(
     Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, and where the judge fails on
     a larger share of the responses than ``max_failed``.
     """
+    need_one_process()
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
+<<<<<<< HEAD
     questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True)
     with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
+=======
+    questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
+    with (
+        memory_errors(SHORTER),
+        _progress(model, questions) as console,
+        JudgePool(need_judge(questions.judge, questions)) as pool,
+    ):
+>>>>>>> faults
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
         for note in questions.notes:
@@ -367,13 +414,18 @@ def sample_model(
 
     Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, or a prompt does not fit.
     """
+    need_one_process()
     if n < 1 or questions < 1 or temperature < 0:
         raise UserError(
             f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
         )
     source = load_task(task, judge=judge, seed=seed, heldout=questions, columns=columns, whole=True)
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
-    with _progress(model, source) as console, JudgePool(need_judge(source.judge, source)) as pool:
+    with (
+        memory_errors(SHORTER),
+        _progress(model, source) as console,
+        JudgePool(need_judge(source.judge, source)) as pool,
+    ):
         policy = load_model(model, source, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)

@@ -48,6 +48,11 @@ def load_model(
     **options: Any,
 ) -> Policy:
     """A policy from ``embedded`` (built and warm-started for the task at first use), a folder, or a hub id."""
+    return load_policy(place(model, task, progress, settings), **options)
+
+
+def place(model: str, task: Task, progress: Progress | None = None, settings: WarmStart | None = None) -> str:
+    """Where a model lies: the folder of the embedded one, which is built where it is not there yet, or the name itself."""
     if model == "embedded":
         tell = (
             None
@@ -57,7 +62,18 @@ def load_model(
         # The same model for every seed of a run: what a seed changes is the training that follows.
         start = load_task(task.name, heldout=1) if task.name in builtin_tasks() else task
         model = str(build_embedded(start, settings=settings, progress=tell))
-    return load_policy(model, **options)
+    return model
+
+
+def located(config: TrainConfig, task: Task) -> dict[str, str]:
+    """The folder or hub id of every model of a run, by role; the policy is one."""
+    others = {name: place(model, task, settings=warm(name, task)) for name, model in named_roles(config).items()}
+    return {"policy": place(config.model, task), **others}
+
+
+def warm(role: str, task: Task) -> WarmStart | None:
+    """How the embedded model in a role is warmed up where the task does not say: a teacher always works its answers out."""
+    return dataclasses.replace(WARM_START, **{**task.warm_start, "terse": 0.0}) if role == "teacher" else None
 
 
 def named_roles(config: TrainConfig) -> Mapping[str, str]:
@@ -97,11 +113,8 @@ def missing_role(method: str, role: str, model: str) -> str:
 
 
 def load_role(name: str, model: str, config: TrainConfig, task: Task, progress: Progress) -> Policy:
-    """The model in a role; a teacher that is the embedded model always works its answers out."""
-    settings = None
-    if name == "teacher":
-        settings = dataclasses.replace(WARM_START, **{**task.warm_start, "terse": 0.0})
-    return load_model(model, task, progress, settings, dtype=config.dtype, device=config.device)
+    """The model in a role."""
+    return load_model(model, task, progress, warm(name, task), dtype=config.dtype, device=config.device)
 
 
 def room(context: int, max_tokens: int | None, task: Task) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -65,7 +67,7 @@ def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_newest_are_kept(keep: int, tmp_path: Path) -> None:
-    (tmp_path / "tmp-left-by-a-killed-run").mkdir()
+    (tmp_path / "tmp-step-000077").mkdir()
     steps = [0, 5, 10, 999_999, 1_000_000]
     for i, step in enumerate(steps):
         save_checkpoint(tmp_path, step, *content(step), keep=keep)
@@ -231,9 +233,12 @@ def test_a_full_disk_is_a_plain_message_and_changes_nothing(where: str, error: E
     assert_is(load_checkpoint(tmp_path), 3)
 
 
-def test_other_errors_come_out_as_they_are(tmp_path: Path) -> None:
+def test_a_broken_disk_is_named_and_other_errors_come_out_as_they_are(tmp_path: Path) -> None:
     with mock.patch.object(checkpoint, "save_file", side_effect=OSError(errno.EIO, "bad sector")):
-        with pytest.raises(OSError, match="bad sector"):
+        with pytest.raises(UserError, match=r"step-000003: could not be written .Input/output error.*--resume"):
+            save_checkpoint(tmp_path, 3, *content(3), keep=2)
+    with mock.patch.object(checkpoint, "save_file", side_effect=RuntimeError("ours")):
+        with pytest.raises(RuntimeError, match="ours"):
             save_checkpoint(tmp_path, 3, *content(3), keep=2)
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_checkpoint(tmp_path, 3, {"x": object()}, {}, keep=2)
@@ -262,3 +267,46 @@ def test_a_disk_that_is_really_full(spare: int, tmp_path: Path) -> None:
         assert_is(load_checkpoint(disk), 3, 100_000)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+# What others put there
+
+
+def test_what_lies_beside_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 3, *content(3), keep=1)
+    for name in ("step-000003-best", "step-abc", "step-٠٠٠٠٠٩", "step-7", "tmp-notes", "tmp-step-mine"):
+        shutil.copytree(tmp_path / "step-000003", tmp_path / name)
+    (tmp_path / "step-000009").write_text("a file")
+    (tmp_path / "step-000008").symlink_to(tmp_path / "step-abc")
+    others = set(names(tmp_path)) - {"step-000003"}
+    assert_is(load_checkpoint(tmp_path), 3)
+    save_checkpoint(tmp_path, 4, *content(4), keep=1)
+    prune(tmp_path, keep=1)
+    assert set(names(tmp_path)) == {"step-000004"} | others
+    assert_is(load_checkpoint(tmp_path / "step-000003-best" / ".."), 4)
+    with pytest.raises(UserError, match="step-000009: no checkpoint has this name"):
+        save_checkpoint(tmp_path, 9, *content(9), keep=1)
+    assert (tmp_path / "step-000009").read_text() == "a file"
+
+
+def test_a_copy_under_the_name_of_another_step_is_not_taken_for_one(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 3, *content(3), keep=1)
+    shutil.copytree(tmp_path / "step-000003", tmp_path / "step-000012")
+    with pytest.raises(UserError, match="step-000012 is a copy of the checkpoint of step 3: move it away"):
+        load_checkpoint(tmp_path)
+
+
+def grows_too_large(folder: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    with pytest.raises(UserError, match=r"step-000004: larger than this process may write .*--resume"):
+        save_checkpoint(folder, 4, *content(4, 200_000), keep=1)
+
+
+def test_a_file_beyond_the_limit_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 3, *content(3), keep=1)
+    process = PROCESSES.Process(target=grows_too_large, args=(tmp_path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert names(tmp_path) == ["step-000003"]
+    assert_is(load_checkpoint(tmp_path), 3)

@@ -183,7 +183,7 @@ def test_reading_a_run_names_what_is_wrong(tmp_path: Path) -> None:
         read_run(tmp_path)
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text('{"step": 1}\n{"step": 2, \n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl:2: is not JSON"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: not JSON"):
         read_run(tmp_path)
     metrics.write_text('{"step": 1}\n[2]\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl:2: holds list"):
@@ -196,11 +196,11 @@ def test_reading_a_run_names_what_is_wrong(tmp_path: Path) -> None:
     assert run.summary == {}
     assert run.samples == []
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(UserError, match=r"summary\.json: is not JSON"):
+    with pytest.raises(UserError, match=r"summary\.json, line 1: not JSON"):
         read_run(tmp_path)
     (tmp_path / "summary.json").unlink()
     (tmp_path / "config.yaml").write_text("a: [")
-    with pytest.raises(UserError, match=r"config\.yaml: is not YAML"):
+    with pytest.raises(UserError, match=r"config\.yaml, line 1: not valid YAML"):
         read_run(tmp_path)
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import pydantic
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
+from policyopt.files import parse_json
 from policyopt.items import Example
 
 MAX_BYTES = 1 << 23
@@ -74,8 +75,10 @@ class Package:
         return Example(id, tuple({"role": t.role, "content": t.content} for t in self.question), self.answer, None, self.meta)  # fmt: skip
 
     def to_json(self) -> bytes:
-        """The package as JSON. Raises ``ValueError`` for text that is none (lone surrogates), and for too much of it."""
+        """The package as JSON. Raises ``ValueError`` for what others would not take: text that is none (lone
+        surrogates), numbers that are not finite, and too much of it."""
         data = _PACKAGE.dump_json(self)
+        parse_json(data)
         if len(data) > MAX_BYTES:
             raise ValueError(f"a package of {len(data)} bytes, more than {MAX_BYTES}")
         return data
@@ -83,10 +86,11 @@ class Package:
     @classmethod
     def from_json(cls, data: bytes) -> Package:
         """Read a package that somebody else has written. Raises :class:`Unusable` for anything but a package: nothing
-        in it is more than text, numbers, and lists and mappings of these."""
+        in it is more than text, finite numbers, and lists and mappings of these, and nothing is said twice."""
         try:
+            parse_json(data)
             return _PACKAGE.validate_json(data)
-        except ValidationError as error:
+        except ValueError as error:
             raise Unusable("malformed") from error
 
 
