@@ -17,7 +17,6 @@ from rich.console import Console as RichConsole
 from policyopt import __version__
 from policyopt.data import load_task
 from policyopt.data.choose import judge_words
-from policyopt.data.places import label
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
@@ -29,11 +28,7 @@ from policyopt.own import resolve
 from policyopt.recipe import Recipe
 from policyopt.training.advice import Advice
 from policyopt.training.collect import Collector
-<<<<<<< HEAD
-from policyopt.training.config import Judging, TrainConfig, at, check_names, config_from_yaml, differences
-=======
-from policyopt.training.config import TrainConfig, check_names
->>>>>>> faults
+from policyopt.training.config import Judging, TrainConfig, check_names
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
@@ -41,14 +36,11 @@ from policyopt.training.folder import claimed, moved_horizon, need_space, run_na
 from policyopt.training.inputs import inputs_of, refuse_changes
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.loop import State, Trainer
-<<<<<<< HEAD
 from policyopt.training.mixture import check_weights
-=======
 from policyopt.training.process import memory_errors, need_one_process, stoppable
->>>>>>> faults
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
-from policyopt.training.resolved import resolved, resolved_yaml, same_judge
+from policyopt.training.resolved import resolved, same_judge
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import load_model, located, room, set_up
 
@@ -143,11 +135,7 @@ def run(
                 check_filled(config.recipe, task.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints.keep)
             if resume is None:
-<<<<<<< HEAD
-                write_config(out, config, task, new=True)
-=======
-                write_config(out, config, inputs)
->>>>>>> faults
+                write_config(out, config, task, inputs)
             with RunLog(out) as log:
                 advice = Advice(config, None if judge is None else task.judge, console.note)
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe), advice)
@@ -156,13 +144,9 @@ def run(
                     console.note(
                         f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again"
                     )
-<<<<<<< HEAD
-                    write_config(out, config, task, new=False)
-=======
                     if (moved := moved_horizon(config, out)) is not None:
                         console.note(moved)
-                    write_config(out, config)
->>>>>>> faults
+                    write_config(out, config, task)
                 stopped = trainer.fit()
                 after = trainer.evaluate("after").summary
             summary = summarise(config, trainer, task, stopped, after)
@@ -253,120 +237,6 @@ def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, a
     }
 
 
-<<<<<<< HEAD
-# The run's folder ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def claimed(config: TrainConfig, resume: Path | None) -> Iterator[Path]:
-    """The folder of a run. A new one is made at once, so that no other run takes it; it goes if nothing is written.
-
-    Raises :class:`~policyopt.errors.UserError` where the folder holds another run, or no run to go on with.
-    """
-    if resume is not None:
-        same_run(config, resume)
-        yield resume
-        return
-    made: list[Path] = []
-    try:
-        out = make_folder(config, made)
-        yield out
-    finally:
-        for folder in reversed(made):
-            with suppress(OSError):  # it holds something by now
-                folder.rmdir()
-
-
-def run_name(out: Path) -> str:
-    """A name that no other run has, in letters and digits: of this machine and the run's folder, which says neither."""
-    return hashlib.blake2b(f"{platform.node()}:{out.resolve()}".encode(), digest_size=8).hexdigest()
-
-
-def make_folder(config: TrainConfig, made: list[Path]) -> Path:
-    """Make the folder of a new run; all that had to be made for it is added to ``made``."""
-    out = config.out
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        advice = f", or go on with its run by --resume {out}" if (out / "config.yaml").is_file() else ""
-        raise UserError(f"--out {out} is {'not empty' if out.is_dir() else 'a file'}: choose another folder{advice}")
-    method = re.sub(r"[^\w.+-]+", "-", config.recipe.name)  # it may be anybody's own
-    base = Path("runs") / f"{method}-{label(config.task)}-seed{config.seed}"
-    numbered = (base.with_name(f"{base.name}-{i}") for i in itertools.count(2))
-    try:
-        for folder in [out] if out is not None else itertools.chain([base], numbered):
-            for parent in reversed(folder.parents):
-                if not parent.exists():
-                    parent.mkdir(exist_ok=True)
-                    made.append(parent)
-            try:
-                folder.mkdir()
-                made.append(folder)
-                return folder
-            except FileExistsError:
-                if out is not None:
-                    return folder
-    except OSError as error:
-        name = config.out or base
-        raise UserError(f"--out {name}: the run's folder cannot be made there ({error.strerror})") from error
-    raise AssertionError("there is always a next number")
-
-
-def same_run(config: TrainConfig, folder: Path) -> None:
-    """Check that a configuration may go on with the run in a folder: only what does not change the past may differ."""
-    need_run(folder)
-    old = config_from_yaml(folder / "config.yaml")
-    if config.out not in (None, old.out, folder):
-        raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
-    free = {"steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
-    # A dataset without held-out rows of its own trains on what is not held out, so that their number stays.
-    mine, theirs = (
-        {k: v for k, v in c.to_dict().items() if k not in free} | {"eval": {"prompts": c.eval.prompts}}
-        for c in (config, old)
-    )
-    for path in differences(mine, theirs):
-        raise UserError(
-            f"--resume {folder}: that run has {path} = {at(theirs, path)}, not {at(mine, path)}; "
-            "resume it as it was, or start another run"
-        )
-
-
-def write_config(out: Path, config: TrainConfig, task: Task, *, new: bool) -> None:
-    """Write the resolved configuration of a run, whole or not at all."""
-    path = out / "config.yaml"
-    scratch = out / "tmp-config.yaml"
-    try:
-        if new:
-            path.touch(exist_ok=False)
-        scratch.write_text(config.to_yaml() + resolved_yaml(task))
-        scratch.replace(path)
-    except FileExistsError:
-        raise UserError(f"--out {out}: another run has just started there; choose another folder") from None
-    except OSError as error:
-        if new:
-            path.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: the configuration cannot be written ({error.strerror}); choose another folder with --out"
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def need_space(out: Path, engine: Engine, keep: int) -> None:
-    """Refuse to start where the checkpoints and the final model would not fit on the disk."""
-    size = engine.size()
-    needed = size.checkpoint * (keep + 1) + size.model + (32 << 20)
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise UserError(
-            f"{out}: the run needs about {needed >> 20} MiB for checkpoints and model, "
-            f"the disk has {free >> 20} MiB free; make room, keep fewer (--checkpoints.keep), or choose another --out"
-        )
-
-
-=======
->>>>>>> faults
 # Without training ----------------------------------------------------------------------------------------------------
 
 
@@ -384,17 +254,12 @@ def evaluate_model(
     need_one_process()
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
-<<<<<<< HEAD
     questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True)
-    with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
-=======
-    questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
     with (
         memory_errors(SHORTER),
         _progress(model, questions) as console,
         JudgePool(need_judge(questions.judge, questions)) as pool,
     ):
->>>>>>> faults
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
         for note in questions.notes:
