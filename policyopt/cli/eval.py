@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Annotated
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Count, ModelOptions, Whole, options_of
+from policyopt.cli.common import Count, Heat, ModelOptions, Share, Whole, options_of
 from policyopt.data import need_task
 
 
@@ -23,6 +25,10 @@ class EvalOptions(ModelOptions):
     """Sampled responses per question for pass@k; 0 for none."""
     k: Count = 4
     """The k of pass@k; at most ``samples``."""
+    temperature: Annotated[Heat, Field(gt=0)] = 1.0
+    """Temperature of the sampled responses."""
+    top_p: Share = 1.0
+    """Sample them from the fewest likeliest tokens whose probability is at least this together; 1 samples from all."""
     json: bool = False
     """Print the numbers as one JSON object."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import dataclasses
 import math
 import signal
 import threading
@@ -257,7 +256,7 @@ class Trainer:
             "skipped_prompts": self.collector.stream.skipped,
             "version": self.engine.version,
             "memory": self.collector.memory,
-            "held": [dataclasses.asdict(h) for h in self.collector.held],
+            "held": [h.to_dict() for h in self.collector.held],
             "notes": self.collector.notes,
             **kept,
             "log": self.log.position(),

@@ -27,8 +27,10 @@ from policyopt.files import need_run
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
+from policyopt.models.prompting import Prompting
 from policyopt.own import resolve
 from policyopt.recipe import Recipe
+from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
@@ -90,6 +92,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             judging(config.recipe, task, timeout=timeout, memory_mb=memory) as judge,
         ):
             engine = set_up(config, task, console.task)
+            engine.text.say_unread(console.note)
             budget, longest = room(engine.context, config.max_tokens, task)
             stream = PromptStream(
                 task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip"
@@ -128,7 +131,10 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator
     if "sampler" not in config.recipe.source.services:
         return TextEvaluator(collector, task.heldout, config.recipe)
     judge = need_judge(collector.judge, task)
-    return Evaluator(engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed)
+    return Evaluator(
+        engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed,
+        config.eval.temperature, config.eval.top_p,
+    )  # fmt: skip
 
 
 def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
@@ -320,6 +326,7 @@ def need_space(out: Path, engine: Engine, keep: int) -> None:
 def evaluate_model(
     *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int = 256, samples: int = 4,
     k: int = 4, max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+    prompting: Prompting | None = None, temperature: float = 1.0, top_p: float = 1.0,
 ) -> Scores:  # fmt: skip
     """Held-out scores of a model; progress goes to standard error.
 
@@ -329,16 +336,19 @@ def evaluate_model(
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
     questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
     with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
-        policy = load_model(model, questions, console.task, dtype=dtype, device=device)
+        policy = load_model(model, questions, console.task, dtype=dtype, device=device, prompting=prompting)
+        policy.text.say_unread(console.note)
         budget, longest = room(policy.context, max_tokens, questions)
-        evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
+        sampler = make_sampler(policy)
+        evaluator = Evaluator(policy.text, sampler, pool, questions.heldout, budget, longest, seed, temperature, top_p)
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
 
 def sample_model(
     *, model: str, task: str, judge: str | None = None, prompt: str | None = None, questions: int = 4, n: int = 1,
     temperature: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
-    dtype: DTypeName = "float32",
+    dtype: DTypeName = "float32", prompting: Prompting | None = None, top_p: float = 1.0, top_k: int | None = None,
+    min_p: float = 0.0,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
 
@@ -351,17 +361,19 @@ def sample_model(
     source = load_task(task, judge=judge, seed=seed, heldout=questions)
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with _progress(model, source) as console, JudgePool(need_judge(source.judge, source)) as pool:
-        policy = load_model(model, source, console.task, dtype=dtype, device=device)
+        policy = load_model(model, source, console.task, dtype=dtype, device=device, prompting=prompting)
+        policy.text.say_unread(console.note)
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
         sampler = make_sampler(policy)
+        drawing = truncated(sampler, Truncation(top_p, top_k, min_p))
         drawn = sampler.run(
             [
-                sampler.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
+                drawing.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
                 for i, e in enumerate(examples)
             ]
         )
-        texts = [policy.text.decode_all([r.tokens for r in responses]) for responses in drawn]
+        texts = [policy.text.responses([r.tokens for r in responses]) for responses in drawn]
         verdicts: list[Verdict | None] = [None] * n
         if prompt is None:
             verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))
