@@ -75,5 +75,17 @@ class _Truncated:
         drawn: list[Response] = await self.sampler.generate(tokens, **{"truncation": self.truncation, **how})
         return drawn
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.sampler, name)
+    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
+        """See :class:`~policyopt.sources.program.Sampler`."""
+        scored: Response = await self.sampler.logprobs(tokens, written, temperature=temperature)
+        return scored
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """See :class:`~policyopt.sources.program.Sampler`."""
+        vectors: Tensor = self.sampler.embed(ids)
+        return vectors
+
+    @property
+    def vocab(self) -> int:
+        """See :class:`~policyopt.sources.program.Sampler`."""
+        return int(self.sampler.vocab)
