@@ -17,7 +17,7 @@ CAPABILITIES: Mapping[str, str] = {
     "logit processors": "a Python function changes the logits of the next token (`processor`)",
     "temperature from logits": "the temperature of a token is a function of its logits (`temperature`)",
     "forced tokens": "a response begins with given tokens, scored as if they had been drawn (`forced`)",
-    "stop sequences": "a response ends after any of many token sequences (`stop`)",
+    "stop sequences": "a response ends after any of many token sequences (`stop`), and where a text of the run ends (`Text.stops`)",
     "resume": "a response that was cut is gone on with, in place (`resume`)",
     "top alternatives": "the likeliest tokens at each place, with their log-probabilities (`top`)",
     "scoring": "log-probabilities and entropies of a text that somebody else wrote (`Sampler.logprobs`)",

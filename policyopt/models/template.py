@@ -29,10 +29,12 @@ def _talk(*roles: str) -> list[dict[str, str]]:
 
 
 def turn_end(tokenizer: Any) -> int | None:
-    """The id that the template writes behind what the model has said, where that is one token of its own."""
+    """The id that the template writes behind what the model has said, where that is a token that was added to the
+    vocabulary for it."""
     _, said, after = render(tokenizer, _talk("user", "assistant"), False).rpartition(_SAID)
     ids = tokenizer.encode(after.strip(), add_special_tokens=False) if said and after.strip() else []
-    return int(ids[0]) if ids and ids[0] in special_ids(tokenizer) else None
+    added = special_ids(tokenizer) | {i for i, t in _added(tokenizer).items() if not _TAG.fullmatch(t.content)}
+    return int(ids[0]) if ids and ids[0] in added else None
 
 
 def opened(tokenizer: Any, arguments: Mapping[str, Any]) -> str:
@@ -50,8 +52,11 @@ def unread(tokenizer: Any, arguments: Mapping[str, Any]) -> list[str]:
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of all special tokens."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return frozenset(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+    return frozenset(tokenizer.all_special_ids) | {i for i, token in _added(tokenizer).items() if token.special}
+
+
+def _added(tokenizer: Any) -> Mapping[int, Any]:
+    return getattr(tokenizer, "added_tokens_decoder", {})
 
 
 def structural_ids(tokenizer: Any, ends: Sequence[int]) -> frozenset[int]:

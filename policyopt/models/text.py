@@ -76,7 +76,8 @@ class Text:
 
     @cached_property
     def _opened(self) -> str:
-        return opened(self.tokenizer, self.prompting.template_args)
+        tag = opened(self.tokenizer, self.prompting.template_args)
+        return "" if self._unread.intersection(self.encode(tag)) else tag  # what closes it would not be read either
 
     @cached_property
     def _unread(self) -> frozenset[int]:

@@ -92,7 +92,8 @@ def unanswered(source: Source, drawn: Sequence[Sequence[Response]]) -> int:
             "list with at least one Response"
         )
     for r in (r for responses in drawn for r in responses):
-        sizes = {"logp": len(r.logp), "entropy": len(r.entropy)} | ({"own": len(r.own)} if r.own else {})
+        sizes = {"logp": len(r.logp), "entropy": len(r.entropy), "support": len(r.supports)}
+        sizes |= {"own": len(r.own)} if r.own else {}
         for field_name, size in sizes.items():
             if size != len(r.tokens):
                 raise UserError(

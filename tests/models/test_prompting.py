@@ -221,3 +221,5 @@ def test_a_thought_that_the_template_opened_is_told_to_the_judge(
     found = text(Prompting(template_args=arguments), tokenizer)
     assert found.responses([tokenizer.encode("1</think>2")]) == [f"{begins}1</think>2"]
     assert found.decode(tokenizer.encode("1")) == "1", "a program sees what was written"
+    unread = text(Prompting(template_args=arguments, special="none"), tokenizer)
+    assert unread.responses([tokenizer.encode("1</think>2")]) == ["12"], "a tag that nobody reads closed is not opened"
