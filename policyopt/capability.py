@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from policyopt.errors import UserError, nearest
 from policyopt.part import Critic, Part, Probe, Reference
 from policyopt.schema import role_of
-from policyopt.sources.program import SERVICES
+from policyopt.sources.program import SERVICES, Rollout
 from policyopt.sources.source import Source
 
 CAPABILITIES: Mapping[str, str] = {
@@ -17,10 +17,11 @@ CAPABILITIES: Mapping[str, str] = {
     "logit processors": "a Python function changes the logits of the next token (`processor`)",
     "temperature from logits": "the temperature of a token is a function of its logits (`temperature`)",
     "forced tokens": "a response begins with given tokens, scored as if they had been drawn (`forced`)",
-    "stop sequences": "a response ends after any of many token sequences (`stop`)",
+    "stop sequences": "a response ends after any of many token sequences (`stop`), and where a text of the run ends (`Text.stops`)",
     "resume": "a response that was cut is gone on with, in place (`resume`)",
     "top alternatives": "the likeliest tokens at each place, with their log-probabilities (`top`)",
     "scoring": "log-probabilities and entropies of a text that somebody else wrote (`Sampler.logprobs`)",
+    "truncated draws": "tokens are drawn from the likeliest alone (`truncation`), and log-probabilities are taken over those",
     "token embeddings": "the input embeddings of token ids (`Sampler.embed`)",
     "sampling entropy": "the entropy of the distribution that each token was drawn from (`Response.entropy`)",
     "role sampling": "drawing from another model than the policy (`Context.sampler_of`)",
@@ -77,6 +78,8 @@ def _derived(part: Part) -> Iterator[str]:
             yield from ("roles", "role sampling")
         if part.temperature != 1:
             yield "temperature"
+        if isinstance(part, Rollout) and part.truncation:
+            yield "truncated draws"
 
 
 def _check_uses(program: Source) -> None:

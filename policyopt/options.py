@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import shutil
 import textwrap
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,8 @@ from policyopt.errors import UserError, explain
 
 UNNAMED = {"unnamed": True}
 """Metadata of a field that holds a dataclass: its name is no part of the names of the options in it. That of a mapping and
-of a value may have ``option``: the name of its option."""
+of a value may have ``option``: the name of its option. That of a tuple of texts may have ``repeated``: it is given one by
+one, under its own name or one of these."""
 
 
 def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
@@ -121,7 +123,10 @@ def _options(info: Any) -> StructConstructorSpec | None:
             fixed[f.name] = value
             continue
         elif typing.get_origin(declared.annotation) is dict:
-            kind = _pairs(f.metadata.get("option", f.name))
+            plain_text = typing.get_args(declared.annotation)[1] is not Any
+            kind = _pairs(f.metadata.get("option", f.name), (lambda x: x) if plain_text else _json)
+        elif "repeated" in f.metadata:
+            kind = _repeated(f.metadata["repeated"])
         else:
             kind = _leaf(declared)
             if "option" in f.metadata:
@@ -181,17 +186,25 @@ def _leaf(declared: Any) -> Any:
     ]
 
 
-def _pairs(option: str) -> Any:
+def _json(text: str) -> Any:
+    """A value that is written as JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _pairs(option: str, value_of: Callable[[str], Any]) -> Any:
     """The type of an option that may be given several times, each time with ``NAME=VALUE``."""
 
-    def read(words: list[str]) -> dict[str, str]:
+    def read(words: list[str]) -> dict[str, Any]:
         name, equals, value = words[0].partition("=")
         if not (name and equals and value):
             raise ValueError(f"expected NAME=VALUE, not {words[0]!r}")
-        return {name: value}
+        return {name: value_of(value)}
 
     return Annotated[
-        dict[str, str],
+        dict[str, Any],
         tyro.conf.arg(name=option),
         PrimitiveConstructorSpec(
             nargs=1,
@@ -201,6 +214,23 @@ def _pairs(option: str) -> Any:
             str_from_instance=lambda value: [f"{name}={x}" for name, x in value.items()] or ["unset"],
             choices=None,
             _action="append",  # there is no public way to have an option of one's own more than once
+        ),
+    ]
+
+
+def _repeated(names: Sequence[str]) -> Any:
+    """The type of an option that may be given several times, each time with one text; it has other names too."""
+    return Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(aliases=tuple(names)),
+        PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="TEXT",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: [*map(str, value)] or ["unset"],
+            choices=None,
+            _action="append",
         ),
     ]
 

@@ -9,11 +9,14 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from policyopt.errors import UserError
+from policyopt.models.prompting import Prompting
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Heat = Annotated[float, Field(ge=0, le=10)]
 
 
 def options_of(default: Any, args: list[str], command: str) -> Any:
@@ -58,5 +61,7 @@ class ModelOptions:
     """The same seed gives the same sampled responses."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``; auto takes a GPU where there is one."""
+    prompting: Prompting = Prompting()
+    """How prompts are written, where responses end, and what of them is read."""
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Precision of the weights."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Annotated
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Count, Fraction, ModelOptions, Whole, options_of
+from policyopt.cli.common import Count, Fraction, Heat, ModelOptions, Share, Whole, options_of
 from policyopt.data import need_task
 
 
@@ -25,6 +27,10 @@ class EvalOptions(ModelOptions):
     """The k of pass@k; at most ``samples``."""
     max_failed: Fraction = 0.2
     """The evaluation stops when the judge fails on a larger share of the responses."""
+    temperature: Annotated[Heat, Field(gt=0)] = 1.0
+    """Temperature of the sampled responses."""
+    top_p: Share = 1.0
+    """Sample them from the fewest likeliest tokens whose probability is at least this together; 1 samples from all."""
     json: bool = False
     """Print the numbers as one JSON object."""
 

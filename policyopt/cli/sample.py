@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Count, ModelOptions, options_of
+from policyopt.cli.common import Count, Heat, ModelOptions, Share, options_of
 from policyopt.data import need_task
 
 
@@ -22,8 +22,14 @@ class SampleOptions(ModelOptions):
     """How many questions: rows of a dataset, held-out questions of a task that makes them."""
     n: Count = 1
     """Responses to each."""
-    temperature: Annotated[float, Field(ge=0, le=10)] = 1.0
+    temperature: Heat = 1.0
     """Sampling temperature; 0 is greedy."""
+    top_p: Share = 1.0
+    """Sample from the fewest likeliest tokens whose probability is at least this together; 1 samples from all."""
+    top_k: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Sample from so many likeliest tokens; unset: from all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Sample from tokens that are at least this share as likely as the likeliest; 0 samples from all."""
 
 
 def run(args: list[str]) -> int:

@@ -73,7 +73,8 @@ class Engine(Protocol):
 
     @property
     def text(self) -> Text:
-        """From text to the policy's tokens and back."""
+        """From text to the policy's tokens and back; says with which tokens (``eos``) and texts (``stops``) responses
+        end."""
         ...
 
     @property

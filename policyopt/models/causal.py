@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -49,13 +50,15 @@ class SplitModel:
         heat = torch.ones_like(batch.mask) if batch.temperature is None else batch.temperature
         heat = heat[mask] if heat.dim() == 2 else heat[row]
         size = max(1, _CHUNK_BYTES // (4 * self.vocab * len(hidden)))
-        inputs = (hidden[0], target, heat, *hidden[1:], *(getattr(batch, name)[row] for name in chunk.columns))
+        inputs = (target, heat, *hidden[1:], *(getattr(batch, name)[row] for name in chunk.columns))
+        supports = repeat(None) if batch.support is None else split_supports(batch, size)
         if len(target) <= size:
-            found = chunk(*inputs)
+            found = chunk(hidden[0], next(supports), *inputs)
         else:
+            parts = (x.split(size) for x in (hidden[0], *inputs))
             pieces = [
-                checkpoint(chunk, *piece, use_reentrant=False)
-                for piece in zip(*(x.split(size) for x in inputs), strict=True)
+                checkpoint(chunk, first, next(supports), *piece, use_reentrant=False)
+                for first, *piece in zip(*parts, strict=True)
             ]
             found = tuple(torch.cat(column) for column in zip(*pieces, strict=True))
         names = ["logp", *(["entropy"] if wanted.entropy else []), *(s.key for s in wanted.statistics)]
@@ -127,6 +130,35 @@ def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return ids, row, before - 1
 
 
+Support = tuple[Tensor, Tensor]
+"""What M tokens were drawn from: how many tokens each, [M], 0 for the whole vocabulary; and the ids of all of them, one
+token's after the other's."""
+
+NEVER = -1e9
+"""The logit of a token that could not be drawn: its probability is 0, and so is its product with any logit, which that of
+minus infinity is not."""
+
+
+def split_supports(batch: Batch, size: int) -> Iterator[Support]:
+    """What the tokens of ``batch.mask`` were drawn from, in the order of ``mask.nonzero()`` and in pieces of ``size`` tokens."""
+    mask = batch.mask.bool()
+    before = (batch.support.cumsum(1) - batch.support)[mask]
+    row = mask.nonzero(as_tuple=True)[0]
+    for count, start, i in zip(batch.support[mask].split(size), before.split(size), row.split(size), strict=True):
+        within = torch.arange(int(count.sum()), device=count.device) - (count.cumsum(0) - count).repeat_interleave(
+            count
+        )
+        at = start.repeat_interleave(count) + within
+        yield count, batch.support_ids[i.repeat_interleave(count), at]
+
+
+def restricted(logits: Tensor, count: Tensor, ids: Tensor) -> Tensor:
+    """Logits [M, V] with those of tokens that could not be drawn at their place put out of reach."""
+    could = (count == 0)[:, None].repeat(1, logits.shape[-1])
+    could[torch.arange(len(count), device=count.device).repeat_interleave(count), ids.long()] = True
+    return torch.where(could, logits, NEVER)
+
+
 @dataclass(frozen=True)
 class Chunk:
     """What is worked out for each response token from the hidden state that predicts it."""
@@ -141,10 +173,13 @@ class Chunk:
         """Columns of the batch that the statistics read."""
         return tuple(sorted({name for s in self.wanted.statistics for name in s.columns}))
 
-    def __call__(self, hidden: Tensor, target: Tensor, heat: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    def __call__(
+        self, hidden: Tensor, support: Support | None, target: Tensor, heat: Tensor, *others: Tensor
+    ) -> tuple[Tensor, ...]:
         """``logp``, entropy where asked for, then the statistics, each [M], for M tokens: hidden states of the policy
-        [M, H], ids [M], temperatures [M], the hidden states of the other models [M, H'], and ``columns`` [M]."""
-        logits = _logits(self.split, hidden, heat)
+        [M, H], what they were drawn from, ids [M], temperatures [M], the hidden states of the other models [M, H'], and
+        ``columns`` [M]."""
+        logits = _logits(self.split, hidden, heat, support)
         total = logits.logsumexp(-1)
         out = [logits.gather(-1, target[:, None])[:, 0] - total]
         if self.wanted.entropy:
@@ -152,15 +187,16 @@ class Chunk:
         seen = dict(zip(self.columns, others[len(self.roles) :], strict=True))
         for (name, role), state in zip(self.roles.items(), others, strict=False):
             with torch.no_grad(), role as split:
-                seen[name] = _logits(split, state, heat)
+                seen[name] = _logits(split, state, heat, support)
         out += [s(logits, target, seen).to(logits.dtype) for s in self.wanted.statistics]
         return tuple(out)
 
 
-def _logits(split: SplitModel, hidden: Tensor, heat: Tensor) -> Tensor:
+def _logits(split: SplitModel, hidden: Tensor, heat: Tensor, support: Support | None) -> Tensor:
     logits = split.logits(hidden)
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    return logits / heat[:, None].to(logits)
+    logits = logits / heat[:, None].to(logits)
+    return logits if support is None else restricted(logits, *support)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

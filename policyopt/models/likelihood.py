@@ -43,8 +43,8 @@ class Likelihood(Protocol):
     """A model as the probability of what it draws, step by step: tokens of a text, denoising steps of an image."""
 
     def leaves(self, batch: Batch, wanted: Wanted = LOGP, others: Others | None = None) -> dict[str, Tensor]:
-        """``logp`` [N, T] of the steps in ``batch.mask`` at the temperature of each row, and what else is ``wanted``, by
-        name; 0 on padding, float32 for 16-bit models. They carry gradient where gradient is enabled.
+        """``logp`` [N, T] of the steps in ``batch.mask`` at the temperature of each row and over the ``support`` of each
+        step, and what else is ``wanted``, by name; 0 on padding, float32 for 16-bit models. They carry gradient where gradient is enabled.
 
         ``others`` holds at least the models that the wanted statistics read; they get no gradient.
         """

@@ -19,7 +19,10 @@ from policyopt.errors import UserError
 from policyopt.models.causal import SplitModel, split_model
 from policyopt.models.gguf import SUFFIX, from_gguf
 from policyopt.models.likelihood import Stepwise
+from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.quiet import quiet
+from policyopt.models.stops import stop_ids
+from policyopt.models.template import turn_end
 from policyopt.models.text import Text
 from policyopt.part import Count, Positive, part
 
@@ -64,14 +67,16 @@ class Policy:
     tokenizer: Any
     name: str
     eos: tuple[int, ...]
-    """Ids that end a response."""
+    """Ids that end a response; the first is what ends a turn."""
     context: int
     """How many tokens the model reads at most, prompt and response together."""
+    prompting: Prompting = USUAL
+    """How prompts are written, where responses end, and what of them is read."""
 
     @cached_property
     def text(self) -> Text:
         """From text to ids and back."""
-        return Text(self.tokenizer, self.eos)
+        return Text(self.tokenizer, self.eos, self.prompting)
 
     def likelihood(self) -> Stepwise:
         """How likely its responses are. Raises :class:`~policyopt.errors.UserError` for a model that is not supported."""
@@ -128,7 +133,10 @@ class Policy:
 
 
 @quiet()
-def load_policy(model: str, *, dtype: DTypeName = "float32", device: str = "auto", lora: LoRA | None = None) -> Policy:
+def load_policy(
+    model: str, *, dtype: DTypeName = "float32", device: str = "auto", lora: LoRA | None = None,
+    prompting: Prompting | None = None,
+) -> Policy:  # fmt: skip
     """Load a policy from a local folder, a file of llama.cpp (``.gguf``, see :mod:`policyopt.models.gguf`) or the hub.
 
     Raises :class:`~policyopt.errors.UserError` for a folder that is missing or holds no causal language model (it says
@@ -166,7 +174,9 @@ def load_policy(model: str, *, dtype: DTypeName = "float32", device: str = "auto
     if lora is not None:
         net = _with_adapters(net, lora)
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
-    return Policy(net, tokenizer, model, eos, int(context))
+    prompting = prompting or USUAL
+    eos = tuple(dict.fromkeys([*eos, *stop_ids(tokenizer, prompting.stop_tokens)]))
+    return Policy(net, tokenizer, model, eos, int(context), prompting)
 
 
 def _device(device: str) -> torch.device:
@@ -213,13 +223,15 @@ def _check_vocabulary(model: str, net: Any, tokenizer: Any) -> None:
 
 
 def _end_tokens(model: str, net: Any, tokenizer: Any) -> tuple[int, ...]:
+    """What ends a turn in the chat template, then the tokenizer's end, then the other ends of the model."""
     ends = net.generation_config.eos_token_id if net.generation_config is not None else None
-    found = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    others = sorted({*(ends if isinstance(ends, list) else [ends])} - {None})
+    found = [end for end in (turn_end(tokenizer), tokenizer.eos_token_id, *others) if end is not None]
     if not found:
         raise UserError(
             f"--model {model}: its tokenizer has no end token, so no response would ever end; set eos_token"
         )
-    return tuple(sorted(found))
+    return tuple(dict.fromkeys(found))
 
 
 def _with_adapters(net: Any, lora: LoRA) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
-
 from policyopt.errors import UserError
+from policyopt.models.prompting import USUAL, Prompting
+from policyopt.models.stops import Stops
+from policyopt.models.template import opened, special_ids, structural_ids, unread
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,30 @@ class Text:
     tokenizer: Any
     """Of transformers, or one that behaves as those do."""
     eos: tuple[int, ...]
-    """Ids that end a response."""
+    """Ids that end a response; the first is what ends a turn."""
+    prompting: Prompting = USUAL
+    """How prompts are written, where responses end, and what of them is read."""
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
-        """Ids of the context after which the model answers chat messages.
+        """Ids of the context after which the model answers chat messages, behind the system prompt of the run where they
+        bring none.
 
         Raises :class:`~policyopt.errors.UserError` where the chat template refuses them.
         """
-        return tuple(encode_prompt(self.tokenizer, messages))
+        system = self.prompting.system
+        if system is not None and messages and all(m["role"] not in ("system", "developer") for m in messages):
+            messages = [{"role": "system", "content": system}, *messages]
+        return tuple(encode_prompt(self.tokenizer, messages, **self.prompting.template_args))
+
+    def say_unread(self, say: Callable[[str], None]) -> None:
+        """Say which arguments the chat template never reads, where there are any."""
+        if names := unread(self.tokenizer, self.prompting.template_args):
+            say(f"--prompting.template {' '.join(names)}: the model's chat template never reads it")
+
+    @cached_property
+    def stops(self) -> Stops | None:
+        """The texts that end a response, where there are any."""
+        return Stops(self.tokenizer, self.prompting.stop) if self.prompting.stop else None
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a text, no special tokens added; what spells one becomes one."""
@@ -45,12 +62,29 @@ class Text:
         return (*self.literal(text), self.eos[0])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of a response, without special tokens."""
+        """The text of a response, without special tokens that are not to be read."""
         return self.decode_all([tokens])[0]
 
     def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of responses, without special tokens."""
-        return list(self.tokenizer.batch_decode([list(r) for r in rows], skip_special_tokens=True))
+        """The texts of responses, without special tokens that are not to be read."""
+        read = [[t for t in row if t not in self._unread] for row in rows]
+        return list(self.tokenizer.batch_decode(read, skip_special_tokens=False))
+
+    def responses(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of responses as judges read them: behind the tag of a thought that the chat template has opened."""
+        return [self._opened + text for text in self.decode_all(rows)]
+
+    @cached_property
+    def _opened(self) -> str:
+        tag = opened(self.tokenizer, self.prompting.template_args)
+        return "" if self._unread.intersection(self.encode(tag)) else tag  # what closes it would not be read either
+
+    @cached_property
+    def _unread(self) -> frozenset[int]:
+        """Ids of the special tokens that are no part of a response's text."""
+        if self.prompting.special == "tags":
+            return structural_ids(self.tokenizer, self.eos)
+        return special_ids(self.tokenizer) if self.prompting.special == "none" else frozenset()
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token by itself, special tokens included."""
@@ -67,11 +101,11 @@ class Text:
         return dict(self.tokenizer.get_vocab())
 
 
-def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]], **arguments: Any) -> list[int]:
     """Ids of the context after which the model answers ``messages``.
 
-    With the tokenizer's chat template where it has one; otherwise the contents as plain text, a blank line between
-    them.
+    With the tokenizer's chat template and its ``arguments`` where it has one; otherwise the contents as plain text, a
+    blank line between them.
     Raises :class:`~policyopt.errors.UserError` when there is nothing to encode or the template refuses the messages.
     """
     if not messages:
@@ -79,8 +113,8 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list
     if tokenizer.chat_template:
         try:
             chat: Any = [dict(message) for message in messages]
-            return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
-        except TemplateError as error:
+            return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, **arguments))
+        except Exception as error:  # a template is a program of somebody else, which raises what it likes
             raise UserError(f"the chat template of the tokenizer refuses the prompt: {error}") from error
     ids: list[int] = list(tokenizer("\n\n".join(message["content"] for message in messages))["input_ids"])
     # Some tokenizers close every text with an end token, after which nothing could be continued.

@@ -14,6 +14,7 @@ from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.part import part
 from policyopt.sources.source import Source
+from policyopt.sources.truncation import MinP, TopK, TopP, Truncation
 
 
 @dataclass(frozen=True)
@@ -220,13 +221,16 @@ class Response:
 
     tokens: list[int]
     logp: list[float]
-    """Log-probability of each token in the distribution that it was drawn from, temperature and processor included (at
-    temperature 1 for greedy tokens)."""
+    """Log-probability of each token in the distribution that it was drawn from, temperature, processor and truncation
+    included (at temperature 1 for greedy tokens)."""
     entropy: list[float]
     """Entropy in nats of the distribution that each token was drawn from."""
     stop_reason: StopReason = "length"
-    """"eos" for a response that ended with an end token, "stop" with one of the stop sequences that were asked for,
-    "length" for one that is cut off, by its budget or for now."""
+    """"eos" for a response that ended with an end token or a stop text of the run, "stop" with one of the stop sequences
+    that a program asked for, "length" for one that is cut off, by its budget or for now."""
+    support: list[Sequence[int]] = field(default_factory=list)
+    """The ids of the tokens that each token was drawn from, rising; none for the whole vocabulary, which also stands where
+    the list ends early. Models are asked about a token over its support alone."""
     versions: list[int] = field(default_factory=list)
     """How many updates the policy that wrote each token had seen."""
     heat: list[float] = field(default_factory=list)
@@ -272,8 +276,13 @@ class Response:
     one for each token."""
 
     @property
+    def supports(self) -> list[Sequence[int]]:
+        """``support`` with an entry for each token."""
+        return [*self.support, *[()] * (len(self.tokens) - len(self.support))]
+
+    @property
     def finished(self) -> bool:
-        """It ended with an end token, inside its budget."""
+        """It ended by itself, inside its budget."""
         return self.stop_reason == "eos"
 
     @property
@@ -340,12 +349,13 @@ class Sampler(Protocol):
         self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
         key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
         processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
+        truncation: Truncation | None = None,
     ) -> list[Response]:  # fmt: skip
         """``n`` continuations of ``tokens`` by at most ``max_tokens`` tokens.
 
         Temperature 0 is greedy. The same key gives the same tokens, whatever else is in flight, up to the float noise
-        of matrix products of another shape. A response ends at an end token, after one of the ``stop`` sequences, or at
-        the budget. Its first tokens are those of ``forced``. ``top`` asks for the likeliest tokens at each place.
+        of matrix products of another shape. A response ends at an end token, after a stop text of the run or one of the
+        ``stop`` sequences, or at the budget. ``truncation`` says which tokens may be drawn (forced ones always may). Its first tokens are those of ``forced``. ``top`` asks for the likeliest tokens at each place.
         ``keep`` is a hint: hold what was computed, for later requests that begin with the same tokens. ``resume`` goes on with a
         response that was cut, in place: ``tokens`` is then the prompt that it answers, ``max_tokens`` what it may still
         have.
@@ -372,3 +382,15 @@ class Rollout(Source):
     """A source that draws: a program that has the policy answer one prompt."""
 
     services: ClassVar[frozenset[str]] = frozenset({"sampler", "judge"})
+
+    top_p: TopP = 1.0
+    """Draw from the fewest likeliest tokens whose probability is at least this together; 1 draws from all."""
+    top_k: TopK | None = None
+    """Draw from so many likeliest tokens; unset: from all."""
+    min_p: MinP = 0.0
+    """Draw from tokens that are at least this share as likely as the likeliest; 0 draws from all."""
+
+    @property
+    def truncation(self) -> Truncation:
+        """Which tokens all that it draws from the policy is drawn from; recorded, and replayed by the trainer."""
+        return Truncation(self.top_p, self.top_k, self.min_p)

@@ -22,6 +22,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
 from policyopt.sources.program import Answered, Context, Question, Response, Rollout, Round, Sampler, Step, line_ends
 from policyopt.sources.source import Source
+from policyopt.sources.truncation import truncated
 from policyopt.training.curriculum import ranking
 from policyopt.training.judged import TRAINING, Opinions
 from policyopt.training.prompts import PromptStream
@@ -243,7 +244,7 @@ class Collector:
     ) -> tuple[Batch, list[Response]]:
         """Groups, all of them judged, as a batch: scored; and the response of each row."""
         rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.use != "wait"]
-        texts = self.engine.text.decode_all([r.tokens for _, r in rows])
+        texts = self.engine.text.responses([r.tokens for _, r in rows])
         verdicts = [cast(Verdict, r.verdict) for _, r in rows]
         responses = [r for _, r in rows]
         batch = to_batch(
@@ -305,7 +306,7 @@ class Collector:
             {name: text.given(said) for name in TEXTS if (said := getattr(example, name))},
         )
         context = Context(
-            self.engine.sampler if "sampler" in source.services else cast(Sampler, None),
+            self._sampler(source),
             source,
             None if judge is None else partial(judge, example),
             partial(critic, tokens),
@@ -320,6 +321,13 @@ class Collector:
             round=together,
         )
         return question, context
+
+    def _sampler(self, source: Source) -> Sampler:
+        """What a program draws from the policy with, truncated as it says."""
+        if "sampler" not in source.services:
+            return cast(Sampler, None)
+        sampler = self.engine.sampler
+        return truncated(sampler, source.truncation) if isinstance(source, Rollout) else sampler
 
     def decoded(self, program: Rollout, examples: Sequence[Example]) -> float:
         """The share of questions that a program answers right with the first response that it returns, of those that the

@@ -15,9 +15,11 @@ from policyopt.data.columns import written
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.models.load import LoRA
+from policyopt.models.prompting import Prompting
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.paths import named
 from policyopt.recipe import Recipe, recipe_from_dict
+from policyopt.sources.truncation import TopP
 from policyopt.training.resolved import KEY as RESOLVED
 
 
@@ -72,6 +74,10 @@ class Evaluation:
     """Sampled responses per prompt for pass@k, before and after training; 0 for none."""
     k: Count = 4
     """The k of pass@k; at most ``samples``."""
+    temperature: Positive = 1.0
+    """Temperature of the sampled responses."""
+    top_p: TopP = 1.0
+    """Sample them from the fewest likeliest tokens whose probability is at least this together; 1 samples from all."""
 
 
 @part
@@ -126,6 +132,8 @@ class TrainConfig:
     prior: Name | None = None
     """Prior prompt before every question, training and held-out: think, plan, code, knowledge, examples, or a text of
     your own; unset: none."""
+    prompting: Prompting = Prompting()
+    """How prompts are written, where responses end, and what of them is read."""
     steps: Count = 60
     """Batches to train on."""
     batch: Count = 128
@@ -232,7 +240,14 @@ def check_names(cls: type, given: Iterable[object], path: str = "") -> None:
 
 def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
     check_names(cls, data, path)
-    kinds = {"optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "judging": Judging, "adapters": LoRA}
+    kinds = {
+        "optim": Optim,
+        "eval": Evaluation,
+        "checkpoints": Checkpoints,
+        "judging": Judging,
+        "adapters": LoRA,
+        "prompting": Prompting,
+    }
     fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
     for name, value in data.items():
         if name == "recipe":

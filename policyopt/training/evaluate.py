@@ -13,6 +13,7 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Response
+from policyopt.sources.truncation import WHOLE, Truncation, truncated
 from policyopt.training.judged import TRAINING, Tally
 from policyopt.training.mixture import accuracy_by_source
 from policyopt.training.services import record
@@ -73,6 +74,10 @@ class Evaluator:
     """The evaluation stops where the judge fails on a larger share of the responses."""
     option: str = TRAINING
     """The option that sets this limit."""
+    temperature: float = 1.0
+    """Of the sampled responses."""
+    top_p: float = 1.0
+    """What the sampled responses are truncated to."""
 
     def check(self) -> None:
         """Raises :class:`~policyopt.errors.UserError` when no question fits into the context."""
@@ -105,7 +110,7 @@ class Evaluator:
                     | {"length": len(response.tokens), "truncated": not response.finished}
                 )
             if samples:
-                drawn = self._draw(block, start, samples, 1.0)
+                drawn = self._draw(block, start, samples, self.temperature, Truncation(top_p=self.top_p))
                 judged = self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group])
                 tally.add(judged)
                 tally.limit(self.max_failed, self.option, total)
@@ -137,14 +142,15 @@ class Evaluator:
         return Scores(summary, records, sampled, tally.remark())
 
     def _draw(
-        self, block: Sequence[Example], start: int, n: int, temperature: float
+        self, block: Sequence[Example], start: int, n: int, temperature: float, truncation: Truncation = WHOLE
     ) -> list[list[tuple[str, Response]]]:
         """``n`` responses with their texts to each question; an empty one to a question that is too long."""
         tokens = [self._encode(e) for e in block]
         fitting = [i for i, t in enumerate(tokens) if self._fits(t)]
+        sampler = truncated(self.sampler, truncation)
         drawn = self.sampler.run(
             [
-                self.sampler.generate(
+                sampler.generate(
                     tokens[i], n=n, max_tokens=self.budget, temperature=temperature, key=(self.seed, -1, start + i)
                 )
                 for i in fitting
@@ -153,7 +159,7 @@ class Evaluator:
         responses: list[list[Response]] = [[Response([], [], []) for _ in range(n)] for _ in block]
         for i, group in zip(fitting, drawn, strict=True):
             responses[i] = group
-        texts = iter(self.text.decode_all([r.tokens for group in responses for r in group]))
+        texts = iter(self.text.responses([r.tokens for group in responses for r in group]))
         return [[(next(texts), r) for r in group] for group in responses]
 
     def _encode(self, example: Example) -> tuple[int, ...]:

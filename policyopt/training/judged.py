@@ -96,7 +96,7 @@ class Opinions:
         if not items:
             return []
         assert self._judge is not None, "the source promised to need no judge"
-        texts = self._text.decode_all([r.tokens for _, r in items])
+        texts = self._text.responses([r.tokens for _, r in items])
         start = time.perf_counter()
         found = self._judge([(example, text) for (example, _), text in zip(items, texts, strict=True)])
         self.seconds += time.perf_counter() - start

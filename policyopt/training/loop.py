@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import deque
@@ -269,7 +268,7 @@ class Trainer:
             "skipped_prompts": self.collector.stream.skipped,
             "version": self.engine.version,
             "memory": self.collector.memory,
-            "held": [dataclasses.asdict(h) for h in self.collector.held],
+            "held": [h.to_dict() for h in self.collector.held],
             "notes": self.collector.notes,
             **kept,
             "log": self.log.position(),

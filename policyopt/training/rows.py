@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,17 @@ def to_batch(
         if asked or any(x is not None for x in entries):
             found[column.name] = _tensor(column, entries, rows, dtype)
     said = components(verdicts, needs, dtype)
-    return make_batch(**found, **said, pass_rate=pass_rate(responses, verdicts, group, dtype))
+    return make_batch(**found, **said, **supports(responses), pass_rate=pass_rate(responses, verdicts, group, dtype))
+
+
+def supports(responses: Sequence[Response]) -> dict[str, Tensor]:
+    """The columns that say from which tokens each token was drawn; none where every draw was from the whole vocabulary."""
+    if not any(len(ids) for r in responses for ids in r.support):
+        return {}
+    counts = [[len(ids) for ids in r.supports] for r in responses]
+    rows = [np.array([*itertools.chain(*r.support)], dtype=np.int32) for r in responses]
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
+    return {"support": pad(counts, torch.long), "support_ids": padded}
 
 
 def check_filled(recipe: Recipe, judge: str, provides: frozenset[str]) -> None:

@@ -24,8 +24,10 @@ from policyopt.files import write_whole
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
+from policyopt.models.prompting import Prompting
 from policyopt.own import resolve
 from policyopt.recipe import Recipe
+from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.advice import Advice
 from policyopt.training.collect import Collector
 from policyopt.training.config import Judging, TrainConfig, check_names
@@ -117,6 +119,7 @@ def run(
             inputs = inputs_of(config, task, located(config, task))
             for change in refuse_changes(out, inputs, accept_changes) if resume is not None else ():
                 console.note(f"going on all the same: {change}")
+            engine.text.say_unread(console.note)
             budget, longest = room(engine.context, config.max_tokens, task)
             stream = PromptStream(
                 task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip",
@@ -161,7 +164,8 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator
         return TextEvaluator(collector, task.heldout, config.recipe)
     judge = need_judge(collector.judge, task)
     return Evaluator(
-        engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed, collector.max_failed,
+        engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed,
+        max_failed=collector.max_failed, temperature=config.eval.temperature, top_p=config.eval.top_p,
     )  # fmt: skip
 
 
@@ -242,8 +246,9 @@ def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, a
 
 def evaluate_model(
     *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int | None = None,
-    columns: str | None = None, samples: int = 4, k: int = 4, max_tokens: int | None = None, seed: int = 0,
-    device: str = "auto", dtype: DTypeName = "float32", max_failed: float = 0.2,
+    columns: str | None = None, samples: int = 4, k: int = 4, temperature: float = 1.0, top_p: float = 1.0,
+    max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+    prompting: Prompting | None = None, max_failed: float = 0.2,
 ) -> Scores:  # fmt: skip
     """Scores of a model on all rows of a dataset, or on ``prompts`` of them; on 256 held-out questions of a generated task.
     Progress goes to standard error.
@@ -260,20 +265,23 @@ def evaluate_model(
         _progress(model, questions) as console,
         JudgePool(need_judge(questions.judge, questions)) as pool,
     ):
-        policy = load_model(model, questions, console.task, dtype=dtype, device=device)
+        policy = load_model(model, questions, console.task, dtype=dtype, device=device, prompting=prompting)
+        policy.text.say_unread(console.note)
         budget, longest = room(policy.context, max_tokens, questions)
         for note in questions.notes:
             console.note(note)
         evaluator = Evaluator(
-            policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed, max_failed, "--max-failed",
+            policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed,
+            max_failed=max_failed, option="--max-failed", temperature=temperature, top_p=top_p,
         )  # fmt: skip
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
 
 def sample_model(
     *, model: str, task: str, judge: str | None = None, prompt: str | None = None, columns: str | None = None, questions: int = 4,
-    n: int = 1, temperature: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
-    dtype: DTypeName = "float32",
+    n: int = 1, temperature: float = 1.0, top_p: float = 1.0, top_k: int | None = None, min_p: float = 0.0,
+    max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+    prompting: Prompting | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
 
@@ -291,17 +299,19 @@ def sample_model(
         _progress(model, source) as console,
         JudgePool(need_judge(source.judge, source)) as pool,
     ):
-        policy = load_model(model, source, console.task, dtype=dtype, device=device)
+        policy = load_model(model, source, console.task, dtype=dtype, device=device, prompting=prompting)
+        policy.text.say_unread(console.note)
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
         sampler = make_sampler(policy)
+        drawing = truncated(sampler, Truncation(top_p, top_k, min_p))
         drawn = sampler.run(
             [
-                sampler.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
+                drawing.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
                 for i, e in enumerate(examples)
             ]
         )
-        texts = [policy.text.decode_all([r.tokens for r in responses]) for responses in drawn]
+        texts = [policy.text.responses([r.tokens for r in responses]) for responses in drawn]
         verdicts: list[Verdict | None] = [None] * n
         if prompt is None:
             verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from policyopt.errors import UserError
@@ -28,9 +28,16 @@ class Held:
     step: int
     """The step at which they were held."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; :meth:`from_dict` reads it back."""
+        plain = asdict(self)
+        for saved in plain["responses"]:
+            saved["support"] = [list(ids) for ids in saved["support"]]
+        return plain
+
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Held:
-        """Read back what ``dataclasses.asdict`` made, JSON in between."""
+        """Read back what :meth:`to_dict` made, JSON in between."""
         example = Example(**saved["example"] | {"prompt": tuple(saved["example"]["prompt"])})
         pairs = {i: [(ids, logp) for ids, logp in r["top"]] for i, r in enumerate(saved["responses"])}
         responses = [
@@ -85,7 +92,8 @@ def unanswered(source: Source, drawn: Sequence[Sequence[Response]]) -> int:
             "list with at least one Response"
         )
     for r in (r for responses in drawn for r in responses):
-        sizes = {"logp": len(r.logp), "entropy": len(r.entropy)} | ({"own": len(r.own)} if r.own else {})
+        sizes = {"logp": len(r.logp), "entropy": len(r.entropy), "support": len(r.supports)}
+        sizes |= {"own": len(r.own)} if r.own else {}
         for field_name, size in sizes.items():
             if size != len(r.tokens):
                 raise UserError(

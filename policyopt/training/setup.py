@@ -31,7 +31,10 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     """
     named = named_roles(config)
     lora = config.adapters if config.lora else None
-    policy = load_model(config.model, task, progress, dtype=config.dtype, device=config.device, lora=lora)
+    policy = load_model(
+        config.model, task, progress, dtype=config.dtype, device=config.device, lora=lora,
+        prompting=config.prompting,
+    )  # fmt: skip
     roles = {name: load_role(name, path, config, task, progress) for name, path in named.items()}
     optim = config.optim
     return make_engine(

@@ -152,6 +152,8 @@ def recipe_asking(capability: str) -> Recipe:
         return grpo().replace(source=Demanding())
     if capability == "temperature":
         return grpo().set("source.temperature", 0.7)
+    if capability == "truncated draws":
+        return grpo().set("source.top_k", 5)
     if capability == "parameters":
         return grpo().replace(probes=get_study("rl-subnetworks")())
     names = {

@@ -168,7 +168,12 @@ def test_every_bound_and_sign_is_on_the_batch() -> None:
 def test_every_column_is_filled() -> None:
     made_later = {"advantage", "returns", "share", "token_reward", "true_length"}
     filled = probe_batch(grpo()).columns()
-    assert {c.name for c in schema.columns()} - filled.keys() == made_later | {"rollout_logp", "history"}
+    assert {c.name for c in schema.columns()} - filled.keys() == made_later | {
+        "rollout_logp",
+        "history",
+        "support",
+        "support_ids",
+    }
     assert all(x.isfinite().all() for x in filled.values())
 
 

@@ -182,6 +182,8 @@ def test_a_tokenizer_without_end_token(copied: Path) -> None:
     edit(copied / "tokenizer_config.json", eos_token=None)
     edit(copied / "config.json", eos_token_id=None)
     edit(copied / "generation_config.json", eos_token_id=None)
+    assert load(copied).eos == (2,), "what ends a turn in the chat template"
+    (copied / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="no end token"):
         load(copied)
 

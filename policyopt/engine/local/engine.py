@@ -84,7 +84,7 @@ class LocalEngine:
     @cached_property
     def sampler(self) -> LocalSampler:
         """Draws from the policy; made when somebody first does."""
-        sampler = LocalSampler(self._stepwise, self.policy.eos, self.device)
+        sampler = LocalSampler(self._stepwise, self.policy.eos, self.device, stops=self.text.stops)
         sampler.version = self.version
         return sampler
 
@@ -102,7 +102,7 @@ class LocalEngine:
                 f"cannot be drawn from beside it: name a model of its own with --role {name}=PATH, or train without --lora"
             )
         with role as likelihood:
-            return LocalSampler(likelihood, self.policy.eos, self.device)
+            return LocalSampler(likelihood, self.policy.eos, self.device, stops=self.text.stops)
 
     # Annotating -------------------------------------------------------------------------------------------------------
 

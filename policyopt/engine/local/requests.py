@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from policyopt.rows import Batch, make_batch
 from policyopt.sources.program import Heat, Processor, Response
+from policyopt.sources.truncation import Truncation
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Request:
     processor: Processor | None
     top: int
     keep: bool
+    truncation: Truncation | None
     done: asyncio.Future[list[Response]]
     rows: list[Row] = field(default_factory=list)
     open: int = 0

@@ -19,7 +19,9 @@ from policyopt.engine.streams import stream_key
 from policyopt.errors import UserError
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
+from policyopt.models.stops import Stops
 from policyopt.sources.program import Heat, Processor, Response, StopReason
+from policyopt.sources.truncation import Truncation
 
 X = TypeVar("X")
 
@@ -35,10 +37,11 @@ class LocalSampler(Flight):
     """
 
     def __init__(
-        self, split: Stepwise, eos: Sequence[int], device: torch.device | str = "cpu", max_rows: int = 512
-    ) -> None:
+        self, split: Stepwise, eos: Sequence[int], device: torch.device | str = "cpu", max_rows: int = 512,
+        stops: Stops | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(split, device, max_rows)
-        self.eos = frozenset(eos)
+        self.eos, self.stops = frozenset(eos), stops
         self.drawn = 0
         """Tokens that were drawn so far."""
         self._written: list[Written] = []
@@ -49,7 +52,8 @@ class LocalSampler(Flight):
     @classmethod
     def of(cls, policy: Policy) -> LocalSampler:
         """The sampler of a policy."""
-        return cls(policy.likelihood(), policy.eos, next(policy.model.parameters()).device)
+        device = next(policy.model.parameters()).device
+        return cls(policy.likelihood(), policy.eos, device, stops=policy.text.stops)
 
     @torch.no_grad()
     def _prove(self) -> None:
@@ -85,6 +89,7 @@ class LocalSampler(Flight):
         self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
         key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
         processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
+        truncation: Truncation | None = None,
     ) -> list[Response]:  # fmt: skip
         """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be."""
         if n < 1 or (resume is not None and n != 1) or not len(tokens):
@@ -97,7 +102,9 @@ class LocalSampler(Flight):
         ends: dict[int, list[tuple[int, ...]]] = {}
         for sequence in stop:
             ends.setdefault(sequence[-1], []).append(tuple(sequence))
-        request = Request(prompt, temperature, ends, tuple(forced), processor, top, keep, loop.create_future())
+        request = Request(
+            prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future()
+        )
         for i in range(n):
             response = resume or Response([], [], [])
             response.stop_reason = "length"
@@ -205,7 +212,8 @@ class LocalSampler(Flight):
             for i, asked in enumerate(piece):
                 n = len(asked.written)
                 logp, entropy = (leaves[name][i, :n].tolist() for name in ("logp", "entropy"))
-                ended: StopReason = "eos" if asked.written[-1] in self.eos else "length"
+                over = asked.written[-1] in self.eos or (self.stops is not None and self.stops(asked.written))
+                ended: StopReason = "eos" if over else "length"
                 read = Response(list(asked.written), logp, entropy, ended)
                 read.versions, read.temperature = [self.version] * n, asked.temperature
                 if not asked.done.done():
@@ -227,7 +235,8 @@ class LocalSampler(Flight):
         """Draw a token for each row and write it down. Returns the tokens [B], and which rows end by it."""
         assert self._hidden is not None
         self.drawn += len(self._active)
-        return draw(self.split.logits(self._hidden), self._active, eos=self.eos, version=self.version)
+        logits = self.split.logits(self._hidden)
+        return draw(logits, self._active, eos=self.eos, stops=self.stops, version=self.version)
 
     def _cut(self) -> list[Request]:
         self._interrupted = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -10,14 +11,19 @@ from torch import Tensor
 
 from policyopt.engine.local.requests import Row
 from policyopt.engine.streams import uniforms
+from policyopt.models.stops import Stops
+from policyopt.sources.truncation import BOUND, left
 
 
-def draw(logits: Tensor, rows: Sequence[Row], *, eos: Collection[int], version: int) -> tuple[Tensor, np.ndarray]:
+def draw(
+    logits: Tensor, rows: Sequence[Row], *, eos: Collection[int], version: int, stops: Stops | None = None
+) -> tuple[Tensor, np.ndarray]:
     """Draw a token for each row from logits [B, V] and write it down. Returns the tokens [B], and which rows end by it."""
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     logits, heat = adjusted(logits, rows)
     greedy = heat == 0
     logp = torch.log_softmax(logits / torch.where(greedy, 1.0, heat)[:, None], -1)
+    supports = truncate(logp, rows, greedy)
     p = logp.exp()
     token = torch.where(greedy, logits.argmax(-1), sampled(p, rows))
     for i, row in enumerate(rows):
@@ -30,13 +36,38 @@ def draw(logits: Tensor, rows: Sequence[Row], *, eos: Collection[int], version: 
     )
     over = np.zeros(len(rows), dtype=bool)
     for i, (row, (t, lp, h, temperature)) in enumerate(zip(rows, numbers.T.tolist(), strict=True)):
-        note(row, int(t), lp, h, temperature, version)
-        over[i] = ends(row, eos)
+        note(row, int(t), lp, h, temperature, version, supports.get(i, ()))
+        over[i] = ends(row, eos, stops)
     for i, row in enumerate(rows):
         if row.request.top:
-            best = logp[i].topk(min(row.request.top, logp.shape[-1]))
+            best = logp[i].topk(min(row.request.top, len(supports.get(i, ())) or logp.shape[-1]))
             row.response.top.append((best.indices.tolist(), best.values.tolist()))
     return token, over
+
+
+def truncate(logp: Tensor, rows: Sequence[Row], greedy: Tensor) -> dict[int, Sequence[int]]:
+    """Make log-probabilities [B, V] those of truncated draws, in place, where rows ask for it and are not greedy. Returns
+    by row what each is drawn from, where that is not the whole vocabulary."""
+    asked = {i: row.request.truncation for i, row in enumerate(rows) if row.request.truncation}
+    if not asked:
+        return {}
+    mine = [i for i, cold in enumerate(greedy.tolist()) if i in asked and not cold]
+    if not mine:
+        return {}
+    bounds = [[t.min_p, t.top_k or BOUND + 1, t.top_p] for t in (asked[i] for i in mine)]
+    whole = logp[mine]
+    best = whole.topk(min(BOUND, whole.shape[-1]))
+    stays = left(best.values.exp(), *torch.tensor(bounds, dtype=logp.dtype, device=logp.device).T)
+    support = torch.zeros_like(whole, dtype=torch.bool).scatter_(-1, best.indices, stays)
+    for place, i in enumerate(mine):
+        at = len(rows[i].response.tokens)
+        if at < len(rows[i].request.forced):
+            support[place, rows[i].request.forced[at]] = True
+    logp[mine] = whole.masked_fill(~support, -torch.inf).log_softmax(-1)
+    ids = support.nonzero()[:, 1].tolist()
+    ends = support.sum(-1).cumsum(0).tolist()
+    found = zip(mine, [0, *ends], ends, strict=False)
+    return {i: array("i", ids[start:end]) for i, start, end in found if end - start < whole.shape[-1]}
 
 
 def sampled(p: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -69,9 +100,12 @@ def adjusted(logits: Tensor, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return logits, heat
 
 
-def note(row: Row, token: int, logp: float, entropy: float, heat: float, version: int) -> None:
+def note(row: Row, token: int, logp: float, entropy: float, heat: float, version: int, support: Sequence[int]) -> None:
     """Write a token down."""
     response = row.response
+    if len(support):
+        response.support += [()] * (len(response.tokens) - len(response.support))
+        response.support.append(support)
     response.tokens.append(token)
     response.logp.append(logp)
     response.entropy.append(entropy)
@@ -80,12 +114,12 @@ def note(row: Row, token: int, logp: float, entropy: float, heat: float, version
         response.heat.append(heat)
 
 
-def ends(row: Row, eos: Collection[int]) -> bool:
+def ends(row: Row, eos: Collection[int], texts: Stops | None) -> bool:
     """Whether a response ends by its last token."""
     response = row.response
     token = response.tokens[-1]
     stops = row.request.stop.get(token, ())
-    if token in eos:
+    if token in eos or (texts is not None and texts(response.tokens)):
         response.stop_reason = "eos"
     elif any(tuple(response.tokens[-len(stop) :]) == stop for stop in stops):
         response.stop_reason = "stop"

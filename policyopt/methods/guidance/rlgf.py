@@ -55,6 +55,7 @@ def finished_by(start: Response, rest: Response, h: int) -> Response:
         start.logp[:h] + rest.logp,
         start.entropy[:h] + rest.entropy,
         rest.stop_reason,
+        support=start.supports[:h] + rest.support,
         versions=start.versions[:h] + rest.versions,
         guided=[False] * h + [True] * len(rest.tokens),
         temperature=rest.temperature,

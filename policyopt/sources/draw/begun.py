@@ -30,6 +30,7 @@ def begin(response: Response, start: Sequence[int]) -> Response:
     response.tokens = [*start, *response.tokens]
     response.logp = [0.0] * n + response.logp
     response.entropy = [0.0] * n + response.entropy
+    response.support = [()] * n + response.support
     response.versions = [response.version] * n + response.versions
     return response
 

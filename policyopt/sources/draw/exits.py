@@ -91,6 +91,7 @@ def joined(thought: Response, cut: int, opener: Sequence[int], end: Response, tr
         [*thought.logp[:cut], *silent, *end.logp],
         [*thought.entropy[:cut], *silent, *end.entropy],
         end.stop_reason,
+        support=[*thought.supports[:cut], *[()] * len(opener), *end.support],
         versions=[*thought.versions[:cut], *version, *end.versions],
         own=[trained] * cut + [False] * len(opener) + [True] * len(end.tokens),
         temperature=end.temperature,

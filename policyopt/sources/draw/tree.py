@@ -105,6 +105,7 @@ def extended(stem: Response, kept: int, piece: Response) -> Response:
         tokens=stem.tokens[:kept] + piece.tokens,
         logp=stem.logp[:kept] + piece.logp,
         entropy=stem.entropy[:kept] + piece.entropy,
+        support=stem.supports[:kept] + piece.support,
         versions=stem.versions[:kept] + piece.versions,
         temperature=stem.temperature,
         top=[],

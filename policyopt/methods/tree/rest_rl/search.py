@@ -162,6 +162,7 @@ def beginning(response: Response, count: int) -> Response:
         tokens=response.tokens[:count],
         logp=response.logp[:count],
         entropy=response.entropy[:count],
+        support=response.support[:count],
         versions=response.versions[:count],
         stop_reason="length",
         verdict=None,
