@@ -34,6 +34,8 @@ CHUNK = 64
 """Items that a worker gets at once, at most."""
 PATIENCE = 1.0
 """Seconds that a call may have lasted, and have ahead, before further workers are started."""
+MOMENT = 0.05
+"""Seconds of work that are not worth dividing."""
 MOST = 8
 """Workers that are started unasked."""
 LOADING = 120.0
@@ -159,13 +161,14 @@ class _Work:
         self._taken, self._done, self._lock, self._begun = 0, 0, threading.Lock(), time.monotonic()
 
     def take(self, several: bool) -> slice | None:
-        """The next piece; ``None`` where nothing is left. Pieces get smaller towards the end, so that all end together; a judge
-        that has ``several`` items under way at once gets all that is left."""
+        """The next piece; ``None`` where nothing is left. Pieces get smaller towards the end, so that all end together, but are
+        never less than a moment's work; a judge that has ``several`` items under way at once gets all that is left."""
         with self._lock:
             left = len(self.items) - self._taken
             if not left or self.stop.is_set():
                 return None
-            size = left if several else min(CHUNK, math.ceil(left / (2 * self._most)))
+            quick = int(MOMENT * self._done / (time.monotonic() - self._begun)) if self._done else 1
+            size = left if several else min(CHUNK, left, max(quick, math.ceil(left / (2 * self._most))))
             self._taken += size
             return slice(self._taken - size, self._taken)
 

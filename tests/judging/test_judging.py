@@ -188,6 +188,11 @@ class TestPool:
         assert sum(taken) == 1000
         assert taken == sorted(taken, reverse=True)
         assert (taken[0], taken[-1]) == (64, 1)
+        quick = _Work([(example(), "")] * 100, most=4)
+        assert quick.take(several=False) == slice(0, 13)
+        for place in range(13):
+            quick.put(place, Verdict(1.0, True, True, ""))
+        assert quick.take(several=False) == slice(13, 77), "what takes no time is not divided"
         assert _Work([(example(), "")] * 1000, most=4).take(several=True) == slice(0, 1000)
 
     def test_equal_responses_are_judged_once_by_built_in_judges_alone(self, tmp_path) -> None:

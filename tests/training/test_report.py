@@ -221,6 +221,19 @@ def test_a_killed_run_says_so_and_shows_its_last_evaluation(tmp_path: Path) -> N
     assert "In 1 of 21 steps the judge failed on some responses: they have no reward" in page
 
 
+def test_a_response_without_a_reward_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rows = [{"score": None, "reward": None, "correct": False, "reason": "my.py, line 3"}, {"score": 0.0, "reward": 0.0}]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary["after"] |= {"judge/failed": 3, "judged": 40}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    page = write_report(tmp_path).read_text("utf-8")
+    assert [(s["rewarded"], s["reward"]) for s in embedded(page)["samples"]] == [(False, None), (True, 0.0)]
+    assert "In the evaluation after training the judge failed on 3 responses" in words(page)
+    assert "40 prompts" in words(page), "the interval is that of the responses that have a reward"
+
+
 def test_odd_values_do_not_break_the_page(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "accuracy": NaN, "entropy": "high", "lr": [1]}\n{"accuracy": 1}\n'

@@ -25,7 +25,7 @@ from policyopt.registry import Method, methods
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Answered, Context, Question, Response
 from policyopt.training.collect import Collector, Drawn
-from policyopt.training.judged import Opinions
+from policyopt.training.judged import Opinions, costly
 from policyopt.training.prompts import PromptStream
 from tests.batches import random_batch
 from tests.commands import QUICK, Said, lines, write_sums
@@ -163,6 +163,12 @@ def test_who_leaves_a_group_and_who_stays(policy: Policy) -> None:
     assert settled(row(), row(x, use="baseline"), row(0.0, use="baseline")) == [0, 2]
     assert settled(row(), row(), row(x, use="baseline")) == []
     assert (opinions.unrewarded, len(opinions.lost)) == (2, 6)
+
+
+def test_judging_that_costs_more_than_drawing_is_spoken_of() -> None:
+    assert "judging took 3.0 s, drawing 2.0 s" in costly({"time/judge": 3.0, "time/rollout": 2.0})
+    assert "--judging.workers" in costly({"time/judge": 3.0, "time/rollout": 2.0})
+    assert costly({"time/judge": 2.0, "time/rollout": 3.0}) == costly({"time/judge": 0.9, "time/rollout": 0.1}) == ""
 
 
 def test_the_limit_counts_what_programs_ask_between_draws(policy: Policy) -> None:
