@@ -253,7 +253,7 @@ def _split(rows: list[Example], heldout: int, source: str) -> tuple[list[Example
     if not held:
         raise UserError(
             f"{source}: {len(rows)} rows with {len({_key(row) for row in rows})} different prompts are too few to hold a "
-            "quarter out; add rows, or give a held-out file after a comma (train.jsonl,heldout.jsonl)"
+            "quarter out; add rows, or give a held-out file after a comma (train.jsonl,heldout.jsonl) or by --eval-task"
         )
     return rest, held
 
