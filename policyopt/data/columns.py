@@ -128,8 +128,8 @@ def find_layout(names: Sequence[str], asked: Mapping[str, str], place: str) -> L
         if column not in names and not _reaches(column, names):
             raise UserError(f"--columns {target}={column}: {place} has no such column; {_near(column, names)}")
     found = own | dict(asked)
-    if "system" not in found and not asked and (column := _one(("system_prompt",), names, "system", place)):
-        found["system"] = column
+    if "system" not in found and not asked and "system_prompt" in names:
+        found["system"] = "system_prompt"
     if asked and {"prompt", "messages"} & asked.keys():
         found.pop("prompt" if "messages" in asked else "messages", None)
     else:
