@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from policyopt import cache as disk
 from policyopt.cli.common import found
 from policyopt.data import need_task
+from policyopt.data.columns import parse_columns
 from policyopt.errors import UserError, explain
 from policyopt.files import need_run, read_yaml
 from policyopt.index import index
@@ -111,7 +112,7 @@ def _holds_recipe(name: str) -> bool:
 
 
 def _need(line: list[str]) -> None:
-    """Raises ``UserError`` for files, tasks and studies on a line that are not there, before torch is imported."""
+    """Raises ``UserError`` for files, tasks, columns and studies on a line that cannot be, before torch is imported."""
     need_one_process()
     if config := _last(line, "--config"):
         read_yaml(Path(config))
@@ -120,6 +121,7 @@ def _need(line: list[str]) -> None:
     for option in ("--task", "--eval-task"):
         if task := _last(line, option):
             need_task(task)
+    parse_columns(_last(line, "--columns"))
     if study := _last(line, "--with"):
         found(need_study, study)
 

@@ -14,6 +14,7 @@ columns                                         read as
 ``prompt``, ``chosen``, ``rejected``            a pair of texts, or of chats that begin with the prompt
 ``chosen``, ``rejected``                        a pair of chats; what they have in common is the prompt
 ``prompt``, ``completion``, ``label``           the label is kept for judges
+``system`` beside a question                    the message of the system, before the others; ``system_prompt`` too
 ==============================================  ==============================================================
 
 A column that has the very name of what is read is it. Where several others could be, none is taken.
@@ -27,7 +28,7 @@ from typing import Any
 
 from policyopt.errors import UserError, nearest
 
-TARGETS = ("prompt", "messages", "input", "answer", "solution", "completion", "chosen", "rejected")
+TARGETS = ("system", "prompt", "messages", "input", "answer", "solution", "completion", "chosen", "rejected")
 """What a column can be."""
 GIVEN = frozenset({"completion", "chosen", "rejected"})
 """Texts to learn from."""
@@ -127,6 +128,8 @@ def find_layout(names: Sequence[str], asked: Mapping[str, str], place: str) -> L
         if column not in names and not _reaches(column, names):
             raise UserError(f"--columns {target}={column}: {place} has no such column; {_near(column, names)}")
     found = own | dict(asked)
+    if "system" not in found and not asked and "system_prompt" in names:
+        found["system"] = "system_prompt"
     if asked and {"prompt", "messages"} & asked.keys():
         found.pop("prompt" if "messages" in asked else "messages", None)
     else:

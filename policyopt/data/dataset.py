@@ -150,6 +150,9 @@ def _rows(sources: Sequence[Source], names: Mapping[str, str], asked: Mapping[st
                 said[note].append(names[place])
     weighted = any(source.weight is not None for source in sources)
     weights = {called[s]: 1.0 if s.weight is None else s.weight for s in sources} if weighted else {}
+    if weighted:
+        shares = ", ".join(f"{name} {weight / sum(weights.values()):.0%}" for name, weight in weights.items())
+        said["prompts of the mixture", shares] = []
     specs = distinct(source.spec for source in sources)
     return Rows(examples, weights, "+".join(specs[s.spec] for s in sources), tuple(map(_said, said.items())))
 
@@ -158,7 +161,7 @@ def _said(note: tuple[tuple[str, str], list[str]]) -> str:
     """What is to be said of some files, in a line."""
     (about, what), names = note
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{about} {', '.join(names[:3])}{more}: {what}"
+    return f"{' '.join([about, *filter(None, [', '.join(names[:3]) + more])])}: {what}"
 
 
 def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple[list[Example], list[tuple[str, str]]]:
@@ -240,7 +243,7 @@ def _split(rows: list[Example], heldout: int, source: str) -> tuple[list[Example
     if not held:
         raise UserError(
             f"{source}: {len(rows)} rows with {len({_key(row) for row in rows})} different prompts are too few to hold a "
-            "quarter out; add rows, or give a held-out file after a comma (train.jsonl,heldout.jsonl)"
+            "quarter out; add rows, or give a held-out file after a comma (train.jsonl,heldout.jsonl) or by --eval-task"
         )
     return rest, held
 

@@ -66,6 +66,8 @@ def example(name: str, row: Row, layout: Layout, source: str = "") -> Example:
     for text in TEXTS:
         if text in found and text not in texts:
             texts[text] = _given(f"{place}: {text}", found[text], prompt)
+    if "system" in found:
+        prompt = _with_system(f"{place}: {layout.columns['system']}", prompt, found["system"])
     answer = _answer(place, found["answer"]) if "answer" in found else ""
     if answer and "messages" in found:
         texts.pop("completion", None)  # what the assistant once said, where responses are judged
@@ -210,6 +212,15 @@ def _with_input(place: str, prompt: tuple[Message, ...], text: Any) -> tuple[Mes
         return prompt
     last = {**prompt[-1], "content": f"{prompt[-1]['content']}\n\n{_unicode(place, text)}"}
     return (*prompt[:-1], last)
+
+
+def _with_system(place: str, prompt: tuple[Message, ...], text: Any) -> tuple[Message, ...]:
+    """The prompt with a message of the system before it, where it has none of its own."""
+    if not isinstance(text, str):
+        raise UserError(f"{place} is {_kind(text)}, expected text")
+    if not text.strip() or prompt[0]["role"] == "system":
+        return prompt
+    return ({"role": "system", "content": _unicode(place, text)}, *prompt)
 
 
 # What else a row holds -----------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ LONGEST_LINE = 32 << 20
 """Bytes of a line."""
 LONGEST_KEY = 200
 """Characters of the name of a column."""
-LARGEST_ARRAY = 2 << 30
-"""Bytes of a file that is one JSON array: it has to be read whole."""
+LARGEST_ARRAY = 1 << 30
+"""Characters of a file that is one JSON array: it has to be read whole."""
 
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _TOLD_AFTER = 3.0
@@ -74,17 +74,17 @@ def _open(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
-def _lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, name: str, longest: int | None = None) -> Iterator[tuple[int, str]]:
     """The lines of a text file with their numbers, with the sign that ends them."""
-    number = 0
+    number, longest = 0, longest or LONGEST_LINE
     try:
         with _open(path) as file:
-            while line := file.readline(LONGEST_LINE + 1):
+            while line := file.readline(longest + 1):
                 number += 1
                 if number == 1 and line[:2] in _BOMS:
                     raise UserError(f"{name}, line 1: {_BOMS[line[:2]]} text: save the file as UTF-8")
-                if len(line) > LONGEST_LINE:
-                    raise UserError(f"{name}, line {number}: longer than {LONGEST_LINE >> 20} MB: is it one row?")
+                if len(line) > longest:
+                    raise UserError(f"{name}, line {number}: longer than {longest >> 20} MB: is it one row?")
                 if b"\0" in line:
                     raise UserError(f"{name}, line {number}: holds a null byte: is it a text file, saved as UTF-8?")
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -150,11 +150,16 @@ def _json(path: Path, name: str) -> Iterator[Row]:
     if (first := _first_object(path, name)) is not None and not isinstance(first.get("data"), list):
         yield from _jsonl(path, name)
         return
-    if path.stat().st_size > LARGEST_ARRAY:
-        raise UserError(
-            f"{name}: more than {LARGEST_ARRAY >> 30} GB in one array: write one object on each line (.jsonl)"
-        )
-    whole = parse("".join(line for _, line in _lines(path, name)) or "[]", name)
+    pieces, size = [], 0
+    for _, line in _lines(path, name, LARGEST_ARRAY):
+        pieces.append(line)
+        size += len(line)
+        if size > LARGEST_ARRAY:
+            raise UserError(
+                f"{name}: more than {LARGEST_ARRAY >> 20} MB in one array: write one object on each line (.jsonl)"
+            )
+    text = "".join(pieces)
+    whole = parse(text if text.strip() else "[]", name)
     rows = whole.get("data") if isinstance(whole, dict) else whole
     if not isinstance(rows, list):
         raise UserError(f"{name}: expected a list of objects, or an object with such a list under 'data'")
@@ -234,21 +239,20 @@ def _header(cells: list[str], place: str) -> list[str]:
 
 
 def _parquet(path: Path, name: str) -> Iterator[Row]:
-    import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from _batches(file.iter_batches(), name)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{name}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged file raises anything
+        raise UserError(f"{name}: not a readable Parquet file ({_first_line(error)})") from None
 
 
 def _arrow(path: Path, name: str) -> Iterator[Row]:
     import pyarrow
 
     try:
-        with pyarrow.memory_map(str(path)) as file:
+        with pyarrow.OSFile(str(path)) as file:
             head = file.read(6)
             file.seek(0)
             if head == b"ARROW1":
@@ -257,13 +261,14 @@ def _arrow(path: Path, name: str) -> Iterator[Row]:
             else:  # as datasets writes it
                 batches = pyarrow.ipc.open_stream(file)
             yield from _batches(batches, name)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{name}: not a readable Arrow file ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged file raises anything
+        raise UserError(f"{name}: not a readable Arrow file ({_first_line(error)})") from None
 
 
 def _batches(batches: Any, name: str) -> Iterator[Row]:
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # a damaged file may point anywhere
         for row in batch.to_pylist():
             number += 1
             yield f"{name}, row", number, row

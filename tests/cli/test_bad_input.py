@@ -67,6 +67,12 @@ def untouched(tmp_path: Path) -> Iterator[None]:
         (["train", "--steps", "3"], ["the method comes first", "grpo"]),
         (["train", "grpo", "--task", "chan_sum"], ["no task is called 'chan_sum'", "nearest: chain_sum"]),
         (["train", "grpo", "--task", "reasoning-gym:chian_sum"], ["chian_sum", "chain_sum"]),
+        (
+            ["train", "grpo", "--columns", "promt=q"],
+            ["--columns promt=q: a column cannot be 'promt'", "nearest: prompt"],
+        ),
+        (["train", "grpo", "--eval-task", "none.csv"], ["there is no file 'none.csv'"]),
+        (["tasks", "chain_sum", "--columns", "prompt=q"], ["task 'chain_sum' makes its own questions"]),
         (["train", "grpo", "--stpes", "3"], ["--stpes", "Perhaps you meant", "--steps"]),
         (["train", "grpo", "--gruop-size", "4"], ["--gruop-size", "Perhaps you meant", "--group-size"]),
         (["train", "grpo", "--recipe.surrogate.hihg", "1"], ["--recipe.surrogate.hihg", "--recipe.surrogate.high"]),

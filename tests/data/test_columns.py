@@ -76,6 +76,11 @@ LAYOUTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"prompt": "#?", "completion": "b", "label": False}, {"completion": "b", "meta": {"label": False}}),
     ({"prompt": json.dumps(chat("#?")), "answer": "4"}, {"prompt": ["0?"], "answer": "4"}),
     ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "#?"}]}], "answer": "4"}, {"prompt": ["0?"]}),
+    (
+        {"system": "Be brief.", "question": "#?", "chosen": "b", "rejected": "c"},
+        {"prompt": ["Be brief.", "0?"], "chosen": "b"},
+    ),
+    ({"system_prompt": "", "question": "#?", "response": "b"}, {"prompt": ["0?"], "completion": "b"}),
     # the very name goes before all others
     ({"prompt": "#?", "question": "other", "answer": "4", "ground_truth": "5"}, {"prompt": ["0?"], "answer": "4"}),
     ({"question": "#?", "answer": "4", "response": "old"}, {"answer": "4", "completion": None}),

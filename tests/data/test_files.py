@@ -184,6 +184,7 @@ GOOD = b'{"prompt": "q", "answer": "a"}\n'
         ("d.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], "d.jsonl.gz: cannot be read after line"),
         ("d.arrow", b"ARROW1 and no more", "d.arrow: not a readable Arrow file"),
         ("d.arrow", b"", "d.arrow: "),
+        ("d.json", b" \n ", "d.json: the dataset is empty"),
     ],
 )
 def test_what_cannot_be_read(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -198,6 +199,15 @@ def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: 
     (tmp_path / "d.jsonl").write_bytes(GOOD + b'{"' + b"k" * (5 << 20) + b'": 1}')
     with pytest.raises(UserError, match=r"d\.jsonl, line 2: longer than 1 MB"):
         read(str(tmp_path / "d.jsonl"), "d.jsonl")
+
+
+def test_an_array_may_stand_on_one_long_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LONGEST_LINE", 100)
+    (tmp_path / "d.json").write_text(json.dumps(ROWS))
+    assert [row for _, _, row in read(str(tmp_path / "d.json"), "d")] == ROWS
+    monkeypatch.setattr(reading, "LARGEST_ARRAY", 100)
+    with pytest.raises(UserError, match=r"d, line 1: longer than"):
+        read(str(tmp_path / "d.json"), "d")
 
 
 def test_the_number_of_rows_of_a_table_is_no_column(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_a_mixture(tmp_path: Path) -> None:
     a, b = sums(tmp_path / "a.jsonl", 20), sums(tmp_path / "b.jsonl", 20, start=100)
     task = load_dataset_task(f"{a}*3+{b}")
     assert task.weights == {"a": 3.0, "b": 1.0} and task.name == "a.jsonl+b.jsonl"
+    assert "prompts of the mixture: a 75%, b 25%" in task.notes
     assert all((e.source == "a") == (int(e.answer) < 100) for e in [*task.train, *task.heldout])
     assert load_dataset_task(f"{a}+{b}").weights == {}, "every row as often"
     with pytest.raises(UserError, match="a weight is for several sources"):
