@@ -1,12 +1,12 @@
 """The judges: functions that say what a response is worth. They run in worker processes.
 
 =================  =====================================================================================================
-``math``           the answer is mathematically equal (math-verify): ``1/2`` and ``0.5``, ``x+1`` and ``1+x``
+``math``           the answer is mathematically equal: ``1/2`` and ``0.5``, ``x+1`` and ``1+x`` (math-verify)
 ``exact``          the answer is the same text, white space aside; option ``ignore_case``
-``number``         the last number of the answer is equal; option ``tolerance`` (relative or absolute, 0 means exact)
+``number``         the answer is a number of the same value; option ``tolerance`` (relative or absolute, 0 means exact)
 ``regex``          the row's answer is a pattern that is found in the response; or option ``pattern``: with a group,
                    what the group of the last match holds is the answer; without one, any match is right
-``choice``         the letter is the same; option ``letters`` (default ``ABCDE``)
+``choice``         the letter is the same; option ``letters`` (default ``ABCDEFGHIJ``)
 ``reasoning-gym``  the scoring of that library; the tasks that come from it choose this judge themselves
 ``tagged``         what another judge says (options ``judge``, ``options``), but ``formatted`` means one block of the
                    option ``tag``, then one of ``<answer>``; prior prompts ask for it
@@ -15,9 +15,10 @@
 ``module:name``    a Python function ``f(prompt, response, answer)``; so is ``path/to/file.py:name``
 =================  =====================================================================================================
 
-The answer of a response is what stands after its last mark (:mod:`policyopt.judging.answers`), and ``formatted`` says
-whether there is one. Without a mark, ``math``, ``number`` and ``choice`` look for the last answer in the whole
-response, and ``exact`` compares all of it.
+The answer of a response is what stands behind its last mark, thoughts left out (:mod:`policyopt.judging.answers`); the option
+``think`` of the first five says what a thought looks like. ``formatted`` says whether there is a mark. Without one, ``math``,
+``number`` and ``choice`` look for the last answer in the response, and ``exact`` compares all of it. What can be read in two
+ways is wrong (``docs/judges.md``).
 
 A Python function gets ``prompt`` (the text, or the list of messages where it is more than one user message), the text
 of the response and the reference answer. It returns a score as number or bool (``correct`` means at least 1), or a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ STEPS = 3
 """So many first steps without a right response are told."""
 SHOWN = 3
 
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _OTHER = {"number": "math", "math": "number", "exact": "math", "choice": "exact", "regex": "exact"}
 """What to try in the place of a judge."""
 
@@ -78,7 +80,7 @@ def _varied(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """A few records, of different reasons where there are some."""
     kinds: dict[str, Mapping[str, Any]] = {}
     for record in records:
-        kinds.setdefault(str(record.get("reason")).rpartition(" is ")[0] or str(record.get("reason")), record)
+        kinds.setdefault(_QUOTED.sub("", str(record.get("reason"))), record)
     found = list(kinds.values())[:SHOWN]
     return [*found, *(r for r in records if r not in found)][:SHOWN]
 
