@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from policyopt.data import builtin_tasks, load_task
-from policyopt.engine import make_engine
+from policyopt.engine import check_engine, make_engine
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, nearest
 from policyopt.items import Task
+from policyopt.models.adapters import holds_adapters
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
@@ -29,9 +30,13 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     Raises :class:`~policyopt.errors.UserError` for a model that cannot be used, a role that nobody fills, and where the
     recipe asks for what the engine cannot do.
     """
+    check_engine(config.recipe)
     named = named_roles(config)
-    lora = config.adapters if config.lora else None
-    policy = load_model(config.model, task, progress, dtype=config.dtype, device=config.device, lora=lora)
+    policy = load_model(
+        config.model, task, progress, dtype=config.dtype, device=config.device,
+        lora=config.adapters if config.lora or holds_adapters(config.model) else None, attention=config.attention,
+        gradient_checkpointing=config.gradient_checkpointing, compile=config.compile,
+    )  # fmt: skip
     roles = {name: load_role(name, path, config, task, progress) for name, path in named.items()}
     optim = config.optim
     return make_engine(
@@ -101,7 +106,8 @@ def load_role(name: str, model: str, config: TrainConfig, task: Task, progress: 
     settings = None
     if name == "teacher":
         settings = dataclasses.replace(WARM_START, **{**task.warm_start, "terse": 0.0})
-    return load_model(model, task, progress, settings, dtype=config.dtype, device=config.device)
+    kind = {"dtype": config.dtype, "device": config.device, "attention": config.attention}
+    return load_model(model, task, progress, settings, **kind)
 
 
 def room(context: int, max_tokens: int | None, task: Task) -> tuple[int, int]:
