@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
 from policyopt.items import user
-from policyopt.models.embedded import random_tiny
 from policyopt.models.adapters import LoRA, quantization
+from policyopt.models.embedded import random_tiny
 from policyopt.models.load import Policy, _context, load_policy
 from policyopt.models.text import encode_prompt
 from policyopt.models.tokenizer import build_tokenizer
@@ -279,9 +279,10 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose output embeddings are its input embeddings."""
     path = tmp_path_factory.mktemp("tied") / "model"
     _, tokenizer = random_tiny()
-    config = AutoConfig.for_model("qwen2", **SIZES | {"vocab_size": len(tokenizer), "tie_word_embeddings": True})
+    config = AutoConfig.for_model("qwen2", **SIZES | {"vocab_size": len(tokenizer), "num_key_value_heads": 1})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        config.tie_word_embeddings = True
         AutoModelForCausalLM.from_config(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

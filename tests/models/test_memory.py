@@ -45,7 +45,7 @@ def test_layers_are_passed_again_and_keep_nothing(tiny_model: Path) -> None:
     policy = load_tiny(tiny_model, gradient_checkpointing=True)
     calls: list[bool] = []
     layer = policy.model.model.layers[0]
-    layer.mlp.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    layer.mlp.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     out = policy.likelihood().leaves(token_batch())["logp"]
     once = len(calls)
     out.sum().backward()
@@ -75,7 +75,7 @@ def test_a_model_that_is_passed_again_is_sampled_from_as_before(tiny_model: Path
 
 
 def test_a_model_without_layers_that_can_be_passed_again_is_refused() -> None:
-    with pytest.raises(UserError, match="--gradient-checkpointing: Linear .* has no layers that can be passed again"):
+    with pytest.raises(UserError, match=r"--gradient-checkpointing: Linear .* has no layers that can be passed again"):
         recompute_layers("here", torch.nn.Linear(2, 2))
 
 
@@ -83,7 +83,7 @@ def test_compiled_code_is_used_for_whole_texts_and_must_be_right(tiny_model: Pat
     """With a compiler that changes nothing; the real one takes a minute and is tried by hand."""
     policy = load_tiny(tiny_model)
     policy.compiled = True
-    with mock.patch.object(torch, "compile", lambda f, **_: mock.Mock(wraps=f)) as _:
+    with mock.patch.object(torch, "compile", side_effect=lambda f, **_: mock.Mock(wraps=f)):
         split: Any = policy.likelihood()
         assert not split.shares
         found = split.leaves(token_batch())["logp"]
@@ -97,7 +97,7 @@ def test_code_that_does_not_compile_is_refused_in_a_line() -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no compiler\nat all")
 
-    with mock.patch.object(torch, "compile", lambda f, **_: broken):
+    with mock.patch.object(torch, "compile", return_value=broken):
         with pytest.raises(
             UserError, match=r"--compile: Qwen3Model cannot be compiled here \(no compiler\); leave it out"
         ):
@@ -105,7 +105,7 @@ def test_code_that_does_not_compile_is_refused_in_a_line() -> None:
     other = copy.deepcopy(model.model)
     with torch.no_grad():
         other.norm.weight.mul_(torch.linspace(0.5, 1, 32))
-    with mock.patch.object(torch, "compile", lambda f, **_: other):
+    with mock.patch.object(torch, "compile", return_value=other):
         with pytest.raises(UserError, match="gives other numbers when compiled"):
             memory.compiled(model.model, 41)
 
