@@ -20,14 +20,14 @@ class ValueModel(nn.Module):
     never t itself.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone: Any = copy.deepcopy(backbone).requires_grad_(True)
         like = next(self.backbone.parameters())
         with torch.no_grad():  # the width is not always that of the configuration: some families project it at the end
             probe = self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=like.device), use_cache=False)
         self.head = nn.Linear(probe.last_hidden_state.shape[-1], 1, device=like.device, dtype=like.dtype)
-        self._pads = pads_right(self.backbone, self.backbone.get_input_embeddings().weight.shape[0], like.device)
+        self._pads = pads_right(self.backbone, backbone.get_input_embeddings().weight.shape[0], like.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -33,6 +33,7 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.logging import RunLog
 from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.mismatch import too_far
 from policyopt.training.rows import to_batch
 from policyopt.training.services import Held
 
@@ -73,6 +74,8 @@ class Trainer:
     console: Console
     out: Path
     state: State
+    warned: bool = False
+    """It was said that sampler and trainer differ."""
 
     def fit(self) -> str:
         """Train to the last step, or to Ctrl-C. Returns "finished" or "interrupted"."""
@@ -115,6 +118,9 @@ class Trainer:
             self.remember(fresh)
             reports, weight = self.update(batch)
             metrics |= update_metrics(reports)
+            if not self.warned and (said := too_far(metrics, config.dtype)):
+                self.warned = True
+                self.console.note(f"step {state.step + 1}: {said}")
             if any(r.applied for r in reports):
                 metrics["update/size"] = self.engine.update_size()
             self.sample(fresh, weight)

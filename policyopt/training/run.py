@@ -39,7 +39,7 @@ from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, room, set_up
+from policyopt.training.setup import load_model, room, set_up, told
 
 T = TypeVar("T")
 
@@ -99,6 +99,8 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
+            if "sampler" in config.recipe.source.services:
+                told(engine.sampler, console)
             evaluator = measured(config, task, collector)
             evaluator.check()
             if judge is not None and task.judge is not None:
@@ -331,7 +333,9 @@ def evaluate_model(
     with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
-        evaluator = Evaluator(policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed)
+        evaluator = Evaluator(
+            policy.text, told(make_sampler(policy), console), pool, questions.heldout, budget, longest, seed
+        )
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
 
@@ -354,7 +358,7 @@ def sample_model(
         policy = load_model(model, source, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
-        sampler = make_sampler(policy)
+        sampler = told(make_sampler(policy), console)
         drawn = sampler.run(
             [
                 sampler.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))

@@ -8,7 +8,7 @@ from typing import Any
 
 from policyopt.data import builtin_tasks, load_task
 from policyopt.engine import check_engine, make_engine
-from policyopt.engine.protocol import Engine
+from policyopt.engine.protocol import Engine, EngineSampler
 from policyopt.errors import UserError, nearest
 from policyopt.items import Task
 from policyopt.models.adapters import holds_adapters
@@ -16,6 +16,7 @@ from policyopt.models.embedded import build_embedded
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
 from policyopt.training.config import TrainConfig
+from policyopt.training.console import Console
 
 Progress = Callable[[str, float, float], None]
 """Called with a label, how much is done, and out of how much."""
@@ -108,6 +109,13 @@ def load_role(name: str, model: str, config: TrainConfig, task: Task, progress: 
         settings = dataclasses.replace(WARM_START, **{**task.warm_start, "terse": 0.0})
     kind = {"dtype": config.dtype, "device": config.device, "attention": config.attention}
     return load_model(model, task, progress, settings, **kind)
+
+
+def told(sampler: EngineSampler, console: Console) -> EngineSampler:
+    """A sampler, after it was said where it draws slowly."""
+    if sampler.slow:
+        console.note(sampler.slow)
+    return sampler
 
 
 def room(context: int, max_tokens: int | None, task: Task) -> tuple[int, int]:
