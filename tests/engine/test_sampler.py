@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from policyopt.engine.local import LocalEngine, LocalSampler
 from policyopt.engine.local.flight import Flight
@@ -34,7 +33,7 @@ from policyopt.sources.draw import GroupWithGreedy
 from policyopt.sources.program import Response
 from policyopt.training.rows import to_batch
 from tests.asking import ask as question
-from tests.tiny import ENDS, FAMILIES, family_model, load_tiny, token_batch
+from tests.tiny import ENDS, FAMILIES, UNUSUAL, family_model, load_tiny, token_batch, unusual_model
 
 Request = tuple[tuple[int, ...], int, int, float, tuple[int, ...]]
 """Prompt, number of responses, budget, temperature, key."""
@@ -567,49 +566,16 @@ def test_a_request_for_nothing_is_refused(request_: dict[str, Any], tiny_model: 
 # Ways of decoding
 
 
-LITTLE = {"vocab_size": 41, "hidden_size": 32, "num_hidden_layers": 2} | dict.fromkeys(
-    ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0
-)
-
-
-def strange(name: str, **sizes: Any) -> Any:
-    """An untrained model of an unusual family."""
-    config = AutoConfig.for_model(name, **(LITTLE | sizes))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config).eval()
-        for p in model.parameters():
-            if p.dim() > 1:
-                p.mul_(4)
-    return model
-
-
-HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64}
-DELTA = {
-    f"linear_{name}": n
-    for name, n in zip(("num_value_heads", "num_key_heads", "key_head_dim", "value_head_dim"), (2, 2, 8, 8))
-}
-STRANGE: dict[str, tuple[type[Stepper], dict[str, Any]]] = {
-    "mamba": (Level, {"state_size": 4}),
-    "rwkv": (Whole, {"attention_hidden_size": 32, "intermediate_size": 64}),
-    "jamba": (Level, HEADS | {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4}),
-    "qwen3_5_text": (Level, HEADS | DELTA | {"layer_types": ["linear_attention", "full_attention"]}),
-    "lfm2": (Level, HEADS | {"layer_types": ["conv", "full_attention"]}),
-    "falcon": (Level, {"num_attention_heads": 2, "alibi": True}),
-    "gpt_neo": (Level, {"intermediate_size": 64, "num_layers": 2, "num_heads": 2, "window_size": 8,
-                        "attention_types": [[["global", "local"], 1]]}),
-    "recurrent_gemma": (Whole, HEADS | {"lru_width": 32, "attention_window_size": 6, "block_types": ["recurrent", "attention"]}),
-    "mpt": (Flight, {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 128}),
-    "modernbert-decoder": (Flight, HEADS | {"local_attention": 6, "global_attn_every_n_layers": 2}),
+WAYS: dict[str, type[Stepper]] = dict.fromkeys(UNUSUAL, Level) | {
+    "rwkv": Whole, "recurrent_gemma": Whole, "mpt": Flight, "modernbert-decoder": Flight,
 }  # fmt: skip
-"""Recurrent and hybrid models, biases in the place of positions, windows by another name; with how they are decoded."""
+"""How unusual families are decoded."""
 
 
-@pytest.mark.parametrize("family", STRANGE)
+@pytest.mark.parametrize("family", UNUSUAL)
 def test_unusual_families_are_decoded_right_and_a_slow_way_is_said(family: str) -> None:
     """Everything that a request may ask for holds in every way of decoding."""
-    kind, sizes = STRANGE[family]
-    model = strange(family, **sizes)
+    kind, model = WAYS[family], unusual_model(family)
     sampler = LocalSampler(split_model(model), eos=(2, 3, 4), max_rows=7)
     assert type(sampler.stepper) is kind
     assert ("draws slowly" in sampler.slow) == (kind is not Flight)
@@ -633,7 +599,7 @@ def test_unusual_families_are_decoded_right_and_a_slow_way_is_said(family: str) 
 
 
 def test_a_place_in_a_slow_way_is_taken_when_its_batch_has_ended() -> None:
-    sampler = LocalSampler(split_model(strange("mamba", state_size=4)), eos=(2,), max_rows=3)
+    sampler = LocalSampler(split_model(unusual_model("mamba")), eos=(2,), max_rows=3)
     with mock.patch.object(sampler, "_draw", wraps=sampler._draw) as draw:
         requests = [((5, 6), 4, 6, 1.0, (0,)), ((7,), 3, 2, 1.0, (1,))]
         groups = ask(sampler, requests)
@@ -662,7 +628,7 @@ def test_a_model_whose_cache_takes_no_mask_is_decoded_without_one() -> None:
 
 def test_a_window_that_no_probe_can_reach_is_not_trusted() -> None:
     """A proof that stops short of a window would prove nothing."""
-    model = strange("gpt_neo", **STRANGE["gpt_neo"][1] | {"window_size": 100})
+    model = unusual_model("gpt_neo", window_size=100)
     with mock.patch("policyopt.models.proof._CPU", 0.0):
         sampler = LocalSampler(split_model(model), eos=(2,))
     assert type(sampler.stepper) is Level

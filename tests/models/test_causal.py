@@ -21,7 +21,7 @@ from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy
 from policyopt.models.prefix import shared_hidden
 from policyopt.rows import Batch
-from tests.tiny import FAMILIES, family_model, load_tiny, plain_columns, rows_of, token_batch
+from tests.tiny import FAMILIES, UNUSUAL, family_model, load_tiny, plain_columns, rows_of, token_batch, unusual_model
 
 
 def small_vocabulary(batch: Batch, vocab: int) -> Batch:
@@ -51,6 +51,18 @@ def test_every_family_gives_what_its_own_forward_gives(family: str) -> None:
     mine, true = gradient(model, found), gradient(model, right)
     scale = max(float(g.abs().max()) for g in true)
     assert max(float((a - b).abs().max()) for a, b in zip(mine, true, strict=True)) < 1e-6 * scale
+
+
+@pytest.mark.parametrize("family", UNUSUAL)
+def test_unusual_families_are_trained_as_their_own_forward_says(family: str) -> None:
+    """Right padding, prompts that rows share, heads of their own: value and gradient of each row alone."""
+    model = unusual_model(family)
+    batch = small_vocabulary(token_batch(groups=(3, 2), width=12), 41)
+    found, right = split_model(model).leaves(batch), plain_columns(model, batch)
+    torch.testing.assert_close(found["logp"].double(), right["logp"].double(), rtol=0, atol=2e-4)
+    mine, true = gradient(model, {"logp": found["logp"]}), gradient(model, {"logp": right["logp"]})
+    scale = max(float(g.abs().max()) for g in true)
+    assert max(float((a - b).abs().max()) for a, b in zip(mine, true, strict=True)) < 1e-3 * scale
 
 
 @pytest.mark.parametrize("entropy", [False, True])

@@ -23,12 +23,12 @@ from policyopt.models.memory import recompute_layers
 from tests.tiny import family_model, load_tiny, token_batch
 
 
-def gradients(folder: Path, dtype: str = "float64", **options: Any) -> dict[str, Tensor]:
+def gradients(folder: Path, **options: Any) -> dict[str, Tensor]:
     recipe = grpo(kl_coef=0.0)
-    engine = LocalEngine(load_tiny(folder, dtype, **options), recipe)
+    engine = LocalEngine(load_tiny(folder, **options), recipe)
     batch = token_batch()
     batch = batch.replace(advantage=batch.noise, old_logp=-batch.noise)
-    engine.gradient(recipe, batch if dtype == "float64" else batch.to(torch.float32))
+    engine.gradient(recipe, batch)
     return {name: p.grad for name, p in engine.policy.trainable() if p.grad is not None}
 
 
