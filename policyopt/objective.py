@@ -9,7 +9,7 @@ from torch import Tensor
 
 from policyopt.part import Critic, Filter, Regularizer
 from policyopt.recipe import Recipe
-from policyopt.rows import Batch
+from policyopt.rows import Batch, held
 
 
 def credit(recipe: Recipe, batch: Batch) -> Batch:
@@ -26,8 +26,9 @@ def advantages(recipe: Recipe, batch: Batch) -> Tensor:
 
 
 def log_ratios(recipe: Recipe, batch: Batch) -> Tensor:
-    """[N, T] the logarithm of the recipe's ratio; 0 where it has none."""
-    return torch.zeros_like(batch.mask) if recipe.ratio is None else recipe.ratio(batch)
+    """[N, T] the logarithm of the recipe's ratio, :func:`~policyopt.rows.held` so that its exponential and the gradient of that
+    are finite; 0 where it has none."""
+    return torch.zeros_like(batch.mask) if recipe.ratio is None else held(recipe.ratio(batch))
 
 
 def shaped(recipe: Recipe, batch: Batch) -> Batch:

@@ -285,6 +285,16 @@ def pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, value: float = 0) -
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
 
 
+BOUND = 20.0
+"""What log-ratios are held to on both sides, as in verl: beyond it their exponentials grow until they overflow, and a gradient
+of 0 times infinity is NaN."""
+
+
+def held(log_ratio: Tensor) -> Tensor:
+    """Log-ratios held to plus and minus :data:`BOUND`, before an exponential is taken of them; without gradient beyond."""
+    return log_ratio.clamp(-BOUND, BOUND)
+
+
 def masked(x: Tensor, mask: Tensor) -> Tensor:
     """``x`` where ``mask`` is 1, else 0, whatever stood there (a product with the mask would keep NaN and infinity)."""
     return torch.where(mask.bool(), x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -121,7 +121,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def family_model(name: str, dtype: torch.dtype = torch.float32, scale: float = 8.0, **changes: Any) -> Any:
     """An untrained model of a family of transformers, with weights scaled to make its distributions uneven."""
-    config = AutoConfig.for_model(name, **FAMILIES[name] | changes)
+    return _untrained(AutoConfig.for_model(name, **FAMILIES[name] | changes), dtype, scale)
+
+
+def _untrained(config: Any, dtype: torch.dtype, scale: float) -> Any:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
@@ -129,6 +132,32 @@ def family_model(name: str, dtype: torch.dtype = torch.float32, scale: float = 8
             if p.dim() > 1:
                 p.mul_(scale)
     return model
+
+
+_LITTLE: dict[str, Any] = {"vocab_size": 41, "hidden_size": 32, "num_hidden_layers": 2} | dict.fromkeys(
+    ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0
+)
+_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64}
+_DELTA = {"linear_num_value_heads": 2, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "mamba": {"state_size": 4},
+    "rwkv": {"attention_hidden_size": 32, "intermediate_size": 64},
+    "jamba": _HEADS | {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4},
+    "qwen3_5_text": _HEADS | _DELTA | {"layer_types": ["linear_attention", "full_attention"]},
+    "lfm2": _HEADS | {"layer_types": ["conv", "full_attention"]},
+    "falcon": {"num_attention_heads": 2, "alibi": True},
+    "gpt_neo": {"intermediate_size": 64, "num_layers": 2, "num_heads": 2, "window_size": 8,
+                "attention_types": [[["global", "local"], 1]]},
+    "recurrent_gemma": _HEADS | {"lru_width": 32, "attention_window_size": 6, "block_types": ["recurrent", "attention"]},
+    "mpt": {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 128},
+    "modernbert-decoder": _HEADS | {"local_attention": 6, "global_attn_every_n_layers": 2},
+}  # fmt: skip
+"""Recurrent and hybrid models, biases in the place of positions, windows by another name."""
+
+
+def unusual_model(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """An untrained model of an unusual family."""
+    return _untrained(AutoConfig.for_model(name, **(_LITTLE | UNUSUAL[name] | changes)), dtype, 4.0)
 
 
 JUDGE = '''

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from policyopt.recipe import Recipe
 
 
+def check_engine(recipe: Recipe) -> None:
+    """Raises :class:`~policyopt.errors.UserError` where a recipe asks for what the engine cannot do, before any model is
+    loaded."""
+    from policyopt.capability import refuse_missing
+    from policyopt.engine.local import LocalEngine
+
+    refuse_missing(recipe.name, recipe.asks, LocalEngine.capabilities, "local")
+
+
 def make_engine(policy: Policy, recipe: Recipe, roles: Mapping[str, Policy] | None = None, **settings: Any) -> Engine:
     """The local engine on models that are loaded; ``settings`` are those of
     :class:`~policyopt.engine.local.engine.LocalEngine`.
@@ -18,10 +27,9 @@ def make_engine(policy: Policy, recipe: Recipe, roles: Mapping[str, Policy] | No
     Raises :class:`~policyopt.errors.UserError` where the recipe asks for what the engine cannot do, or for a role that
     nobody fills.
     """
-    from policyopt.capability import refuse_missing
     from policyopt.engine.local import LocalEngine
 
-    refuse_missing(recipe.name, recipe.asks, LocalEngine.capabilities, "local")
+    check_engine(recipe)
     return LocalEngine(policy, recipe, roles, **settings)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from policyopt.objective import log_ratios, token_gradients
 from policyopt.recipe import Recipe
-from policyopt.rows import Batch, masked
+from policyopt.rows import BOUND, Batch, masked
 
 Leaves = dict[str, Tensor]
 """[N, T] by name: those of :attr:`~policyopt.recipe.Recipe.leaves`."""
@@ -93,7 +93,9 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
 def said(recipe: Recipe, piece: Batch) -> dict[str, Tensor]:
     """What the parts of the loss tell the log, name -> [N, T]."""
     log_ratio = log_ratios(recipe, piece)
-    found = {} if recipe.surrogate is None else dict(recipe.surrogate.metrics(log_ratio, piece))
+    beyond = (log_ratio.abs() >= BOUND).to(log_ratio)
+    clamped = {"ratio/clamped": beyond} if bool((beyond * piece.mask).any()) else {}
+    found = clamped if recipe.surrogate is None else clamped | dict(recipe.surrogate.metrics(log_ratio, piece))
     for weight in recipe.weight:
         found |= weight.metrics(log_ratio, piece)
     for regularizer in recipe.regularizers:

@@ -40,6 +40,11 @@ class EngineSampler(Sampler, Protocol):
         """Tokens that were drawn so far."""
         ...
 
+    @property
+    def slow(self) -> str:
+        """Why it draws slowly and how, for people; empty where it does not."""
+        ...
+
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """Run rollout programs to their end, together, and return what each returned, in order.
 

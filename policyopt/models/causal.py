@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
 from policyopt.models.likelihood import LOGP, Others, Wanted
 from policyopt.models.prefix import can_share, shared_hidden
+from policyopt.models.proof import check_finite, near, pads_right
 from policyopt.rows import Batch
 
 _CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fits pays no recomputation
@@ -32,6 +35,10 @@ class SplitModel:
     vocab: int
     shares: bool = False
     """A prompt that several rows share can be passed once; see :mod:`policyopt.models.prefix`."""
+    pads: bool = True
+    """Rows of unlike length can go side by side, padded on the right; otherwise they go one by one."""
+    whole: Callable[..., Any] | None = None
+    """The backbone for texts that are passed whole, where that is another function, as compiled code is."""
 
     def leaves(self, batch: Batch, wanted: Wanted = LOGP, others: Others | None = None) -> dict[str, Tensor]:
         """See :class:`~policyopt.models.likelihood.Likelihood`.
@@ -73,42 +80,102 @@ class SplitModel:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
         if self.shares and (found := shared_hidden(self.hidden, batch)) is not None:
             return found
-        ids, row, position = pack(batch)
-        return self.hidden(input_ids=ids, use_cache=False).last_hidden_state[row, position]
+        return hidden_at(self.whole or self.hidden, *pack(batch), pads=self.pads)
 
 
 def split_model(model: nn.Module) -> SplitModel:
     """Separate the output head from the backbone, and prove on a probe that together they are the model.
 
-    Output transforms that some families put behind the head (soft-capping, scaling) are recognised by their
-    configuration. Raises :class:`~policyopt.errors.UserError` for a model whose logits cannot be rebuilt this way.
+    What some families do to their logits behind the head (soft-capping, scaling) or before it is left to them: their own
+    forward is then called around a backbone whose hidden states are given. Raises
+    :class:`~policyopt.errors.UserError` for a model whose logits are no function of its hidden states, and for one that
+    gives numbers that are not finite.
     """
     outer: Any = model
     inner: Any = outer.get_base_model() if hasattr(outer, "get_base_model") else outer
-    head, backbone, config = inner.get_output_embeddings(), inner.base_model, inner.config.get_text_config()
+    head, backbone, name = inner.get_output_embeddings(), backbone_of(inner), type(inner).__name__
     if head is None or backbone is inner:
-        raise UserError(
-            f"{type(inner).__name__} has no output head apart from its backbone; a causal language model is needed"
-        )
-    cap = getattr(config, "final_logit_softcapping", None)
-    scale = getattr(config, "logit_scale", None) or 1.0
-    if getattr(config, "logits_scaling", None):
-        scale = 1.0 / config.logits_scaling
-
-    def logits(hidden: Tensor) -> Tensor:
-        out = head(hidden) if scale == 1.0 else head(hidden) * scale
-        return out if cap is None else torch.tanh(out / cap) * cap
-
+        raise UserError(f"{name} has no output head apart from its backbone; a causal language model is needed")
     device = next(inner.parameters()).device
-    probe = torch.arange(4, device=device)[None] % head.weight.shape[0]
+    probe = torch.arange(4, device=device)[None] % inner.get_input_embeddings().weight.shape[0]
     with torch.no_grad():
         whole = inner(input_ids=probe, use_cache=False).logits
-        ours = logits(backbone(input_ids=probe, use_cache=False).last_hidden_state)
-    if whole.shape != ours.shape or not torch.allclose(whole, ours, rtol=1e-3, atol=1e-3):
-        raise UserError(
-            f"the logits of {type(inner).__name__} are not its head applied to its hidden states: this model is not supported"
-        )
-    return SplitModel(backbone, logits, head.weight.shape[0], can_share(backbone))
+        check_finite(name, whole)
+        hidden = backbone(input_ids=probe, use_cache=False).last_hidden_state
+        own = _behind(inner, backbone)
+        # Where logits are large a cap shows that small ones hide.
+        loud = hidden * (100 / whole.abs().max().clamp(min=1e-3)).to(hidden)
+        if _gives(own, hidden, whole):
+            logits = head if _gives(head, hidden, whole) and _gives(head, loud, own(loud)) else own
+        elif _gives(head, hidden, whole):
+            logits = head
+        else:
+            raise UserError(
+                f"the logits of {name} are no function of the hidden states of its {type(backbone).__name__}: this model "
+                "is not supported"
+            )
+    vocab = whole.shape[-1]
+    return SplitModel(backbone, logits, vocab, can_share(backbone, vocab), pads_right(backbone, vocab, device))
+
+
+def backbone_of(inner: Any) -> Any:
+    """The model within a model, also where a family calls it by another name than its own prefix."""
+    found = inner.base_model
+    within = (child for child in inner.children() if isinstance(child, PreTrainedModel))
+    return next(within, inner) if found is inner else found
+
+
+def _gives(logits: Callable[[Tensor], Tensor], hidden: Tensor, whole: Tensor) -> bool:
+    try:
+        return near(logits(hidden), whole)
+    except Exception:  # whatever a model raises that was not made to be called around given hidden states
+        return False
+
+
+def _behind(inner: Any, backbone: Any) -> Callable[[Tensor], Tensor]:
+    """All that a model does between its hidden states and its logits, by its own forward."""
+
+    def logits(hidden: Tensor) -> Tensor:
+        row = hidden.reshape(1, -1, hidden.shape[-1])
+        with _given(backbone, row):
+            out: Tensor = inner(input_ids=row.new_zeros(row.shape[:2], dtype=torch.long), use_cache=False).logits
+        return out.reshape(*hidden.shape[:-1], -1)
+
+    return logits
+
+
+class _Given(BaseModelOutputWithPast):
+    def __getattr__(self, name: str) -> None:  # families read what only they have, such as the logits of a router
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+@contextmanager
+def _given(backbone: Any, hidden: Tensor) -> Iterator[None]:
+    """A backbone that gives these hidden states whatever it is asked."""
+    own = backbone.__dict__.get("forward")
+    backbone.forward = lambda *args, **keywords: _Given(last_hidden_state=hidden)
+    try:
+        yield
+    finally:
+        if own is None:
+            del backbone.forward
+        else:
+            backbone.forward = own
+
+
+def hidden_at(backbone: Callable[..., Any], ids: Tensor, row: Tensor, position: Tensor, *, pads: bool = True) -> Tensor:
+    """The hidden states [M, H] at places (row, position), each [M], of right-padded texts ids [N, L]; row by row where
+    padding is not without effect. Places come row after row."""
+    if pads:
+        out: Tensor = backbone(input_ids=ids, use_cache=False).last_hidden_state
+        return out[row, position]
+    found = []
+    for i in row.unique().tolist():
+        there = position[row == i]
+        text = ids[i : i + 1, : int(there.max()) + 1]
+        found.append(backbone(input_ids=text, use_cache=False).last_hidden_state[0, there])
+    return torch.cat(found)
 
 
 def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policyopt.models.causal import pack
+from policyopt.models.causal import hidden_at, pack
+from policyopt.models.proof import pads_right
 from policyopt.rows import Batch
 
 
@@ -19,13 +20,14 @@ class ValueModel(nn.Module):
     never t itself.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone: Any = copy.deepcopy(backbone).requires_grad_(True)
         like = next(self.backbone.parameters())
         with torch.no_grad():  # the width is not always that of the configuration: some families project it at the end
             probe = self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=like.device), use_cache=False)
         self.head = nn.Linear(probe.last_hidden_state.shape[-1], 1, device=like.device, dtype=like.dtype)
+        self._pads = pads_right(self.backbone, backbone.get_input_embeddings().weight.shape[0], like.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -41,5 +43,5 @@ class ValueModel(nn.Module):
         return self._at(ids, torch.arange(len(ids), device=ids.device), length.long() - 1)
 
     def _at(self, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
-        values = self.head(self.backbone(input_ids=ids, use_cache=False).last_hidden_state[row, position])[:, 0]
+        values = self.head(hidden_at(self.backbone, ids, row, position, pads=self._pads))[:, 0]
         return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,46 +18,47 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
-from policyopt.models.causal import SplitModel, split_model
+from policyopt.models.adapters import (
+    LoRA,
+    Saved,
+    as_before,
+    base_of,
+    holds_adapters,
+    load_adapters,
+    merged,
+    quantization,
+    save_adapters,
+    with_adapters,
+)
+from policyopt.models.causal import SplitModel, backbone_of, split_model
 from policyopt.models.gguf import SUFFIX, from_gguf
 from policyopt.models.likelihood import Stepwise
+from policyopt.models.memory import Attention, check_attention, compiled, recompute_layers
 from policyopt.models.prompting import USUAL, Prompting
+from policyopt.models.proof import check_weights
 from policyopt.models.quiet import quiet
 from policyopt.models.stops import stop_ids
 from policyopt.models.template import turn_end
 from policyopt.models.text import Text
-from policyopt.part import Count, Positive, part
 
 DTypeName = Literal["float32", "bfloat16", "float16", "float64"]
-
-
-@part
-class LoRA:
-    """Low-rank adapters (arXiv:2106.09685)."""
-
-    rank: Count = 16
-    """Rank of the update of each matrix."""
-    alpha: Positive = 32.0
-    """The update is scaled by alpha over rank."""
-    targets: str = "all-linear"
-    """Which modules get adapters: ``all-linear``, or names joined by commas."""
 
 
 class Role:
     """A model beside the policy that is only read: the reference, a teacher. Use as ``with role as split: ...``."""
 
-    def __init__(self, model: nn.Module, adapters: nn.Module | None = None) -> None:
-        self.model, self._adapters = model, adapters
+    def __init__(self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        self.model, self._state = model, state
         self._split = split_model(model)
-        self._off: AbstractContextManager[Any] = nullcontext()
+        self._within: AbstractContextManager[Any] = nullcontext()
 
     def __enter__(self) -> SplitModel:
-        self._off = nullcontext() if self._adapters is None else self._adapters.disable_adapter()  # type: ignore[operator]
-        self._off.__enter__()
+        self._within = self._state()
+        self._within.__enter__()
         return self._split
 
     def __exit__(self, *error: Any) -> None:
-        self._off.__exit__(*error)
+        self._within.__exit__(*error)
 
 
 @dataclass
@@ -72,6 +75,14 @@ class Policy:
     """How many tokens the model reads at most, prompt and response together."""
     prompting: Prompting = USUAL
     """How prompts are written, where responses end, and what of them is read."""
+    begun: bool = False
+    """Its adapters were trained before: without them it is not the policy of the start."""
+    saved: Saved = "merged"
+    """What :meth:`save` writes of a model with adapters; see :class:`~policyopt.models.adapters.LoRA`."""
+    recomputed: bool = False
+    """Its layers work their activations out again in backward."""
+    compiled: bool = False
+    """Texts that are passed whole go through compiled code."""
 
     @cached_property
     def text(self) -> Text:
@@ -80,22 +91,34 @@ class Policy:
 
     def likelihood(self) -> Stepwise:
         """How likely its responses are. Raises :class:`~policyopt.errors.UserError` for a model that is not supported."""
-        return split_model(self.model)
+        split = split_model(self.model)
+        # A prompt that is passed once needs a cache, which neither layers that are passed again nor compiled code take.
+        split = dataclasses.replace(split, shares=split.shares and not (self.recomputed or self.compiled))
+        return dataclasses.replace(split, whole=compiled(split.hidden, split.vocab)) if self.compiled else split
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that training changes, by name."""
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     def backbone(self) -> nn.Module:
-        """The model without its output head and without adapters, as a copy may be taken for a critic."""
-        if not hasattr(self.model, "unload"):
-            return self.model.base_model
-        return copy.deepcopy(self.model).unload().base_model
+        """The model without its output head, its adapters merged in, as a copy may be taken for a critic.
+
+        Raises :class:`~policyopt.errors.UserError` for weights of few bits, which cannot be trained.
+        """
+        if getattr(self.model, "is_quantized", False) or hasattr(self.model, "hf_quantizer"):
+            raise UserError(
+                "the recipe has a critic, which begins as the policy, and --adapters.quantized leaves it nothing to train"
+            )
+        return backbone_of(merged(self.model) if hasattr(self.model, "merge_and_unload") else self.model)
 
     def reference(self) -> Role:
-        """The policy as it is now, frozen: a copy, or with LoRA the same model without its adapters."""
+        """The policy as it is now, frozen: a copy, or with LoRA the same model without its adapters, or with them as they
+        are now where they were trained before."""
         if hasattr(self.model, "disable_adapter"):
-            return Role(self.model, self.model)
+            if not self.begun:
+                return Role(self.model, self.model.disable_adapter)
+            trained = dict(self.trainable())
+            return Role(self.model, partial(as_before, trained, {n: p.detach().clone() for n, p in trained.items()}))
         return Role(copy.deepcopy(self.model).requires_grad_(False).eval())
 
     def frozen(self, role: str, policy: Policy) -> Role:
@@ -115,17 +138,21 @@ class Policy:
 
     @quiet()
     def save(self, folder: Path) -> None:
-        """Write a folder that plain ``AutoModelForCausalLM.from_pretrained`` loads; adapters are merged in.
+        """Write a folder that plain ``AutoModelForCausalLM.from_pretrained`` loads; adapters are merged in, or saved as
+        ``saved`` says.
 
         The folder appears whole or not at all; one that exists is replaced.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
-        model = copy.deepcopy(self.model).merge_and_unload() if hasattr(self.model, "merge_and_unload") else self.model
+        adapted = hasattr(self.model, "merge_and_unload")
         for leftover in folder.parent.glob(f"tmp-{folder.name}-*"):  # of a process that was killed while it wrote
             shutil.rmtree(leftover, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f"tmp-{folder.name}-", dir=folder.parent) as scratch:
             whole = Path(scratch) / "model"
-            model.save_pretrained(whole)
+            if not adapted or self.saved != "alone":
+                (merged(self.model) if adapted else self.model).save_pretrained(whole)
+            if adapted and self.saved != "merged":
+                save_adapters(self.model, whole if self.saved == "alone" else whole / "adapters")
             self.tokenizer.save_pretrained(whole)
             if folder.exists():
                 folder.rename(Path(scratch) / "old")
@@ -135,29 +162,39 @@ class Policy:
 @quiet()
 def load_policy(
     model: str, *, dtype: DTypeName = "float32", device: str = "auto", lora: LoRA | None = None,
+    attention: Attention | None = None, gradient_checkpointing: bool = False, compile: bool = False,
     prompting: Prompting | None = None,
 ) -> Policy:  # fmt: skip
-    """Load a policy from a local folder, a file of llama.cpp (``.gguf``, see :mod:`policyopt.models.gguf`) or the hub.
+    """Load a policy from a local folder, a file of llama.cpp (``.gguf``, see :mod:`policyopt.models.gguf`) or the hub; from
+    a folder of adapters, with the model that they are for.
 
     Raises :class:`~policyopt.errors.UserError` for a folder that is missing or holds no causal language model (it says
-    what is missing), weights that do not fill the model, a hub id that cannot be reached, a tokenizer with ids that the
-    model has no embedding for, and a tokenizer without an end token.
+    what is missing), weights that do not fill the model or are not finite, a hub id that cannot be reached, a tokenizer
+    with ids that the model has no embedding for, a tokenizer without an end token, and for what this machine does not
+    have (a device, an attention, weights of few bits).
     """
     if dtype not in ("float32", "bfloat16", "float16", "float64"):
         raise UserError(f"--dtype {dtype}: one of float32, bfloat16, float16, float64 is needed")
     place = _device(device)
-    source = str(from_gguf(Path(model))) if model.endswith(SUFFIX) else model
+    check_attention(attention, place, getattr(torch, dtype))
+    few = quantization(lora, place)
+    adapted = holds_adapters(model)
+    base = base_of(model) if adapted else model
+    source = str(from_gguf(Path(base))) if base.endswith(SUFFIX) else base
+    words = model if adapted and any(Path(model).glob("tokenizer*")) else source
     _check_folder(source)
+    chosen = {"attn_implementation": attention} if attention else {}
     try:
         # Code that comes with a model is never run, nor is it asked for on the terminal.
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(words, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
+            source, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True, **chosen, **few
         )
     except Exception as error:  # transformers and the hub raise a dozen kinds for a model that cannot be had
+        whose = f" (the adapters are for {base})" if adapted else ""
         raise UserError(
-            f"--model {model}: it cannot be loaded as a causal language model ({_first_line(error)}). "
+            f"--model {model}: it cannot be loaded as a causal language model{whose} ({_first_line(error)}). "
             "Give a folder with config.json, weights and tokenizer, or a hub id that this machine can reach"
         ) from error
     net, loading = loaded
@@ -166,17 +203,41 @@ def load_policy(
         raise UserError(
             f"--model {model}: the weights lack {len(lost)} tensors that its config.json calls for, such as {lost[0]}"
         )
+    check_weights(model, net)
     _check_vocabulary(model, net, tokenizer)
     eos = _end_tokens(model, net, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
-    net = net.to(place).eval()
-    if lora is not None:
-        net = _with_adapters(net, lora)
-    context = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+    net = (net if few else net.to(place)).eval()
+    if hasattr(net.config, "rescale_every"):  # RWKV else divides its own weights in place, and would be saved so
+        net.config.rescale_every = 0
+    if gradient_checkpointing:
+        recompute_layers(model, net)
+    if adapted:
+        net = load_adapters(net, model, lora)
+    elif lora is not None:
+        net = with_adapters(net, lora, base)
     prompting = prompting or USUAL
     eos = tuple(dict.fromkeys([*eos, *stop_ids(tokenizer, prompting.stop_tokens)]))
-    return Policy(net, tokenizer, model, eos, int(context), prompting)
+    return Policy(
+        net, tokenizer, model, eos, _context(config), prompting=prompting, begun=adapted, saved=(lora or LoRA()).save,
+        recomputed=gradient_checkpointing, compiled=compile,
+    )  # fmt: skip
+
+
+def _context(config: Any) -> int:
+    """How many tokens a model reads at most. Rotations that change once a text is longer than in pretraining would turn
+    what was read before as well, so such a text ends there."""
+    text = config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None) or 1 << 20
+    rope = getattr(text, "rope_parameters", None) or {}
+    for kind in [rope, *(x for x in rope.values() if isinstance(x, dict))]:
+        if kind.get("rope_type") in ("longrope", "dynamic"):
+            before = kind.get("original_max_position_embeddings") or getattr(
+                text, "original_max_position_embeddings", None
+            )
+            longest = min(longest, before or longest)
+    return int(longest)
 
 
 def _device(device: str) -> torch.device:
@@ -198,10 +259,6 @@ def _check_folder(model: str) -> None:
     if not path.is_dir():
         raise UserError(
             f"--model {model}: this is a file; give the folder that holds config.json, weights and tokenizer"
-        )
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise UserError(
-            f"--model {model}: this folder holds adapters, not a model; merge them into their model and save that"
         )
     weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
     words = [*path.glob("tokenizer*"), *path.glob("vocab*"), *path.glob("*.model")]
@@ -232,20 +289,6 @@ def _end_tokens(model: str, net: Any, tokenizer: Any) -> tuple[int, ...]:
             f"--model {model}: its tokenizer has no end token, so no response would ever end; set eos_token"
         )
     return tuple(dict.fromkeys(found))
-
-
-def _with_adapters(net: Any, lora: LoRA) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
-    alpha: Any = lora.alpha  # peft calls it a whole number and takes any
-    settings = LoraConfig(r=lora.rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return get_peft_model(net, settings).eval()
-    except ValueError as error:
-        raise UserError(f"--adapters.targets {lora.targets}: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

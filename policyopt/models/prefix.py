@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from policyopt.models.proof import near, probe_ids, reach
 from policyopt.rows import Batch
 
 WORTH = 0.1
 """Share of the tokens that must be saved: below it a second call of the model costs more than it saves."""
 
 
-def can_share(backbone: nn.Module) -> bool:
+def can_share(backbone: nn.Module, vocab: int) -> bool:
     """Whether keys and values of a prompt can be handed to several continuations, with their gradient.
 
     So it is for plain attention that takes masks and positions; the proof is a probe, in which the continuations of a
-    prompt must come out as when each is passed whole.
+    prompt must come out as when each is passed whole, past any window that the probe can reach.
     """
     config: Any = getattr(backbone, "config", None)
     takes = inspect.signature(backbone.forward).parameters
@@ -31,19 +32,22 @@ def can_share(backbone: nn.Module) -> bool:
         or any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers)
     ):
         return False
-    device = next(backbone.parameters()).device
-    prompt = torch.tensor([[1, 2, 3], [4, 0, 0], [1, 2, 3]], device=device)
-    tokens = torch.tensor([[4, 3, 2], [1, 2, 0], [3, 1, 4]], device=device)
-    there = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 1]], device=device)
-    owner, first = torch.tensor([0, 1, 0], device=device), torch.tensor([0, 1], device=device)
+    device, far = next(backbone.parameters()).device, reach(backbone)
+    if far.beyond:
+        return False
+    text = probe_ids(2 * far.length, vocab, device)[0]
+    prompt = torch.stack([text[: far.length], text[far.length :]])
+    lengths = torch.tensor([far.length, 1], device=device)
+    there = (torch.arange(far.length, device=device) < lengths[:, None]).long()
+    tokens = probe_ids(9, vocab, device, seed=1).view(3, 3)
+    owner = torch.tensor([0, 1, 0], device=device)
     try:
         with torch.no_grad():
-            ours = _hidden(backbone, prompt[first], there[first], owner, tokens)
-            for i, n in enumerate(there.sum(1).tolist()):
-                ids = torch.cat([prompt[i, :n], tokens[i]])[None]
+            ours = _hidden(backbone, prompt, there, owner, tokens)
+            for i, (whose, n) in enumerate(zip(owner.tolist(), lengths[owner].tolist(), strict=True)):
+                ids = torch.cat([prompt[whose, :n], tokens[i]])[None]
                 whole = backbone(input_ids=ids, use_cache=False).last_hidden_state[0, n - 1 : -1]
-                tolerance = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.1
-                if not torch.allclose(ours[i].to(whole), whole, rtol=tolerance, atol=tolerance):
+                if not near(ours[i], whole):
                     return False
     except Exception:  # whatever a model raises that takes no such cache: it is then passed row by row
         return False

@@ -27,6 +27,8 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+            # Adapters on tied embeddings are saved as two tensors; see models/adapters.py.
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
             yield
     finally:
         logging.set_verbosity(level)

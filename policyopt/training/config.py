@@ -14,7 +14,8 @@ from policyopt.data import places
 from policyopt.data.columns import written
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
-from policyopt.models.load import LoRA
+from policyopt.models.adapters import LoRA, holds_adapters
+from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.paths import named
@@ -112,7 +113,7 @@ class TrainConfig:
     recipe: Recipe
     """The method, part by part."""
     model: Place = "embedded"
-    """``embedded``, a local folder, or a hub id."""
+    """``embedded``, a local folder (of a model, or of adapters, which are then trained on), or a hub id."""
     teacher: Place | None = None
     """Model in the role of the teacher, where the recipe reads one: a local folder or a hub id; unset: for the embedded
     model, one that was warmed up on worked solutions alone."""
@@ -159,7 +160,13 @@ class TrainConfig:
     lora: bool = False
     """Train low-rank adapters; the reference is then the model without them."""
     adapters: LoRA = LoRA()
-    """Size and place of the adapters."""
+    """Size and place of the adapters, and how they are saved."""
+    attention: Attention | None = None
+    """How attention is computed; unset: what transformers takes for the model, mostly sdpa."""
+    gradient_checkpointing: bool = False
+    """Work activations out again in backward rather than keep them: less memory, about a third more time, the same update."""
+    compile: bool = False
+    """Compile what reads whole texts in training; it takes a minute or so at the start."""
     optim: Optim = Optim()
     """The optimiser."""
     eval: Evaluation = Evaluation()
@@ -194,7 +201,7 @@ class TrainConfig:
         """The learning rate, with the default for the kind of model where none is set."""
         if self.optim.lr is not None:
             return self.optim.lr
-        return 1e-4 if self.model == "embedded" else 1e-5 if self.lora else 1e-6
+        return 1e-4 if self.model == "embedded" else 1e-5 if self.lora or holds_adapters(self.model) else 1e-6
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain data."""

@@ -30,6 +30,7 @@ from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.judged import costly, nothing_left
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.mismatch import too_far
 from policyopt.training.process import Interrupt
 from policyopt.training.rows import to_batch
 from policyopt.training.samples import kept_samples
@@ -80,6 +81,8 @@ class Trainer:
     """It was said that judging takes long."""
     heard: int = 0
     """The signal that asked it to stop; 0: none did."""
+    warned: bool = False
+    """It was said that sampler and trainer differ."""
 
     def fit(self) -> str:
         """Train to the last step, or to Ctrl-C, SIGTERM or SIGHUP. Returns "finished" or "interrupted"."""
@@ -131,6 +134,9 @@ class Trainer:
             self.remember(fresh)
             reports, weight = self.update(batch)
             metrics |= update_metrics(reports)
+            if not self.warned and (said := too_far(metrics, config.dtype)):
+                self.warned = True
+                self.console.note(f"step {state.step + 1}: {said}")
             if any(r.applied for r in reports):
                 metrics["update/size"] = self.engine.update_size()
             self.sample(fresh, weight, drawn.lost)

@@ -89,11 +89,12 @@ def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
     out: dict[str, float] = {"update/skipped": float(len(reports) - len(applied)), "update/count": float(len(applied))}
     if not applied:
         return out
-    for name in applied[0].sums:
+    for name in dict.fromkeys(name for r in applied for name in r.sums):
+        total = sum(r.sums.get(name, 0.0) for r in applied)
         if name.startswith("signal/"):
-            out[name] = sum(r.sums[name] for r in applied) / len(applied)
+            out[name] = total / len(applied)
         elif name != "tokens" and not name.startswith("mismatch/"):  # what a part says of each token
-            out[name] = sum(r.sums[name] for r in applied) / max(1.0, tokens)
+            out[name] = total / max(1.0, tokens)
     fresh = sum(r.sums["mismatch/tokens"] for r in applied)
     if fresh:  # nothing to compare where every response is older than the policy
         out["mismatch/mean"] = sum(r.sums["mismatch/sum"] for r in applied) / fresh

@@ -44,7 +44,7 @@ from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.resolved import resolved, same_judge
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, located, room, set_up
+from policyopt.training.setup import load_model, located, room, set_up, told
 
 T = TypeVar("T")
 
@@ -131,6 +131,8 @@ def run(
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
             most = config.judging.max_failed
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
+            if "sampler" in config.recipe.source.services:
+                told(engine.sampler, console)
             evaluator = measured(config, task, collector)
             evaluator.check()
             if judge is not None and task.judge is not None:
@@ -271,7 +273,7 @@ def evaluate_model(
         for note in questions.notes:
             console.note(note)
         evaluator = Evaluator(
-            policy.text, make_sampler(policy), pool, questions.heldout, budget, longest, seed,
+            policy.text, told(make_sampler(policy), console), pool, questions.heldout, budget, longest, seed,
             max_failed=max_failed, option="--max-failed", temperature=temperature, top_p=top_p,
         )  # fmt: skip
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
@@ -303,7 +305,7 @@ def sample_model(
         policy.text.say_unread(console.note)
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
-        sampler = make_sampler(policy)
+        sampler = told(make_sampler(policy), console)
         drawing = truncated(sampler, Truncation(top_p, top_k, min_p))
         drawn = sampler.run(
             [

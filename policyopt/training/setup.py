@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from policyopt.data import builtin_tasks, load_task
-from policyopt.engine import make_engine
-from policyopt.engine.protocol import Engine
+from policyopt.engine import check_engine, make_engine
+from policyopt.engine.protocol import Engine, EngineSampler
 from policyopt.errors import UserError, nearest
 from policyopt.items import Task
+from policyopt.models.adapters import holds_adapters
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
 from policyopt.training.config import TrainConfig
+from policyopt.training.console import Console
 
 Progress = Callable[[str, float, float], None]
 """Called with a label, how much is done, and out of how much."""
@@ -29,11 +31,12 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     Raises :class:`~policyopt.errors.UserError` for a model that cannot be used, a role that nobody fills, and where the
     recipe asks for what the engine cannot do.
     """
+    check_engine(config.recipe)
     named = named_roles(config)
-    lora = config.adapters if config.lora else None
     policy = load_model(
-        config.model, task, progress, dtype=config.dtype, device=config.device, lora=lora,
-        prompting=config.prompting,
+        config.model, task, progress, dtype=config.dtype, device=config.device,
+        lora=config.adapters if config.lora or holds_adapters(config.model) else None, attention=config.attention,
+        gradient_checkpointing=config.gradient_checkpointing, compile=config.compile, prompting=config.prompting,
     )  # fmt: skip
     roles = {name: load_role(name, path, config, task, progress) for name, path in named.items()}
     optim = config.optim
@@ -117,7 +120,15 @@ def missing_role(method: str, role: str, model: str) -> str:
 
 def load_role(name: str, model: str, config: TrainConfig, task: Task, progress: Progress) -> Policy:
     """The model in a role."""
-    return load_model(model, task, progress, warm(name, task), dtype=config.dtype, device=config.device)
+    kind = {"dtype": config.dtype, "device": config.device, "attention": config.attention}
+    return load_model(model, task, progress, warm(name, task), **kind)
+
+
+def told(sampler: EngineSampler, console: Console) -> EngineSampler:
+    """A sampler, after it was said where it draws slowly."""
+    if sampler.slow:
+        console.note(sampler.slow)
+    return sampler
 
 
 def room(context: int, max_tokens: int | None, task: Task) -> tuple[int, int]:

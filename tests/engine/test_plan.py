@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from policyopt.engine.plan import Leaves, accumulate
+from policyopt.engine.plan import Leaves, UpdateReport, accumulate, said
 from policyopt.methods.group.grpo import grpo
-from policyopt.objective import objective
+from policyopt.objective import log_ratios, objective
 from policyopt.recipe import Recipe
-from policyopt.registry import get_method
+from policyopt.registry import Method, get_method
 from policyopt.rows import Batch
-from tests.batches import EVERY_METHOD, random_batch, ready
+from policyopt.training.metrics import update_metrics
+from tests.batches import EVERY_METHOD, gradients, random_batch, ready, with_all_terms
 
 
 class Ranks:
@@ -73,3 +74,37 @@ def test_what_has_to_be_gathered(method: Any) -> None:
 
 def test_row_by_row_recipes_gather_nothing() -> None:
     assert grpo().gathers == ()
+
+
+@EVERY_METHOD
+def test_no_gradient_is_lost_where_the_policy_has_run_away(method: Method) -> None:
+    """Log-ratios of 99 in float32: their exponentials overflow, and zero times infinity is NaN."""
+    batch = random_batch(dtype=torch.float32, groups=(8, 8), drift=60.0)
+    assert float(((batch.logp - batch.old_logp) * batch.mask).abs().max()) > 99
+    recipe = with_all_terms(method)
+    loss, found = gradients(recipe, ready(recipe, batch))
+    assert torch.isfinite(loss)
+    assert all(bool(torch.isfinite(x).all()) for x in found.values())
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_log_ratios_are_held_and_counted(sign: float) -> None:
+    recipe, batch = get_method("grpo")(kl_coef=1.0), random_batch(dtype=torch.float32)
+    mask = batch.mask.bool()
+    batch = batch.replace(logp=batch.old_logp + torch.where(mask, 0.5, 0.0), ref_logp=batch.old_logp)
+    first = mask.nonzero()[0]
+    batch.logp[first[0], first[1]] += sign * 99
+    batch = ready(recipe, batch)
+    assert torch.equal(log_ratios(recipe, batch)[mask].abs() >= 20, ((batch.logp - batch.old_logp).abs() >= 20)[mask])
+    found = said(recipe, batch)["ratio/clamped"]
+    assert float((found * mask).sum()) == 1
+    _, gradient = gradients(recipe, batch)
+    assert bool(torch.isfinite(gradient["logp"]).all())
+    calm = batch.replace(logp=batch.old_logp)
+    assert "ratio/clamped" not in said(recipe, calm), "where none is, nothing is said"
+
+
+def test_what_one_update_alone_says_is_a_mean_over_all() -> None:
+    first, second = (UpdateReport(0.0, 1.0, True, torch.zeros(1), sums) for sums in (
+        {"tokens": 2.0, "mismatch/tokens": 0.0}, {"tokens": 2.0, "mismatch/tokens": 0.0, "ratio/clamped": 1.0}))  # fmt: skip
+    assert update_metrics([first, second])["ratio/clamped"] == 0.25

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from policyopt.engine.local import LocalEngine, LocalSampler
+from policyopt.engine.local.flight import Flight
+from policyopt.engine.local.level import Level, Whole
 from policyopt.engine.local.prefixes import Prefixes
+from policyopt.engine.local.stepper import Stepper
 from policyopt.engine.streams import stream_key, uniforms
 from policyopt.errors import UserError
 from policyopt.items import Verdict
@@ -31,7 +33,7 @@ from policyopt.sources.draw import GroupWithGreedy
 from policyopt.sources.program import Response
 from policyopt.training.rows import to_batch
 from tests.asking import ask as question
-from tests.tiny import ENDS, FAMILIES, family_model, load_tiny, token_batch
+from tests.tiny import ENDS, FAMILIES, UNUSUAL, family_model, load_tiny, token_batch, unusual_model
 
 Request = tuple[tuple[int, ...], int, int, float, tuple[int, ...]]
 """Prompt, number of responses, budget, temperature, key."""
@@ -303,7 +305,7 @@ def test_a_program_may_have_several_phases_and_those_of_all_programs_run_togethe
 def test_a_greedy_baseline_is_drawn_in_the_same_batch_as_its_group(tiny_model: Path) -> None:
     sampler = LocalSampler.of(load_tiny(tiny_model))
     [prompt] = prompts((6,))
-    with mock.patch.object(sampler, "_read", wraps=sampler._read) as read:
+    with mock.patch.object(sampler.stepper, "_read", wraps=sampler.stepper._read) as read:
         [group] = sampler.run([GroupWithGreedy(size=3).draw(*question(sampler, prompt, 8, (0,)))])
     assert read.call_count == 1
     assert [r.use for r in group] == ["train"] * 3 + ["baseline"]
@@ -561,17 +563,52 @@ def test_a_request_for_nothing_is_refused(request_: dict[str, Any], tiny_model: 
         sampler.run([sampler.generate(**({"tokens": (7,), "max_tokens": 3, "key": (0,)} | request_))])
 
 
-# What it cannot do
+# Ways of decoding
 
 
-def test_a_recurrent_model_is_refused_at_once() -> None:
-    config = AutoConfig.for_model("mamba", vocab_size=41, hidden_size=32, num_hidden_layers=2, state_size=4)
-    split = split_model(AutoModelForCausalLM.from_config(config).eval())
-    with pytest.raises(UserError, match="MambaConfig: the model keeps another state than keys and values"):
-        LocalSampler(split, eos=(2,))
+WAYS: dict[str, type[Stepper]] = dict.fromkeys(UNUSUAL, Level) | {
+    "rwkv": Whole, "recurrent_gemma": Whole, "mpt": Flight, "modernbert-decoder": Flight,
+}  # fmt: skip
+"""How unusual families are decoded."""
 
 
-def test_a_model_whose_cache_lies_is_refused_at_once() -> None:
+@pytest.mark.parametrize("family", UNUSUAL)
+def test_unusual_families_are_decoded_right_and_a_slow_way_is_said(family: str) -> None:
+    """Everything that a request may ask for holds in every way of decoding."""
+    kind, model = WAYS[family], unusual_model(family)
+    sampler = LocalSampler(split_model(model), eos=(2, 3, 4), max_rows=7)
+    assert type(sampler.stepper) is kind
+    assert ("draws slowly" in sampler.slow) == (kind is not Flight)
+    requests = [(p, 3, 12, 0.7, (i,)) for i, p in enumerate(prompts((1, 4, 21, 7), vocab=41))]
+    groups = ask(sampler, requests)
+    assert max(differences(sampler, requests, groups)) < 2e-4
+    [prompt, *_], written = requests[2], groups[2][1]
+    whole = model(input_ids=torch.tensor([[*prompt, *written.tokens]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    logp = (whole / 0.7).log_softmax(-1).gather(-1, torch.tensor(written.tokens)[:, None])[:, 0]
+    torch.testing.assert_close(logp, torch.tensor(written.logp), rtol=0, atol=2e-4)
+    [alone] = ask(sampler, [requests[2]])
+    assert [r.tokens for r in alone] == [r.tokens for r in groups[2]], "whatever else is in flight"
+    [[stopped]] = sampler.run(
+        [sampler.generate(prompt, max_tokens=9, key=(9,), forced=(7, 8, 9), stop=((8, 9),), temperature=0.0)]
+    )
+    assert (stopped.tokens, stopped.stop_reason) == ([7, 8, 9], "stop")
+    [[cut]] = sampler.run([sampler.generate(prompt, max_tokens=2, key=(5,), keep=True)])
+    [[joined]] = sampler.run([sampler.generate(prompt, max_tokens=4, key=(5,), resume=cut)])
+    [[straight]] = sampler.run([sampler.generate(prompt, max_tokens=6, key=(5,))])
+    assert joined.tokens == straight.tokens
+
+
+def test_a_place_in_a_slow_way_is_taken_when_its_batch_has_ended() -> None:
+    sampler = LocalSampler(split_model(unusual_model("mamba")), eos=(2,), max_rows=3)
+    with mock.patch.object(sampler, "_draw", wraps=sampler._draw) as draw:
+        requests = [((5, 6), 4, 6, 1.0, (0,)), ((7,), 3, 2, 1.0, (1,))]
+        groups = ask(sampler, requests)
+    assert [len(group) for group in groups] == [4, 3]
+    assert draw.call_count <= 6 + 6 + 2
+    assert max(differences(sampler, requests, groups)) < 1e-4
+
+
+def test_a_model_whose_cache_takes_no_mask_is_decoded_without_one() -> None:
     model = family_model("llama")
     split = split_model(model)
     forward = model.model.forward
@@ -580,6 +617,46 @@ def test_a_model_whose_cache_lies_is_refused_at_once() -> None:
         return forward(*args, **{k: v for k, v in kwargs.items() if k != "attention_mask"})
 
     with mock.patch.object(model.model, "forward", forgetful):
-        with pytest.raises(UserError, match=r"LlamaModel in torch\.float32 gives other probabilities step by step"):
-            LocalSampler(split, eos=(2,))
+        sampler = LocalSampler(split, eos=(2,))
+        assert type(sampler.stepper) is Level
+        assert sampler.slow.startswith(
+            "LlamaModel in torch.float32 gives other probabilities step by step than at once"
+        )
+    assert type(LocalSampler(split, eos=(2,)).stepper) is Flight
     assert LocalSampler(split, eos=(2,)).computed == 0
+
+
+def test_a_window_that_no_probe_can_reach_is_not_trusted() -> None:
+    """A proof that stops short of a window would prove nothing."""
+    model = unusual_model("gpt_neo", window_size=100)
+    with mock.patch("policyopt.models.proof._CPU", 0.0):
+        sampler = LocalSampler(split_model(model), eos=(2,))
+    assert type(sampler.stepper) is Level
+    assert "has a window (window_size) that is too long to be proven right" in sampler.slow
+
+
+def test_a_model_that_no_way_of_decoding_fits_is_refused_with_the_reasons() -> None:
+    model = family_model("llama")
+    forward, calls = model.model.forward, iter(range(10_000))
+
+    def restless(*args: Any, **kwargs: Any) -> Any:
+        out = forward(*args, **kwargs)
+        out.last_hidden_state = out.last_hidden_state.roll(next(calls) % 3, -1)
+        return out
+
+    split = split_model(model)
+    with mock.patch.object(model.model, "forward", restless):
+        with pytest.raises(
+            UserError, match=r"LlamaModel cannot be sampled from \(LlamaModel in torch\.float32 gives other"
+        ):
+            LocalSampler(split, eos=(2,))
+
+
+def test_activations_that_overflow_are_called_that() -> None:
+    split = split_model(family_model("qwen3", torch.float16))
+    with mock.patch.object(split.hidden, "forward", wraps=split.hidden.forward) as forward:
+        out = split.hidden(input_ids=torch.tensor([[1]]), use_cache=False)
+        out.last_hidden_state = out.last_hidden_state * torch.inf
+        forward.side_effect = lambda *args, **kwargs: out
+        with pytest.raises(UserError, match=r"not finite .* it overflows in float16: take --dtype bfloat16 or float32"):
+            LocalSampler(split, eos=(2,))

@@ -38,6 +38,8 @@ X = TypeVar("X")
 class TableSampler:
     """Draws from a table of logits [V, V]: of the next token, given the last one."""
 
+    slow = ""
+
     def __init__(self, engine: TableEngine) -> None:
         self.engine, self.computed, self.drawn = engine, 0, 0
         self.vocab = len(engine.table)

@@ -21,7 +21,7 @@ from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy
 from policyopt.models.prefix import shared_hidden
 from policyopt.rows import Batch
-from tests.tiny import FAMILIES, family_model, load_tiny, plain_columns, rows_of, token_batch
+from tests.tiny import FAMILIES, UNUSUAL, family_model, load_tiny, plain_columns, rows_of, token_batch, unusual_model
 
 
 def small_vocabulary(batch: Batch, vocab: int) -> Batch:
@@ -51,6 +51,18 @@ def test_every_family_gives_what_its_own_forward_gives(family: str) -> None:
     mine, true = gradient(model, found), gradient(model, right)
     scale = max(float(g.abs().max()) for g in true)
     assert max(float((a - b).abs().max()) for a, b in zip(mine, true, strict=True)) < 1e-6 * scale
+
+
+@pytest.mark.parametrize("family", UNUSUAL)
+def test_unusual_families_are_trained_as_their_own_forward_says(family: str) -> None:
+    """Right padding, prompts that rows share, heads of their own: value and gradient of each row alone."""
+    model = unusual_model(family)
+    batch = small_vocabulary(token_batch(groups=(3, 2), width=12), 41)
+    found, right = split_model(model).leaves(batch), plain_columns(model, batch)
+    torch.testing.assert_close(found["logp"].double(), right["logp"].double(), rtol=0, atol=2e-4)
+    mine, true = gradient(model, {"logp": found["logp"]}), gradient(model, {"logp": right["logp"]})
+    scale = max(float(g.abs().max()) for g in true)
+    assert max(float((a - b).abs().max()) for a, b in zip(mine, true, strict=True)) < 1e-3 * scale
 
 
 @pytest.mark.parametrize("entropy", [False, True])
@@ -120,9 +132,12 @@ def test_a_prompt_that_rows_share_is_passed_once_and_changes_nothing(family: str
     batch = small_vocabulary(token_batch(groups=(4, 1, 5), width=12), 41)
     apart = dataclasses.replace(split, shares=False).leaves(batch, Wanted(entropy=True))
     calls: list[int] = []
-    count = model.base_model.register_forward_pre_hook(
-        lambda module, args, keywords: calls.append(keywords["input_ids"].numel()), with_kwargs=True
-    )
+
+    def counted(module: Any, args: Any, keywords: Any) -> None:
+        if "forward" not in vars(module):  # else its head is computed around hidden states that are given
+            calls.append(keywords["input_ids"].numel())
+
+    count = model.base_model.register_forward_pre_hook(counted, with_kwargs=True)
     together = split.leaves(batch, Wanted(entropy=True))
     count.remove()
     rows, width = batch.mask.shape
@@ -181,11 +196,31 @@ class Doubled(LlamaForCausalLM):
         return out
 
 
-def test_a_model_that_does_more_than_head_and_backbone_is_refused() -> None:
-    config = LlamaConfig(**FAMILIES["llama"])
-    with pytest.raises(UserError, match="the logits of Doubled are not its head applied to its hidden states"):
-        split_model(Doubled(config).eval())
-    assert split_model(LlamaForCausalLM(config).eval()).vocab == 41
+class Reminded(LlamaForCausalLM):
+    """Lets the ids speak in its logits, past its hidden states."""
+
+    def forward(self, input_ids: Any = None, **kwargs: Any) -> Any:
+        out = super().forward(input_ids=input_ids, **kwargs)
+        out.logits = out.logits + torch.nn.functional.one_hot(input_ids, out.logits.shape[-1])
+        return out
+
+
+def test_what_a_model_does_behind_its_head_is_left_to_it() -> None:
+    model = Doubled(LlamaConfig(**FAMILIES["llama"])).double().eval()
+    batch = small_vocabulary(token_batch(), 41)
+    found, right = split_model(model).leaves(batch), plain_columns(model, batch)
+    torch.testing.assert_close(found["logp"], right["logp"], rtol=0, atol=1e-6)
+    mine, true = gradient(model, found), gradient(model, {"logp": right["logp"]})
+    for a, b in zip(mine, true, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert "forward" not in vars(model.model), "the backbone is itself again"
+
+
+def test_logits_that_are_no_function_of_the_hidden_states_are_refused() -> None:
+    with pytest.raises(
+        UserError, match="the logits of Reminded are no function of the hidden states of its LlamaModel"
+    ):
+        split_model(Reminded(LlamaConfig(**FAMILIES["llama"])).eval())
 
 
 def test_a_model_without_a_head_is_refused() -> None:

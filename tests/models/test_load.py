@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
 from policyopt.items import user
+from policyopt.models.adapters import LoRA, quantization
 from policyopt.models.embedded import random_tiny
-from policyopt.models.load import LoRA, Policy, load_policy
+from policyopt.models.load import Policy, _context, load_policy
 from policyopt.models.text import encode_prompt
 from policyopt.models.tokenizer import build_tokenizer
+from tests.tiny import SIZES
 
 IDS = torch.arange(6, 40)[None]
 
@@ -140,9 +143,19 @@ def test_a_folder_that_is_no_model(copied: Path, files: list[str], lacks: str) -
 def test_a_file_and_a_folder_of_adapters(copied: Path) -> None:
     with pytest.raises(UserError, match="this is a file"):
         load(copied / "config.json")
-    (copied / "config.json").rename(copied / "adapter_config.json")
-    with pytest.raises(UserError, match="holds adapters, not a model"):
-        load(copied)
+    (copied / "config.json").unlink()
+    for said, wrong in (
+        ("{", "cannot be read as JSON"),
+        ('{"peft_type": "IA3", "base_model_name_or_path": "x"}', "adapters of the kind 'IA3'"),
+        ('{"peft_type": "LORA"}', "does not say for which model"),
+        (
+            '{"peft_type": "LORA", "base_model_name_or_path": "/gone/base"}',
+            "the model /gone/base, and there is no such folder",
+        ),
+    ):
+        (copied / "adapter_config.json").write_text(said)
+        with pytest.raises(UserError, match=wrong):
+            load(copied)
 
 
 def test_weights_that_are_cut_short(copied: Path) -> None:
@@ -258,3 +271,125 @@ def test_a_saved_policy_is_a_plain_model(folder: Path, tmp_path: Path, lora: LoR
         torch.equal(p, after[name]) and p.requires_grad == after[name].requires_grad for name, p in parameters.items()
     )
     torch.testing.assert_close(logits(load(out).model), logits(plain), rtol=0, atol=0)
+
+
+# Adapters
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose output embeddings are its input embeddings."""
+    path = tmp_path_factory.mktemp("tied") / "model"
+    _, tokenizer = random_tiny()
+    config = AutoConfig.for_model("qwen2", **SIZES | {"vocab_size": len(tokenizer), "num_key_value_heads": 1})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config.tie_word_embeddings = True
+        AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("targets", ["lm_head", "embed_tokens", "q_proj,lm_head", "q_proj"])
+def test_adapters_on_a_tied_head_are_saved_as_they_are(targets: str, tied: Path, tmp_path: Path) -> None:
+    policy = load(tied, lora=LoRA(rank=4, targets=targets))
+    shake(policy)
+    trained = logits(policy.model)
+    policy.save(tmp_path / "out")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (logits(plain) - trained).abs().max() < 1e-5
+    assert plain.config.tie_word_embeddings == (targets == "q_proj"), "two tensors only where they have become two"
+    torch.testing.assert_close(logits(policy.model), trained, rtol=0, atol=0)
+    assert policy.model.config.tie_word_embeddings, "the policy in training stays as it is"
+
+
+@pytest.mark.parametrize("save", ["alone", "both"])
+def test_adapters_alone_are_loaded_and_trained_on(save: Any, folder: Path, tmp_path: Path) -> None:
+    policy = load(folder, lora=LoRA(rank=4, alpha=8, save=save))
+    shake(policy)
+    trained, out = logits(policy.model), tmp_path / "out"
+    policy.save(out)
+    adapters = out if save == "alone" else out / "adapters"
+    assert not (adapters / "config.json").exists()
+    assert not (adapters / "README.md").exists()
+    if save == "both":
+        assert (logits(AutoModelForCausalLM.from_pretrained(out)) - trained).abs().max() < 1e-5
+    again = load(adapters)
+    torch.testing.assert_close(logits(again.model), trained, rtol=0, atol=0)
+    mine, theirs = dict(policy.trainable()), dict(again.trainable())
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(p, theirs[name]) for name, p in mine.items())
+    assert load(adapters, lora=LoRA(rank=4)).begun
+    with pytest.raises(UserError, match=r"--adapters\.rank 9: the adapters in .* have 4; leave it out"):
+        load(adapters, lora=LoRA(rank=9))
+
+
+def test_the_reference_of_adapters_that_were_trained_before_has_them(folder: Path, tmp_path: Path) -> None:
+    policy = load(folder, lora=LoRA(rank=4, save="alone"))
+    shake(policy)
+    policy.save(tmp_path / "adapters")
+    again = load(tmp_path / "adapters")
+    start, reference = logits(again.model), again.reference()
+    shake(again, seed=1)
+    moved = again.likelihood().hidden(input_ids=IDS, use_cache=False).last_hidden_state.square().sum()
+    with reference as split, torch.no_grad():
+        hidden = split.hidden(input_ids=IDS, use_cache=False).last_hidden_state
+        torch.testing.assert_close(split.logits(hidden), start, rtol=0, atol=1e-6)
+    moved.backward()
+    fresh = {n: p.grad.clone() for n, p in again.trainable() if p.grad is not None}
+    again.model.zero_grad()
+    again.likelihood().hidden(input_ids=IDS, use_cache=False).last_hidden_state.square().sum().backward()
+    assert fresh
+    for name, p in again.trainable():
+        torch.testing.assert_close(p.grad, fresh[name], rtol=0, atol=0)
+
+
+def test_adapters_that_do_not_fit_their_model_are_refused(folder: Path, tied: Path, tmp_path: Path) -> None:
+    policy = load(folder, lora=LoRA(rank=4, save="alone"))
+    policy.save(tmp_path / "adapters")
+    edit(tmp_path / "adapters" / "adapter_config.json", base_model_name_or_path=str(tied), target_modules=["nothing"])
+    with pytest.raises(UserError, match="its adapters do not fit their model"):
+        load(tmp_path / "adapters")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lora": LoRA(quantized="4bit", save="alone")}, "--adapters.quantized 4bit: it needs a GPU"),
+        ({"attention": "flash_attention_2"}, "--attention flash_attention_2: it needs a GPU"),
+    ],
+)
+def test_what_this_machine_does_not_have_is_refused_in_a_line(options: Any, said: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=said) as refused:
+        load(folder, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_of_few_bits_cannot_take_up_adapters() -> None:
+    with pytest.raises(UserError, match=r"--adapters\.save merged cannot be: set --adapters\.save alone"):
+        quantization(LoRA(quantized="8bit"), torch.device("cuda"))
+
+
+# What the numbers say
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"), [(math.nan, "float32", "NaN"), (1e6, "float16", "infinity, beyond what float16")]
+)
+def test_damaged_weights_are_named(value: float, dtype: Any, said: str, copied: Path) -> None:
+    weights, name = load_file(copied / "model.safetensors"), "model.layers.1.mlp.up_proj.weight"
+    weights[name][0, 3] = value
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"its weights are damaged: {name} holds {said}.* \(1 of \d+ numbers\)"):
+        load(copied, dtype=dtype)
+
+
+def test_rotations_that_change_with_length_end_the_context(folder: Path) -> None:
+    config = AutoConfig.from_pretrained(folder)
+    assert _context(config) == 256
+    config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    assert _context(config) == 64
+    config.rope_parameters = {"full_attention": {"rope_type": "dynamic", "original_max_position_embeddings": 32}}
+    assert _context(config) == 32
+    config.rope_parameters = {"rope_type": "llama3", "original_max_position_embeddings": 64}
+    assert _context(config) == 256, "the same for every length"

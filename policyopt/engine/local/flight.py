@@ -1,4 +1,4 @@
-"""Rows in flight on one model: who has a place in its cache, what has been read, and what is read next."""
+"""Rows in flight on one model with a cache of places: who has one, what has been read, and what is read next."""
 
 from __future__ import annotations
 
@@ -14,70 +14,73 @@ from torch import Tensor
 from policyopt.engine.local.prefixes import Prefixes
 from policyopt.engine.local.requests import Request, Row
 from policyopt.engine.local.slots import Slots
+from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.models.likelihood import Stepwise
 
 KEEP_BYTES = 1 << 30
 """Keys and values that are held for later requests."""
 
-READ_TOKENS = 16_384
-"""Of contexts that are read at once."""
+MASKS = frozenset({"sliding_window"})
+"""Windows, by their field of the configuration, for which masks are made here."""
 
 
-class Flight:
-    """The rows that are decoded together. As one ends, the next that waits takes its place; contexts are read some rows
-    ahead, each distinct one once and as far as it is not held already."""
+class Flight(Stepper):
+    """Rows of unlike length in the places of one cache. Contexts are read some rows ahead, each distinct one once and as far
+    as it is not held already.
+
+    Raises :class:`~policyopt.errors.UserError` for a model that keeps another state than keys and values."""
 
     def __init__(self, split: Stepwise, device: torch.device | str, max_rows: int) -> None:
-        self.split, self.device, self.max_rows, self.version = split, torch.device(device), max_rows, 0
-        self.computed = 0
-        """Tokens that went through the model so far, prompts included (what is shared counts once)."""
+        super().__init__(split, device, max_rows)
         self._config: Any = getattr(split.hidden, "config", None)
         takes = inspect.signature(getattr(split.hidden, "forward", split.hidden)).parameters
         self._positions = "position_ids" in takes
         self._slots = Slots(self._config)
         self._prefixes = Prefixes(KEEP_BYTES if self._positions else 0)
         self._held_version = 0
-        self._waiting: deque[Row] = deque()
         self._ready: deque[tuple[Row, int, Tensor]] = deque()
         """Rows whose context has been read: with its slot, and the hidden state of its last token."""
-        self._active: list[Row] = []
         self._length = np.zeros(0, dtype=np.int64)
-        self._hidden: Tensor | None = None
 
     def forget(self) -> None:
         """Let go of what is held for later requests."""
         self._prefixes.clear()
 
-    def _step(self, token: Tensor, over: np.ndarray) -> list[Request]:
-        """Pass the tokens [B] that were just drawn, for the rows that do not end by them. Returns the requests that are
-        complete."""
+    @property
+    def busy(self) -> bool:
+        """Whether any row is under way or waits."""
+        return bool(self._ready) or super().busy
+
+    def rows(self) -> list[Row]:
+        """All rows that have not ended."""
+        return [*self.active, *(row for row, _, _ in self._ready), *self.waiting]
+
+    def step(self, token: Tensor, over: np.ndarray) -> list[Request]:
+        """See :class:`~policyopt.engine.local.stepper.Stepper`."""
         ended = [self._close(int(i)) for i in np.flatnonzero(over)]
         stay = self._compact(over)
         if len(stay):
             places = torch.from_numpy(stay).to(self.device)
-            self._hidden = self._pass(None, token[places][:, None], self._length)[:, -1]
+            self.hidden = self._pass(None, token[places][:, None], self._length)[:, -1]
             self._length += 1
         else:
-            self._hidden = None
+            self.hidden = None
         return [request for request in ended if request is not None]
 
-    def _drop_all(self) -> list[Request]:
-        """Let go of every row. Returns their requests, each once."""
-        rows = [*self._active, *(row for row, _, _ in self._ready), *self._waiting]
-        self._active, self._hidden, self._length = [], None, self._length[:0]
+    def drop_all(self) -> list[Request]:
+        """See :class:`~policyopt.engine.local.stepper.Stepper`."""
+        dropped = super().drop_all()
+        self._length = self._length[:0]
         self._ready.clear()
-        self._waiting.clear()
-        return list({id(row.request): row.request for row in rows}.values())
+        return dropped
 
     def _close(self, i: int) -> Request | None:
-        """A row has ended; returns its request where it was the last."""
-        row, length = self._active[i], int(self._length[i])
-        request = row.request
-        if request.keep:  # the last token has been drawn but not read
-            whole = (*request.prompt, *row.response.tokens)
+        """An active row has ended; returns its request where it was the last."""
+        row, length = self.active[i], int(self._length[i])
+        if row.request.keep:  # the last token has been drawn but not read
+            whole = (*row.request.prompt, *row.response.tokens)
             self._prefixes.add(whole[:length], self._slots.read(i, length))
-        request.open -= 1
-        return None if request.open else request
+        return self.closed(row)
 
     def _compact(self, over: np.ndarray) -> np.ndarray:
         """Move the last rows into the places of those that have ended. Returns the old place of each row that stays."""
@@ -91,28 +94,28 @@ class Flight:
         if len(holes):
             source, target = (torch.from_numpy(x).to(self.device) for x in (movers, holes))
             self._slots.copy(source, target, int(self._length[movers].max()))
-        self._active = [self._active[i] for i in order]
+        self.active = [self.active[i] for i in order]
         self._length = self._length[order]
         return order
 
-    def _admit(self) -> None:
-        """Give every free place to a row that waits. Their contexts are read some rows ahead, many at once."""
+    def admit(self) -> None:
+        """See :class:`~policyopt.engine.local.stepper.Stepper`; contexts are read some rows ahead, many at once."""
         if self._held_version != self.version:
             self._prefixes.clear()
             self._held_version = self.version
-        while (free := self.max_rows - len(self._active)) and (self._ready or self._read_ahead(len(self._active))):
+        while (free := self.max_rows - len(self.active)) and (self._ready or self._read_ahead(len(self.active))):
             # what was read has to be in its place before the next contexts are read over it
             self._place([self._ready.popleft() for _ in range(min(free, len(self._ready)))])
 
     def _place(self, came: Sequence[tuple[Row, int, Tensor]]) -> None:
         """Move rows whose contexts have been read behind the active ones."""
-        first, length = len(self._active), np.array([len(row.context) for row, _, _ in came])
+        first, length = len(self.active), np.array([len(row.context) for row, _, _ in came])
         source = torch.tensor([slot for _, slot, _ in came], device=self.device)
         self._slots.copy(source, torch.arange(first, first + len(came), device=self.device), int(length.max()))
-        self._active += [row for row, _, _ in came]
+        self.active += [row for row, _, _ in came]
         self._length = np.concatenate([self._length, length])
         fresh = torch.stack([hidden for _, _, hidden in came])
-        self._hidden = fresh if self._hidden is None else torch.cat([self._hidden, fresh])
+        self.hidden = fresh if self.hidden is None else torch.cat([self.hidden, fresh])
 
     def _read_ahead(self, active: int) -> bool:
         """Read the contexts of the next rows, each distinct one once and as far as it is not held already, into slots
@@ -120,12 +123,12 @@ class Flight:
         most = max(self.max_rows - active, self.max_rows // 2)
         rows: list[Row] = []
         distinct: dict[tuple[int, ...], int] = {}
-        while self._waiting and len(rows) < most:
-            row = self._waiting[0]
+        while self.waiting and len(rows) < most:
+            row = self.waiting[0]
             longest = max(map(len, [*distinct, row.context]))
             if rows and longest * (len(distinct) + 1) > READ_TOKENS and row.context not in distinct:
                 break
-            self._waiting.popleft()
+            self.waiting.popleft()
             if not row.request.done.done():  # else its program was cancelled meanwhile
                 rows.append(row)
                 distinct.setdefault(row.context, len(distinct))
@@ -200,9 +203,5 @@ class Flight:
     def _additive(self, seen: Tensor) -> Tensor:
         if self._config._attn_implementation != "eager":
             return seen
-        dtype = self._dtype()
+        dtype = self.split.hidden.dtype  # type: ignore[attr-defined]
         return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
-
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = next(self.split.hidden.parameters()).dtype  # type: ignore[attr-defined]
-        return dtype

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policyopt.engine.local.flight import READ_TOKENS, Flight
+from policyopt.engine.local.flight import MASKS, Flight
+from policyopt.engine.local.level import Level, Whole
 from policyopt.engine.local.requests import Request, Row, Written, as_batch
+from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.engine.local.tokens import draw
 from policyopt.engine.streams import stream_key
 from policyopt.errors import UserError
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
+from policyopt.models.proof import Reach, check_finite, probe_ids, reach
 from policyopt.models.stops import Stops
 from policyopt.sources.program import Heat, Processor, Response, StopReason
 from policyopt.sources.truncation import Truncation
@@ -26,28 +29,39 @@ from policyopt.sources.truncation import Truncation
 X = TypeVar("X")
 
 
-class LocalSampler(Flight):
+STEPPERS: tuple[tuple[type[Stepper], str], ...] = (
+    (Flight, ""),
+    (Level, "rows of equal length at a time, with the model's own cache, and shared prompts once for each row"),
+    (Whole, "each text is read anew for every token"),
+)
+"""Ways of decoding, the fastest first; each with what a person is told where it has to be taken."""
+
+
+class LocalSampler:
     """Samples from a model in this process.
 
     Every row draws from its own stream of random numbers, so a request gives the same tokens whatever else is in
     flight, up to the float noise of matrix products of another shape (a draw that falls within it of a boundary between
     two tokens can differ). At most ``max_rows`` rows run at once; as one ends, the next that waits takes its place.
 
-    Raises :class:`~policyopt.errors.UserError` for a model that cannot be decoded step by step from a key-value cache.
+    It decodes in the fastest of the :data:`STEPPERS` that a probe proves right, past any window of the model that the
+    probe can reach. Raises :class:`~policyopt.errors.UserError` with the reasons where none is.
     """
 
     def __init__(
         self, split: Stepwise, eos: Sequence[int], device: torch.device | str = "cpu", max_rows: int = 512,
         stops: Stops | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(split, device, max_rows)
+        self.split, self.device = split, torch.device(device)
         self.eos, self.stops = frozenset(eos), stops
         self.drawn = 0
         """Tokens that were drawn so far."""
         self._written: list[Written] = []
         self._worker: asyncio.Task[None] | None = None
         self._interrupted = False
-        self._prove()
+        self.slow = ""
+        """Why it draws slowly and how, for people; empty where it does not."""
+        self.stepper = self._proven(max_rows)
 
     @classmethod
     def of(cls, policy: Policy) -> LocalSampler:
@@ -55,33 +69,78 @@ class LocalSampler(Flight):
         device = next(policy.model.parameters()).device
         return cls(policy.likelihood(), policy.eos, device, stops=policy.text.stops)
 
-    @torch.no_grad()
-    def _prove(self) -> None:
-        """Decode prompts of unlike length step by step, in fewer places than there are rows and from a kept beginning,
-        and compare with passing them whole.
+    @property
+    def max_rows(self) -> int:
+        """How many rows run at once."""
+        return self.stepper.max_rows
 
-        Layers that keep another state than keys and values (recurrent ones) fail here, before any work is lost.
-        """
-        name, asked = type(self.split.hidden).__name__, [(0,), (1, 2, 3), (1, 2, 3, 4)]
-        rows, self.max_rows = self.max_rows, 2
+    @max_rows.setter
+    def max_rows(self, rows: int) -> None:
+        self.stepper.max_rows = rows
+
+    @property
+    def version(self) -> int:
+        """Of the weights that it draws from."""
+        return self.stepper.version
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self.stepper.version = version
+
+    @property
+    def computed(self) -> int:
+        """Tokens that went through the model so far, prompts included (what is shared counts once)."""
+        return self.stepper.computed
+
+    def forget(self) -> None:
+        """Let go of what is held for later requests."""
+        self.stepper.forget()
+
+    # The proof -------------------------------------------------------------------------------------------------------
+
+    def _proven(self, max_rows: int) -> Stepper:
+        """The fastest way of decoding that gives what the model gives when it reads whole texts."""
+        name, far = type(self.split.hidden).__name__, reach(self.split.hidden)  # type: ignore[arg-type]
+        text = tuple(probe_ids(far.length + 3, self.split.vocab, self.device)[0].tolist())
+        self._check_whole(name, text)
+        reasons: list[str] = []
+        for kind, how in STEPPERS:
+            if reason := self._fault(kind, how, name, text, far):
+                reasons.append(reason)
+                continue
+            self.slow = f"{reasons[0]}: it draws slowly ({how})" if reasons else ""
+            self.drawn = 0
+            return kind(self.split, self.device, max_rows)
+        raise UserError(f"{name} cannot be sampled from ({'; '.join(dict.fromkeys(reasons))}); it is not supported")
+
+    @torch.no_grad()
+    def _check_whole(self, name: str, text: tuple[int, ...]) -> None:
+        ids = torch.tensor([text], device=self.device)
+        check_finite(name, self.split.logits(self.split.hidden(input_ids=ids, use_cache=False).last_hidden_state))
+
+    @torch.no_grad()
+    def _fault(self, kind: type[Stepper], how: str, name: str, text: tuple[int, ...], far: Reach) -> str:
+        """Why a way of decoding is not right, or nothing: prompts of unlike length, some longer than any window, are decoded
+        in fewer places than there are rows, from kept beginnings too, and compared with passing them whole."""
+        if not how and (unseen := sorted(far.beyond - MASKS)):
+            return f"{name} has a window ({unseen[0]}) that is too long to be proven right with rows of unlike length"
+        asked = [(0,), (1, 2, 3), (1, 2, 3, 4), text[:-3], text]
         try:
-            drawn = self.run([self.generate(p, max_tokens=3, key=(i,), keep=True) for i, p in enumerate(asked)])
+            self.stepper = kind(self.split, self.device, 3)
+            drawn = self.run([self.generate(p, n=2, max_tokens=3, key=(i,), keep=True) for i, p in enumerate(asked)])
+        except UserError as error:
+            return str(error)
         except Exception as error:  # whatever a model raises that takes no such cache
-            raise UserError(
-                f"{name} cannot be sampled from with a key-value cache ({error}); it is not supported"
-            ) from error
-        self.max_rows, self.computed, self.drawn = rows, 0, 0
-        self._prefixes.clear()
-        for prompt, [response] in zip(asked, drawn, strict=True):
+            return f"{name} takes no such cache ({_line(error)})"
+        for prompt, response in ((p, r) for p, both in zip(asked, drawn, strict=True) for r in both):
             ids = torch.tensor([[*prompt, *response.tokens]], device=self.device)
             hidden = self.split.hidden(input_ids=ids, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
             logp = self.split.logits(hidden).float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
             tolerance = 1e-3 if hidden.dtype in (torch.float32, torch.float64) else 0.5
             # "not <=" rather than ">", so that NaN fails too
             if not float((logp.cpu() - torch.tensor(response.logp)).abs().max()) <= tolerance:
-                raise UserError(
-                    f"{name} in {hidden.dtype} gives other probabilities step by step than at once; it is not supported"
-                )
+                return f"{name} in {hidden.dtype} gives other probabilities step by step than at once"
+        return ""
 
     # Requests --------------------------------------------------------------------------------------------------------
 
@@ -115,7 +174,7 @@ class LocalSampler(Flight):
         if max_tokens < 1:
             return [row.response for row in request.rows]
         request.open = n
-        self._waiting.extend(request.rows)
+        self.stepper.waiting.extend(request.rows)
         self._start(loop)
         return await request.done
 
@@ -140,7 +199,7 @@ class LocalSampler(Flight):
 
     def interrupt(self) -> None:
         """Hand back everything in flight as it stands, at the next token; ``resume`` goes on with it."""
-        self._interrupted = bool(self._active or self._ready or self._waiting)
+        self._interrupted = self.stepper.busy
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """Run rollout programs to their end, together, and return what each returned, in order.
@@ -167,7 +226,7 @@ class LocalSampler(Flight):
     def _forget_other_loops(self, loop: asyncio.AbstractEventLoop) -> None:
         """What programs asked for in a loop that has ended since, cut short by an error, is nobody's any more."""
         if self._worker is not None and self._worker.get_loop() is not loop:
-            self._drop_all()
+            self.stepper.drop_all()
             self._written.clear()
             self._worker, self._interrupted = None, False
 
@@ -178,7 +237,7 @@ class LocalSampler(Flight):
         try:
             for _ in range(2):  # every program that is ready now asks first
                 await asyncio.sleep(0)
-            while self._waiting or self._ready or self._active or self._written:
+            while self.stepper.busy or self._written:
                 read = self._read_written()
                 ended = self._advance()
                 for request in ended:
@@ -187,7 +246,7 @@ class LocalSampler(Flight):
                 for _ in range(4 if ended or read else 1):  # who has an answer may ask for more before the next token
                     await asyncio.sleep(0)
         except BaseException as error:  # hand it to whoever waits, rather than to the event loop
-            waiting: list[asyncio.Future[Any]] = [r.done for r in self._drop_all()]
+            waiting: list[asyncio.Future[Any]] = [r.done for r in self.stepper.drop_all()]
             waiting += [asked.done for asked in self._written]
             self._written.clear()
             for done in waiting:
@@ -202,13 +261,13 @@ class LocalSampler(Flight):
     def _read_written(self) -> bool:
         """Read all that waits for it, rows of like length together. Returns whether there was anything."""
         waiting = sorted(self._written, key=len)
-        exact = self._dtype() == torch.float64
+        exact = self.split.hidden.dtype == torch.float64  # type: ignore[attr-defined]
         dtype = torch.float64 if exact else torch.float32
         while waiting:
             rows = max(1, READ_TOKENS // len(waiting[-1]))
             piece, waiting = waiting[-rows:], waiting[:-rows]
             leaves = self.split.leaves(as_batch(piece, dtype, self.device), Wanted(entropy=True))
-            self.computed += sum(map(len, piece))
+            self.stepper.computed += sum(map(len, piece))
             for i, asked in enumerate(piece):
                 n = len(asked.written)
                 logp, entropy = (leaves[name][i, :n].tolist() for name in ("logp", "entropy"))
@@ -226,18 +285,20 @@ class LocalSampler(Flight):
         """One token for every row in flight. Returns the requests that are complete by it."""
         if self._interrupted:
             return self._cut()
-        self._admit()
-        if not self._active:
-            return []
-        return self._step(*self._draw())
+        self.stepper.admit()
+        return self.stepper.step(*self._draw()) if self.stepper.active else []
 
     def _draw(self) -> tuple[Tensor, np.ndarray]:
         """Draw a token for each row and write it down. Returns the tokens [B], and which rows end by it."""
-        assert self._hidden is not None
-        self.drawn += len(self._active)
-        logits = self.split.logits(self._hidden)
-        return draw(logits, self._active, eos=self.eos, stops=self.stops, version=self.version)
+        rows, hidden = self.stepper.active, self.stepper.hidden
+        assert hidden is not None
+        self.drawn += len(rows)
+        return draw(self.split.logits(hidden), rows, eos=self.eos, stops=self.stops, version=self.version)
 
     def _cut(self) -> list[Request]:
         self._interrupted = False
-        return self._drop_all()
+        return self.stepper.drop_all()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -97,10 +97,7 @@ class Slots:
     def __init__(self, config: Any) -> None:
         plain = DynamicCache(config=config)
         if not plain.layers or not all(isinstance(layer, CacheLayerMixin) for layer in plain.layers):
-            raise UserError(
-                f"{type(config).__name__}: the model keeps another state than keys and values, so it cannot be sampled "
-                "from step by step; it is not supported"
-            )
+            raise UserError(f"{type(config).__name__}: the model keeps another state than keys and values")
         self.place = Place()
         self.cache: Any = DynamicCache()
         self.layers = [SlotLayer(self.place) for _ in plain.layers]

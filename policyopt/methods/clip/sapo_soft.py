@@ -8,7 +8,7 @@ from torch import Tensor
 
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Positive, Surrogate, part
-from policyopt.parts.surrogate.sign import BOUND, choose
+from policyopt.parts.surrogate.sign import choose
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -21,8 +21,7 @@ class SoftGate(Surrogate):
     .. math:: -\frac4\tau\,\sigma(\tau(r - 1))\,A,\qquad \tau = \tau_{pos}\ (A > 0),\ \tau_{neg}\ (A \le 0)
 
     The gradient is :math:`-4p(1-p)\,r A` with :math:`p = \sigma(\tau(r-1))`: at r = 1 that of the plain ratio for every tau,
-    never zero, and small for very small and very large ratios. Source: SAPO, arXiv:2511.20347; log-ratios held to
-    20 as in verl.
+    never zero, and small for very small and very large ratios. Source: SAPO, arXiv:2511.20347.
     """
 
     tau_pos: Positive = 1.0
@@ -35,11 +34,11 @@ class SoftGate(Surrogate):
         return choose(batch.advantage > 0, self.tau_pos, self.tau_neg, batch.advantage)
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
-        tau, ratio = self.tau(batch), log_ratio.clamp(-BOUND, BOUND).exp()
+        tau, ratio = self.tau(batch), log_ratio.exp()
         return -4 / tau * (tau * (ratio - 1)).sigmoid() * batch.advantage
 
     def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        ratio = log_ratio.clamp(-BOUND, BOUND).exp()
+        ratio = log_ratio.exp()
         p = (self.tau(batch) * (ratio - 1)).sigmoid()
         return {"gate/weight": 4 * p * (1 - p) * ratio}
 

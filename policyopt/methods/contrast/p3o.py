@@ -13,10 +13,7 @@ from policyopt.parts import Link, Normalise, Pairs, RowScore, SeqMeanTokenMean
 from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch
-
-BOUND = 20.0
-"""Log-ratios of whole responses are held to plus and minus this before they become ratios."""
+from policyopt.rows import Batch, held
 
 
 @part
@@ -39,7 +36,7 @@ class ClippedPair(Link):
     def __call__(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
         credit, bound = row_credit(batch), math.inf if self.clip is None else self.clip
         gain = credit[better] - credit[worse]  # never negative: the minimum is reached from above
-        log1, log2 = (score[i].clamp(-BOUND, BOUND) for i in (better, worse))
+        log1, log2 = (held(score[i]) for i in (better, worse))
         one, two = log1.exp(), log2.exp()
         if self.joint:
             return -0.5 * (one * two).detach() * gain * (log1 - log2).clamp(max=bound)

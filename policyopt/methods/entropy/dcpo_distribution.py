@@ -13,7 +13,7 @@ from policyopt.parts import Normalise
 from policyopt.parts.statistic.tempered import tempered_logp
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch, masked
+from policyopt.rows import Batch, held, masked
 from policyopt.sources.draw import Group
 
 
@@ -83,7 +83,7 @@ class VirtualTemperature(Normalise):
     def ratio(self, batch: Batch) -> Tensor:
         """rho, [N, T], 0 on padding."""
         at, own = (batch.fixed(LogProbAt(t)) for t in (self.temperature, 1.0))
-        return masked((at - own).exp(), batch.mask)
+        return masked(held(at - own).exp(), batch.mask)
 
     def strength(self, batch: Batch) -> float:
         """alpha."""

@@ -14,7 +14,7 @@ from policyopt.parts import EntropyBonus
 from policyopt.parts.statistic.tempered import tempered_logp
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch
+from policyopt.rows import BOUND, Batch
 
 
 @part
@@ -56,7 +56,7 @@ class ForwardKL(Regularizer):
     target: Statistic = RewardTempered()
     """Log-probability of the sampled token under the reference, taken when the batch is annotated."""
     limit: Positive | None = None
-    """Largest rho that still has a gradient; None for no limit."""
+    """Largest rho that still has a gradient; None for e^20, beyond which numbers would overflow."""
 
     @property
     def fixed(self) -> tuple[Statistic, ...]:
@@ -65,7 +65,7 @@ class ForwardKL(Regularizer):
     def estimate(self, batch: Batch) -> Tensor:
         """The KL at each token, [N, T]."""
         log_ratio = (batch.fixed(self.target) - batch.logp).clamp(
-            max=math.inf if self.limit is None else math.log(self.limit)
+            max=BOUND if self.limit is None else math.log(self.limit)
         )
         return log_ratio.exp() * (log_ratio - 1) + 1
 

@@ -14,7 +14,7 @@ from policyopt.parts import Bounds, EntropyBonus, Normalise, PPOClip, Reset
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rows import Batch
+from policyopt.rows import Batch, held
 
 
 @part
@@ -35,7 +35,7 @@ class ProximalBounds(Bounds):
 
     def centre(self, batch: Batch) -> Tensor:
         """c, [N, T]."""
-        return (batch.prox_logp - batch.old_logp).exp()
+        return held(batch.prox_logp - batch.old_logp).exp()
 
     def metrics(self, low: Tensor, high: Tensor, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         return {"bounds/centre": self.centre(batch)}

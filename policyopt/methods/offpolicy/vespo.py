@@ -11,10 +11,10 @@ from torch import Tensor
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Level, NonNegative, Positive, Ratio, Unit, Weight, part
 from policyopt.parts import Normalise, TokenMean, TokenRatio
-from policyopt.parts.surrogate.sign import BOUND, choose
+from policyopt.parts.surrogate.sign import choose
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rows import Batch, masked
+from policyopt.rows import BOUND, Batch, masked
 
 
 @part

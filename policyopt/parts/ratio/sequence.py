@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from policyopt.part import Level, Part, Ratio, Unit, part
-from policyopt.rows import Batch, masked, masked_mean
+from policyopt.rows import Batch, held, masked, masked_mean
 
 
 def sequence_log_ratio(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class RowScore(Part):
     def __call__(self, batch: Batch) -> Tensor:
         base = {"nothing": 0.0, "old": batch.old_logp, "reference": batch.ref_logp}[self.against]
         x = masked(batch.logp - base, batch.mask)
-        x = masked(x.exp(), batch.mask) if self.ratio else x
+        x = masked(held(x).exp(), batch.mask) if self.ratio else x
         return x.sum(-1) if self.reduce == "sum" else masked_mean(x, batch.mask, dim=-1)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from policyopt.part import NonNegative, Regularizer, RoleName, Wrapper, part
 from policyopt.parts.select.rows import RowSelector, picked
-from policyopt.rows import Batch, masked
+from policyopt.rows import BOUND, Batch, masked
 from policyopt.schema import member
 
 Estimator = Literal["k1", "k2", "k3"]
@@ -20,12 +20,16 @@ def kl_estimate(logp: Tensor, ref_logp: Tensor, kind: Estimator) -> Tensor:
     With :math:`k_1 = \log\pi - \log\pi_{ref}`: :math:`k_2 = k_1^2/2` and :math:`k_3 = e^{-k_1} - 1 + k_1`. k1 and k3 are unbiased
     in value, k1 can be negative. As a loss their gradients differ: that of k2 is the gradient of the KL on-policy,
     that of k1 is zero in expectation, that of k3 is the gradient of KL(ref || pi). Source: J. Schulman,
-    "Approximating KL divergence", 2020.
+    "Approximating KL divergence", 2020. In k3, k1 is held to at least -20, as in verl, so that it is finite in float32;
+    beyond, it has no gradient.
     """
     k1 = logp - ref_logp
     if kind == "k1":
         return k1
-    return k1**2 / 2 if kind == "k2" else (-k1).exp() - 1 + k1
+    if kind == "k2":
+        return k1**2 / 2
+    k1 = k1.clamp(min=-BOUND)
+    return (-k1).exp() - 1 + k1
 
 
 Target = RoleName

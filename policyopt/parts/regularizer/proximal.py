@@ -11,7 +11,7 @@ from torch import Tensor
 from policyopt.part import NonNegative, Regularizer, Unit, Wrapper, part
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.parts.select.tokens import Selector
-from policyopt.rows import Batch, masked, masked_mean
+from policyopt.rows import Batch, held, masked, masked_mean
 
 Deviation = Literal["chi2", "kl-new-old", "k3", "k2", "abs", "kl-old-new", "k3-old-new"]
 
@@ -22,12 +22,14 @@ def deviation(log_ratio: Tensor, kind: Deviation) -> Tensor:
     ``chi2`` is :math:`(e^d - 1)^2`, ``abs`` its absolute value, ``k2`` is :math:`d^2/2`. Of tokens that the old policy drew,
     ``kl-new-old`` :math:`d e^d - e^d + 1` is an unbiased estimate of KL(new || old), never negative; ``kl-old-new``
     :math:`-d` and ``k3-old-new`` :math:`e^d - 1 - d` are unbiased estimates of KL(old || new), the first of either sign.
-    ``k3`` :math:`e^{-d} - 1 + d` would estimate KL(new || old) if the new policy had drawn them.
+    ``k3`` :math:`e^{-d} - 1 + d` would estimate KL(new || old) if the new policy had drawn them. Where exponentials are
+    taken, d is held to 20 on the side on which they grow.
     """
     if kind == "chi2":
-        return (log_ratio.exp() - 1) ** 2
+        return (held(log_ratio).exp() - 1) ** 2
     if kind == "kl-new-old":
-        return log_ratio * log_ratio.exp() - log_ratio.exp() + 1
+        d = held(log_ratio)
+        return d * d.exp() - d.exp() + 1
     if kind == "abs":
         return log_ratio.abs()
     zero = torch.zeros_like(log_ratio)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policyopt.part import NonNegative, Positive, Unit, Weight, part
-from policyopt.rows import Batch, masked
+from policyopt.rows import BOUND, Batch, held, masked
 
 Mode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geo_mask"]
 
@@ -33,7 +33,7 @@ class SamplerMismatch(Weight):
     low: NonNegative | None = None
     """Smallest weight; None for no bound."""
     high: Positive | None = 2.0
-    """Largest weight; None for no bound."""
+    """Largest weight; None for no bound but e^20, beyond which numbers overflow."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"rollout_logp"})
 
@@ -46,8 +46,8 @@ class SamplerMismatch(Weight):
         token, judged = self.gap(batch)
         low, high = self._limits()
         if self.mode.endswith("truncate"):
-            return judged.clamp(low, high).exp()
-        return torch.where(self._outside(judged), 0.0, (token if self.mode == "geo_mask" else judged).exp())
+            return judged.clamp(low, min(high, BOUND)).exp()
+        return torch.where(self._outside(judged), 0.0, held(token if self.mode == "geo_mask" else judged).exp())
 
     def gap(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """d of each token, and the logarithm of what is held to the bounds; both [N, T], 0 on padding."""
