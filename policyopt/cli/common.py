@@ -17,8 +17,10 @@ Whole = Annotated[int, Field(ge=0)]
 
 def options_of(default: Any, args: list[str], command: str) -> Any:
     """A dataclass like ``default`` with what the line of a command sets."""
-    from policyopt.options import parse
+    from policyopt.cli.line import check_line
+    from policyopt.options import catalogue, parse
 
+    check_line(args, [*catalogue(default)], f"policyopt {command}")
     return parse(default, args, prog=f"policyopt {command}", description=type(default).__doc__ or "")
 
 

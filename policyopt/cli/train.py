@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import json
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from policyopt import cache as disk
 from policyopt.cli import INTERRUPTED
 from policyopt.cli.common import found
+from policyopt.cli.line import check_line
 from policyopt.data import need_task
 from policyopt.errors import UserError, explain
 from policyopt.files import need_run, read_yaml
@@ -27,6 +29,7 @@ from policyopt.qualified import need
 from policyopt.registry import entries, get_study, need_study
 
 if TYPE_CHECKING:
+    from policyopt.options import Option
     from policyopt.recipe import Recipe
     from policyopt.registry import Method
     from policyopt.training.config import TrainConfig
@@ -72,7 +75,7 @@ def run(args: list[str]) -> int:
     if name is None and not _saved(line):
         raise UserError(f"the method comes first: policyopt train METHOD {args[0]} ...; known: {names['method']}")
     if name is not None:
-        need(name)
+        name = need(name)
         if _holds_recipe(name) and not _saved(line):
             line = ["--config", name, *line]
     if name is not None and len(line) == 1 and line[0] in HELP:
@@ -80,6 +83,8 @@ def run(args: list[str]) -> int:
         return 0
     if not HELP & {*line}:
         _need(line)
+        if name is not None and (known := known_options(name)):
+            check_line(line, known, f"policyopt train {name}", sure=False)
     from policyopt.own import resolve
 
     config, resume = parse_config(resolve(name or str(_saved(line))), line)
@@ -92,6 +97,19 @@ def run(args: list[str]) -> int:
         return 0
     print(f"go on with: policyopt train {f'{name} ' if name else ''}--resume {result.out}")
     return INTERRUPTED
+
+
+def known_options(name: str) -> list[Option]:
+    """The options of a method of the library as its last line had them; none where there was no line yet."""
+    from policyopt.options import Option
+
+    return [Option(*option) for option in disk.read("options").get(name, ())]
+
+
+def _keep_options(name: str, options: list[Option]) -> None:
+    kept, plain = disk.read("options"), json.loads(json.dumps(options))
+    if kept.get(name) != plain:
+        disk.write("options", {**kept, name: plain})
 
 
 def _saved(line: list[str]) -> str | None:
@@ -163,7 +181,7 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Path
     the line go over both. Raises :class:`~policyopt.errors.UserError` for values that cannot be, and for
     hyper-parameters that the file or the run would undo; ``SystemExit`` as :func:`policyopt.options.parse` does.
     """
-    from policyopt.options import UNNAMED, options, parse, parse_known
+    from policyopt.options import UNNAMED, catalogue, options, parse, parse_known
     from policyopt.training.config import TrainConfig, config_from_yaml
 
     prog = f"policyopt train {method.name}"
@@ -182,6 +200,10 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, Path
         own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
         run=(TrainConfig, dataclasses.field(default=config, metadata=UNNAMED)),
     )
+    known = [*catalogue(line)]
+    if asked.resume is None and asked.config is None and method.entry == index().get(method.name):
+        _keep_options(method.name, known)
+    check_line(args, known, prog)
     return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked.resume
 
 

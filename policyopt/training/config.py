@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 
+from policyopt.aliases import ours
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.models.load import LoRA
@@ -215,7 +216,7 @@ def check_names(cls: type, given: Iterable[object], path: str = "") -> None:
     names = [f.name for f in dataclasses.fields(cls)]
     for name in given:
         if name not in names:
-            raise UserError(f"no field is called {f'{path}{name}'!r}; {nearest(name, names)}")
+            raise UserError(f"no field is called {f'{path}{name}'!r}; {ours(f'{path}{name}') or nearest(name, names)}")
 
 
 def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
