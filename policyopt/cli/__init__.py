@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from policyopt.errors import UserError, nearest
 
-COMMANDS = ("train", "eval", "sample", "list", "explain", "tasks", "verify", "check")
+COMMANDS = ("train", "eval", "sample", "push", "list", "explain", "tasks", "verify", "check", "completion")
 
 INTERRUPTED = 128 + signal.SIGINT
 """What a shell takes for a command that Ctrl-C ended."""
@@ -23,21 +23,25 @@ usage: policyopt COMMAND ...
   train METHOD   train a model with a method         policyopt train grpo --task chain_sum --steps 60
   eval           measure a model on a task           policyopt eval --model runs/grpo-chain_sum-seed0/model
   sample         read what a model answers           policyopt sample --task countdown --questions 2
+  push RUN ID    push the model of a run to the hub   policyopt push runs/grpo-chain_sum-seed0 me/sums
   list [WORD]    the methods; with --kind parts, studies ...   policyopt list clip
   explain NAME   what a method (a part, a task, a study) is   policyopt explain luspo --vs gspo --out luspo.html
   tasks          the tasks that come with the package, and how to bring your own
   verify FILE... numeric cases against the library    policyopt verify tests/cases
   check NAME     properties of a method, or of your file   policyopt check my_method.py
+  completion SH  what completes these lines in bash, zsh or fish   source <(policyopt completion bash)
 
 `policyopt COMMAND --help` or `policyopt help COMMAND` says more; `policyopt train METHOD --help` shows every field
 of the method's parts."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, or 2 for bad input and 130 for Ctrl-C."""
+    """Run a command. Returns 0, 1 where something that was asked for did not come out, 2 for bad input, 130 for Ctrl-C."""
     args = [*(sys.argv[1:] if argv is None else argv)]
+    if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
+        return _complain(f"the command comes first: policyopt COMMAND {args[0]} ...; one of {', '.join(COMMANDS)}")
     if args[:1] == ["help"] and len(args) > 1:
-        args = [args[1], "--help"]
+        args = [*args[1:], "--help"]
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0

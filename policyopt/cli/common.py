@@ -40,6 +40,14 @@ def found(look_up: Callable[[str], T], name: str) -> T:
         raise UserError(error.args[0]) from error
 
 
+def need_model(name: str) -> None:
+    """Raises ``UserError`` for a model that is no folder here and that the hub, out of reach, cannot bring."""
+    from policyopt.hub import only_cached
+
+    if name != "embedded":
+        only_cached("--model", name)
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """What answers, and what is asked."""

@@ -7,7 +7,7 @@ import json
 
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Count, ModelOptions, Whole, options_of
+from policyopt.cli.common import Count, ModelOptions, Whole, need_model, options_of
 from policyopt.data import need_task
 
 
@@ -31,6 +31,7 @@ def run(args: list[str]) -> int:
     """Measure a model and print the numbers. Returns the exit code."""
     options = options_of(EvalOptions(), args, "eval")
     need_task(options.task)
+    need_model(options.model)
     from policyopt.training.run import evaluate_model
 
     fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "json"}

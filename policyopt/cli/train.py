@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
 from policyopt.cli import INTERRUPTED
-from policyopt.cli.common import found
+from policyopt.cli.common import found, need_model
 from policyopt.cli.line import check_line
 from policyopt.data import need_task
 from policyopt.errors import UserError, explain
@@ -93,8 +93,8 @@ def run(args: list[str]) -> int:
 
     result = carry_out(config, resume=resume)
     final_table(result.summary, result.out / "report.html")
-    if result.summary["stopped"] == "finished":
-        return 0
+    if result.summary["stopped"] != "interrupted":
+        return 1 if "error" in result.summary.get("pushed", {}) else 0
     print(f"go on with: policyopt train {f'{name} ' if name else ''}--resume {result.out}")
     return INTERRUPTED
 
@@ -126,13 +126,15 @@ def _holds_recipe(name: str) -> bool:
 
 
 def _need(line: list[str]) -> None:
-    """Raises ``UserError`` for files, tasks and studies on a line that are not there, before torch is imported."""
+    """Raises ``UserError`` for files, tasks, models and studies on a line that are not there, before torch is imported."""
     if config := _last(line, "--config"):
         read_yaml(Path(config))
     if resume := _last(line, "--resume"):
         need_run(Path(resume))
     if task := _last(line, "--task"):
         need_task(task)
+    if model := _last(line, "--model"):
+        need_model(model)
     if study := _last(line, "--with"):
         found(need_study, study)
 

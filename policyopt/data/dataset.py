@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from policyopt.errors import UserError
+from policyopt.hub import quickly
 from policyopt.items import TEXTS, Example, JudgeSpec, Message, Task, user
 from policyopt.judging.judges import answer_error, check_judge
 from policyopt.judging.kinds import parse_number
@@ -156,7 +157,8 @@ def _hub(source: str) -> Iterator[Row]:
 
     name, _, config = source.partition(":")
     try:
-        rows = datasets.load_dataset(name, config or None, split="train")
+        with quickly():
+            rows = datasets.load_dataset(name, config or None, split="train")
     except Exception as error:
         # The library raises anything from ConnectionError to ValueError; each means that there are no rows
         first = (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
+from policyopt.hub import only_cached
 from policyopt.models.causal import SplitModel, split_model
 from policyopt.models.likelihood import Stepwise
 from policyopt.models.quiet import quiet
@@ -138,13 +139,15 @@ def load_policy(model: str, *, dtype: DTypeName = "float32", device: str = "auto
         raise UserError(f"--dtype {dtype}: one of float32, bfloat16, float16, float64 is needed")
     place = _device(device)
     _check_folder(model)
+    cached = only_cached("--model", model)
     try:
         # Code that comes with a model is never run, nor is it asked for on the terminal.
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False, local_files_only=cached)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, local_files_only=cached)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
-        )
+            model, dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=cached,
+            output_loading_info=True,
+        )  # fmt: skip
     except Exception as error:  # transformers and the hub raise a dozen kinds for a model that cannot be had
         raise UserError(
             f"--model {model}: it cannot be loaded as a causal language model ({_first_line(error)}). "

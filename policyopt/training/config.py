@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 from policyopt.aliases import ours
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
+from policyopt.hub import check_repository
 from policyopt.models.load import LoRA
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.paths import named
@@ -34,6 +35,18 @@ Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) el
 """Text; a path does as well."""
 Place = Annotated[Name, AfterValidator(_from_anywhere)]
 """The name of something that may be a file or a folder."""
+
+
+def _each(names: Any) -> Any:
+    """Several names, which commas may part too."""
+    words = [names] if isinstance(names, str) else names
+    return tuple(n for w in words for n in w.split(",") if n) if all(isinstance(w, str) for w in words) else words
+
+
+def _repository(name: str | None) -> str | None:
+    if name is not None:
+        check_repository(name)
+    return name
 
 
 @part
@@ -80,6 +93,34 @@ class Checkpoints:
     """Save every so many steps, and at the end."""
     keep: Count = 2
     """How many are kept."""
+    best: Name | None = None
+    """A metric of the log, such as eval/accuracy: the model of the step at which it was best is kept in ``best/``."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether more of it is better, or less."""
+
+
+@part
+class Stopping:
+    """When a run ends before its last step."""
+
+    metric: Name | None = None
+    """A metric of the log, such as eval/accuracy: the run ends when it no longer improves; unset: at the last step."""
+    patience: Count = 3
+    """Measurements of it in a row without improvement, after which the run ends."""
+    min_delta: NonNegative = 0.0
+    """What counts as an improvement: more than so much."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more of it is better, or less."""
+
+
+@part
+class Tracking:
+    """How the run is called in the trackers of ``track``."""
+
+    project: Name = "policyopt"
+    """The project that it belongs to."""
+    name: Name | None = None
+    """Unset: the name of its folder."""
 
 
 @part
@@ -148,6 +189,17 @@ class TrainConfig:
     """Held-out evaluation."""
     checkpoints: Checkpoints = Checkpoints()
     """Saving and keeping."""
+    stopping: Stopping = Stopping()
+    """When to end early."""
+    track: Annotated[tuple[Place, ...], BeforeValidator(_each)] = ()
+    """Where the metrics go beside ``metrics.jsonl`` and TensorBoard: wandb, trackio, ``file.py:name``."""
+    tracking: Tracking = Tracking()
+    """How the run is called there."""
+    push_to_hub: Annotated[Name | None, AfterValidator(_repository)] = None
+    """Push the trained model to the hub under this id, ``owner/name``. The token comes from the environment (HF_TOKEN) or from
+    ``hf auth login``."""
+    hub_public: bool = False
+    """Let everybody see it there; unset, a new repository is private."""
     judging: Judging = Judging()
     """Limits on the judge."""
 
@@ -221,7 +273,10 @@ def check_names(cls: type, given: Iterable[object], path: str = "") -> None:
 
 def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
     check_names(cls, data, path)
-    kinds = {"optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "judging": Judging, "adapters": LoRA}
+    kinds = {
+        "optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "stopping": Stopping, "tracking": Tracking,
+        "judging": Judging, "adapters": LoRA,
+    }  # fmt: skip
     fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
     for name, value in data.items():
         if name == "recipe":

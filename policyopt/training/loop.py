@@ -25,6 +25,7 @@ from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.steering import States, control, controlled
+from policyopt.training.best import Watch
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn
 from policyopt.training.config import TrainConfig
@@ -74,26 +75,36 @@ class Trainer:
     out: Path
     state: State
 
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.config, lambda: self.engine.save(self.out / "best"))
+
     def fit(self) -> str:
-        """Train to the last step, or to Ctrl-C. Returns "finished" or "interrupted"."""
+        """Train to the last step, to where nothing improves, or to Ctrl-C. Returns "finished", why it ended early, or
+        "interrupted"."""
         state, config = self.state, self.config
         if state.before is None:
-            state.before = self.evaluate("before").summary
-            self.log.metrics(0, {f"eval/{k}": v for k, v in state.before.items() if isinstance(v, float)})
+            scores = self.evaluate("before")
+            state.before = scores.summary
+            self.watch.start(scores.metrics())
+            self.log.metrics(0, scores.metrics())
             self.save()
+        else:
+            self.watch.start(Scores(state.before, []).metrics())
         with Interrupt(self.console) as interrupt:
-            while state.step < config.steps and not interrupt.asked:
+            while state.step < config.steps and not interrupt.asked and not self.watch.stop:
                 metrics = self.step()
                 due = config.eval.every and state.step % config.eval.every == 0 and state.step < config.steps
                 if due:
                     start = time.perf_counter()
                     metrics |= self.evaluate("eval").metrics()
                     metrics["time/eval"] = time.perf_counter() - start
+                self.watch.see(state.step, metrics)
                 self.log.metrics(state.step, metrics)
                 self.console.step(state.step, metrics)
-                if state.step % config.checkpoints.every == 0 or state.step == config.steps or interrupt.asked:
+                last = state.step == config.steps or interrupt.asked or self.watch.stop
+                if state.step % config.checkpoints.every == 0 or last:
                     self.save()
-        return "finished" if state.step >= config.steps else "interrupted"
+        return "finished" if state.step >= config.steps else self.watch.stop or "interrupted"
 
     def step(self) -> dict[str, float]:
         """One batch: draw, credit, update. Returns its metrics."""
@@ -259,6 +270,7 @@ class Trainer:
             "memory": self.collector.memory,
             "held": [dataclasses.asdict(h) for h in self.collector.held],
             "notes": self.collector.notes,
+            "watch": self.watch.state(),
             **kept,
             "log": self.log.position(),
         }
@@ -297,6 +309,7 @@ class Trainer:
         for name, value in saved["counts"].items():
             setattr(state, name, value)
         self.collector.stream.cursor, self.collector.stream.skipped = saved["cursor"], saved["skipped_prompts"]
+        self.watch.load(saved.get("watch", {}))
         self.log.rewind(saved["log"])
         prune(self.out / "checkpoints", self.config.checkpoints.keep)
         return True

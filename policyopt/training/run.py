@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import ValidationError
 from rich.console import Console as RichConsole
 
-from policyopt import __version__
 from policyopt.data import load_task
 from policyopt.engine import make_sampler
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
 from policyopt.files import need_run
+from policyopt.hub import need_token
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.own import resolve
 from policyopt.recipe import Recipe
 from policyopt.training.collect import Collector
-from policyopt.training.config import TrainConfig, at, check_names, config_from_yaml, differences
+from policyopt.training.config import Checkpoints, TrainConfig, at, check_names, config_from_yaml, differences
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
-from policyopt.training.logging import RunLog, disk_errors
+from policyopt.training.finish import leave, summarise
+from policyopt.training.logging import RunLog
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
-from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import load_model, room, set_up
+from policyopt.training.tracking import need_trackers, tracked
 
 T = TypeVar("T")
 
@@ -78,6 +77,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
 
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
+    need_trackers(config.track)
+    if config.push_to_hub is not None:
+        need_token(config.push_to_hub)
     with claimed(config, resume) as out:
         task = load_task(
             config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts
@@ -104,10 +106,10 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             if judge is not None and task.judge is not None:
                 judge.ready()
                 check_filled(config.recipe, task.judge.name, judge.provides)
-            need_space(out, engine, config.checkpoints.keep)
+            need_space(out, engine, config.checkpoints)
             if resume is None:
                 write_config(out, config, new=True)
-            with RunLog(out) as log:
+            with tracked(config, out, console.note) as trackers, RunLog(out, trackers=trackers) as log:
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
                 if resume is not None:
                     found = trainer.load()
@@ -116,9 +118,8 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                     )
                     write_config(out, config, new=False)
                 stopped = trainer.fit()
-                after = trainer.evaluate("after").summary
-            summary = summarise(config, trainer, task, stopped, after)
-            leave(out, engine, summary)
+                summary = trackers.summary = summarise(config, trainer, task, stopped, trainer.evaluate("after"))
+            leave(out, engine, config, summary, console.note)
     return Result(out, summary, engine.policy)
 
 
@@ -129,16 +130,6 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator
         return TextEvaluator(collector, task.heldout, config.recipe)
     judge = need_judge(collector.judge, task)
     return Evaluator(engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed)
-
-
-def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
-    """Write what a run leaves behind: the model, ``summary.json`` whole or not at all, the report."""
-    with disk_errors(out):
-        engine.save(out / "model")
-        scratch = out / "tmp-summary.json"
-        scratch.write_text(json.dumps(summary, indent=1))
-        scratch.replace(out / "summary.json")
-        write_report(out)
 
 
 def check_source(recipe: Recipe, task: Task) -> None:
@@ -179,27 +170,6 @@ def need_judge(judge: T | None, task: Task) -> T:
             f"{task.name}: its rows have no answer, so that responses cannot be judged: add a column 'answer'"
         )
     return judge
-
-
-def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, after: dict[str, Any]) -> dict[str, Any]:
-    """What ``summary.json`` holds."""
-    state = trainer.state
-    return {
-        "method": config.recipe.name,
-        "model": config.model,
-        "task": task.name,
-        "seed": config.seed,
-        "steps": state.step,
-        "seconds": round(state.seconds, 2),
-        "responses": int(state.responses),
-        "tokens": int(state.tokens),
-        "prompts_skipped": trainer.collector.stream.skipped,
-        "before": state.before,
-        "after": after,
-        "stopped": stopped,
-        "version": __version__,
-        "torch": torch.__version__,
-    }
 
 
 # The run's folder ----------------------------------------------------------------------------------------------------
@@ -265,7 +235,10 @@ def same_run(config: TrainConfig, folder: Path) -> None:
     old = config_from_yaml(folder / "config.yaml")
     if config.out not in (None, old.out, folder):
         raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
-    free = {"steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
+    free = {
+        "steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device", "stopping",
+        "track", "tracking", "push_to_hub", "hub_public",
+    }  # fmt: skip
     # A dataset without held-out rows of its own trains on what is not held out, so that their number stays.
     mine, theirs = (
         {k: v for k, v in c.to_dict().items() if k not in free} | {"eval": {"prompts": c.eval.prompts}}
@@ -299,10 +272,11 @@ def write_config(out: Path, config: TrainConfig, *, new: bool) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def need_space(out: Path, engine: Engine, keep: int) -> None:
+def need_space(out: Path, engine: Engine, checkpoints: Checkpoints) -> None:
     """Refuse to start where the checkpoints and the final model would not fit on the disk."""
     size = engine.size()
-    needed = size.checkpoint * (keep + 1) + size.model + (32 << 20)
+    models = 1 if checkpoints.best is None else 2
+    needed = size.checkpoint * (checkpoints.keep + 1) + size.model * models + (32 << 20)
     place = out.absolute()
     while not place.exists():
         place = place.parent
