@@ -125,8 +125,8 @@ def ours(name: str, options: Collection[str] | None = None) -> str | None:
         return None
     names, _, how = (piece.strip() for piece in found.partition(";"))
     paths = names.split()
-    if not paths:
-        return how
+    if not paths or ".".join(steps) in paths:
+        return how or None
     if options is None:
         shown = [path.replace("-", "_") for path in paths if path not in _HYPERPARAMETERS]
     else:

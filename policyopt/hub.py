@@ -89,17 +89,21 @@ def need_token(repository: str) -> None:
         )
 
 
-def push(model: Path, curves: Path | None, repository: str, *, public: bool = False) -> str:
+def push(model: Path, curves: Path | None, repository: str, *, public: bool = False, bar: bool = True) -> str:
     """Push the folder of a model, and one of TensorBoard's curves, to a repository, which is made where it is not there yet,
-    private unless ``public``. Returns its address.
+    private unless ``public``. Returns its address; ``bar`` shows the way there on standard error.
 
     Raises :class:`~policyopt.errors.UserError` with the reason where it fails.
     """
     from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     need_token(repository)
     if not reachable():
         raise UserError(f"the hub ({constants.ENDPOINT}) cannot be reached")
+    hide = not bar and not are_progress_bars_disabled()
+    if hide:
+        disable_progress_bars()
     try:
         api = HfApi()
         made = api.create_repo(repository, private=not public, exist_ok=True)
@@ -112,6 +116,9 @@ def push(model: Path, curves: Path | None, repository: str, *, public: bool = Fa
     except Exception as error:  # the client raises dozens of kinds, all of them about this push
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise UserError(said.replace(get_token() or "\0", "***")) from error
+    finally:
+        if hide:
+            enable_progress_bars()
 
 
 def _is_id(name: str) -> bool:

@@ -29,20 +29,16 @@ Where none of these fits, files are completed."""
 SCRIPTS = {
     "bash": """\
 _policyopt() {
-    local IFS=$'\\n' line word
-    # Bash parts words at ":" and "=", which are inside of names here: the line is read by white space instead.
-    read -ra line <<< "${COMP_LINE:0:COMP_POINT}" 2> /dev/null
-    IFS=' ' read -ra line <<< "${COMP_LINE:0:COMP_POINT}"
-    [[ "${COMP_LINE:0:COMP_POINT}" == *' ' ]] && line+=('')
+    local line word lost found
+    # Bash parts words at ":" and "=" too, which stand inside of names here: the line is read anew.
+    read -ra line <<< "${COMP_LINE:0:COMP_POINT}"
+    [[ ${COMP_LINE:0:COMP_POINT} == *' ' ]] && line+=('')
     word=${line[${#line[@]} - 1]}
-    local lost=""
     [[ $word == *[:=]* ]] && lost=${word%"${word##*[:=]}"}
     COMPREPLY=()
-    while read -r found; do
+    while IFS= read -r found; do
         COMPREPLY+=("${found#"$lost"}")
     done < <("${line[0]}" completion words "${line[@]:1}" 2> /dev/null)
-    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == */ ]] && compopt -o nospace
-    return 0
 }
 complete -o default -F _policyopt policyopt
 """,
@@ -65,14 +61,12 @@ complete -c policyopt -a '(__policyopt_words)'
 """,
 }
 
-KINDS = ("method", "part", "tool", "testbed", "study", "guide")
-
 
 def run(args: list[str]) -> int:
     """Print a script, or what a word may become. Returns the exit code."""
     if args[:1] == ["words"]:
         with contextlib.suppress(UserError):
-            print(*candidates(args[1:]), sep="\n")
+            sys.stdout.writelines(f"{word}\n" for word in candidates(args[1:]))
         return 0
     if not args or args[0] in ("-h", "--help"):
         print(COMPLETION)
@@ -97,6 +91,9 @@ def candidates(words: list[str]) -> list[str]:
 def _after(command: str, line: list[str], word: str) -> Iterable[str]:
     """What may stand after a command and the words of a line."""
     known = {f"--{option.name}": option for option in _options(command, line)}
+    name, equals, _ = word.partition("=")
+    if equals and name in known:
+        return (f"{name}={value}" for value in known[name].choices or _values(known[name].name))
     before = known.get(line[-1]) if line else None
     if before is not None and before.takes:
         return before.choices or _values(before.name)
@@ -111,16 +108,19 @@ def _after(command: str, line: list[str], word: str) -> Iterable[str]:
 
 
 def _options(command: str, line: list[str]) -> list[Option]:
-    """The options of a command; of a method those that its last line had."""
+    """The options of a command; of a method of the user's own those of GRPO."""
     from policyopt.options import Option, catalogue
 
     help = Option("help", takes=False)
     if command == "train":
-        from policyopt.cli.train import known_options
+        from policyopt.cli.train import known_options, method_help
         from policyopt.qualified import is_own, need
 
-        names = [word for word in line[:1] if not word.startswith("-") and not is_own(word)]
-        return [help, *known_options(need(names[0]) if names else "grpo")]
+        own = not line or line[0].startswith("-") or is_own(line[0])
+        name = "grpo" if own else need(line[0])
+        if not known_options(name):
+            method_help(name)  # seconds, once
+        return [help, *known_options(name)]
     module: Any = importlib.import_module(f"policyopt.cli.{command}") if command in COMMANDS else None
     kinds = [x for name, x in vars(module).items() if name == f"{command.capitalize()}Options"] if module else []
     plain = {"verify": ("words", "json"), "check": ("json",)}.get(command, ())

@@ -79,7 +79,7 @@ def run(args: list[str]) -> int:
         if _holds_recipe(name) and not _saved(line):
             line = ["--config", name, *line]
     if name is not None and len(line) == 1 and line[0] in HELP:
-        print(_help(name), end="")
+        print(method_help(name), end="")
         return 0
     if not HELP & {*line}:
         _need(line)
@@ -146,7 +146,7 @@ def _last(line: list[str], option: str) -> str | None:
     return next((word for word in words if not word.startswith("--")), None)
 
 
-def _help(name: str) -> str:
+def method_help(name: str) -> str:
     """The help of a method as it looks on this terminal; that of the library's methods is kept on the disk."""
     size, colour = shutil.get_terminal_size().columns, sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
     versions = ",".join(version(package) for package in ("tyro", "pydantic"))

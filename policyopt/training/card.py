@@ -36,7 +36,7 @@ def card(kind: str, config: TrainConfig, summary: Mapping[str, Any], course: lis
         "Method": f"`{method}`{_about(about)}",
         "Start": f"`{model}`",
         "Data": f"`{task}`",
-        "Judge": f"`{shown(str(summary.get('judge') or config.judge or 'the one of the task'))}`",
+        "Judge": f"`{shown(config.judge)}`" if config.judge else "the one of the task",
         "Steps": f"{summary['steps']} of {config.batch} responses, seed {config.seed}{_of_step(kind, summary)}",
         "Ended": shown(str(summary["stopped"])),
         "Written by": f"policyopt {summary['version']}, torch {summary['torch']}",

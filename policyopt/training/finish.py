@@ -66,7 +66,7 @@ def pushed(out: Path, repository: str, *, public: bool, summary: dict[str, Any],
     """Push the model of a run that has ended, and note in the summary what came of it."""
     try:
         tell(f"pushing the model to {repository}")
-        address = push(out / "model", out / "tensorboard", repository, public=public)
+        address = push(out / "model", out / "tensorboard", repository, public=public, bar=False)
         summary["pushed"] = {"repository": repository, "address": address}
         tell(f"the model is at {address}")
     except UserError as error:

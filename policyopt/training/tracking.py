@@ -10,11 +10,13 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from policyopt.errors import UserError, nearest
 from policyopt.qualified import is_own, lookup, need_file, split
-from policyopt.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from policyopt.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Wandb:
             project=run.project, name=run.name, id=run.id, resume="allow", config=dict(run.config), dir=run.folder,
             settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
-        self.place = self._run.url
+        self.place = f"offline, wandb sync {Path(self._run.dir).parent}" if self._run.offline else self._run.url
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -75,6 +77,7 @@ class Trackio:
                 project=run.project, name=f"{run.name}-{run.id[:6]}", config=dict(run.config), resume="allow",
                 embed=False, auto_log_gpu=False, auto_log_cpu=False,
             )  # fmt: skip
+        self._finish = trackio.finish
         self.place = f"trackio show --project {run.project}"
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -82,7 +85,7 @@ class Trackio:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run.finish()
+            self._finish()
 
 
 TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {"wandb": Wandb, "trackio": Trackio}
