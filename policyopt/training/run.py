@@ -37,7 +37,7 @@ from policyopt.training.logging import RunLog
 from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, room, set_up
+from policyopt.training.setup import load_model, need_one_process, room, set_up
 from policyopt.training.tracking import need_trackers, tracked
 
 T = TypeVar("T")
@@ -77,6 +77,7 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
 
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
+    need_one_process()
     need_trackers(config.track)
     if config.push_to_hub is not None:
         need_token(config.push_to_hub)

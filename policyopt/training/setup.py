@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,15 @@ Progress = Callable[[str, float, float], None]
 
 FILLED = frozenset({"reference", "previous"})
 """Roles that the policy itself fills where no model is named for them."""
+
+
+def need_one_process() -> None:
+    """Raises :class:`~policyopt.errors.UserError` where this is one of several processes that ``torchrun`` has started."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count.isdigit() and int(count) > 1:
+        raise UserError(
+            f"this is one of {count} processes (WORLD_SIZE), and a run is one process: start policyopt without torchrun"
+        )
 
 
 def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
