@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -144,6 +145,19 @@ def _slots(name: str, classes: Mapping[str, _Class]) -> Iterator[str]:
 def entry_name(function: str) -> str:
     """The name under which a function is registered: its own, with hyphens for underscores."""
     return function.replace("_", "-")
+
+
+def in_any_case(name: str, known: Collection[str]) -> str:
+    """The one of the names that are known which somebody means by ``Dr-GRPO``, ``dr_grpo`` or ``dr grpo``; ``name`` itself
+    where there is none, or where it is one."""
+    if name in known:
+        return name
+    key = _key(name)
+    return next((k for k in known if _key(k) == key), name)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "-", name.strip()).casefold()
 
 
 def family_of(module: str) -> str:

@@ -10,7 +10,8 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
@@ -90,6 +91,40 @@ class _Members:
 
 def _made(value: Any, place: str) -> Any:
     return value.make(place) if isinstance(value, _Read | _Members) else value
+
+
+# What there is -------------------------------------------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """An option of a command, as plain data that can be kept on the disk."""
+
+    name: str
+    """Without the dashes."""
+    repeats: bool = False
+    """Whether it may stand on a line more than once."""
+    takes: bool = True
+    """Whether a value follows it."""
+    choices: tuple[str, ...] = ()
+    """The values that it takes, where these are few."""
+
+
+def catalogue(default: Any, prefix: str = "") -> Iterator[Option]:
+    """The options by which :func:`parse` would change a dataclass."""
+    spec = _options(SimpleNamespace(default=default))
+    for field in spec.fields if spec is not None else ():
+        marks = getattr(field.type, "__metadata__", ())
+        named = next((mark.name for mark in marks if getattr(mark, "name", None) is not None), field.name)
+        name = ".".join(filter(None, [prefix, named.replace("_", "-")]))
+        read = next((mark for mark in marks if isinstance(mark, PrimitiveConstructorSpec)), None)
+        if read is not None:
+            choices = read.metavar[1:-1].split(",") if read.metavar.startswith("{") else []
+            yield Option(name, read._action == "append", True, tuple(choices))
+        elif field.type is bool:
+            before, dot, last = name.rpartition(".")
+            yield from (Option(name, takes=False), Option(f"{before}{dot}no-{last}", takes=False))
+        else:
+            yield from catalogue(field.default, name)
 
 
 # What tyro is told ---------------------------------------------------------------------------------------------------

@@ -45,14 +45,14 @@ def is_own(name: str) -> bool:
     return name.endswith((".py", ".yaml", ".yml")) or (":" in name and name not in index())
 
 
-def need(name: str) -> None:
-    """Raises :class:`~policyopt.errors.UserError` for a name that is no method of the library, and for that of a file that
-    is not there. Nothing runs and nothing is imported."""
+def need(name: str) -> str:
+    """The name as the library writes it. Raises :class:`~policyopt.errors.UserError` for one that is no method of the library,
+    and for that of a file that is not there. Nothing runs and nothing is imported."""
     if is_own(name):
         need_file(name)
-        return
+        return name
     try:
-        need_method(name)
+        return need_method(name)
     except KeyError as error:
         raise UserError(f"{error.args[0]}; one of your own is my.py, my.py:NAME or package.module:NAME") from error
 

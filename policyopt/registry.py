@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from policyopt.docs import plain
 from policyopt.errors import nearest
 from policyopt.index import KINDS as KINDS
-from policyopt.index import OWN_FILE, entry_name, family_of, index
+from policyopt.index import OWN_FILE, entry_name, family_of, in_any_case, index
 from policyopt.index import Entry as Entry
 from policyopt.index import Kind as Kind
 
@@ -180,6 +180,7 @@ def entries(kind: Kind | None = None) -> list[Entry]:
 def entry(name: str) -> Entry:
     """What is called ``name``, of whatever kind. Raises ``KeyError`` that lists the nearest names."""
     found = {e.name: e for e in entries()}
+    name = in_any_case(name, found)
     if name in found:
         return found[name]
     raise KeyError(f"nothing is called {name!r}; {_near(name, found)} (`policyopt list --kind all` shows everything)")
@@ -198,28 +199,31 @@ def get_method(name: str) -> Method:
 
     Raises ``KeyError`` that lists the nearest names, or for something else of that name says what it is and how it is used.
     """
-    need_method(name)
+    name = need_method(name)
     if name not in _METHODS:
         importlib.import_module(index()[name].module)
     return _METHODS[name]
 
 
-def need_method(name: str) -> None:
-    """Raises ``KeyError`` as :func:`get_method` does. Nothing is imported."""
+def need_method(name: str) -> str:
+    """The name of a method as it is written here, in lower case with hyphens. Raises ``KeyError`` as :func:`get_method` does.
+    Nothing is imported."""
     if name in _METHODS:
-        return
+        return name
     found = {e.name: e for e in entries()}
     known = [e.name for e in found.values() if e.kind == "method"]
+    name = in_any_case(in_any_case(name, known), found)
     if name in found and name not in known:
         other = found[name]
         raise KeyError(f"{name} is a {other.kind}, not a method: {plain(other.summary)} Use: {other.how}")
     if name not in known:
         raise KeyError(f"no method is called {name!r}; {_near(name, known)} (`policyopt list` shows all {len(known)})")
+    return name
 
 
 def get_study(name: str) -> Study:
     """The study called ``name``. Raises ``KeyError`` that lists what studies there are."""
-    need_study(name)
+    name = need_study(name)
     if name not in _OTHERS:
         importlib.import_module(index()[name].module)
     return _OTHERS[name]  # type: ignore[return-value]
@@ -245,4 +249,4 @@ def library_part(name: str) -> type[Part]:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    return f"nearest: {', '.join(difflib.get_close_matches(name, known, n=3, cutoff=0.3)) or 'none'}"
+    return f"nearest: {', '.join(difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.3)) or 'none'}"

@@ -8,38 +8,59 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from policyopt.errors import UserError, nearest
 from policyopt.training.process import exit_code, stoppable
 
-COMMANDS = ("train", "eval", "sample", "list", "explain", "tasks", "verify", "check")
+COMMANDS = {
+    "train": ("METHOD", "train a model with a method", "train grpo --task chain_sum --steps 60"),
+    "eval": ("", "measure a model on a task", "eval --model runs/grpo-chain_sum-seed0/model"),
+    "sample": ("", "read what a model answers", "sample --task countdown --questions 2"),
+    "push": ("RUN ID", "push the model of a run to the hub", "push runs/grpo-chain_sum-seed0 me/sums"),
+    "list": ("[WORD]", "the methods; with --kind parts, studies ...", "list clip"),
+    "explain": ("NAME", "what a method, a part, a task, a study is", "explain luspo --vs gspo --out luspo.html"),
+    "tasks": ("", "the tasks of the package, and how to bring your own", "tasks"),
+    "verify": ("FILE...", "numeric cases against the library", "verify tests/cases"),
+    "check": ("NAME", "properties of a method, or of your file", "check my_method.py"),
+    "completion": ("SHELL", "completes lines in bash, zsh, fish", "completion --help"),
+}
+"""What each takes and does, and a line of it."""
 
-USAGE = """\
-usage: policyopt COMMAND ...
+MORE = (
+    "`policyopt COMMAND --help` or `policyopt help COMMAND` says more; `policyopt train METHOD --help` shows every field of the "
+    "method's parts."
+)
 
-  train METHOD   train a model with a method         policyopt train grpo --task chain_sum --steps 60
-  eval           measure a model on a task           policyopt eval --model runs/grpo-chain_sum-seed0/model
-  sample         read what a model answers           policyopt sample --task countdown --questions 2
-  list [WORD]    the methods; with --kind parts, studies ...   policyopt list clip
-  explain NAME   what a method (a part, a task, a study) is   policyopt explain luspo --vs gspo --out luspo.html
-  tasks          the tasks that come with the package, and how to bring your own
-  verify FILE... numeric cases against the library    policyopt verify tests/cases
-  check NAME     properties of a method, or of your file   policyopt check my_method.py
 
-`policyopt COMMAND --help` or `policyopt help COMMAND` says more; `policyopt train METHOD --help` shows every field
-of the method's parts."""
+def usage(width: int) -> str:
+    """The commands, each on a line where the terminal is wide enough for one with an example."""
+    rows = [(f"{name} {takes}".strip(), what, f"policyopt {line}") for name, (takes, what, line) in COMMANDS.items()]
+    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
+    if width >= first + second + max(len(row[2]) for row in rows) + 6:
+        told = [f"  {name:{first}}  {what:{second}}  {line}" for name, what, line in rows]
+    else:
+        told = [
+            textwrap.fill(f"{name}: {what}", width, initial_indent="  ", subsequent_indent="    ")
+            for name, what, _ in rows
+        ]
+    return "\n".join(["usage: policyopt COMMAND ...", "", *told, "", textwrap.fill(MORE, min(width, 120))])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, or 2 for bad input, and 128 and the signal (130 for Ctrl-C) where one ended it."""
+    """Run a command. Returns 0, 1 where something that was asked for did not come out, 2 for bad input, and 128 and the signal
+    (130 for Ctrl-C) where one ended it."""
     args = [*(sys.argv[1:] if argv is None else argv)]
+    if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
+        return _complain(f"the command comes first: policyopt COMMAND {args[0]} ...; one of {', '.join(COMMANDS)}")
     if args[:1] == ["help"] and len(args) > 1:
-        args = [args[1], "--help"]
+        args = [*args[1:], "--help"]
     if not args or args[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        print(usage(shutil.get_terminal_size().columns))
         return 0
     if args[0] == "--version":
         from policyopt import __version__

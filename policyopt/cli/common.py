@@ -21,8 +21,10 @@ Heat = Annotated[float, Field(ge=0, le=10)]
 
 def options_of(default: Any, args: list[str], command: str) -> Any:
     """A dataclass like ``default`` with what the line of a command sets."""
-    from policyopt.options import parse
+    from policyopt.cli.line import check_line
+    from policyopt.options import catalogue, parse
 
+    check_line(args, [*catalogue(default)], f"policyopt {command}")
     return parse(default, args, prog=f"policyopt {command}", description=type(default).__doc__ or "")
 
 
@@ -40,6 +42,14 @@ def found(look_up: Callable[[str], T], name: str) -> T:
         return look_up(name)
     except KeyError as error:
         raise UserError(error.args[0]) from error
+
+
+def need_model(name: str) -> None:
+    """Raises ``UserError`` for a model that is no folder here and that the hub, out of reach, cannot bring."""
+    from policyopt.hub import only_cached
+
+    if name != "embedded":
+        only_cached("--model", name)
 
 
 @dataclass(frozen=True)

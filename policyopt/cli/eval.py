@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Count, Fraction, Heat, ModelOptions, Share, Whole, options_of
+from policyopt.cli.common import Count, Fraction, Heat, ModelOptions, Share, Whole, need_model, options_of
 from policyopt.data import need_task
 
 
@@ -39,6 +39,7 @@ def run(args: list[str]) -> int:
     """Measure a model and print the numbers. Returns the exit code."""
     options = options_of(EvalOptions(), args, "eval")
     need_task(options.task)
+    need_model(options.model)
     from policyopt.training.run import evaluate_model
 
     fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "json"}

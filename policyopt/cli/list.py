@@ -50,6 +50,9 @@ COLUMNS = {"method": ("family", "parent", "source", "confidence", "summary")}
 """What is said of an entry of a kind beside its name."""
 OTHER_COLUMNS = ("kind", "family", "source", "summary")
 
+NARROW = 60
+"""On a terminal of fewer columns a name stands above what it is, not beside it."""
+
 Row = dict[str, str | None]
 
 
@@ -124,6 +127,7 @@ def _beside() -> list[Entry]:
 def _print_rows(rows: list[Row]) -> None:
     """For people: by family on a terminal, one line for each in a pipe."""
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -136,6 +140,13 @@ def _print_rows(rows: list[Row]) -> None:
         return
     names = [str(next(iter(row.values()))) for row in rows]
     for family, members in groupby(zip(names, rows, strict=True), key=lambda pair: _title(pair[1])):
+        if console.width < NARROW:
+            console.print(Text(family, style="bold"))
+            for name, row in members:
+                console.print(Text(f" {name}", style="cyan"))
+                console.print(Padding(Text(str(row["summary"])), (0, 0, 0, 3)))
+                console.print(Padding(Text(_origin(row), style="dim"), (0, 0, 0, 3)))
+            continue
         table = Table(title=family, title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(style="cyan", no_wrap=True, min_width=max(map(len, names)))
         for name, row in members:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Count, Heat, ModelOptions, Share, options_of
+from policyopt.cli.common import Count, Heat, ModelOptions, Share, need_model, options_of
 from policyopt.data import need_task
 
 
@@ -36,6 +36,7 @@ def run(args: list[str]) -> int:
     """Draw responses and print them. Returns the exit code."""
     options = options_of(SampleOptions(), args, "sample")
     need_task(options.task)
+    need_model(options.model)
     from textwrap import indent
 
     from rich.console import Console

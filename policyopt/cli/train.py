@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
-from policyopt.cli.common import found
+from policyopt.cli.common import found, need_model
+from policyopt.cli.line import check_line
 from policyopt.data import need_task
 from policyopt.data.columns import parse_columns
 from policyopt.errors import UserError, explain
@@ -28,6 +30,7 @@ from policyopt.registry import entries, get_study, need_study
 from policyopt.training.process import need_one_process
 
 if TYPE_CHECKING:
+    from policyopt.options import Option
     from policyopt.recipe import Recipe
     from policyopt.registry import Method
     from policyopt.training.config import TrainConfig
@@ -76,14 +79,16 @@ def run(args: list[str]) -> int:
     if name is None and not _saved(line):
         raise UserError(f"the method comes first: policyopt train METHOD {args[0]} ...; known: {names['method']}")
     if name is not None:
-        need(name)
+        name = need(name)
         if _holds_recipe(name) and not _saved(line):
             line = ["--config", name, *line]
     if name is not None and len(line) == 1 and line[0] in HELP:
-        print(_help(name), end="")
+        print(method_help(name), end="")
         return 0
     if not HELP & {*line}:
         _need(line)
+        if name is not None and (known := known_options(name)):
+            check_line(line, known, f"policyopt train {name}", sure=False)
     from policyopt.own import resolve
 
     config, files = parse_config(resolve(name or str(_saved(line))), line)
@@ -93,9 +98,22 @@ def run(args: list[str]) -> int:
     result = carry_out(config, resume=files.resume, accept_changes=files.accept_changes)
     final_table(result.summary, result.out / "report.html")
     if "signal" not in result.summary:
-        return 0
+        return 1 if "error" in result.summary.get("pushed", {}) else 0
     print(f"go on with: policyopt train {f'{name} ' if name else ''}--resume {result.out}")
     return 128 + int(result.summary["signal"])
+
+
+def known_options(name: str) -> list[Option]:
+    """The options of a method of the library as its last line had them; none where there was no line yet."""
+    from policyopt.options import Option
+
+    return [Option(*option) for option in disk.read("options").get(name, ())]
+
+
+def _keep_options(name: str, options: list[Option]) -> None:
+    kept, plain = disk.read("options"), json.loads(json.dumps(options))
+    if kept.get(name) != plain:
+        disk.write("options", {**kept, name: plain})
 
 
 def _saved(line: list[str]) -> str | None:
@@ -112,7 +130,7 @@ def _holds_recipe(name: str) -> bool:
 
 
 def _need(line: list[str]) -> None:
-    """Raises ``UserError`` for files, tasks, columns and studies on a line that cannot be, before torch is imported."""
+    """Raises ``UserError`` for files, tasks, columns, models and studies on a line that cannot be, before torch is imported."""
     need_one_process()
     if config := _last(line, "--config"):
         read_yaml(Path(config))
@@ -122,6 +140,8 @@ def _need(line: list[str]) -> None:
         if task := _last(line, option):
             need_task(task)
     parse_columns(_last(line, "--columns"))
+    if model := _last(line, "--model"):
+        need_model(model)
     if study := _last(line, "--with"):
         found(need_study, study)
 
@@ -133,7 +153,7 @@ def _last(line: list[str], option: str) -> str | None:
     return next((word for word in words if not word.startswith("--")), None)
 
 
-def _help(name: str) -> str:
+def method_help(name: str) -> str:
     """The help of a method as it looks on this terminal; that of the library's methods is kept on the disk."""
     size, colour = shutil.get_terminal_size().columns, sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
     versions = ",".join(version(package) for package in ("tyro", "pydantic"))
@@ -170,7 +190,7 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
     the line go over both. Raises :class:`~policyopt.errors.UserError` for values that cannot be, and for
     hyper-parameters that the file or the run would undo; ``SystemExit`` as :func:`policyopt.options.parse` does.
     """
-    from policyopt.options import UNNAMED, options, parse, parse_known
+    from policyopt.options import UNNAMED, catalogue, options, parse, parse_known
     from policyopt.training.config import TrainConfig, config_from_yaml
 
     prog = f"policyopt train {method.name}"
@@ -189,6 +209,10 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
         own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
         run=(TrainConfig, dataclasses.field(default=config, metadata=UNNAMED)),
     )
+    known = [*catalogue(line)]
+    if asked.resume is None and asked.config is None and method.entry == index().get(method.name):
+        _keep_options(method.name, known)
+    check_line(args, known, prog)
     return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked
 
 

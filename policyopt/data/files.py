@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from policyopt.data.places import hub_id, is_file, saved_folder
 from policyopt.errors import UserError
+from policyopt.hub import quickly
 
 Row = tuple[str, int, Any]
 """What a row is called (``"data.jsonl, line"``), its number, and what it holds."""
@@ -299,7 +300,8 @@ def _hub(place: str, name: str) -> Iterator[Row]:
     assert known is not None, place
     dataset, config, split = known
     try:
-        found = datasets.load_dataset(dataset, config, split=split)
+        with quickly():
+            found = datasets.load_dataset(dataset, config, split=split)
     except Exception as error:  # anything from ConnectionError to ValueError, and each means that there are no rows
         said = _first_line(error)
         advice = ""

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
+from policyopt.hub import only_cached
 from policyopt.models.adapters import (
     LoRA,
     Saved,
@@ -183,14 +184,16 @@ def load_policy(
     source = str(from_gguf(Path(base))) if base.endswith(SUFFIX) else base
     words = model if adapted and any(Path(model).glob("tokenizer*")) else source
     _check_folder(source)
+    cached = only_cached("--model", source)
     chosen = {"attn_implementation": attention} if attention else {}
     try:
         # Code that comes with a model is never run, nor is it asked for on the terminal.
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(words, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=cached)
+        tokenizer = AutoTokenizer.from_pretrained(words, trust_remote_code=False, local_files_only=cached)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True, **chosen, **few
-        )
+            source, dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=cached,
+            output_loading_info=True, **chosen, **few,
+        )  # fmt: skip
     except Exception as error:  # transformers and the hub raise a dozen kinds for a model that cannot be had
         whose = f" (the adapters are for {base})" if adapted else ""
         raise UserError(

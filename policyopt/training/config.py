@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 
+from policyopt.aliases import ours
 from policyopt.data import places
 from policyopt.data.columns import written
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
+from policyopt.hub import check_repository
 from policyopt.models.adapters import LoRA, holds_adapters
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
@@ -39,6 +41,18 @@ Place = Annotated[Name, AfterValidator(_from_anywhere)]
 """The name of something that may be a file or a folder."""
 TaskName = Annotated[str, BeforeValidator(places.written), AfterValidator(places.absolute)]
 """Where questions come from; a list of sources, or a mapping of sources to weights, is a mixture."""
+
+
+def _each(names: Any) -> Any:
+    """Several names, which commas may part too."""
+    words = [names] if isinstance(names, str) else names
+    return tuple(n for w in words for n in w.split(",") if n) if all(isinstance(w, str) for w in words) else words
+
+
+def _repository(name: str | None) -> str | None:
+    if name is not None:
+        check_repository(name)
+    return name
 
 
 @part
@@ -89,6 +103,34 @@ class Checkpoints:
     """Save every so many steps, and at the end."""
     keep: Count = 2
     """How many are kept."""
+    best: Name | None = None
+    """A metric of the log, such as eval/accuracy: the model of the step at which it was best is kept in ``best/``."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether more of it is better, or less."""
+
+
+@part
+class Stopping:
+    """When a run ends before its last step."""
+
+    metric: Name | None = None
+    """A metric of the log, such as eval/accuracy: the run ends when it no longer improves; unset: at the last step."""
+    patience: Count = 3
+    """Measurements of it in a row without improvement, after which the run ends."""
+    min_delta: NonNegative = 0.0
+    """What counts as an improvement: more than so much."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more of it is better, or less."""
+
+
+@part
+class Tracking:
+    """How the run is called in the trackers of ``track``."""
+
+    project: Name = "policyopt"
+    """The project that it belongs to."""
+    name: Name | None = None
+    """Unset: the name of its folder."""
 
 
 @part
@@ -173,6 +215,17 @@ class TrainConfig:
     """Held-out evaluation."""
     checkpoints: Checkpoints = Checkpoints()
     """Saving and keeping."""
+    stopping: Stopping = Stopping()
+    """When to end early."""
+    track: Annotated[tuple[Place, ...], BeforeValidator(_each)] = ()
+    """Where the metrics go beside ``metrics.jsonl`` and TensorBoard: wandb, trackio, ``file.py:name``."""
+    tracking: Tracking = Tracking()
+    """How the run is called there."""
+    push_to_hub: Annotated[Name | None, AfterValidator(_repository)] = None
+    """Push the trained model to the hub under this id, ``owner/name``. The token comes from the environment (HF_TOKEN) or from
+    ``hf auth login``."""
+    hub_public: bool = False
+    """Let everybody see it there; unset, a new repository is private."""
     judging: Judging = Judging()
     """Limits on the judge."""
 
@@ -242,19 +295,15 @@ def check_names(cls: type, given: Iterable[object], path: str = "") -> None:
     names = [f.name for f in dataclasses.fields(cls)]
     for name in given:
         if name not in names:
-            raise UserError(f"no field is called {f'{path}{name}'!r}; {nearest(name, names)}")
+            raise UserError(f"no field is called {f'{path}{name}'!r}; {ours(f'{path}{name}') or nearest(name, names)}")
 
 
 def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
     check_names(cls, data, path)
     kinds = {
-        "optim": Optim,
-        "eval": Evaluation,
-        "checkpoints": Checkpoints,
-        "judging": Judging,
-        "adapters": LoRA,
-        "prompting": Prompting,
-    }
+        "optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "stopping": Stopping, "tracking": Tracking,
+        "judging": Judging, "adapters": LoRA, "prompting": Prompting,
+    }  # fmt: skip
     fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
     for name, value in data.items():
         if name == "recipe":

@@ -222,9 +222,21 @@ def final_table(summary: Mapping[str, Any], report: Path | None, *, out: rich.co
         told.append(f"stopped: {stopped}")
     if told:
         out.print(Text(writable(", ".join(told), out)), soft_wrap=True)
+    if best := best_step(summary):
+        out.print(Text(writable(f"best: {best}", out)), soft_wrap=True)
     if report is not None:
         # One unbroken line, so that the path can be copied.
         out.print(Text(writable(f"report: {report}", out)), soft_wrap=True)
+
+
+def best_step(summary: Mapping[str, Any]) -> str:
+    """Which step was best, from the contents of ``summary.json``; empty where none was looked for."""
+    best = summary.get("best")
+    if not isinstance(best, Mapping) or (value := _number(best, "value")) is None:
+        return ""
+    step = best.get("step")
+    where = f"at step {step}, kept in best/" if step else "before the first step, so that none is kept"
+    return f"{best.get('metric')} {value:.4g} {where}"
 
 
 def duration(seconds: float) -> str:

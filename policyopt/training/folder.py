@@ -22,7 +22,7 @@ from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.files import need_run, read_json, write_whole
 from policyopt.items import Task
-from policyopt.training.config import TrainConfig, at, config_from_yaml, differences
+from policyopt.training.config import Checkpoints, TrainConfig, at, config_from_yaml, differences
 from policyopt.training.inputs import FILE, Inputs
 from policyopt.training.logging import disk_errors
 from policyopt.training.resolved import resolved_yaml
@@ -139,7 +139,10 @@ def same_run(config: TrainConfig, folder: Path) -> None:
     old = config_from_yaml(folder / "config.yaml")
     if config.out not in (None, old.out, folder):
         raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
-    free = {"steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device"}
+    free = {
+        "steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device", "stopping",
+        "track", "tracking", "push_to_hub", "hub_public",
+    }  # fmt: skip
     # A dataset without held-out rows of its own trains on what is not held out, so that their number stays.
     mine, theirs = (
         {k: v for k, v in c.to_dict().items() if k not in free} | {"eval": {"prompts": c.eval.prompts}}
@@ -178,10 +181,11 @@ def write_config(out: Path, config: TrainConfig, task: Task, inputs: Inputs | No
         ) from error
 
 
-def need_space(out: Path, engine: Engine, keep: int) -> None:
+def need_space(out: Path, engine: Engine, checkpoints: Checkpoints) -> None:
     """Refuse to start where the checkpoints and the final model would not fit on the disk."""
     size = engine.size()
-    needed = size.checkpoint * (keep + 1) + size.model + (32 << 20)
+    models = 1 if checkpoints.best is None else 2
+    needed = size.checkpoint * (checkpoints.keep + 1) + size.model * models + (32 << 20)
     free = shutil.disk_usage(out).free
     if free < needed:
         raise UserError(

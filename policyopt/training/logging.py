@@ -20,6 +20,8 @@ from policyopt.files import Malformed, parse_json, parse_yaml
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+    from policyopt.training.tracking import Trackers
+
 Position = dict[str, int]
 
 
@@ -53,15 +55,17 @@ class RunLog:
     """Metrics and samples of a run, written to its folder while it trains.
 
     ``metrics.jsonl`` and ``samples.jsonl`` hold one JSON object per line, ``tensorboard/`` the same metrics for
-    TensorBoard. Each line goes out in one write, so a killed process loses at most the line it was writing.
+    TensorBoard, and ``trackers`` get them too. Each line goes out in one write, so a killed process loses at most the line
+    it was writing.
     :meth:`position` belongs in a checkpoint; :meth:`rewind` brings all three back to it, so that a resumed run
     logs no step twice. An existing folder is continued.
 
     Raises :class:`UserError` naming the file where the disk is full or the folder may not be written.
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, *, tensorboard: bool = True, trackers: Trackers | None = None) -> None:
         self.folder = Path(folder)
+        self._trackers = trackers
         self.tensorboard = self.folder / "tensorboard" if tensorboard else None
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +86,8 @@ class RunLog:
                 for name, value in row.items():
                     if isinstance(value, int | float):
                         writer.add_scalar(name, value, int(step))
+        if self._trackers is not None:
+            self._trackers.log(int(step), row)
 
     def sample(self, record: Mapping[str, Any]) -> None:
         """Append one response with what it was worth; keys keep their order."""
@@ -103,6 +109,8 @@ class RunLog:
         position = position or {"metrics": 0, "samples": 0, "step": 0}
         self._metrics.check(position["metrics"])
         self._samples.check(position["samples"])
+        if self._trackers is not None:
+            self._trackers.sent = max((row["step"] for row in _read_lines(self._metrics.path)), default=-1)
         self._metrics.truncate(position["metrics"])
         self._samples.truncate(position["samples"])
         self._next = self._purge = position["step"]

@@ -21,6 +21,7 @@ from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.steering import States, control, controlled
 from policyopt.training.advice import Advice
+from policyopt.training.best import Watch
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn
 from policyopt.training.config import TrainConfig
@@ -84,30 +85,39 @@ class Trainer:
     warned: bool = False
     """It was said that sampler and trainer differ."""
 
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.config, lambda: self.engine.save(self.out / "best"))
+
     def fit(self) -> str:
-        """Train to the last step, or to Ctrl-C, SIGTERM or SIGHUP. Returns "finished" or "interrupted"."""
+        """Train to the last step, to where nothing improves, or to Ctrl-C, SIGTERM or SIGHUP. Returns "finished", why it ended
+        early, or "interrupted"."""
         state, config = self.state, self.config
         if state.before is None:
             scores = self.evaluate("before")
             state.before = scores.summary
             if self.advice is not None:
                 self.advice.evaluated(scores.records)
-            self.log.metrics(0, {f"eval/{k}": v for k, v in state.before.items() if isinstance(v, float)})
+            self.watch.start(scores.metrics())
+            self.log.metrics(0, scores.metrics())
             self.save()
+        else:
+            self.watch.start(Scores(state.before, []).metrics())
         with Interrupt(self.console) as interrupt:
-            while state.step < config.steps and not interrupt.asked:
+            while state.step < config.steps and not interrupt.asked and not self.watch.stop:
                 metrics = self.step()
                 due = config.eval.every and state.step % config.eval.every == 0 and state.step < config.steps
                 if due:
                     start = time.perf_counter()
                     metrics |= self.evaluate("eval").metrics()
                     metrics["time/eval"] = time.perf_counter() - start
+                self.watch.see(state.step, metrics)
                 self.log.metrics(state.step, metrics)
                 self.console.step(state.step, metrics, self.remark)
-                if state.step % config.checkpoints.every == 0 or state.step == config.steps or interrupt.asked:
+                last = state.step == config.steps or interrupt.asked or self.watch.stop
+                if state.step % config.checkpoints.every == 0 or last:
                     self.save()
         self.heard = interrupt.asked
-        return "finished" if state.step >= config.steps else "interrupted"
+        return "finished" if state.step >= config.steps else self.watch.stop or "interrupted"
 
     def step(self) -> dict[str, float]:
         """One batch: draw, credit, update. Returns its metrics."""
@@ -276,6 +286,7 @@ class Trainer:
             "memory": self.collector.memory,
             "held": [h.to_dict() for h in self.collector.held],
             "notes": self.collector.notes,
+            "watch": self.watch.state(),
             **kept,
             "log": self.log.position(),
         }
@@ -314,6 +325,7 @@ class Trainer:
         for name, value in saved["counts"].items():
             setattr(state, name, value)
         self.collector.stream.cursor, self.collector.stream.skipped = saved["cursor"], saved["skipped_prompts"]
+        self.watch.load(saved.get("watch", {}))
         self.log.rewind(saved["log"])
         prune(self.out / "checkpoints", self.config.checkpoints.keep)
         return True

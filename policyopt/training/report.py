@@ -10,7 +10,7 @@ from typing import Any
 
 from policyopt.page import render_page, template_text, write_page
 from policyopt.training.charts import MAX_POINTS, Chart, measured, number, other_charts, sections, written
-from policyopt.training.console import duration
+from policyopt.training.console import best_step, duration
 from policyopt.training.logging import RunRecord, disk_errors, read_run
 
 MAX_SAMPLES = 200
@@ -221,6 +221,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Time", duration(seconds) if seconds else ""),
         ("Responses", written(number(s.get("responses")), "integer") if "responses" in s else ""),
         ("Tokens", written(number(s.get("tokens")), "integer") if "tokens" in s else ""),
+        ("Best", best_step(s)),
         ("Ended", str(s.get("stopped") or "") if s else "not finished"),
         ("Version", str(s.get("version") or "")),
     ]

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import ValidationError
 from rich.console import Console as RichConsole
 
-from policyopt import __version__
 from policyopt.data import load_task
 from policyopt.data.choose import judge_words
 from policyopt.engine import make_sampler
-from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
-from policyopt.files import write_whole
+from policyopt.hub import need_token
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
@@ -34,17 +30,18 @@ from policyopt.training.config import Judging, TrainConfig, check_names
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
+from policyopt.training.finish import leave, summarise
 from policyopt.training.folder import claimed, moved_horizon, need_space, run_name, write_config
 from policyopt.training.inputs import inputs_of, refuse_changes
-from policyopt.training.logging import RunLog, disk_errors
+from policyopt.training.logging import RunLog
 from policyopt.training.loop import State, Trainer
 from policyopt.training.mixture import check_weights
 from policyopt.training.process import memory_errors, need_one_process, stoppable
 from policyopt.training.prompts import PromptStream
-from policyopt.training.report import write_report
-from policyopt.training.resolved import resolved, same_judge
+from policyopt.training.resolved import same_judge
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import load_model, located, room, set_up, told
+from policyopt.training.tracking import need_trackers, tracked
 
 T = TypeVar("T")
 
@@ -99,6 +96,9 @@ def run(
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
     need_one_process()
+    need_trackers(config.track)
+    if config.push_to_hub is not None:
+        need_token(config.push_to_hub)
     with stoppable(), memory_errors(LESS), claimed(config, resume) as out:
         task = load_task(
             config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts,
@@ -138,10 +138,10 @@ def run(
             if judge is not None and task.judge is not None:
                 judge.ready()
                 check_filled(config.recipe, task.judge.name, judge.provides)
-            need_space(out, engine, config.checkpoints.keep)
+            need_space(out, engine, config.checkpoints)
             if resume is None:
                 write_config(out, config, task, inputs)
-            with RunLog(out) as log:
+            with tracked(config, out, console.note) as trackers, RunLog(out, trackers=trackers) as log:
                 advice = Advice(config, None if judge is None else task.judge, console.note)
                 trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe), advice)
                 if resume is not None:
@@ -153,9 +153,8 @@ def run(
                         console.note(moved)
                     write_config(out, config, task)
                 stopped = trainer.fit()
-                after = trainer.evaluate("after").summary
-            summary = summarise(config, trainer, task, stopped, after)
-            leave(out, engine, summary)
+                summary = trackers.summary = summarise(config, trainer, task, stopped, trainer.evaluate("after"))
+            leave(out, engine, config, summary, console.note)
     return Result(out, summary, engine.policy)
 
 
@@ -169,14 +168,6 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator
         engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed,
         max_failed=collector.max_failed, temperature=config.eval.temperature, top_p=config.eval.top_p,
     )  # fmt: skip
-
-
-def leave(out: Path, engine: Engine, summary: Mapping[str, Any]) -> None:
-    """Write what a run leaves behind: the model, ``summary.json`` whole or not at all, the report."""
-    with disk_errors(out):
-        engine.save(out / "model")
-        write_whole(out / "summary.json", json.dumps(summary, indent=1))
-        write_report(out)
 
 
 def check_source(recipe: Recipe, task: Task) -> None:
@@ -218,29 +209,6 @@ def need_judge(judge: T | None, task: Task) -> T:
             f"{task.name}: its rows have no answer, so that responses cannot be judged: add a column 'answer'"
         )
     return judge
-
-
-def summarise(config: TrainConfig, trainer: Trainer, task: Task, stopped: str, after: dict[str, Any]) -> dict[str, Any]:
-    """What ``summary.json`` holds."""
-    state = trainer.state
-    return {
-        "method": config.recipe.name,
-        "model": config.model,
-        "task": task.name,
-        **resolved(task),
-        "seed": config.seed,
-        "steps": state.step,
-        "seconds": round(state.seconds, 2),
-        "responses": int(state.responses),
-        "tokens": int(state.tokens),
-        "prompts_skipped": trainer.collector.stream.skipped,
-        "before": state.before,
-        "after": after,
-        "stopped": stopped,
-        **({"signal": trainer.heard} if trainer.heard else {}),
-        "version": __version__,
-        "torch": torch.__version__,
-    }
 
 
 # Without training ----------------------------------------------------------------------------------------------------
