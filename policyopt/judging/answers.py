@@ -35,8 +35,10 @@ _PHRASE = re.compile(
 )
 _SAID = re.compile(r"\$\$(?s:.{1,400}?)\$\$|\\\[(?s:.{1,400}?)\\\]|[^\n]*")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\*|$)|[,;]?\s+(?:because|since|which|where|as|so)\b|\s*<\|")
+_HEDGE = re.compile(r"\W*(?:or|no|wait|but|actually|alternatively|maybe|perhaps)\b", re.IGNORECASE)
 _FIRST = re.compile(r"\$\$[^$]+\$\$|\\\[(?s:.+?)\\\]|\$[^$\n]+\$|\\\([^\n]+?\\\)|\*\*[^*\n]+\*\*")
 _MORE = re.compile(r"[\d$\\*]|\b(?:or|and|not)\b", re.IGNORECASE)
+_LEADS = re.compile(r"\b(?:or|and|nor|not|to|between)\W*\Z", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _MATH = re.compile(
     r"\$\$([^$]{1,1000})\$\$|(?<![\\$])\$((?:\\.|[^$\\\n]){1,1000})\$|\\\(([^\n]{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]",
@@ -177,12 +179,17 @@ def _phrase(text: str) -> tuple[int, str, bool] | None:
     if first and not _MORE.search(said, first.end()):
         return phrase.start(), first[0], False
     end = _SENTENCE_END.search(said, 1)
-    return phrase.start(), said[: end.start()] if end else said, False
+    hedged = end is not None and _HEDGE.match(said, end.end())
+    return phrase.start(), said[: end.start()] if end and not hedged else said, False
 
 
 def last_bold(text: str) -> Iterator[str]:
-    """What stands in bold, the last first; at most sixteen."""
-    return reversed([m[1].strip() for m in deque(_BOLD.finditer(text[-LONGEST:]), maxlen=16)])
+    """What stands in bold, the last first; at most sixteen, and none from one of two on (``**42** or **43**``)."""
+    text = text[-LONGEST:]
+    for bold in reversed(deque(_BOLD.finditer(text), maxlen=16)):
+        if _LEADS.search(text, max(0, bold.start() - 12), bold.start()):
+            return
+        yield bold[1].strip()
 
 
 def last_formula(text: str) -> str | None:

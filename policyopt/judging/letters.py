@@ -29,7 +29,8 @@ def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Patter
         rf"\(\s*({one})\s*\)|(?<![\w'])([{letters}])(?=\s*[).:](?:\s|$))|\b(?i:or|and|not|nor)\s+\(?([{letters}])\b"
     )
     phrase = re.compile(
-        rf"\b(?i:option|choice)\s+\(?([{letters}])\b\)?(?!\s*(?i:or|and|is\s+(?:not|wrong|incorrect|false)|isn))"
+        rf"\b(?i:choose|chose|pick|select|is|be|with|take|answer)\W{{1,3}}(?i:the\s+)?(?i:option|choice)\s+\(?([{letters}])\b\)?"
+        r"(?!\s*(?i:or|and|is\s+(?:not|wrong|incorrect|false)|isn))"
     )
     return alone, with_text, other, phrase
 
@@ -78,7 +79,11 @@ def choice_of(response: str, found: Found | None, letters: str = LETTERS, think:
     elif with_text.fullmatch(plain):
         return None
     named = {m[1] for m in phrase.finditer(plain)} | {_first(m.groups()) for m in other.finditer(plain)}
-    return named.pop() if len(named) == 1 and not re.search(r"\b(?:not|wrong|incorrect|n't)\b", plain) else None
+    return (
+        named.pop()
+        if len(named) == 1 and not re.search(r"\b(?i:not|wrong|incorrect|neither|nor)\b|n't", plain)
+        else None
+    )
 
 
 def has_options(prompt: str, letters: str) -> bool:

@@ -28,9 +28,14 @@ _COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname|mbox)\s*\{([
 _LAYOUT = re.compile(r"\\(?:left|right|displaystyle|bigl?|bigr?|!|,|;|:|quad|qquad| )(?![A-Za-z])|~")
 _FUNCTIONS = "and|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|sqrt|lim|max|min|gcd|lcm|mod|pi|oo|infty|det|dx|dy|dt"
 _WORDS = re.compile(rf"(?<![A-Za-z\\])(?!(?:{_FUNCTIONS})(?![A-Za-z]))[A-Za-z]{{3,}}")
-_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d{2}(?::\d{2})?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
+_DATE = re.compile(
+    r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d{2}(?::\d{2})?(?:\s*[ap]\.?m\.?)?|[\d.,]+\s*(?:[-:\u2013]|to)\s*[\d.,]+",
+    re.IGNORECASE,
+)
+"""Dates, times, ranges and ratios."""
 _LATEX_NAME = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
 _RELATION = re.compile(r"[<>≤≥]|\\(?:le|ge|lt|gt|leq|geq|in)(?![A-Za-z])")
+_NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([^()=]*\))?\s*=")
 _OPEN, _CLOSED = "([{", ")]}"
 _TOO_MUCH = (RecursionError, MemoryError, ValueError, ArithmeticError)
 
@@ -83,10 +88,13 @@ def same_answer(wanted: str, given: str) -> bool:
     one, other = _plain(wanted), _plain(given)
     if one == other or _as_text(one) or _as_text(other):
         return one.casefold() == other.casefold()
+    # x = 5 and 5, y = 2x and 2x; but what x^2 = 4 says is not 4
+    if ("=" in one) != ("=" in other) and not _NAMED.match(one if "=" in one else other):
+        return False
     (shape, parts), (shape_given, parts_given) = _shape(one), _shape(other)
     if reference is not None or value is not None:
         # One is a number, the other at most an expression with functions in it
-        if len(parts) > 1 or len(parts_given) > 1 or _arithmetic(other):
+        if len(parts) > 1 or len(parts_given) > 1 or (value is None and _arithmetic(other)):
             return False
     elif not (_RELATION.search(one) or _RELATION.search(other)):
         if shape != shape_given or len(parts) != len(parts_given):

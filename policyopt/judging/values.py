@@ -153,12 +153,14 @@ def _normal(text: str) -> str:
     for pattern, sign in _LATEX:
         text = pattern.sub(sign, text)
     if text.count("$") % 2 == 0:
-        text = text.replace("$", "")
+        text = text.replace("$", " ")
     return text.replace("$", "\u00a4").strip()
 
 
 # Equations ----------------------------------------------------------------------------------------------------------
 
+_NAME = re.compile(r"\\?[A-Za-z](?:[\w\s\\]|_\{\w*\})*(?:\([^()=;]*\))?")
+"""Of what a value is: ``x``, ``x_1``, ``f(2)``, ``total cost``; of ``2x = 6`` and ``x^2 = 4`` nothing is known yet."""
 _EQUAL = re.compile(r"(\\approx(?![A-Za-z])|=)")
 
 
@@ -174,9 +176,7 @@ def _equation(text: str) -> Value:
         try:
             other = _quantity(side.strip())
         except Unreadable:
-            if re.search(r"[,;]|\b(?:or|and)\b|[<>≤≥≠!]|\\(?:le|ge|ne|lt|gt)", side) or not re.search(
-                r"[A-Za-z]", side
-            ):
+            if not _NAME.fullmatch(side.strip()):
                 raise
             name = name or side.strip()
             continue

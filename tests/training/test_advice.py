@@ -86,5 +86,5 @@ def test_a_run_says_which_judge_it_has_and_why(tiny_model, tmp_path, monkeypatch
     again = po.train(recipe, steps=2, resume=result.out, quiet=True, **settings)
     assert chosen.items() <= again.summary.items()
     write_rows(Path(sums), ({"prompt": f"{i}+{i}=?", "answer": "many"} for i in range(12)))
-    with pytest.raises(UserError, match="has the judge number, and the answers of .* now ask for exact"):
+    with pytest.raises(UserError, match=r"has the judge number, and the answers of .* now ask for exact"):
         po.train(recipe, steps=3, resume=result.out, quiet=True, **settings)
