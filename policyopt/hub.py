@@ -16,7 +16,7 @@ SECONDS = 3.0
 def reachable() -> bool:
     """Whether the hub answers now; never longer than :data:`SECONDS`."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     answered = threading.Event()
 
@@ -96,7 +96,7 @@ def push(model: Path, curves: Path | None, repository: str, *, public: bool = Fa
     Raises :class:`~policyopt.errors.UserError` with the reason where it fails.
     """
     from huggingface_hub import HfApi, constants, get_token
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
 
     need_token(repository)
     if not reachable():
@@ -122,7 +122,7 @@ def push(model: Path, curves: Path | None, repository: str, *, public: bool = Fa
 
 
 def _is_id(name: str) -> bool:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)

@@ -229,11 +229,13 @@ def get_study(name: str) -> Study:
     return _OTHERS[name]  # type: ignore[return-value]
 
 
-def need_study(name: str) -> None:
-    """Raises ``KeyError`` as :func:`get_study` does. Nothing is imported."""
+def need_study(name: str) -> str:
+    """The name of a study as it is written here. Raises ``KeyError`` as :func:`get_study` does. Nothing is imported."""
     known = [e.name for e in entries("study")]
+    name = in_any_case(name, known)
     if name not in known:
         raise KeyError(f"no study is called {name!r}; known: {', '.join(known)}")
+    return name
 
 
 def library_part(name: str) -> type[Part]:

@@ -42,6 +42,15 @@ def caller(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     return call
 
 
+def over(defaults: Iterable[Any], line: Iterable[Any]) -> list[Any]:
+    """A line, after those of some pairs of option and value that it does not set itself: an option is given once."""
+    line, words = list(line), iter(defaults)
+    given = {str(word).partition("=")[0] for word in line}
+    return [
+        word for option, value in zip(words, words, strict=True) if option not in given for word in (option, value)
+    ] + line
+
+
 def write_sums(path: Path, count: int = 12, **more: Any) -> Path:
     """A dataset of sums with whole numbers as answers."""
     return write_rows(path, ({"prompt": f"{i}+{i}=?", "answer": str(2 * i)} | more for i in range(count)))

@@ -22,7 +22,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.models.embedded import random_tiny
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Context, Question, Response
-from tests.commands import QUICK, Said, contents, lines, write_rows, write_sums
+from tests.commands import QUICK, Said, contents, lines, over, write_rows, write_sums
 
 Command = Callable[..., Said]
 
@@ -33,7 +33,8 @@ def train(command: Command, tiny_model: Path) -> Command:
     task = write_sums(Path("sums.jsonl"))
 
     def call(*line: Any, method: str = "grpo", model: Any = tiny_model, data: Any = task) -> Said:
-        return command("train", method, "--model", model, "--task", data, "--steps", 2, *QUICK, *line)
+        settings = ("--model", model, "--task", data, "--steps", 2, *QUICK)
+        return command("train", method, *over(settings, line))
 
     return call
 

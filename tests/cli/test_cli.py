@@ -37,7 +37,7 @@ from policyopt.models.quiet import quiet
 from policyopt.registry import Method, get_method, methods
 from policyopt.training.config import Optim, TrainConfig
 from tests.batches import EVERY_METHOD, LIBRARY_PARTS
-from tests.commands import QUICK, Said, contents, lines, write_rows, write_sums
+from tests.commands import QUICK, Said, contents, lines, over, write_rows, write_sums
 
 Command = Callable[..., Said]
 
@@ -53,9 +53,8 @@ def train(command: Command, tiny_model: Path) -> Command:
 
     def call(*line: Any, data: Any = None, out: str = "run") -> Said:
         task = data or write_sums(Path("sums.jsonl"))
-        said = command(
-            "train", "grpo", "--model", tiny_model, "--task", task, "--steps", 2, "--out", out, *QUICK, *line
-        )
+        settings = ("--model", tiny_model, "--task", task, "--steps", 2, "--out", out, *QUICK)
+        said = command("train", "grpo", *over(settings, line))
         assert said.code == 0, said.err
         assert said.err == ""
         return said
