@@ -36,6 +36,8 @@ class Example:
     """The other one."""
     hasty: str | None = None
     """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
+    chat: bool = False
+    """The prompt was given as messages, not as text; functions made for other libraries tell the two apart."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Verdict:
     """What a judge says of one response."""
 
     score: float
-    """The reward, before any shaping; always finite."""
+    """The reward, before any shaping; finite where there is one."""
     correct: bool
     """The answer is right."""
     formatted: bool
@@ -63,10 +65,19 @@ class Verdict:
     reason: str
     """Why, in a few words."""
     failed: bool = False
-    """The judge itself raised, ran out of time or memory, or returned nonsense; the score is then 0."""
+    """The judge itself raised, ran out of time or memory, or returned nonsense; the score then means nothing."""
     parts: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     """What each of several judges says, or one judge of each aspect: finite numbers by name. Under the name of a column
-    that a judge fills, a number or a list goes into that column."""
+    that a judge fills, a number or a list goes into that column. NaN: that judge of several does not apply to the row."""
+    applies: bool = True
+    """The judge has something to say of this row; where not, the score is NaN."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What the verdict has cost, by what is counted: requests, tokens; for the log."""
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether there is a reward: the judge applies and has not failed."""
+        return self.applies and not self.failed
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,8 @@ class JudgeSpec:
     """A judge by name, with its options; picklable, so that the worker process builds the judge itself."""
 
     name: str
-    """``"math"``, ``"exact"``, ``"number"``, ``"regex"``, ``"choice"``, ``"reasoning-gym"``,
-    ``"package.module:function"`` or ``"file.py:function"``."""
+    """A name of :mod:`policyopt.judging.judges`, ``"package.module:function"`` or ``"file.py:function"``, or that of a
+    callable, which it carries (:class:`~policyopt.judging.given.Given`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

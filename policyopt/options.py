@@ -21,7 +21,7 @@ from policyopt.errors import UserError, explain
 
 UNNAMED = {"unnamed": True}
 """Metadata of a field that holds a dataclass: its name is no part of the names of the options in it. That of a mapping and
-of a value may have ``option``: the name of its option."""
+of a value may have ``option``: the name of its option, and ``repeated`` where it may be given several times."""
 
 
 def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
@@ -122,6 +122,9 @@ def _options(info: Any) -> StructConstructorSpec | None:
             continue
         elif typing.get_origin(declared.annotation) is dict:
             kind = _pairs(f.metadata.get("option", f.name))
+        elif f.metadata.get("repeated"):
+            kind = _repeated(f.metadata["option"])
+            value = _Words([value] if isinstance(value, str) else value or ())
         else:
             kind = _leaf(declared)
             if "option" in f.metadata:
@@ -185,22 +188,52 @@ def _pairs(option: str) -> Any:
     """The type of an option that may be given several times, each time with ``NAME=VALUE``."""
 
     def read(words: list[str]) -> dict[str, str]:
-        name, equals, value = words[0].partition("=")
-        if not (name and equals and value):
-            raise ValueError(f"expected NAME=VALUE, not {words[0]!r}")
-        return {name: value}
+        pairs = [word.partition("=") for word in words]
+        for name, equals, value in pairs or [("", "", "")]:
+            if not (name and equals and value):
+                raise ValueError(f"expected NAME=VALUE, not {name + equals + value!r}")
+        return {name: value for name, _, value in pairs}
 
     return Annotated[
         dict[str, str],
         tyro.conf.arg(name=option),
         PrimitiveConstructorSpec(
-            nargs=1,
+            nargs="*",
             metavar="NAME=VALUE",
             instance_from_str=read,
             is_instance=lambda value: isinstance(value, dict),
             str_from_instance=lambda value: [f"{name}={x}" for name, x in value.items()] or ["unset"],
             choices=None,
             _action="append",  # there is no public way to have an option of one's own more than once
+        ),
+    ]
+
+
+class _Words(tuple[str, ...]):
+    """The words of an option that may be given several times: those of the line, or else those that were there."""
+
+    def __new__(cls, words: Sequence[str] = ()) -> _Words:
+        typed = [word for word in words if isinstance(word, _Typed)]
+        return super().__new__(cls, map(str, typed) if typed else words)
+
+
+class _Typed(str):
+    """A word that stands on the line."""
+
+
+def _repeated(option: str) -> Any:
+    """The type of an option that may be given several times; where it is given, what was there goes."""
+    return Annotated[
+        _Words,
+        tyro.conf.arg(name=option),
+        PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="TEXT",
+            instance_from_str=lambda words: _Typed(words[0]),
+            is_instance=lambda value: isinstance(value, _Words),
+            str_from_instance=lambda value: [*value] or ["unset"],
+            choices=None,
+            _action="append",
         ),
     ]
 

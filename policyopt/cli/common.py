@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from policyopt.errors import UserError
+from policyopt.judging.options import JudgeField
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
@@ -46,8 +48,11 @@ class ModelOptions:
     """``embedded``, a local folder, or a hub id."""
     task: str = "chain_sum"
     """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
-    judge: str | None = None
-    """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``."""
+    judge: JudgeField = dataclasses.field(default=None, metadata={"option": "judge", "repeated": True})
+    """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
+    with weights, each as ``NAME=JUDGE:WEIGHT``."""
+    judge_options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": "judge-options"})
+    """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
     max_tokens: Count | None = None
     """Budget of a response in tokens; unset: what the task suggests."""
     seed: Whole = 0

@@ -3,7 +3,7 @@
 Every row has a ``prompt`` (text, or a list of chat messages) and an ``answer`` (text or a number), and may have a
 ``solution`` (text: a worked solution, for methods that take hints from it). In the place of the answer, or beside it, stand texts
 to learn from: a ``completion``, or a pair of ``chosen`` and ``rejected`` (text, or a list with one message of the assistant);
-other columns are ignored. All rows are checked before anything runs, and the first one that cannot be used is named with its file and
+other columns are kept for judges that ask for them by name (``Example.meta``). All rows are checked before anything runs, and the first one that cannot be used is named with its file and
 line (for Parquet and hub datasets: its row, counted from 1).
 
 Held-out questions are chosen by a hash of their prompts, so they stay the same from run to run, whatever the seed and
@@ -24,8 +24,9 @@ from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.items import TEXTS, Example, JudgeSpec, Message, Task, user
-from policyopt.judging.judges import answer_error, check_judge
+from policyopt.judging.judges import judge_spec, row_error
 from policyopt.judging.kinds import parse_number
+from policyopt.judging.names import Written
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""
@@ -39,7 +40,7 @@ Row = tuple[str, int, Any]
 """Where a row is from (``"data.jsonl, line"``), its number, and what it holds."""
 
 
-def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any] | None, heldout: int) -> Task:
+def load_dataset_task(spec: str, *, judge: Written | None, options: Mapping[str, Any] | None, heldout: int) -> Task:
     """The task made of ``spec``: a file, two files joined by a comma, or ``owner/name`` or ``owner/name:config``.
 
     Without a judge, ``choice`` is taken where every answer is a letter from A to E, ``number`` where every answer is a
@@ -49,19 +50,16 @@ def load_dataset_task(spec: str, *, judge: str | None, options: Mapping[str, Any
         UserError: A file that is not there or not readable, an empty dataset, a row that cannot be used, a judge that
             cannot work, or held-out prompts that are in the training file too.
     """
-    if judge is not None:
-        check_judge(JudgeSpec(judge, dict(options or {})))
-    elif options:
-        raise UserError(f"judge options {', '.join(options)} are set, but no judge: choose one")
+    given = judge_spec(judge, options) if judge is not None or options else None
     first, comma, second = spec.partition(",")
     train = _examples(first)
     held = _examples(second) if comma else None
     answered, texts = _alike([*train, *(held or [])])
     if judge is not None and not answered:
         raise UserError(f"{spec}: its rows have no 'answer', so that there is nothing to judge by: leave --judge out")
-    chosen = JudgeSpec(judge or _suitable([e.answer for e in train]), dict(options or {})) if answered else None
+    chosen = given or JudgeSpec(_suitable([e.answer for e in train])) if answered else None
     for example in [*train, *(held or [])] if chosen else ():
-        if chosen and (error := answer_error(chosen, example.answer)):
+        if chosen and (error := row_error(chosen, example)):
             raise UserError(f"{_place(example)}: {error}")
     if held is None:
         train, held = _split(train, heldout, spec)
@@ -200,7 +198,9 @@ def _example(where: str, number: int, row: Any) -> Example:
         _prompt(place, row["prompt"]),
         _answer(place, row["answer"]) if "answer" in row else "",
         _solution(place, row.get("solution")),
+        {name: value for name, value in row.items() if name not in COLUMNS},
         **texts,
+        chat=isinstance(row["prompt"], list),
     )
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -21,8 +21,9 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.functions import import_path
+from policyopt.judging.given import packed
 from policyopt.judging.judges import check_judge
-from policyopt.judging.worker import receive, send
+from policyopt.judging.worker import SEEN, receive, send
 
 CHUNK = 64
 """Items that a worker gets at once."""
@@ -51,7 +52,7 @@ def _kill(process: subprocess.Popen[bytes], sock: socket.socket) -> None:
 class _Worker:
     """One worker process. Starting it does not wait for it; :meth:`ready` does."""
 
-    def __init__(self, judge: JudgeSpec, timeout: float, memory: int) -> None:
+    def __init__(self, judge: JudgeSpec, functions: Mapping[str, str], timeout: float, memory: int) -> None:
         self.timeout, self.judge = timeout, judge
         self.sock, theirs = socket.socketpair()
         # A fresh interpreter: the user's main module, and torch with it, is not imported again
@@ -74,7 +75,11 @@ class _Worker:
         self.kill = weakref.finalize(self, _kill, self.process, self.sock)
         self.loaded = False
         self.columns: tuple[str, ...] = ()
-        self._send({"judge": judge.name, "options": dict(judge.options), "timeout": timeout, "memory": memory}, LOADING)
+        self.patience, self.together = timeout, False
+        self.waiting = 1
+        """How many items the next verdict is asked for together with."""
+        hello = {"judge": judge.name, "options": dict(judge.options), "timeout": timeout, "memory": memory}
+        self._send(hello | {"functions": dict(functions)}, LOADING)
 
     def ready(self) -> None:
         """Wait until the judge is loaded. Raises ``UserError`` when it cannot be."""
@@ -90,15 +95,26 @@ class _Worker:
             self.kill()
             raise UserError(f"judge {self.judge.name!r} could not be loaded: {answer['error']}")
         self.columns = tuple(answer["columns"])
+        self.patience, self.together = answer["patience"], answer["together"]
         self.loaded = True
 
     def give(self, items: Sequence[Item]) -> None:
-        self._send([[e.id, e.prompt, e.answer, dict(e.meta), response] for e, response in items], self.timeout)
+        rows = [[{name: getattr(e, name) for name in SEEN}, response] for e, response in items]
+        try:
+            self._send(rows, self.timeout)
+        except TimeoutError:
+            raise TimeoutError(f"judge took longer than {self.timeout:g} s") from None
+        self.waiting = len(items) if self.together else 1
 
     def take(self) -> Verdict:
         """The verdict on the next item. Raises ``TimeoutError``, or ``_Gone`` with the reason."""
-        score, correct, formatted, reason, failed, parts = self._receive(self.timeout)
-        return Verdict(score, correct, formatted, reason, failed, parts)
+        try:
+            found = Verdict(**self._receive(self.patience * self.waiting))
+        except TimeoutError:
+            several = f" for {self.waiting} responses" if self.waiting > 1 else ""
+            raise TimeoutError(f"judge took longer than {self.patience * self.waiting:g} s{several}") from None
+        self.waiting = 1  # what is judged together comes together
+        return found
 
     def _send(self, message: Any, timeout: float) -> None:
         self.sock.settimeout(timeout)
@@ -153,6 +169,7 @@ class JudgePool:
         if workers < 1:
             raise UserError(f"judge workers is {workers}, expected at least 1")
         check_judge(judge)
+        self._functions = packed(judge)
         self.judge, self.timeout, self.memory = judge, float(timeout), memory_mb << 20
         self._closed = False
         self._busy = threading.Lock()
@@ -223,7 +240,7 @@ class JudgePool:
         self.close()
 
     def _start(self) -> _Worker:
-        return _Worker(self.judge, self.timeout, self.memory)
+        return _Worker(self.judge, self._functions, self.timeout, self.memory)
 
     def _judge(self, slot: int, items: Sequence[Item], stop: threading.Event) -> list[Verdict]:
         """The verdicts on one chunk. The worker is restarted after each item that it does not survive."""
@@ -239,10 +256,8 @@ class JudgePool:
             except UserError as error:
                 # It could be loaded once, so the reason is outside: the next chunk tries again
                 verdicts += [_failed(str(error)) for _ in items[len(verdicts) :]]
-            except TimeoutError:
-                verdicts.append(_failed(f"judge took longer than {self.timeout:g} s"))
-            except _Gone as error:
-                verdicts.append(_failed(str(error)))
+            except (TimeoutError, _Gone) as error:
+                verdicts += [_failed(str(error))] * worker.waiting
             worker.kill()
             if not stop.is_set():
                 self._workers[slot] = self._start()

@@ -2,21 +2,34 @@
 
 One frame in each direction is a length (4 bytes, big-endian) and JSON: nothing that this process sends can run code in
 the parent. The parent sends the judge, then lists of items; the worker answers ``{"ready": true}`` with the
-columns that the judge fills, then a verdict for each item as soon as it has one.
+columns that the judge fills and how long a verdict may take, then a verdict for each item as soon as it has one. A judge
+that has ``many`` (:mod:`policyopt.judging.calls`) gets a list at once, any other one item after the other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import resource
 import select
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any
 
+from policyopt.items import Example, JudgeSpec, Verdict
+from policyopt.judging import given
+from policyopt.judging.calls import TooLong
+from policyopt.judging.results import BadResult
+
+SEEN = ("id", "prompt", "answer", "solution", "meta", "chat")
+"""What a judge sees of an example."""
+
 _POLL = 5.0
+GRACE = 1.0
+"""Seconds that a judge with limits of its own has beyond them."""
 
 
 def send(sock: socket.socket, message: Any) -> None:
@@ -62,13 +75,12 @@ def _serve(fd: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sock = socket.socket(fileno=fd)
     hello = receive(sock)
-    limit, memory = hello["timeout"] + 1.0, hello["memory"]
+    memory = hello["memory"]
 
-    from policyopt.items import Example, JudgeSpec, Verdict
-    from policyopt.judging.functions import BadResult
     from policyopt.judging.judges import make_judge
 
     try:
+        given.receive(hello["functions"])
         judge = make_judge(JudgeSpec(hello["judge"], hello["options"]))
     except BaseException as error:
         send(sock, {"error": f"{type(error).__name__}: {error}"})
@@ -77,24 +89,45 @@ def _serve(fd: int) -> None:
     used = _virtual_memory()
     if used:
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-    send(sock, {"ready": True, "columns": list(getattr(judge, "columns", ()))})
+    limit = max(hello["timeout"], getattr(judge, "patience", 0.0))
+    several, together = hasattr(judge, "many"), getattr(judge, "together", False)
+    # Where calls have limits of their own, these are to end them first
+    patience = limit + (GRACE if several else 0.0)
+    columns = list(getattr(judge, "columns", ()))
+    send(sock, {"ready": True, "columns": columns, "patience": patience, "together": together})
 
     while True:
         while not select.select([sock], [], [], _POLL)[0]:
             if os.getppid() != parent:
                 return
-        for id, prompt, answer, meta, response in receive(sock):
-            # Should the parent be gone when a judge hangs, the kernel ends this process
-            signal.setitimer(signal.ITIMER_REAL, limit)
-            try:
-                verdict = judge(Example(id, tuple(prompt), answer, None, meta), response)
-            except MemoryError:
-                verdict = Verdict(0.0, False, False, f"judge ran out of memory ({memory >> 20} MB)", failed=True)
-            except BadResult as error:
-                verdict = Verdict(0.0, False, False, f"judge {error}", failed=True)
-            except BaseException as error:
-                verdict = Verdict(0.0, False, False, f"judge raised {type(error).__name__}: {error}", failed=True)
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            parts = dict(verdict.parts)
-            send(sock, [verdict.score, verdict.correct, verdict.formatted, verdict.reason[:500], verdict.failed, parts])
+        items = [(Example(**seen | {"prompt": tuple(seen["prompt"])}), response) for seen, response in receive(sock)]
+        longest = patience * (len(items) if together else 1) + 1.0
+        for verdict in _verdicts(judge, items, limit, longest, memory):
+            send(sock, dataclasses.asdict(dataclasses.replace(verdict, reason=verdict.reason[:500])))
+
+
+def _verdicts(judge: Any, items: list[Any], limit: float, longest: float, memory: int) -> Iterator[Verdict]:
+    """The verdict on each item, in order; a failed one for an exception."""
+    found = judge.many(items, limit) if hasattr(judge, "many") else None
+    for item in items:
+        # Should the parent be gone when a judge hangs, the kernel ends this process
+        signal.setitimer(signal.ITIMER_REAL, longest)
+        try:
+            verdict = judge(*item) if found is None else next(found)
+            if isinstance(verdict, Exception):
+                raise verdict
+        except MemoryError:
+            verdict = _failed(f"judge ran out of memory ({memory >> 20} MB)")
+        except TooLong:
+            verdict = _failed(f"judge took longer than {limit:g} s")
+        except BadResult as error:
+            verdict = _failed(f"judge {error}")
+        except BaseException as error:
+            verdict = _failed(f"judge raised {type(error).__name__}: {error}")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        yield verdict
+
+
+def _failed(reason: str) -> Verdict:
+    return Verdict(0.0, False, False, reason, failed=True)

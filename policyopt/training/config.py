@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
+from policyopt.judging.options import JudgeField
 from policyopt.models.load import LoRA
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.paths import named
@@ -20,9 +21,6 @@ from policyopt.recipe import Recipe, recipe_from_dict
 
 def _from_anywhere(name: str) -> str:
     """Names of files and folders that are there from the root, so that a run goes on from another directory too."""
-    home, colon, function = name.rpartition(":")
-    if colon and home.endswith(".py"):
-        return f"{_from_anywhere(home)}:{function}"
     if "," in name:
         return ",".join(map(_from_anywhere, name.split(",")))
     is_path = "/" in name or name.endswith((".jsonl", ".parquet", ".py"))
@@ -109,9 +107,11 @@ class TrainConfig:
     ``reference`` replaces the policy of the start, ``teacher`` is what ``teacher`` above names."""
     task: Place = "chain_sum"
     """A built-in task, ``reasoning-gym:NAME``, a JSONL or Parquet file, or a hub dataset."""
-    judge: Place | None = None
-    """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``;
-    unset: the task's own."""
+    judge: JudgeField = dataclasses.field(default=None, metadata={"option": "judge", "repeated": True})
+    """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
+    with weights, each as ``NAME=JUDGE:WEIGHT``; unset: the task's own."""
+    judge_options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": "judge-options"})
+    """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
     prior: Name | None = None
     """Prior prompt before every question, training and held-out: think, plan, code, knowledge, examples, or a text of
     your own; unset: none."""
@@ -191,7 +191,7 @@ def _plain(x: Any) -> Any:
         return x.to_dict()
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         return {f.name: _plain(getattr(x, f.name)) for f in dataclasses.fields(x)}
-    if isinstance(x, Path):
+    if isinstance(x, str | Path):
         return str(x)
     if isinstance(x, Mapping):
         return dict(x)

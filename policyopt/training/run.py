@@ -25,6 +25,7 @@ from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError, explain
 from policyopt.files import need_run
 from policyopt.items import Example, Task, Verdict, user
+from policyopt.judging.names import Written
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.own import resolve
@@ -80,8 +81,9 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
     """
     with claimed(config, resume) as out:
         task = load_task(
-            config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts
-        )
+            config.task, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
+            heldout=config.eval.prompts,
+        )  # fmt: skip
         check_source(config.recipe, task)
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
         timeout, memory, most = config.judging.timeout, config.judging.memory_mb, config.judging.max_failed
@@ -318,8 +320,9 @@ def need_space(out: Path, engine: Engine, keep: int) -> None:
 
 
 def evaluate_model(
-    *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int = 256, samples: int = 4,
-    k: int = 4, max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
+    *, model: str, task: str, judge: Written | None = None, judge_options: Mapping[str, Any] | None = None,
+    prior: str | None = None, prompts: int = 256, samples: int = 4, k: int = 4, max_tokens: int | None = None, seed: int = 0,
+    device: str = "auto", dtype: DTypeName = "float32",
 ) -> Scores:  # fmt: skip
     """Held-out scores of a model; progress goes to standard error.
 
@@ -327,7 +330,7 @@ def evaluate_model(
     """
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
-    questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts)
+    questions = load_task(task, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts)
     with _progress(model, questions) as console, JudgePool(need_judge(questions.judge, questions)) as pool:
         policy = load_model(model, questions, console.task, dtype=dtype, device=device)
         budget, longest = room(policy.context, max_tokens, questions)
@@ -336,9 +339,9 @@ def evaluate_model(
 
 
 def sample_model(
-    *, model: str, task: str, judge: str | None = None, prompt: str | None = None, questions: int = 4, n: int = 1,
-    temperature: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
-    dtype: DTypeName = "float32",
+    *, model: str, task: str, judge: Written | None = None, judge_options: Mapping[str, Any] | None = None,
+    prompt: str | None = None, questions: int = 4, n: int = 1, temperature: float = 1.0, max_tokens: int | None = None,
+    seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
 
@@ -348,7 +351,7 @@ def sample_model(
         raise UserError(
             f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
         )
-    source = load_task(task, judge=judge, seed=seed, heldout=questions)
+    source = load_task(task, judge=judge, options=judge_options, seed=seed, heldout=questions)
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with _progress(model, source) as console, JudgePool(need_judge(source.judge, source)) as pool:
         policy = load_model(model, source, console.task, dtype=dtype, device=device)
