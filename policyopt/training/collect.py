@@ -355,6 +355,8 @@ class Collector:
         start = time.perf_counter()
         found = self.judge(items)
         stats["time/judge"] += time.perf_counter() - start
+        for name, x in ((name, x) for v in found for name, x in v.costs.items()):
+            stats[f"judge/{name}"] = stats.get(f"judge/{name}", 0.0) + x
         return found
 
     def _limit(self, verdicts: Sequence[Verdict], stats: dict[str, float]) -> None:

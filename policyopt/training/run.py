@@ -40,7 +40,7 @@ from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, room, set_up
+from policyopt.training.setup import load_model, room, set_up, weighed
 
 T = TypeVar("T")
 
@@ -110,7 +110,8 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
             if resume is None:
                 write_config(out, config, new=True)
             with RunLog(out) as log:
-                trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe))
+                weighted = weighed(config, task)
+                trainer = Trainer(weighted, engine, collector, evaluator, log, console, out, State(weighted.recipe))
                 if resume is not None:
                     found = trainer.load()
                     console.note(

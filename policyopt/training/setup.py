@@ -14,6 +14,8 @@ from policyopt.items import Task
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
+from policyopt.part import Wrapper
+from policyopt.parts import Decoupled
 from policyopt.training.config import TrainConfig
 
 Progress = Callable[[str, float, float], None]
@@ -38,6 +40,29 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
         policy, config.recipe, roles, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
     )  # fmt: skip
+
+
+def weighed(config: TrainConfig, task: Task) -> TrainConfig:
+    """The configuration of a run whose parts weigh components as its judges are weighed, where they name none.
+
+    Raises :class:`~policyopt.errors.UserError` where a part would not see what the recipe makes of the reward.
+    """
+    recipe, path = config.recipe, "advantage"
+    found: Any = recipe.advantage
+    while isinstance(found, Wrapper) and not isinstance(found, Decoupled):
+        found, path = found.within, f"{path}.{found.around}"
+    if not isinstance(found, Decoupled):
+        return config
+    judges = task.judge.options["judges"] if task.judge is not None and task.judge.name == "weighted" else {}
+    weights = found.weights or tuple((name, float(one["weight"])) for name, one in judges.items())
+    if recipe.shape and "reward" not in dict(weights):
+        shapes, given = ", ".join(p.handle for p in recipe.shape), " ".join(f"{name} {w:g}" for name, w in weights)
+        raise UserError(
+            f"recipe.{path} (Decoupled) takes each judge's own reward and would not see what {shapes} in shape makes of it: "
+            f"give that a weight too, as component 'reward' in recipe.{path}.weights (now {given or 'none'}), or take "
+            f"{shapes} out"
+        )
+    return dataclasses.replace(config, recipe=recipe.set(f"{path}.weights", weights))
 
 
 def load_model(
