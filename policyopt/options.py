@@ -195,7 +195,7 @@ def _pairs(option: str) -> Any:
         return {name: value for name, _, value in pairs}
 
     return Annotated[
-        dict[str, str],
+        dict[str, Any],
         tyro.conf.arg(name=option),
         PrimitiveConstructorSpec(
             nargs="*",

@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
-from importlib.machinery import PathFinder
 from inspect import Signature
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,7 @@ from policyopt.errors import UserError
 from policyopt.judging.calls import judge_from
 from policyopt.judging.given import is_given, need
 from policyopt.judging.kinds import Judge
+from policyopt.judging.modules import find_source
 from policyopt.judging.signatures import ASKED, columns_read, signature_of, style_of
 
 
@@ -54,38 +54,6 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def import_path() -> list[str]:
-    """Where modules of judges are looked for: where this process looks, and in the current folder."""
-    here = str(Path.cwd())
-    return list(dict.fromkeys([*(entry or here for entry in sys.path), here]))
-
-
-def _find_source(home: str, name: str) -> Path | None:
-    """The source file of a module or of a ``.py`` path, without running any of it; ``None`` for a compiled module."""
-    if home.endswith(".py"):
-        if not Path(home).is_file():
-            raise UserError(f"judge {name!r}: there is no file {home}")
-        return Path(home)
-    search: Any = import_path()
-    parts = home.split(".")
-    for i in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: i + 1]), search)
-        if spec is None:
-            missing = ".".join(parts[: i + 1])
-            raise UserError(f"judge {name!r}: no module {missing!r} in the current folder or the installed packages")
-        search = spec.submodule_search_locations or []
-    assert spec is not None
-    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-
-
-def is_module(home: str) -> bool:
-    """Whether a fresh interpreter finds a module by its name."""
-    try:
-        return _find_source(home, home) is not None
-    except UserError:
-        return False
-
-
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -115,7 +83,7 @@ def look_at(name: str) -> Known | None:
         label = getattr(function, "__name__", type(function).__name__)
         return Known(signature, place, f"{label}{signature}")
     home, function_name = split_name(name) or ("", "")
-    source = _find_source(home, name)
+    source = find_source(home, name)
     found = None if source is None else _definition(name, source, function_name)
     if found is None or not _as_written(found):
         return None

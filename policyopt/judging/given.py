@@ -7,15 +7,16 @@ A function of a notebook or of a script, a lambda, a closure, an object that can
 from __future__ import annotations
 
 import base64
+import functools
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.items import JudgeSpec
+from policyopt.judging.modules import is_module
 
 
 class Given(str):
@@ -30,17 +31,18 @@ class Given(str):
         return made
 
 
-def name_of(function: Callable[..., Any], found: Callable[[str], bool], taken: tuple[str, ...] = ()) -> str:
-    """What a callable is called as a judge: ``module:name`` where ``found`` says that a fresh interpreter finds the
-    module, else a :class:`Given`, numbered where its name is ``taken``."""
-    module, name = getattr(function, "__module__", None) or "", getattr(function, "__qualname__", "")
+def name_of(function: Callable[..., Any], taken: tuple[str, ...] = ()) -> str:
+    """What a callable is called as a judge: ``module:name`` where a fresh interpreter finds the module, else a
+    :class:`Given`, numbered where its name is ``taken``."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    module, name = getattr(inner, "__module__", None) or "", getattr(inner, "__qualname__", type(inner).__qualname__)
     same = name.isidentifier() and getattr(sys.modules.get(module), name, None) is function
     # The file of __main__ is never run again in a worker: it may be the script that trains
-    if same and module != "__main__" and found(module):
+    if same and module != "__main__" and is_module(module):
         return f"{module}:{name}"
-    shown = f"<function {name or type(function).__qualname__} of {_home(module)}"
-    numbers = (f"{shown}{extra}>" for extra in ("", *(f", number {n}" for n in range(2, 100))))
-    return Given(next(n for n in numbers if n not in taken), function)
+    shown = f"<function {name} of {_home(module)}"
+    numbered = (f"{shown}{extra}>" for extra in ("", *(f", number {n}" for n in range(2, 100))))
+    return Given(next(n for n in numbered if n not in taken), function)
 
 
 def is_given(name: str) -> bool:
@@ -83,10 +85,7 @@ def _pack(name: Given) -> str:
 
     module = sys.modules.get(getattr(name.function, "__module__", None) or "")
     # What another interpreter could not import goes along as it is
-    alone = isinstance(module, ModuleType) and module.__name__ not in (
-        "__main__",
-        *cloudpickle.list_registry_pickle_by_value(),
-    )
+    alone = getattr(module, "__file__", None) is not None and module is not None and not is_module(module.__name__)
     if alone:
         cloudpickle.register_pickle_by_value(module)
     try:

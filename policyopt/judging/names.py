@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from policyopt.errors import UserError
 from policyopt.items import JudgeSpec
-from policyopt.judging.functions import is_module
 from policyopt.judging.given import Given, is_given, name_of
 
 _NAMED = re.compile(r"([A-Za-z]\w*)=(.+)", re.DOTALL)
@@ -59,7 +58,7 @@ def read(judge: Written) -> tuple[Entry, ...]:
 
 def _word(given: Any) -> str:
     if callable(given) and not isinstance(given, str):
-        return name_of(given, is_module)
+        return name_of(given)
     if isinstance(given, str | Path):
         return given if isinstance(given, Given) else str(given)
     raise ValueError(f"expected a judge by name, a function, or several of them, not {given!r}")
@@ -101,7 +100,7 @@ def _apart(entries: Iterable[Entry]) -> list[Entry]:
             )
         taken = tuple(e.judge for e in found.values())
         if isinstance(entry.judge, Given) and entry.judge in taken and entry.judge.function is not None:
-            entry = entry._replace(judge=name_of(entry.judge.function, is_module, taken))
+            entry = entry._replace(judge=name_of(entry.judge.function, taken))
         found[entry.name] = entry
     return list(found.values())
 

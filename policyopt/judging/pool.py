@@ -20,9 +20,9 @@ from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
-from policyopt.judging.functions import import_path
 from policyopt.judging.given import packed
 from policyopt.judging.judges import check_judge
+from policyopt.judging.modules import import_path
 from policyopt.judging.worker import SEEN, receive, send
 
 CHUNK = 64

@@ -92,7 +92,7 @@ def _serve(fd: int) -> None:
     limit = max(hello["timeout"], getattr(judge, "patience", 0.0))
     several, together = hasattr(judge, "many"), getattr(judge, "together", False)
     # Where calls have limits of their own, these are to end them first
-    patience = limit + (GRACE if several else 0.0)
+    patience = limit + (GRACE if several and not together else 0.0)
     columns = list(getattr(judge, "columns", ()))
     send(sock, {"ready": True, "columns": columns, "patience": patience, "together": together})
 

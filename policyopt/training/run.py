@@ -40,7 +40,7 @@ from policyopt.training.loop import State, Trainer
 from policyopt.training.prompts import PromptStream
 from policyopt.training.report import write_report
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, room, set_up, weighed
+from policyopt.training.setup import load_model, room, set_up, unheard, weighed
 
 T = TypeVar("T")
 
@@ -100,6 +100,8 @@ def run(config: TrainConfig, *, resume: Path | None = None, quiet: bool = False)
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
             if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
+            if note := unheard(config.recipe, task):
+                console.note(note)
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
             evaluator = measured(config, task, collector)
             evaluator.check()

@@ -15,7 +15,8 @@ from policyopt.models.embedded import build_embedded
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
 from policyopt.part import Wrapper
-from policyopt.parts import Decoupled
+from policyopt.parts import Correctness, Decoupled
+from policyopt.recipe import Recipe
 from policyopt.training.config import TrainConfig
 
 Progress = Callable[[str, float, float], None]
@@ -63,6 +64,17 @@ def weighed(config: TrainConfig, task: Task) -> TrainConfig:
             f"{shapes} out"
         )
     return dataclasses.replace(config, recipe=recipe.set(f"{path}.weights", weights))
+
+
+def unheard(recipe: Recipe, task: Task) -> str:
+    """A note where several judges are weighed and the recipe puts another reward in the place of their sum."""
+    instead = [p.handle for p in recipe.shape if isinstance(p, Correctness)]
+    if task.judge is None or task.judge.name != "weighted" or not instead:
+        return ""
+    return (
+        f"{instead[0]} in shape makes the reward of right and wrong alone, so that the weighted sum of the judges is logged "
+        "and not learned from: take it out of shape (in a --config file), or take a method without it"
+    )
 
 
 def load_model(

@@ -67,11 +67,8 @@ def test_many_are_in_flight(ask: Ask) -> None:
         return '{"score": 1}'
 
     with endpoint(slow) as stand:
-        start = time.monotonic()
         found = ask(stand, [f"response {i}" for i in range(24)], parallel="8")
-        seconds = time.monotonic() - start
-    assert all(v.correct for v in found)
-    assert stand.most == 8 and seconds < 24 * 0.2
+    assert all(v.correct for v in found) and stand.most == 8
 
 
 def test_overload_and_errors_of_the_server_are_tried_again_and_paid_for(ask: Ask) -> None:
@@ -90,12 +87,12 @@ def test_overload_and_errors_of_the_server_are_tried_again_and_paid_for(ask: Ask
 
 
 def test_a_hanging_endpoint_costs_its_time_and_no_worker(ask: Ask) -> None:
-    with endpoint(lambda body, number: 3.0 if "hang" in body["messages"][1]["content"] else '{"score": 1}') as stand:
+    with endpoint(lambda body, number: 60.0 if "hang" in body["messages"][1]["content"] else '{"score": 1}') as stand:
         start = time.monotonic()
         found = ask(stand, ["good", "hang", "fine"], timeout="0.3", retries="1")
         seconds = time.monotonic() - start
     assert [v.failed for v in found] == [False, True, False]
-    assert "no reply within 0.3 s" in found[1].reason and seconds < 2.9
+    assert "no reply within 0.3 s" in found[1].reason and seconds < 30
 
 
 def test_nobody_there_is_a_failure_with_the_address(ask: Ask) -> None:
@@ -148,7 +145,7 @@ def test_a_body_that_is_no_chat_completion_fails(ask: Ask) -> None:
         5: '{"choices":[{"message":{"content":null}}]}',
     }
     with endpoint(lambda body, number: (200, bodies[number])) as stand:
-        found = [ask(stand, [str(i)])[0] for i in range(5)]
+        found = ask(stand, list("abcde"), parallel="1")
     assert all(v.failed for v in found)
     assert "more than 1 MiB" in found[3].reason
 
