@@ -8,15 +8,17 @@ others.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policyopt.items import Example, Verdict
 from policyopt.judging.kinds import Judge
 from policyopt.judging.results import BadResult, read_result, read_verl
 from policyopt.judging.signatures import Missing, arguments, style_of
+
+if TYPE_CHECKING:
+    import asyncio
 
 IN_FLIGHT = 32
 """Calls of an async function that wait at the same time."""
@@ -86,6 +88,7 @@ def judge_from(call: Callable[..., Any], options: Mapping[str, Any]) -> Judge:
 
 def awaited(call: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     """An async function, waited for."""
+    import asyncio
 
     async def waits(*args: Any) -> Any:
         return await call(*args)
@@ -127,6 +130,8 @@ def of_lists(call: Callable[[Sequence[Item]], Any], read: Callable[[Any], Verdic
 
 def in_flight(call: Callable[[Example, str], Awaitable[Verdict]], parallel: int = IN_FLIGHT) -> Judge:
     """A judge from an async function, of which ``parallel`` calls wait at the same time."""
+    import asyncio  # workers of other judges start without it
+
     loop = asyncio.new_event_loop()  # one for all calls: what they hold open lives on in it
 
     async def limited(item: Item, limit: float, gate: asyncio.Semaphore) -> Found:

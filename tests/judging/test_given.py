@@ -44,7 +44,10 @@ def test_a_function_that_a_fresh_interpreter_finds_goes_by_its_name() -> None:
 
 def test_a_closure_a_lambda_and_an_object_go_as_they_are() -> None:
     bonus = 5.0
-    judges = {"closure": lambda response: len(response) + bonus, "partial": functools.partial(lambda response, by: by * len(response), by=0.5)}
+    judges = {
+        "closure": lambda response: len(response) + bonus,
+        "partial": functools.partial(lambda response, by: by * len(response), by=0.5),
+    }
     found = judged(judges)
     assert found.parts == {"closure": 8.0, "partial": 1.5} and found.score == 9.5
 
