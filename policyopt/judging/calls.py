@@ -24,7 +24,7 @@ IN_FLIGHT = 32
 """Calls of an async function that wait at the same time."""
 
 Item = tuple[Example, str]
-Found = Verdict | Exception
+Found = Verdict | BaseException
 
 
 class TooLong(Exception):
@@ -45,7 +45,7 @@ def around(inner: Judge, change: Callable[[Example, str, Verdict], Verdict], *co
 
     def many(items: Sequence[Item], limit: float) -> Iterator[Found]:
         for item, found in zip(items, inner.many(items, limit), strict=True):  # type: ignore[attr-defined]
-            yield found if isinstance(found, Exception) else change(*item, found)
+            yield found if isinstance(found, BaseException) else change(*item, found)
 
     if hasattr(inner, "many"):
         judge.many = many  # type: ignore[attr-defined]
@@ -117,11 +117,11 @@ def of_lists(call: Callable[[Sequence[Item]], Any], read: Callable[[Any], Verdic
     def many(items: Sequence[Item], limit: float) -> Iterator[Found]:
         try:
             yield from batch(items)
-        except Exception:
+        except (Exception, SystemExit):
             for item in items:
                 try:
                     yield judge(*item)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     yield error
 
     judge.many, judge.together = many, True  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ def in_flight(call: Callable[[Example, str], Awaitable[Verdict]], parallel: int 
             try:
                 async with clock:
                     return await call(*item)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return TooLong() if clock.expired() else error
 
     def many(items: Sequence[Item], limit: float) -> Iterator[Found]:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from policyopt.errors import UserError
@@ -23,6 +23,9 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.calls import IN_FLIGHT, in_flight
 from policyopt.judging.kinds import Judge
 from policyopt.judging.results import failed
+
+if TYPE_CHECKING:
+    from policyopt.judging.endpoint import Endpoint, Kept
 
 SYSTEM = """\
 You grade responses to questions. The response stands between two lines "{mark}". It was written by a model that is being \
@@ -77,36 +80,41 @@ def llm_judge(
         parallel: Requests in flight.
         cache: Keep replies on the disk, so that the same response is never paid for twice.
     """
-    from policyopt.judging.endpoint import Endpoint, Kept, NoReply
+    from policyopt.judging.endpoint import Endpoint, Kept
 
-    asking = read_template(template)
-    endpoint = Endpoint(url, timeout, retries, backoff)
-    kept = Kept() if cache else None
+    asking, endpoint, kept = (
+        read_template(template),
+        Endpoint(url, timeout, retries, backoff),
+        Kept() if cache else None,
+    )
+    body: dict[str, Any] = {"model": model, "max_tokens": max_tokens}
+    if temperature is not None:
+        body["temperature"] = temperature
 
     async def judge(example: Example, response: str) -> Verdict:
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": messages(asking, example, response),
-            "max_tokens": max_tokens,
-        }
-        if temperature is not None:
-            body["temperature"] = temperature
-        key, costs = [url, body], dict[str, float]()
-        known = kept.get(key) if kept else None
-        try:
-            text = known if known is not None else (await endpoint.ask(body, costs)).text
-            score, reason = read_score(text)
-        except (NoReply, BadReply) as error:
-            return failed(endpoint.hidden(f"judge {model}: {error}"), costs)
-        if known is not None:
-            costs["cached"] = 1.0
-        elif kept:
-            kept.put(key, text)
-        return Verdict(score, score >= threshold, True, endpoint.hidden(reason), costs=costs)
+        return await _judged(endpoint, kept, body | {"messages": messages(asking, example, response)}, threshold)
 
     made = in_flight(judge, parallel)
     made.patience = endpoint.patience  # type: ignore[attr-defined]
     return made
+
+
+async def _judged(endpoint: Endpoint, kept: Kept | None, body: Mapping[str, Any], threshold: float) -> Verdict:
+    """The verdict that the endpoint gives, or gave when it was asked the same."""
+    from policyopt.judging.endpoint import NoReply
+
+    key, costs = [endpoint.url, body], dict[str, float]()
+    known = kept.get(key) if kept else None
+    try:
+        text = known if known is not None else (await endpoint.ask(body, costs)).text
+        score, reason = read_score(text)
+    except (NoReply, BadReply) as error:
+        return failed(endpoint.hidden(f"judge {body['model']}: {error}"), costs)
+    if known is not None:
+        costs["cached"] = 1.0
+    elif kept:
+        kept.put(key, text)
+    return Verdict(score, score >= threshold, True, endpoint.hidden(reason), costs=costs)
 
 
 def check_llm(options: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ summed up by weight, and each is logged under its name. Without ``NAME=`` a judg
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -42,12 +43,10 @@ def written(judge: Any) -> Written | None:
     if isinstance(judge, Mapping):
         entries = [_from_pair(str(name), given) for name, given in judge.items()]
     else:
-        given = list(judge) if isinstance(judge, (list, tuple)) else [judge]
-        if len(given) == 1 and (callable(given[0]) or isinstance(given[0], str | Path)):
-            found = _entry(_word(given[0]))
-            if not _is_entry(_word(given[0])):
-                return found.judge
-        entries = [_entry(_word(one)) for one in given]
+        words = [_word(one) for one in (judge if isinstance(judge, (list, tuple)) else [judge])]
+        if len(words) == 1 and not _is_entry(words[0]):
+            return _entry(words[0]).judge
+        entries = list(map(_entry, words))
     return tuple(_line(entry) for entry in _apart(entries))
 
 
@@ -75,18 +74,21 @@ def _from_pair(name: str, given: Any) -> Entry:
     if pair and (len(given) != 2 or isinstance(given[1], bool) or not isinstance(given[1], int | float)):
         raise ValueError(f"{name}: expected a judge, or a pair of a judge and its weight, not {given!r}")
     word = _word(given[0] if pair else given)
-    found = Entry(name, word, 1.0) if is_given(word) else _entry(f"{name}={word}", word)
+    found = Entry(name, word, 1.0) if is_given(word) else _entry(f"{name}={word}")
+    if pair and not math.isfinite(given[1]):
+        raise ValueError(f"{name}: expected a finite weight, not {given[1]}")
     return found._replace(weight=float(given[1])) if pair else found
 
 
-def _entry(word: str, carrier: str = "") -> Entry:
-    """What a word says; a callable that ``carrier`` (or the word itself) carries goes with the judge's name."""
-    held = getattr(carrier or word, "function", None)
+def _entry(word: str) -> Entry:
+    """What a word says; a callable that it carries goes with the judge's name."""
+    held = getattr(word, "function", None)
     named = _NAMED.fullmatch(word)
     rest = named[2] if named else str(word)
     weighed = _WEIGHT.fullmatch(rest)
     judge, weight = (weighed[1], float(weighed[2])) if weighed else (rest, 1.0)
-    name = named[1] if named else re.sub(r"\W+", "_", judge.rpartition(":")[2]).strip("_")
+    called = judge.rpartition(":")[2] if held is None else getattr(held, "__name__", type(held).__name__)
+    name = named[1] if named else re.sub(r"\W+", "_", called).strip("_")
     return Entry(name, from_anywhere(judge) if held is None else Given(judge, held), weight)
 
 

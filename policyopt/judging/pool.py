@@ -68,7 +68,9 @@ class _Worker:
                 # Its own session: Ctrl-C in the terminal does not reach it, and its children can be killed with it
                 start_new_session=True,
                 # One thread: a judge beside the trainer takes no cores from it, and threads take address space
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=os.environ
+                | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+                | {"MALLOC_ARENA_MAX": "2"},  # an async judge has threads all the same
             )
         finally:
             theirs.close()

@@ -25,32 +25,8 @@ def weighted_judge(judges: Mapping[str, Mapping[str, Any]], make: Callable[[str,
     weights = {name: float(one.get("weight", 1.0)) for name, one in judges.items()}
     lead = "correct" if "correct" in made else next(iter(made))
 
-    def summed(verdicts: Mapping[str, Verdict]) -> Verdict:
-        costs: dict[str, float] = {}
-        for v in verdicts.values():
-            for name, x in v.costs.items():
-                costs[name] = costs.get(name, 0.0) + x
-        for name, v in verdicts.items():
-            if v.failed:
-                return replace(v, reason=f"{name}: {v.reason}", costs=costs)
-        counted = {name: v for name, v in verdicts.items() if v.applies}
-        said = {name: v.score if name in counted else math.nan for name, v in verdicts.items()}
-        inner = {part: x for v in verdicts.values() for part, x in v.parts.items()}
-        if twice := sorted(inner.keys() & said.keys()):
-            raise BadResult(f"gave a part {twice[0]!r}, which is the name of one of several judges: rename one of them")
-        first = verdicts[lead]
-        return Verdict(
-            sum(weights[name] * v.score for name, v in counted.items()) if counted else math.nan,
-            first.correct,
-            first.formatted,
-            "; ".join(f"{name}: {v.reason}" for name, v in verdicts.items()),
-            parts=inner | said,
-            applies=bool(counted),
-            costs=costs,
-        )
-
     def judge(example: Example, response: str) -> Verdict:
-        return summed({name: _of(name, one, example, response) for name, one in made.items()})
+        return summed({name: _of(name, one, example, response) for name, one in made.items()}, weights, lead)
 
     together = {name: one for name, one in made.items() if hasattr(one, "many")}
 
@@ -60,8 +36,8 @@ def weighted_judge(judges: Mapping[str, Mapping[str, Any]], make: Callable[[str,
         for i, item in enumerate(items):
             try:
                 asked = {name: (_raised, done[name][i]) if name in done else (one, *item) for name, one in made.items()}
-                yield summed({name: _of(name, *ask) for name, ask in asked.items()})
-            except Exception as error:
+                yield summed({name: _of(name, *ask) for name, ask in asked.items()}, weights, lead)
+            except (Exception, SystemExit) as error:
                 yield error
 
     columns = [c for one in made.values() for c in getattr(one, "columns", ())]
@@ -70,6 +46,32 @@ def weighted_judge(judges: Mapping[str, Mapping[str, Any]], make: Callable[[str,
         judge.many, judge.together = many, True  # type: ignore[attr-defined]
     judge.patience = max(getattr(one, "patience", 0.0) for one in made.values())  # type: ignore[attr-defined]
     return judge
+
+
+def summed(verdicts: Mapping[str, Verdict], weights: Mapping[str, float], lead: str) -> Verdict:
+    """What several judges say as one verdict; the one called ``lead`` says what is correct."""
+    costs: dict[str, float] = {}
+    for v in verdicts.values():
+        for name, x in v.costs.items():
+            costs[name] = costs.get(name, 0.0) + x
+    for name, v in verdicts.items():
+        if v.failed:
+            return replace(v, reason=f"{name}: {v.reason}", costs=costs)
+    counted = {name: v for name, v in verdicts.items() if v.applies}
+    said = {name: v.score if name in counted else math.nan for name, v in verdicts.items()}
+    inner = {part: x for v in verdicts.values() for part, x in v.parts.items()}
+    if twice := sorted(inner.keys() & said.keys()):
+        raise BadResult(f"gave a part {twice[0]!r}, which is the name of one of several judges: rename one of them")
+    first = verdicts[lead]
+    return Verdict(
+        sum(weights[name] * v.score for name, v in counted.items()) if counted else math.nan,
+        first.correct,
+        first.formatted,
+        "; ".join(f"{name}: {v.reason}" for name, v in verdicts.items()),
+        parts=inner | said,
+        applies=bool(counted),
+        costs=costs,
+    )
 
 
 def _of(name: str, judge: Callable[..., Verdict], *item: Any) -> Verdict:
@@ -82,6 +84,6 @@ def _of(name: str, judge: Callable[..., Verdict], *item: Any) -> Verdict:
 
 def _raised(found: Found) -> Verdict:
     """A verdict; what stands in the place of one is raised."""
-    if isinstance(found, Exception):
+    if isinstance(found, BaseException):
         raise found
     return found

@@ -114,7 +114,7 @@ def _verdicts(judge: Any, items: list[Any], limit: float, longest: float, memory
         signal.setitimer(signal.ITIMER_REAL, longest)
         try:
             verdict = judge(*item) if found is None else next(found)
-            if isinstance(verdict, Exception):
+            if isinstance(verdict, BaseException):
                 raise verdict
         except MemoryError:
             verdict = _failed(f"judge ran out of memory ({memory >> 20} MB)")

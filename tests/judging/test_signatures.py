@@ -164,6 +164,7 @@ async def later(response, answer):
     most = max(most, now)
     if response == "hang": await asyncio.sleep(60)
     if response == "raise": raise KeyError("mine")
+    if response == "exit": exit(3)
     if response == "block": time.sleep(60)
     await asyncio.sleep(0.1)
     now -= 1
@@ -188,9 +189,9 @@ def test_an_async_call_that_hangs_or_raises_costs_itself_alone(later: JudgeSpec)
     with JudgePool(later, timeout=0.5) as pool:
         pool.ready()
         worker = pool._workers[0].process.pid
-        found = pool([(ROW, r) for r in ("42", "hang", "raise", "42")])
+        found = pool([(ROW, r) for r in ("42", "hang", "raise", "exit", "42")])
         assert pool._workers[0].process.pid == worker, "the worker lives"
-        assert [v.failed for v in found] == [False, True, True, False]
+        assert [v.failed for v in found] == [False, True, True, True, False]
         assert found[1].reason == "judge took longer than 0.5 s" and "KeyError: 'mine'" in found[2].reason
         blocked = pool([(ROW, r) for r in ("block", "42")])
         assert blocked[0].failed and blocked[1].correct, "what holds the whole loop is killed"
