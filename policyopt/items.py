@@ -39,6 +39,8 @@ class Example:
     """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
     source: str = ""
     """Which part of a mixture it is from; empty where there is one source."""
+    chat: bool = False
+    """The prompt was given as messages, not as text; functions made for other libraries tell the two apart."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ class Verdict:
     """The judge itself raised, ran out of time or memory, or returned nonsense."""
     parts: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     """What each of several judges says, or one judge of each aspect: finite numbers by name. Under the name of a column
-    that a judge fills, a number or a list goes into that column."""
+    that a judge fills, a number or a list goes into that column. NaN: that judge of several does not apply to the row."""
     applies: bool = True
     """The judge has something to say of this row; a function says that it has not by returning ``None``."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What the verdict has cost, by what is counted: requests, tokens; for the log."""
 
     def __post_init__(self) -> None:
         if not self.rewarded:  # no number, so that nobody takes it for a low or a high reward
@@ -83,9 +87,9 @@ class Verdict:
         return self.applies and not self.failed
 
     @classmethod
-    def failure(cls, reason: str) -> Verdict:
+    def failure(cls, reason: str, costs: Mapping[str, float] | None = None) -> Verdict:
         """The judge has failed, and why."""
-        return cls(math.nan, False, False, reason, failed=True)
+        return cls(math.nan, False, False, reason, failed=True, costs=costs or {})
 
     @classmethod
     def absent(cls, reason: str = "the judge does not apply to this row") -> Verdict:
@@ -98,8 +102,8 @@ class JudgeSpec:
     """A judge by name, with its options; picklable, so that the worker process builds the judge itself."""
 
     name: str
-    """``"math"``, ``"exact"``, ``"number"``, ``"regex"``, ``"choice"``, ``"reasoning-gym"``,
-    ``"package.module:function"`` or ``"file.py:function"``."""
+    """A name of :mod:`policyopt.judging.judges`, ``"package.module:function"`` or ``"file.py:function"``, or that of a
+    callable, which it carries (:class:`~policyopt.judging.given.Given`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -23,8 +23,8 @@ from policyopt.errors import UserError, explain
 
 UNNAMED = {"unnamed": True}
 """Metadata of a field that holds a dataclass: its name is no part of the names of the options in it. That of a mapping and
-of a value may have ``option``: the name of its option. That of a tuple of texts may have ``repeated``: it is given one by
-one, under its own name or one of these."""
+of a value may have ``option``: the name of its option. That of several texts may have ``repeated``: it is given one by one,
+under its own name or one of these."""
 
 
 def parse(default: Any, args: Sequence[str], *, prog: str, description: str) -> Any:
@@ -161,7 +161,8 @@ def _options(info: Any) -> StructConstructorSpec | None:
             plain_text = typing.get_args(declared.annotation)[1] is not Any
             kind = _pairs(f.metadata.get("option", f.name), (lambda x: x) if plain_text else _json)
         elif "repeated" in f.metadata:
-            kind = _repeated(f.metadata["repeated"])
+            kind = _repeated(f.metadata.get("option", f.name), f.metadata["repeated"])
+            value = _Words([value] if isinstance(value, str) else value or ())
         else:
             kind = _leaf(declared)
             if "option" in f.metadata:
@@ -233,16 +234,17 @@ def _pairs(option: str, value_of: Callable[[str], Any]) -> Any:
     """The type of an option that may be given several times, each time with ``NAME=VALUE``."""
 
     def read(words: list[str]) -> dict[str, Any]:
-        name, equals, value = words[0].partition("=")
-        if not (name and equals and value):
-            raise ValueError(f"expected NAME=VALUE, not {words[0]!r}")
-        return {name: value_of(value)}
+        pairs = [word.partition("=") for word in words]
+        for name, equals, value in pairs or [("", "", "")]:
+            if not (name and equals and value):
+                raise ValueError(f"expected NAME=VALUE, not {name + equals + value!r}")
+        return {name: value_of(value) for name, _, value in pairs}
 
     return Annotated[
         dict[str, Any],
         tyro.conf.arg(name=option),
         PrimitiveConstructorSpec(
-            nargs=1,
+            nargs="*",
             metavar="NAME=VALUE",
             instance_from_str=read,
             is_instance=lambda value: isinstance(value, dict),
@@ -253,16 +255,28 @@ def _pairs(option: str, value_of: Callable[[str], Any]) -> Any:
     ]
 
 
-def _repeated(names: Sequence[str]) -> Any:
-    """The type of an option that may be given several times, each time with one text; it has other names too."""
+class _Words(tuple[str, ...]):
+    """The words of an option that may be given several times: those of the line, or else those that were there."""
+
+    def __new__(cls, words: Sequence[str] = ()) -> _Words:
+        typed = [word for word in words if isinstance(word, _Typed)]
+        return super().__new__(cls, map(str, typed) if typed else words)
+
+
+class _Typed(str):
+    """A word that stands on the line."""
+
+
+def _repeated(option: str, names: Sequence[str]) -> Any:
+    """The type of an option that may be given several times, under other names too; where it is given, what was there goes."""
     return Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(aliases=tuple(names)),
+        _Words,
+        tyro.conf.arg(name=option, aliases=tuple(names)),
         PrimitiveConstructorSpec(
             nargs=1,
             metavar="TEXT",
-            instance_from_str=lambda words: words[0],
-            is_instance=lambda value: isinstance(value, tuple),
+            instance_from_str=lambda words: _Typed(words[0]),
+            is_instance=lambda value: isinstance(value, _Words),
             str_from_instance=lambda value: [*map(str, value)] or ["unset"],
             choices=None,
             _action="append",

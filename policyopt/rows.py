@@ -166,12 +166,14 @@ class Batch:
         return self.__dict__[member("logp_of", role)]
 
     def components(self) -> dict[str, Tensor]:
-        """[N] each, what single judges say: the components, and the columns of one number that a judge fills."""
+        """[N] each, what single judges say: the components, NaN where one does not apply to the row, and the columns of one
+        number that a judge fills."""
         judged = (c.name for c in schema.columns() if c.filled_by == "judge" and c.axes == "N")
         return self.members("component") | {name: self.__dict__[name] for name in judged if name in self.__dict__}
 
     def component(self, name: str) -> Tensor:
-        """[N] what one of several judges says; "correct" and "formatted" are the verdict's own, whoever judges.
+        """[N] what one of several judges says, 0 where it does not apply to the row; "correct" and "formatted" are the
+        verdict's own, whoever judges.
 
         Raises :class:`~policyopt.errors.UserError` for a name that the judge does not give.
         """
@@ -181,7 +183,9 @@ class Batch:
             raise UserError(
                 f"the judge says nothing called {name!r}; it has {has}: name one of these, or take a judge with {name!r} among its parts"
             )
-        return said[name] if name in said else getattr(self, name)
+        if name not in said:
+            return getattr(self, name)
+        return said[name] if name in self.__dict__ else said[name].nan_to_num(0.0)
 
     def length(self) -> Tensor:
         """[N] number of response tokens, in the dtype of ``mask``."""

@@ -197,7 +197,7 @@ _COLUMNS = {c.name: c for c in _LIBRARY}
 
 FAMILIES = {
     "logp_of": Column("logp_of[NAME]", "NT", "engine", "the same tokens under the frozen model in the role NAME", on_demand=True),
-    "component": Column("component[NAME]", "N", "judge", "what one of several judges says; read it with component()", absent=0),
+    "component": Column("component[NAME]", "N", "judge", "what one of several judges says, NaN where it does not apply to the row; read it with component()", absent=0),
     "statistic": Column("statistic[KEY]", "NT", "engine", "numbers per token from whole next-token distributions; read them with stat() "
                         "and fixed()"),
 }

@@ -53,3 +53,17 @@ def test_dpo_by_hand(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Monke
     margins = [row["pairs/margin"] for row in lines(result.out / "metrics.jsonl") if row["step"]]
     assert abs(margins[0]) < 1e-3 and margins[-1] > 0.1
     assert {"pairs/margin", "pairs/accuracy", "loglik"} <= result.summary["after"].keys()
+
+
+def test_two_judges(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    module = importlib.import_module("two_judges")
+    result = module.train(
+        module.write_sums(tmp_path / "sums.jsonl", 32), model=str(tiny_model), steps=2, batch=16, max_tokens=8, device="cpu",
+        out=tmp_path / "run", eval={"samples": 0, "prompts": 4}, log_samples=100, quiet=True,
+    )  # fmt: skip
+    steps = [row for row in lines(result.out / "metrics.jsonl") if row["step"]]
+    assert all(0 < row["component/brief"] <= 1 and "component/correct" in row for row in steps)
+    for row in lines(result.out / "samples.jsonl"):
+        assert row["score"] == pytest.approx(row["correct"] + 0.2 / (1 + len(row["response"]) / 20), abs=1e-6)
+    assert f"brief={module.__name__}:brief:0.2" in (result.out / "config.yaml").read_text()

@@ -22,7 +22,7 @@ STOREYS = (
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 
-OPEN = {"EMA"}
+OPEN = {"EMA", "Decoupled"}
 """What no page names: a choice for a recipe of one's own."""
 
 COMMON = ("parts", "control", "sources/draw")

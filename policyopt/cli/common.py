@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from policyopt.errors import UserError
+from policyopt.judging.options import JudgeField
 from policyopt.models.prompting import Prompting
 
 T = TypeVar("T")
@@ -63,8 +65,11 @@ class ModelOptions:
     a hub dataset (``owner/name:config@split``)."""
     columns: str | None = None
     """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
-    judge: str | None = None
-    """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``."""
+    judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})
+    """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
+    with weights, each as ``NAME=JUDGE:WEIGHT``."""
+    judge_options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": "judge-options"})
+    """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
     max_tokens: Count | None = None
     """Budget of a response in tokens; unset: what the task suggests."""
     seed: Whole = 0

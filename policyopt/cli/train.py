@@ -45,6 +45,7 @@ or a method of your own, whose file then runs: my.py, my.py:NAME, package.module
 
 `policyopt train METHOD --help` shows all options: the method's own (--low, --group-size, ...), those of the run
 (--model, --task, --steps, --seed, --out, --lora, ...) and every field of every part (--recipe.surrogate.high, ...).
+--recipe.SLOT PART puts another part into a slot (--recipe.advantage Decoupled); one that wraps another takes the old one in.
 
   --config FILE   take options from a YAML file (every run writes one as config.yaml); the line goes before the file
   --resume DIR    go on with the run in DIR from its newest checkpoint; its configuration says with which method
@@ -190,6 +191,7 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
     the line go over both. Raises :class:`~policyopt.errors.UserError` for values that cannot be, and for
     hyper-parameters that the file or the run would undo; ``SystemExit`` as :func:`policyopt.options.parse` does.
     """
+    from policyopt.cli.exchange import exchanged
     from policyopt.options import UNNAMED, catalogue, options, parse, parse_known
     from policyopt.training.config import TrainConfig, config_from_yaml
 
@@ -204,7 +206,8 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
     if asked.config is not None:
         config = config_from_yaml(asked.config, config)
         _same_method(method, recipe, config.recipe, asked.config, "leave it out, or set the field itself on the line")
-    config = dataclasses.replace(config, recipe=_measured(config.recipe, asked.studies))
+    recipe, args = exchanged(_measured(config.recipe, asked.studies), args)
+    config = dataclasses.replace(config, recipe=recipe)
     line = options(
         own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
         run=(TrainConfig, dataclasses.field(default=config, metadata=UNNAMED)),

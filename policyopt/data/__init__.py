@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from policyopt.data.places import is_dataset, need_places
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
+from policyopt.judging.names import Written
 
 if TYPE_CHECKING:
     from policyopt.judging.pool import JudgePool
@@ -82,8 +83,8 @@ def need_task(spec: str) -> None:
 def load_task(
     spec: str,
     *,
-    judge: str | None = None,
-    options: dict[str, Any] | None = None,
+    judge: Written | None = None,
+    options: Mapping[str, Any] | None = None,
     prior: str | None = None,
     seed: int = 0,
     heldout: int | None = 256,
@@ -97,10 +98,12 @@ def load_task(
         spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``, ``"requests:chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), or files or a
             dataset on the hub, as :mod:`policyopt.data.places` names them (``"data.jsonl"``, ``"train.csv,heldout.csv"``,
             ``"a.jsonl*2+b.jsonl"``, ``"owner/name:config@split"``).
-        judge: Who judges the responses to a dataset: ``math``, ``exact``, ``number``, ``regex``, ``choice``,
-            ``package.module:function`` or ``file.py:function``. Without one, the answers decide (see
+        judge: Who judges the responses to a dataset: ``math``, ``exact``, ``number``, ``regex``, ``choice``, ``llm``,
+            ``package.module:function`` or ``file.py:function``, a callable, or several of these with weights
+            (:mod:`policyopt.judging.names`). Without one, the answers decide (see
             :func:`policyopt.data.dataset.load_dataset_task`). Tasks of reasoning-gym bring their own.
-        options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``.
+        options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``; of one of several judges
+            ``{"NAME.tolerance": 0.01}``.
         prior: A prior prompt before every question: a name of :mod:`policyopt.data.prior`, or a text.
         seed: Which training questions a generated task draws. Held-out questions do not depend on it.
         heldout: How many held-out questions (of a dataset: at most a quarter of its rows). ``None``: 256, or with ``whole``

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec
 from policyopt.judging.answers import MARK, answer_line, marked_answer
-from policyopt.judging.functions import split_name
+from policyopt.judging.judges import is_built_in, judge_name, judge_names
 from policyopt.judging.kinds import short
 from policyopt.judging.letters import LETTERS, has_options, reference_letter
 from policyopt.judging.mathematics import numbers_in, value_of
@@ -76,16 +76,18 @@ def _letter(example: Example) -> str:
     return letter if len(letter) == 1 and letter in LETTERS and len(example.answer.strip()) <= 3 else ""
 
 
-def read_worked(examples: list[Example], judge: str | None, place: Place) -> list[Example]:
+def read_worked(examples: list[Example], judge: JudgeSpec | None, place: Place) -> list[Example]:
     """Rows whose answer is a worked solution (GSM8K's end with ``#### 42``), with what its last mark says as the answer and the
-    whole as the solution, where they bring no other. A function of the user's gets the answers as they stand.
+    whole as the solution, where they bring no other. Functions of the user's get the answers as they stand, where no built-in
+    judge is beside them.
 
     Raises:
         UserError: Some rows have an answer line and others have none.
     """
-    if judge == "regex" or not any(_WORKED.search(example.answer) for example in examples):
+    asked = set() if judge is None else set(judge_names(judge))
+    if asked == {"regex"} or not any(_WORKED.search(example.answer) for example in examples):
         return examples
-    function = judge is not None and split_name(judge) is not None
+    function = bool(asked) and not any(map(is_built_in, asked))
     found = []
     for example in examples:
         answer = marked_answer(example.answer) if _WORKED.search(example.answer) else None
@@ -107,6 +109,5 @@ def judge_words(judge: JudgeSpec | None, reason: str) -> str:
     """A judge and why it was taken, in words."""
     if judge is None:
         return "none"
-    inner: Mapping[str, object] = judge.options
-    name = f"{judge.name} of {inner['judge']}" if "judge" in inner else judge.name
+    name = judge_name(judge)
     return f"{name} ({reason})" if reason else name

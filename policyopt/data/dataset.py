@@ -26,8 +26,9 @@ from policyopt.data.examples import columns_of, example, place_of
 from policyopt.data.files import read
 from policyopt.data.places import Source, distinct, halves, labels, mixture, need_places
 from policyopt.errors import UserError
-from policyopt.items import TEXTS, Example, JudgeSpec, Task
-from policyopt.judging.judges import answer_error, check_judge
+from policyopt.items import TEXTS, Example, Task
+from policyopt.judging.judges import judge_spec, row_error
+from policyopt.judging.names import Written
 
 MAX_TOKENS = 512
 """Suggested response budget of a dataset: nothing is known about it."""
@@ -46,7 +47,7 @@ class Rows:
 
 
 def load_dataset_task(
-    spec: str, *, judge: str | None = None, options: Mapping[str, Any] | None = None, heldout: int | None = 256,
+    spec: str, *, judge: Written | None = None, options: Mapping[str, Any] | None = None, heldout: int | None = 256,
     columns: str | None = None, eval_task: str | None = None, whole: bool = False,
 ) -> Task:  # fmt: skip
     """The task made of ``spec``, a name as :mod:`policyopt.data.places` describes it.
@@ -67,10 +68,7 @@ def load_dataset_task(
         UserError: A file that is not there or not readable, an empty dataset, a row that cannot be used, a judge that
             cannot work, answers that no judge fits, or held-out prompts that are in the training file too.
     """
-    if judge is not None:
-        check_judge(JudgeSpec(judge, dict(options or {})))
-    elif options:
-        raise UserError(f"judge options {', '.join(options)} are set, but no judge: choose one")
+    given = judge_spec(judge, options) if judge is not None or options else None
     train, held = _sides(spec, columns, eval_task, whole)
     everything = [*train.examples, *(held.examples if held else ())]
     answered, texts = _alike(everything)
@@ -78,14 +76,13 @@ def load_dataset_task(
         raise UserError(f"{spec}: its rows have no 'answer', so that there is nothing to judge by: leave --judge out")
     chosen, reason = None, ""
     if answered:
-        everything = read_worked(everything, judge, place_of)
+        everything = read_worked(everything, given, place_of)
         n = len(train.examples)
         train = dataclasses.replace(train, examples=everything[:n])
         held = None if held is None else dataclasses.replace(held, examples=everything[n:])
-        given = None if judge is None else JudgeSpec(judge, dict(options or {}))
         chosen, reason = (given, GIVEN) if given else choose(everything, spec, place_of)
     for e in everything if chosen else ():
-        if chosen and (error := answer_error(chosen, e.answer)):
+        if chosen and (error := row_error(chosen, e)):
             raise UserError(f"{place_of(e)}: {error}")
     rest, measured, note = _split_up(train, held, heldout, spec, eval_task is not None, whole)
     notes = (*train.notes, *(held.notes if held else ()), note)

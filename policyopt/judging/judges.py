@@ -12,6 +12,8 @@
                    option ``tag``, then one of ``<answer>``; prior prompts ask for it
 ``diverse``        what another judge says (options ``judge``, ``options``), and how varied the text is, as its part
                    ``diversity``; tasks written ``diverse:TASK`` have it
+``weighted``       several judges and their weights (option ``judges``); ``--judge NAME=JUDGE:WEIGHT`` makes it
+``llm``            a language model behind an OpenAI-compatible endpoint (:mod:`policyopt.judging.llm`)
 ``module:name``    a Python function ``f(prompt, response, answer)``; so is ``path/to/file.py:name``
 =================  =====================================================================================================
 
@@ -20,13 +22,14 @@ The answer of a response is what stands behind its last mark, thoughts left out 
 ``number`` and ``choice`` look for the last answer in the response, and ``exact`` compares all of it. What can be read in two
 ways is wrong (``docs/judges.md``).
 
-A Python function gets ``prompt`` (the text, or the list of messages where it is more than one user message), the text
-of the response and the reference answer. It returns a score as number or bool (``correct`` means at least 1), or a
-dict with ``score`` and, where wanted, ``correct``, ``formatted``, ``reason`` and ``parts`` (a number for each of
-several judges or aspects, by name; recipes with constraints or a weighted sum read them). Under the name of a column
-that a judge fills (``consistency``, ``step_reward``, or one of your own) a number, or a list, goes into that column; the
-function says so with ``@policyopt.judge(columns=(...,))``. ``None`` says that the judge does not apply to the row, which then
-has no reward, as where the judge fails (``docs/judges.md``).
+A Python function takes ``prompt`` (the text, or the list of messages where it is more than one user message), the text
+of the ``response``, the reference ``answer``, and columns of the data row by name; other signatures that are understood
+stand in :mod:`policyopt.judging.signatures`. It returns a score as number or bool (``correct`` means at least 1), ``None``
+where it does not apply to the row, which then has no reward, as where the judge fails (``docs/judges.md``), or a dict with
+``score`` and, where wanted, ``correct``, ``formatted``, ``reason`` and ``parts`` (a number for each of several aspects, by
+name; recipes with constraints or a weighted sum read them). Under the name of a column that a judge fills
+(``consistency``, ``step_reward``, or one of your own) a number, or a list, goes into that column; the function says so
+with ``@policyopt.judge(columns=(...,))``. An async function is awaited, several calls at a time.
 """
 
 from __future__ import annotations
@@ -42,8 +45,10 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.answers import in_blocks
+from policyopt.judging.calls import around
 from policyopt.judging.diversity import diversity, mean_diversity, sentences
-from policyopt.judging.functions import check_function, fills, function_judge, split_name
+from policyopt.judging.functions import check_function, columns_of, function_judge, split_name
+from policyopt.judging.given import is_given
 from policyopt.judging.kinds import (
     Judge,
     choice_judge,
@@ -55,6 +60,8 @@ from policyopt.judging.kinds import (
 )
 from policyopt.judging.letters import LETTERS, reference_letter
 from policyopt.judging.mathematics import value_of
+from policyopt.judging.names import Written, spec_of
+from policyopt.judging.several import weighted_judge
 
 
 def _reasoning_gym(**options: Any) -> Judge:
@@ -64,28 +71,60 @@ def _reasoning_gym(**options: Any) -> Judge:
 
 
 def _tagged(tag: str = "think", judge: str = "exact", options: Mapping[str, Any] | None = None) -> Judge:
-    inner = make_judge(JudgeSpec(judge, options or {}))
+    def in_order(example: Example, response: str, verdict: Verdict) -> Verdict:
+        return dataclasses.replace(verdict, formatted=in_blocks(response, tag))
 
-    def judge_blocks(example: Example, response: str) -> Verdict:
-        return dataclasses.replace(inner(example, response), formatted=in_blocks(response, tag))
-
-    return fills(judge_blocks, *getattr(inner, "columns", ()))
+    return around(make_judge(JudgeSpec(judge, options or {})), in_order)
 
 
 def _diverse(judge: str = "exact", options: Mapping[str, Any] | None = None) -> Judge:
-    inner = make_judge(JudgeSpec(judge, options or {}))
-
-    def judge_text(example: Example, response: str) -> Verdict:
-        verdict = inner(example, response)
+    def varied(example: Example, response: str, verdict: Verdict) -> Verdict:
         found = mean_diversity(diversity(*sentences(response)))
         return dataclasses.replace(verdict, parts={**verdict.parts, "accuracy": verdict.score, "diversity": found})
 
-    own = ("component[accuracy]", "component[diversity]")
-    return fills(judge_text, *getattr(inner, "columns", ()), *own)
+    inner = make_judge(JudgeSpec(judge, options or {}))
+    return around(inner, varied, "component[accuracy]", "component[diversity]")
 
 
-_WRAPPERS = ("tagged", "diverse")
-"""Judges that ask another one first."""
+def _weighted(judges: Mapping[str, Mapping[str, Any]]) -> Judge:
+    return weighted_judge(judges, lambda judge, options: make_judge(JudgeSpec(judge, options)))
+
+
+def _llm(**options: Any) -> Judge:
+    return _maker("llm")(**options)
+
+
+_WRAPPERS = ("tagged", "diverse", "weighted")
+"""Judges that ask others first."""
+
+
+def inner_judges(spec: JudgeSpec) -> dict[str, JudgeSpec]:
+    """The judges that a judge asks, by the names that it has for them; empty where it asks none."""
+    if spec.name == "weighted":
+        judges = spec.options.get("judges") or {}
+        return {name: JudgeSpec(one["judge"], one.get("options") or {}) for name, one in judges.items()}
+    if spec.name in _WRAPPERS:
+        return {"": JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {})}
+    return {}
+
+
+def judge_names(spec: JudgeSpec) -> list[str]:
+    """The judges that say something of a response, by name: those that a judge asks, or itself."""
+    inner = inner_judges(spec)
+    return [name for one in inner.values() for name in judge_names(one)] if inner else [spec.name]
+
+
+def judge_name(spec: JudgeSpec) -> str:
+    """What a judge is called where people read it: its name, and those of the judges that it asks."""
+    inner = inner_judges(spec)
+    asked = (f"{name}={judge_name(one)}" if name else judge_name(one) for name, one in inner.items())
+    return f"{spec.name} of {', '.join(asked)}" if inner else spec.name
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a judge comes with the library."""
+    return name in _JUDGES
+
 
 _JUDGES: dict[str, Callable[..., Judge]] = {
     "math": math_judge,
@@ -96,6 +135,8 @@ _JUDGES: dict[str, Callable[..., Judge]] = {
     "reasoning-gym": _reasoning_gym,
     "tagged": _tagged,
     "diverse": _diverse,
+    "weighted": _weighted,
+    "llm": _llm,
 }
 
 
@@ -107,10 +148,8 @@ def make_judge(spec: JudgeSpec) -> Judge:
 
 
 def deterministic(spec: JudgeSpec) -> bool:
-    """Whether a judge says the same of the same response every time: a built-in one, whatever it asks first."""
-    if spec.name in _WRAPPERS:
-        return deterministic(JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {}))
-    return spec.name in _JUDGES
+    """Whether a judge says the same of the same response every time: a built-in one that is computed, whatever it asks first."""
+    return spec.name in _JUDGES and spec.name != "llm" and all(map(deterministic, inner_judges(spec).values()))
 
 
 def check_judge(spec: JudgeSpec) -> None:
@@ -122,26 +161,79 @@ def check_judge(spec: JudgeSpec) -> None:
     """
     name, options = spec.name, spec.options
     if name not in _JUDGES:
-        parts = split_name(name)
-        if parts is None:
+        if split_name(name) is None and not is_given(name):
             close = difflib.get_close_matches(name, _JUDGES, n=3, cutoff=0.5)
             nearest = f"; nearest: {', '.join(close)}" if close else ""
             raise UserError(
                 f"no judge is called {name!r}{nearest}. A judge is one of {', '.join(_JUDGES)}, "
                 "or a Python function as package.module:name or path/to/file.py:name"
             )
-        check_function(name, *parts, options)
+        check_function(name, options)
         return
     if name == "reasoning-gym":
         return
     known = inspect.signature(_JUDGES[name]).parameters
+    if name == "llm":
+        from policyopt.judging.llm import check_llm
+
+        check_llm(options)
+        return
     for option, value in options.items():
         if option not in known:
             raise UserError(f"judge {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
         if name not in _WRAPPERS:
             _check_option(name, option, value)
-    if name in _WRAPPERS:
-        check_judge(JudgeSpec(str(options.get("judge", "exact")), options.get("options") or {}))
+    for inner in inner_judges(spec).values():
+        check_judge(inner)
+
+
+def typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that were written as text, as what a judge takes: numbers, true and false, text.
+
+    What the judge cannot take is left as it is, for :func:`check_judge` to refuse.
+    """
+    from policyopt.judging.options import hints_of, plain, read_option
+
+    if name not in _JUDGES:
+        return {option: plain(value) for option, value in options.items()}
+    hints = hints_of(_maker(name))
+    return {option: read_option(hints[option], x) if option in hints else x for option, x in options.items()}
+
+
+def _maker(name: str) -> Callable[..., Judge]:
+    if name != "llm":
+        return _JUDGES[name]
+    from policyopt.judging.llm import llm_judge
+
+    return llm_judge
+
+
+def judge_spec(
+    judge: Written | Mapping[str, Any] | Callable[..., Any] | None, options: Mapping[str, Any] | None
+) -> JudgeSpec:
+    """The judge that a configuration, a line or a Python call means: one, or several with weights
+    (:mod:`policyopt.judging.names`), with their options. Checked.
+
+    Raises :class:`~policyopt.errors.UserError` as :func:`check_judge` does, and for options without a judge.
+    """
+    spec = spec_of(judge, options, typed)
+    check_judge(spec)
+    return spec
+
+
+def row_error(spec: JudgeSpec, example: Example) -> str | None:
+    """Why the judge could never judge a response to this row, or ``None``: its answer, or a column that a function asks
+    for and the row does not have."""
+    for name, inner in inner_judges(spec).items():
+        if error := row_error(inner, example):
+            return f"{name}: {error}" if name else error
+    if spec.name in _JUDGES:
+        return answer_error(spec, example.answer)
+    missing = [column for column in columns_of(spec.name, spec.options) if column not in example.meta]
+    if not missing:
+        return None
+    has = ", ".join(map(repr, example.meta)) or "none"
+    return f"judge {spec.name!r} asks for the column {missing[0]!r}; beside prompt and answer the row has {has}"
 
 
 def _check_option(name: str, option: str, value: object) -> None:
@@ -173,8 +265,9 @@ def pattern_error(pattern: str) -> str | None:
 
 def answer_error(spec: JudgeSpec, answer: str) -> str | None:
     """Why the judge could never accept a response to a row with this answer, or ``None``."""
-    if spec.name in _WRAPPERS:
-        return answer_error(JudgeSpec(spec.options.get("judge", "exact"), spec.options.get("options") or {}), answer)
+    for inner in inner_judges(spec).values():
+        if error := answer_error(inner, answer):
+            return error
     if spec.name == "number" and value_of(answer) is None:
         return f"judge 'number' needs a number, answer is {short(answer)}"
     if spec.name == "choice":

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any
@@ -25,10 +25,11 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.blame import of_row
-from policyopt.judging.functions import import_path
+from policyopt.judging.given import packed
 from policyopt.judging.guard import GUARDS
 from policyopt.judging.judges import check_judge, deterministic
-from policyopt.judging.worker import receive, send, unpacked
+from policyopt.judging.modules import import_path
+from policyopt.judging.worker import SEEN, receive, send
 
 CHUNK = 64
 """Items that a worker gets at once, at most."""
@@ -66,7 +67,7 @@ def _kill(process: subprocess.Popen[bytes], sock: socket.socket) -> None:
 class _Worker:
     """One worker process. Starting it does not wait for it; :meth:`ready` does."""
 
-    def __init__(self, judge: JudgeSpec, timeout: float, memory: int) -> None:
+    def __init__(self, judge: JudgeSpec, functions: Mapping[str, str], timeout: float, memory: int) -> None:
         self.timeout, self.judge = timeout, judge
         self.sock, theirs = socket.socketpair()
         # A fresh interpreter: the user's main module, and torch with it, is not imported again
@@ -82,15 +83,21 @@ class _Worker:
                 # Its own session: Ctrl-C in the terminal does not reach it, and its children can be killed with it
                 start_new_session=True,
                 # One thread: a judge beside the trainer takes no cores from it, and threads take address space
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=os.environ
+                | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+                | {"MALLOC_ARENA_MAX": "2"},  # an async judge has threads all the same
             )
         finally:
             theirs.close()
         self.kill = weakref.finalize(self, _kill, self.process, self.sock)
         self.loaded = False
         self.columns: tuple[str, ...] = ()
-        self.several = False
-        self._send({"judge": judge.name, "options": dict(judge.options), "timeout": timeout, "memory": memory}, LOADING)
+        self.several = self.together = False
+        self.patience = timeout
+        self.waiting = 1
+        """How many items the next verdict is asked for together with."""
+        hello = {"judge": judge.name, "options": dict(judge.options), "timeout": timeout, "memory": memory}
+        self._send(hello | {"functions": dict(functions)}, LOADING)
 
     def ready(self) -> None:
         """Wait until the judge is loaded. Raises ``UserError`` when it cannot be."""
@@ -105,7 +112,8 @@ class _Worker:
         if "error" in answer:
             self.kill()
             raise UserError(f"judge {self.judge.name!r} could not be loaded: {answer['error']}")
-        self.columns, self.several = tuple(answer["columns"]), bool(answer.get("several"))
+        self.columns, self.patience = tuple(answer["columns"]), answer["patience"]
+        self.several, self.together = answer["several"], answer["together"]
         self.loaded = True
 
     def said(self, seconds: float) -> bool:
@@ -113,14 +121,24 @@ class _Worker:
         return bool(select.select([self.sock], [], [], seconds)[0])
 
     def give(self, items: Sequence[Item]) -> None:
-        self._send([[e.id, e.prompt, e.answer, dict(e.meta), response] for e, response in items], self.timeout)
+        rows = [[{name: getattr(e, name) for name in SEEN}, response] for e, response in items]
+        try:
+            self._send(rows, self.timeout)
+        except TimeoutError:
+            raise TimeoutError(f"judge took longer than {self.timeout:g} s") from None
+        self.waiting = len(items) if self.together else 1
 
     def take(self) -> Verdict:
         """The verdict on the next item. Raises ``TimeoutError``, or ``_Gone`` with the reason."""
         try:
-            return unpacked(self._receive(self.timeout))
+            found = Verdict(**self._receive(self.patience * self.waiting))
+        except TimeoutError:
+            several = f" for {self.waiting} responses" if self.waiting > 1 else ""
+            raise TimeoutError(f"judge took longer than {self.patience * self.waiting:g} s{several}") from None
         except (TypeError, ValueError):
             raise _Gone("judge process sent what is no verdict") from None
+        self.waiting = 1  # what is judged together comes together
+        return found
 
     def _send(self, message: Any, timeout: float) -> None:
         self.sock.settimeout(timeout)
@@ -216,6 +234,7 @@ class JudgePool:
         if workers is not None and workers < 1:
             raise UserError(f"judge workers is {workers}, expected at least 1")
         check_judge(judge)
+        self._functions = packed(judge)
         self.judge, self.timeout, self.memory = judge, float(timeout), memory_mb << 20
         self.most = workers or min(MOST, _processors())
         self._once = deterministic(judge)
@@ -259,7 +278,7 @@ class JudgePool:
         self.close()
 
     def _start(self) -> _Worker:
-        return _Worker(self.judge, self.timeout, self.memory)
+        return _Worker(self.judge, self._functions, self.timeout, self.memory)
 
     def _verdicts(self, items: Sequence[Item]) -> list[Verdict]:
         work = _Work(items, self.most)
@@ -321,9 +340,9 @@ class JudgePool:
                     work.put(place, Verdict.failure(str(error)))
                     place += 1
             except (TimeoutError, _Gone) as error:
-                reason = str(error) if isinstance(error, _Gone) else f"judge took longer than {self.timeout:g} s"
-                work.put(place, Verdict.failure(of_row(reason, work.items[place][0].id)))
-                place += 1
+                for _ in range(worker.waiting):
+                    work.put(place, Verdict.failure(of_row(str(error), work.items[place][0].id)))
+                    place += 1
             worker.kill()
             if not work.stop.is_set():
                 self._workers[slot] = self._start()

@@ -12,8 +12,8 @@ from typing import Any
 
 from policyopt.items import Example, Verdict
 from policyopt.judging.answers import MARK, lines_of, locate
-from policyopt.judging.functions import finite
 from policyopt.judging.kinds import Judge, judged, short
+from policyopt.judging.results import finite
 
 STRICTER: dict[str, Callable[[str, str], bool]] = {
     # The library's scoring lets every number be off by one

@@ -2,26 +2,36 @@
 
 One frame in each direction is a length (4 bytes, big-endian) and JSON: nothing that this process sends can run code in
 the parent. The parent sends the judge, then lists of items; the worker answers ``{"ready": true}`` with the
-columns that the judge fills, then a verdict for each item as soon as it has one.
+columns that the judge fills and how long a verdict may take, then a verdict for each item as soon as it has one. A judge
+that has ``many`` (:mod:`policyopt.judging.calls`) gets a list at once, any other one item after the other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-import math
 import os
 import resource
 import select
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from policyopt.items import Example, JudgeSpec, Verdict
+from policyopt.judging import given
 from policyopt.judging.blame import blamed, of_row
+from policyopt.judging.calls import TooLong
 from policyopt.judging.guard import guarded
+from policyopt.judging.results import BadResult
+
+SEEN = ("id", "prompt", "answer", "solution", "meta", "chat")
+"""What a judge sees of an example."""
 
 _POLL = 5.0
+GRACE = 1.0
+"""Seconds that a judge with limits of its own has beyond them."""
 
 
 def send(sock: socket.socket, message: Any) -> None:
@@ -68,12 +78,12 @@ def _serve(fd: int) -> None:
     parent = os.getppid()
     sock = socket.socket(fileno=fd)
     hello = receive(sock)
-    limit, memory = hello["timeout"] + 1.0, hello["memory"]
+    memory = hello["memory"]
 
-    from policyopt.judging.functions import BadResult
     from policyopt.judging.judges import make_judge
 
     try:
+        given.receive(hello["functions"])
         judge = make_judge(JudgeSpec(hello["judge"], hello["options"]))
     except BaseException as error:
         send(sock, {"error": blamed(error)})
@@ -82,36 +92,42 @@ def _serve(fd: int) -> None:
     used = _virtual_memory()
     if used:
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-    send(sock, {"ready": True, "columns": list(getattr(judge, "columns", ())), "several": hasattr(judge, "many")})
+    limit = max(hello["timeout"], getattr(judge, "patience", 0.0))
+    several, together = hasattr(judge, "many"), getattr(judge, "together", False)
+    # Where calls have limits of their own, these are to end them first
+    patience = limit + (GRACE if several and not together else 0.0)
+    columns = list(getattr(judge, "columns", ()))
+    send(sock, {"ready": True, "columns": columns, "patience": patience, "several": several, "together": together})
 
     while True:
         while not select.select([sock], [], [], _POLL)[0]:
             if os.getppid() != parent:
                 return
-        for id, prompt, answer, meta, response in receive(sock):
-            # Should the parent be gone when a judge hangs, the kernel ends this process
-            signal.setitimer(signal.ITIMER_REAL, limit)
-            try:
-                verdict = judge(Example(id, tuple(prompt), answer, None, meta), response)
-            except MemoryError:
-                verdict = Verdict.failure(of_row(f"judge ran out of memory ({memory >> 20} MB)", id))
-            except BadResult as error:
-                verdict = Verdict.failure(of_row(f"judge {error}", id))
-            except BaseException as error:
-                verdict = Verdict.failure(of_row(blamed(error), id))
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            send(sock, packed(verdict))
+        items = [(Example(**seen | {"prompt": tuple(seen["prompt"])}), response) for seen, response in receive(sock)]
+        longest = patience * (len(items) if together else 1) + 1.0
+        for verdict in _verdicts(judge, items, limit, longest, memory):
+            send(sock, dataclasses.asdict(dataclasses.replace(verdict, reason=verdict.reason[:500])))
 
 
-def packed(verdict: Verdict) -> list[Any]:
-    """A verdict as plain data, without a score where there is none."""
-    score = verdict.score if verdict.rewarded else None
-    said = (verdict.correct, verdict.formatted, verdict.reason[:500], verdict.failed, dict(verdict.parts))
-    return [score, *said, verdict.applies]
-
-
-def unpacked(data: list[Any]) -> Verdict:
-    """The verdict that :func:`packed` made plain. Raises ``ValueError`` or ``TypeError`` for anything else."""
-    score, correct, formatted, reason, failed, parts, applies = data
-    return Verdict(math.nan if score is None else float(score), correct, formatted, reason, failed, parts, applies)
+def _verdicts(judge: Any, items: list[Any], limit: float, longest: float, memory: int) -> Iterator[Verdict]:
+    """The verdict on each item, in order; a failed one for an exception."""
+    found = judge.many(items, limit) if hasattr(judge, "many") else None
+    for item in items:
+        # Should the parent be gone when a judge hangs, the kernel ends this process
+        signal.setitimer(signal.ITIMER_REAL, longest)
+        reason = ""
+        try:
+            verdict = judge(*item) if found is None else next(found)
+            if isinstance(verdict, BaseException):
+                raise verdict
+        except MemoryError:
+            reason = f"judge ran out of memory ({memory >> 20} MB)"
+        except TooLong:
+            reason = f"judge took longer than {limit:g} s"
+        except BadResult as error:
+            reason = f"judge {error}"
+        except BaseException as error:
+            reason = blamed(error)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        yield Verdict.failure(of_row(reason, item[0].id)) if reason else verdict

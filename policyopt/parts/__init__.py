@@ -20,6 +20,7 @@ from policyopt.part import (
 )
 from policyopt.parts.advantage.baseline import RolloutBaseline
 from policyopt.parts.advantage.by_source import BySource
+from policyopt.parts.advantage.decoupled import Decoupled
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.advantage.normalise import Normalise
 from policyopt.parts.advantage.tree import EdgeAdvantage
@@ -74,6 +75,7 @@ __all__ = [
     "Controller",
     "Correctness",
     "Critic",
+    "Decoupled",
     "DistributionLoss",
     "EdgeAdvantage",
     "EntropyBonus",

@@ -28,6 +28,12 @@ def write_card(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) ->
     return path
 
 
+def _judge(config: TrainConfig, summary: Mapping[str, Any]) -> str:
+    if config.judge is None:
+        return f"`{summary.get('judge')}` ({summary.get('judge_reason', 'the one of the task')})"
+    return ", ".join(f"`{shown(name)}`" for name in ([config.judge] if isinstance(config.judge, str) else config.judge))
+
+
 def card(kind: str, config: TrainConfig, summary: Mapping[str, Any], course: list[tuple[int, float]]) -> str:
     """The card as text: of the folder ``best`` or ``model``, with ``course`` the accuracy on held-out questions by step."""
     method, model, task = config.recipe.name, shown(config.model), shown(config.task)
@@ -36,7 +42,7 @@ def card(kind: str, config: TrainConfig, summary: Mapping[str, Any], course: lis
         "Method": f"`{method}`{_about(about)}",
         "Start": f"`{model}`",
         "Data": f"`{task}`",
-        "Judge": f"`{shown(config.judge)}`" if config.judge else "the one of the task",
+        "Judge": _judge(config, summary),
         "Steps": f"{summary['steps']} of {config.batch} responses, seed {config.seed}{_of_step(kind, summary)}",
         "Ended": shown(str(summary["stopped"])),
         "Written by": f"policyopt {summary['version']}, torch {summary['torch']}",

@@ -16,6 +16,7 @@ from policyopt.data.columns import written
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.hub import check_repository
+from policyopt.judging.options import JudgeField
 from policyopt.models.adapters import LoRA, holds_adapters
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
@@ -28,9 +29,6 @@ from policyopt.training.resolved import KEY as RESOLVED
 
 def _from_anywhere(name: str) -> str:
     """Names of files and folders that are there from the root, so that a run goes on from another directory too."""
-    home, colon, function = name.rpartition(":")
-    if colon and home.endswith(".py"):
-        return f"{_from_anywhere(home)}:{function}"
     is_path = "/" in name or name.endswith(".py")
     return str(Path(name).absolute()) if is_path and Path(name).exists() else name
 
@@ -169,9 +167,11 @@ class TrainConfig:
     """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
     eval_task: TaskName | None = None
     """Files or a dataset to measure on, whole, in the place of held-out rows; several are joined by ``+``."""
-    judge: Place | None = None
-    """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``;
-    unset: the task's own."""
+    judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})
+    """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
+    with weights, each as ``NAME=JUDGE:WEIGHT``; unset: the task's own."""
+    judge_options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": "judge-options"})
+    """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
     prior: Name | None = None
     """Prior prompt before every question, training and held-out: think, plan, code, knowledge, examples, or a text of
     your own; unset: none."""
@@ -270,7 +270,7 @@ def _plain(x: Any) -> Any:
         return x.to_dict()
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         return {f.name: _plain(getattr(x, f.name)) for f in dataclasses.fields(x)}
-    if isinstance(x, Path):
+    if isinstance(x, str | Path):
         return str(x)
     if isinstance(x, Mapping):
         return dict(x)

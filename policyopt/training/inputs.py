@@ -16,7 +16,7 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.files import read_json, write_whole
 from policyopt.items import Example, Task
-from policyopt.judging.functions import find_source
+from policyopt.judging.modules import find_source
 from policyopt.models.embedded import spread
 from policyopt.training.config import TrainConfig
 from policyopt.training.logging import disk_errors

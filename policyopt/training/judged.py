@@ -89,6 +89,8 @@ class Opinions:
         """What the log keeps of the responses that have left."""
         self.unrewarded = 0
         """Prompts of which every response has left."""
+        self.costs: dict[str, float] = {}
+        """What the verdicts have cost, by what is counted."""
         self._judge, self._text, self._most = judge, text, most
 
     def __call__(self, items: Sequence[tuple[Example, Response]]) -> list[Verdict]:
@@ -101,6 +103,8 @@ class Opinions:
         found = self._judge([(example, text) for (example, _), text in zip(items, texts, strict=True)])
         self.seconds += time.perf_counter() - start
         self.tally.add(found)
+        for name, x in ((name, x) for verdict in found for name, x in verdict.costs.items()):
+            self.costs[name] = self.costs.get(name, 0.0) + x
         return found
 
     def settle(self, groups: Sequence[Answered]) -> list[Answered]:
@@ -147,4 +151,5 @@ class Opinions:
             "judge/absent": float(self.tally.absent),
             "prompts/unrewarded": float(self.unrewarded),
             "time/judge": self.seconds,
+            **{f"judge/{name}": x for name, x in self.costs.items()},
         }

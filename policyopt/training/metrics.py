@@ -38,7 +38,8 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "length/truncated": float(batch.truncated.mean()),
         "entropy": float(masked_mean(batch.sampled_entropy, batch.own())),
     }
-    out |= {f"component/{name}": float(x.mean()) for name, x in sorted(batch.components().items())}
+    said = {name: x[~x.isnan()] for name, x in sorted(batch.components().items())}
+    out |= {f"component/{name}": float(x.mean()) for name, x in said.items() if len(x)}
     if batch.ref_logp is not None:
         out["kl/ref"] = float(masked_mean(kl_estimate(batch.old_logp, batch.ref_logp, "k3"), batch.mask))
         out["kl/ref_response"] = float((kl_estimate(batch.old_logp, batch.ref_logp, "k1") * batch.mask).sum(1).mean())

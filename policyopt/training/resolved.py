@@ -10,6 +10,7 @@ import yaml
 from policyopt.errors import UserError
 from policyopt.files import read_yaml
 from policyopt.items import Task
+from policyopt.judging.judges import judge_name
 
 KEY = "resolved"
 """Its name in ``config.yaml``; a configuration that is read back goes without it."""
@@ -17,7 +18,10 @@ KEY = "resolved"
 
 def resolved(task: Task) -> dict[str, Any]:
     """The judge, and why it was taken."""
-    return {"judge": task.judge.name if task.judge else None, "judge_reason": task.judge_reason or "the task's own"}
+    return {
+        "judge": judge_name(task.judge) if task.judge else None,
+        "judge_reason": task.judge_reason or "the task's own",
+    }
 
 
 def resolved_yaml(task: Task) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from policyopt.engine import make_sampler
 from policyopt.errors import UserError, explain
 from policyopt.hub import need_token
 from policyopt.items import Example, Task, Verdict, user
+from policyopt.judging.names import Written
 from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.prompting import Prompting
@@ -40,7 +41,7 @@ from policyopt.training.process import memory_errors, need_one_process, stoppabl
 from policyopt.training.prompts import PromptStream
 from policyopt.training.resolved import same_judge
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import load_model, located, room, set_up, told
+from policyopt.training.setup import load_model, located, room, set_up, told, unheard, weighed
 from policyopt.training.tracking import need_trackers, tracked
 
 T = TypeVar("T")
@@ -101,8 +102,8 @@ def run(
         need_token(config.push_to_hub)
     with stoppable(), memory_errors(LESS), claimed(config, resume) as out:
         task = load_task(
-            config.task, judge=config.judge, prior=config.prior, seed=config.seed, heldout=config.eval.prompts,
-            columns=config.columns, eval_task=config.eval_task,
+            config.task, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
+            heldout=config.eval.prompts, columns=config.columns, eval_task=config.eval_task,
         )  # fmt: skip
         check_source(config.recipe, task)
         if resume is not None:
@@ -129,6 +130,8 @@ def run(
                 console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
             if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
                 console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
+            if note := unheard(config.recipe, task):
+                console.note(note)
             most = config.judging.max_failed
             collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
             if "sampler" in config.recipe.source.services:
@@ -143,7 +146,9 @@ def run(
                 write_config(out, config, task, inputs)
             with tracked(config, out, console.note) as trackers, RunLog(out, trackers=trackers) as log:
                 advice = Advice(config, None if judge is None else task.judge, console.note)
-                trainer = Trainer(config, engine, collector, evaluator, log, console, out, State(config.recipe), advice)
+                weighted = weighed(config, task)
+                begin = State(weighted.recipe)
+                trainer = Trainer(weighted, engine, collector, evaluator, log, console, out, begin, advice)
                 if resume is not None:
                     found = trainer.load()
                     console.note(
@@ -215,10 +220,10 @@ def need_judge(judge: T | None, task: Task) -> T:
 
 
 def evaluate_model(
-    *, model: str, task: str, judge: str | None = None, prior: str | None = None, prompts: int | None = None,
-    columns: str | None = None, samples: int = 4, k: int = 4, temperature: float = 1.0, top_p: float = 1.0,
-    max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
-    prompting: Prompting | None = None, max_failed: float = 0.2,
+    *, model: str, task: str, judge: Written | None = None, judge_options: Mapping[str, Any] | None = None,
+    prior: str | None = None, prompts: int | None = None, columns: str | None = None, samples: int = 4, k: int = 4,
+    temperature: float = 1.0, top_p: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
+    dtype: DTypeName = "float32", prompting: Prompting | None = None, max_failed: float = 0.2,
 ) -> Scores:  # fmt: skip
     """Scores of a model on all rows of a dataset, or on ``prompts`` of them; on 256 held-out questions of a generated task.
     Progress goes to standard error.
@@ -229,7 +234,9 @@ def evaluate_model(
     need_one_process()
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
-    questions = load_task(task, judge=judge, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True)
+    questions = load_task(
+        task, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True
+    )
     with (
         memory_errors(SHORTER),
         _progress(model, questions) as console,
@@ -248,10 +255,10 @@ def evaluate_model(
 
 
 def sample_model(
-    *, model: str, task: str, judge: str | None = None, prompt: str | None = None, columns: str | None = None, questions: int = 4,
-    n: int = 1, temperature: float = 1.0, top_p: float = 1.0, top_k: int | None = None, min_p: float = 0.0,
-    max_tokens: int | None = None, seed: int = 0, device: str = "auto", dtype: DTypeName = "float32",
-    prompting: Prompting | None = None,
+    *, model: str, task: str, judge: Written | None = None, judge_options: Mapping[str, Any] | None = None,
+    prompt: str | None = None, columns: str | None = None, questions: int = 4, n: int = 1, temperature: float = 1.0,
+    top_p: float = 1.0, top_k: int | None = None, min_p: float = 0.0, max_tokens: int | None = None, seed: int = 0,
+    device: str = "auto", dtype: DTypeName = "float32", prompting: Prompting | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
 
@@ -262,7 +269,9 @@ def sample_model(
         raise UserError(
             f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
         )
-    source = load_task(task, judge=judge, seed=seed, heldout=questions, columns=columns, whole=True)
+    source = load_task(
+        task, judge=judge, options=judge_options, seed=seed, heldout=questions, columns=columns, whole=True
+    )
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with (
         memory_errors(SHORTER),

@@ -15,6 +15,9 @@ from policyopt.models.adapters import holds_adapters
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
+from policyopt.part import Wrapper
+from policyopt.parts import Correctness, Decoupled
+from policyopt.recipe import Recipe
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 
@@ -44,6 +47,40 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
         policy, config.recipe, roles, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
     )  # fmt: skip
+
+
+def weighed(config: TrainConfig, task: Task) -> TrainConfig:
+    """The configuration of a run whose parts weigh components as its judges are weighed, where they name none.
+
+    Raises :class:`~policyopt.errors.UserError` where a part would not see what the recipe makes of the reward.
+    """
+    recipe, path = config.recipe, "advantage"
+    found: Any = recipe.advantage
+    while isinstance(found, Wrapper) and not isinstance(found, Decoupled):
+        found, path = found.within, f"{path}.{found.around}"
+    if not isinstance(found, Decoupled):
+        return config
+    judges = task.judge.options["judges"] if task.judge is not None and task.judge.name == "weighted" else {}
+    weights = found.weights or tuple((name, float(one["weight"])) for name, one in judges.items())
+    if recipe.shape and "reward" not in dict(weights):
+        shapes, given = ", ".join(p.handle for p in recipe.shape), " ".join(f"{name} {w:g}" for name, w in weights)
+        raise UserError(
+            f"recipe.{path} (Decoupled) takes each judge's own reward and would not see what {shapes} in shape makes of it: "
+            f"give that a weight too, as component 'reward' in recipe.{path}.weights (now {given or 'none'}), or take "
+            f"{shapes} out"
+        )
+    return dataclasses.replace(config, recipe=recipe.set(f"{path}.weights", weights))
+
+
+def unheard(recipe: Recipe, task: Task) -> str:
+    """A note where several judges are weighed and the recipe puts another reward in the place of their sum."""
+    instead = [p.handle for p in recipe.shape if isinstance(p, Correctness)]
+    if task.judge is None or task.judge.name != "weighted" or not instead:
+        return ""
+    return (
+        f"{instead[0]} in shape makes the reward of right and wrong alone, so that the weighted sum of the judges is logged "
+        "and not learned from: take it out of shape (in a --config file), or take a method without it"
+    )
 
 
 def load_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +21,9 @@ from hypothesis import strategies as st
 from policyopt.data import JudgePool, JudgeSpec
 from policyopt.errors import UserError
 from policyopt.items import Example, Verdict, user
-from policyopt.judging.functions import BadResult, read_result
 from policyopt.judging.judges import check_judge, make_judge
 from policyopt.judging.pool import _Work
+from policyopt.judging.results import BadResult, read_result
 from policyopt.judging.values import read_value
 
 HOSTILE = """
@@ -56,7 +57,6 @@ def judge(prompt, response, answer):
     if response == "nan": return float("nan")
     if response == "infinity": return float("inf")
     if response == "text": return "1.0"
-    if response == "nothing": return None
     if response == "keys": return {"reward": 1}
     return response == answer
 """
@@ -393,10 +393,10 @@ class TestFunction:
         "signature",
         [
             "f()",
-            "f(prompt, response)",
-            "f(prompt, response, answer, more)",
-            "f(prompt, response, answer, *, strict)",
-            "f(*, prompt, response, answer)",
+            "f(a)",
+            "f(prompt, answer)",
+            "f(a, b, c, d)",
+            "f(a, b, c, *, strict)",
         ],
     )
     def test_signatures_that_do_not_fit(self, tmp_path, signature) -> None:
@@ -414,20 +414,20 @@ class TestFunction:
 
     def test_what_is_missing_is_named(self, tmp_path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "m.py").write_text("def score(prompt, response, answer): ...\nasync def later(p, r, a): ...\n")
+        (tmp_path / "m.py").write_text("def score(prompt, response, answer): ...\nasync def later(p, r): ...\n")
         (tmp_path / "bad.py").write_text("def score(:\n")
         for judge, message in {
             "none.py:score": "there is no file none.py",
             "nopkg.mod:score": "no module 'nopkg' in the current folder",
             "policyopt.nomod:score": "no module 'policyopt.nomod'",
             "m.py:scores": "defines no 'scores'; nearest: score",
-            "m:later": "line 2: later is async, expected a plain function",
+            "m:later": "line 2: later(p, r) cannot be called as later(prompt, response, answer)",
             "bad.py:score": "bad.py, line 1",
             "exakt": "no judge is called 'exakt'; nearest: exact. A judge is one of math, exact, number",
             "m.py": "no judge is called 'm.py'",
             "m.py:": "no judge is called 'm.py:'",
         }.items():
-            with pytest.raises(UserError, match=message.replace(".", r"\.").replace("(", r"\(")):
+            with pytest.raises(UserError, match=re.escape(message)):
                 JudgePool(JudgeSpec(judge))
 
     @given(st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.integers(-(2**60), 2**60))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from policyopt.errors import UserError
 from policyopt.items import JudgeSpec
+from policyopt.judging.judges import inner_judges
 from policyopt.methods.sampling.sapo_swarm.channel import Channel, Folder, Package, Unusable, package
 from policyopt.part import Count, Positive, Whole, part
 from policyopt.sources.draw import Group
@@ -27,8 +28,8 @@ own questions do not have; has fewer than two responses that fit; the judge fail
 def reads_data(judge: JudgeSpec) -> bool:
     """Whether a judge takes what comes with a question for data. The datasets of reasoning-gym with their own prompts
     unpack it as Python objects, and their scoring may run it."""
-    if judge.name in ("tagged", "diverse"):
-        return reads_data(JudgeSpec(judge.options.get("judge", "exact"), judge.options.get("options") or {}))
+    if inner := inner_judges(judge):
+        return all(map(reads_data, inner.values()))
     return judge.name != "reasoning-gym" or bool(judge.options.get("builtin"))
 
 
