@@ -520,7 +520,7 @@ def test_a_disk_that_is_full_when_the_run_begins(
         ("nowhere.py:score", None, ["there is no file nowhere.py"]),
         ("nowhere:score", None, ["no module 'nowhere'"]),
         ("mine.py:skore", "def score(prompt, response, answer): return 1", ["defines no 'skore'", "nearest: score"]),
-        ("mine.py:score", "def score(response): return 1", ["line 1", "cannot be called as score(prompt, response"]),
+        ("mine.py:score", "def score(answer): return 1", ["line 1", "cannot be called as score(prompt, response"]),
         ("mine.py:score", "def score(:", ["mine.py, line 1"]),
         (
             "mine.py:score",
