@@ -172,6 +172,14 @@ def quantization(lora: LoRA | None, device: torch.device) -> dict[str, Any]:
         raise UserError(f"{asked}: it needs bitsandbytes: pip install 'policyopt[qlora]'") from error
     from transformers import BitsAndBytesConfig
 
-    kinds: dict[str, dict[str, Any]] = {"4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
-                    "bnb_4bit_compute_dtype": torch.bfloat16}, "8bit": {"load_in_8bit": True}}  # fmt: skip
-    return {"quantization_config": BitsAndBytesConfig(**kinds[lora.quantized]), "device_map": {"": str(device)}}
+    few: dict[str, Any] = (
+        {"load_in_8bit": True}
+        if lora.quantized == "8bit"
+        else {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": torch.bfloat16,
+        }
+    )
+    return {"quantization_config": BitsAndBytesConfig(**few), "device_map": {"": str(device)}}

@@ -80,7 +80,8 @@ class SplitModel:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
         if self.shares and (found := shared_hidden(self.hidden, batch)) is not None:
             return found
-        return hidden_at(self.whole or self.hidden, *pack(batch), pads=self.pads)
+        # Not by its truth: what is compiled has that of a container.
+        return hidden_at(self.hidden if self.whole is None else self.whole, *pack(batch), pads=self.pads)
 
 
 def split_model(model: nn.Module) -> SplitModel:

@@ -83,7 +83,7 @@ def test_compiled_code_is_used_for_whole_texts_and_must_be_right(tiny_model: Pat
     """With a compiler that changes nothing; the real one takes a minute and is tried by hand."""
     policy = load_tiny(tiny_model)
     policy.compiled = True
-    with mock.patch.object(torch, "compile", side_effect=lambda f, **_: mock.Mock(wraps=f)):
+    with mock.patch.object(torch, "compile", side_effect=lambda f, **_: mock.MagicMock(wraps=f)):
         split: Any = policy.likelihood()
         assert not split.shares
         found = split.leaves(token_batch())["logp"]
