@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 _OURS = {
     # TRL, transformers, peft
@@ -105,6 +105,22 @@ _OURS = {
 that stands first, and the field that it sets behind it."""
 
 _HYPERPARAMETERS = {"group-size", "kl-coef", "low", "high"}
+
+
+EARLIER = {"recipe.rollout": "recipe.source"}
+"""Names that options had before -> their names now. They are read, and a note says the new one."""
+
+
+def renamed(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A line with options that had another name before under the name of now, and what to say of it."""
+    line, said = [], []
+    for word in args:
+        for old, new in EARLIER.items():
+            if word.startswith(f"--{old}."):
+                word = f"--{new}{word.removeprefix(f'--{old}')}"
+                said.append(f"--{old} is called --{new} now")
+        line.append(word)
+    return line, list(dict.fromkeys(said))
 
 
 def canonical(option: str) -> str:

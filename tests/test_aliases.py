@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import policyopt as po
-from policyopt.aliases import _OURS, advice, ours
+from policyopt.aliases import _OURS, advice, ours, renamed
 from policyopt.cli.train import Files, _own_options
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
@@ -75,3 +75,11 @@ def test_other_commands_know_nothing_of_training() -> None:
 @pytest.mark.parametrize("name", ["GRPO", "Dr-GRPO", "dr_grpo", "Dr GRPO", " dr-grpo ", "RL-Struct"])
 def test_methods_go_by_name_in_any_case(name: str) -> None:
     assert get_method(name).name == name.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+def test_options_under_an_earlier_name_are_read() -> None:
+    line, said = renamed(
+        ["grpo", "--recipe.rollout.size", "4", "--recipe.rollout.temperature=0.5", "--recipe.rollouts.x"]
+    )
+    assert line == ["grpo", "--recipe.source.size", "4", "--recipe.source.temperature=0.5", "--recipe.rollouts.x"]
+    assert said == ["--recipe.rollout is called --recipe.source now"]

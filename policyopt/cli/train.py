@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
+from policyopt.aliases import renamed
 from policyopt.cli.common import found, need_model
 from policyopt.cli.line import check_line
 from policyopt.data import need_task
@@ -76,6 +77,9 @@ def run(args: list[str]) -> int:
     if not args or args[0] in HELP:
         print(TRAIN.format(methods=names["method"], studies=names["study"]))
         return 0
+    args, notes = renamed(args)
+    for note in notes:
+        print(note, file=sys.stderr)
     name, line = (None, args) if args[0].startswith("-") else (args[0], args[1:])
     if name is None and not _saved(line):
         raise UserError(f"the method comes first: policyopt train METHOD {args[0]} ...; known: {names['method']}")
