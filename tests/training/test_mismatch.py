@@ -9,7 +9,9 @@ from unittest import mock
 
 import pytest
 
+from policyopt.engine.local.engine import LocalEngine
 from policyopt.engine.local.sampler import LocalSampler
+from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.adapters import LoRA
 from policyopt.training.config import TrainConfig
@@ -66,6 +68,15 @@ def _unproven(sampler: LocalSampler, max_rows: int) -> Any:
 
     sampler.slow = "This model is strange: it draws slowly (by hand)"
     return Level(sampler.split, sampler.device, max_rows)
+
+
+def test_what_the_engine_lacks_is_said_before_a_model_is_loaded(tiny_model: Path, tmp_path: Path) -> None:
+    asked = config(Path("/no/such/model"), tmp_path / "run", steps=1)
+    with (
+        mock.patch.object(LocalEngine, "capabilities", frozenset()),
+        pytest.raises(UserError, match="grpo asks for what the engine 'local' does not have"),
+    ):
+        run(asked, quiet=True)
 
 
 def test_a_slow_way_of_decoding_and_adapters_alone_are_said_and_saved(
