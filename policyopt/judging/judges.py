@@ -118,7 +118,7 @@ def judge_name(spec: JudgeSpec) -> str:
     """What a judge is called where people read it: its name, and those of the judges that it asks."""
     inner = inner_judges(spec)
     asked = (f"{name}={judge_name(one)}" if name else judge_name(one) for name, one in inner.items())
-    return f"{spec.name} of {', '.join(asked)}" if inner else spec.name
+    return f"{spec.name} of {', '.join(asked)}" if inner else str(spec.name)  # plain text, whatever carries the name
 
 
 def is_built_in(name: str) -> bool:
