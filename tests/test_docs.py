@@ -1,4 +1,4 @@
-"""The glossary names every number that the log may hold."""
+"""What documents say is there: numbers of the log, links, methods, options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import policyopt
+from policyopt.options import catalogue
+from policyopt.registry import entries, get_method
+from policyopt.training.config import TrainConfig
 
 ROOT = Path(policyopt.__file__).parent
 PAGE = ROOT.parent / "docs" / "glossary.md"
@@ -48,3 +53,37 @@ def test_every_metric_is_described() -> None:
     assert len(logged) > 40, "the names are looked for in the wrong place"
     inner = {"mismatch/sum", "mismatch/tokens"}  # what the updates hand to the log, which divides one by the other
     assert {n for n in logged - told - inner if n.split("/")[0] not in families} == set()
+
+
+DOCS = [*ROOT.parent.glob("*.md"), *(ROOT.parent / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?://)([^)#\s]*)", text):
+        assert not target or (page.parent / target).exists(), target
+    for anchor in re.findall(r"\]\(#([^)\s]+)\)", text):
+        assert anchor in {_anchor(line) for line in text.splitlines() if line.startswith("#")}, anchor
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lstrip("# ").lower()).replace(" ", "-")
+
+
+def test_the_guide_names_methods_that_there_are() -> None:
+    cells = [
+        line.split(" | ")[3] for line in (PAGE.parent / "choose.md").read_text().splitlines() if line.count(" | ") == 4
+    ]
+    named = {name for cell in cells for name in re.findall(r"`([a-z][a-z0-9-]+)`", cell)}
+    assert len(named) > 30
+    assert named - {e.name for e in entries("method")} == set()
+
+
+def test_fields_that_documents_set_are_there() -> None:
+    known = {f"--{o.name}" for o in catalogue(TrainConfig(recipe=get_method("grpo")()))}
+    for page in DOCS:
+        for option in re.findall(
+            r"(--(?:optim|eval|checkpoints|judging|stopping|tracking|prompting)\.[\w.-]+)", page.read_text()
+        ):
+            assert option.rstrip(".") in known, f"{page.name}: {option}"
