@@ -126,9 +126,9 @@ def _make(config: TrainConfig, made: list[Path]) -> Path:
             except FileExistsError:
                 if out is not None:
                     return folder
-    except OSError as error:
-        name = config.out or base
-        raise UserError(f"--out {name}: the run's folder cannot be made there ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a name with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--out {str(out or base)!r}: the run's folder cannot be made there ({reason})") from error
     raise AssertionError("there is always a next number")
 
 

@@ -158,6 +158,25 @@ def test_eval_and_sample_check_their_numbers(
 
 def test_a_device_that_is_not_there(train: Command, untouched: None) -> None:
     refused(train("--device", "warp"), "--device warp", "cpu always can")
+    refused(train("--device", "meta"), "--device meta", "cpu always can")
+
+
+def test_a_name_with_a_nul_in_it(train: Command, command: Command, untouched: None) -> None:
+    refused(command("train", "grpo", "--config", "a\0b"), "cannot be read (embedded null byte)")
+    refused(train("--out", "a\0b"), "the run's folder cannot be made there (embedded null byte)")
+
+
+def test_a_launcher_of_several_processes(command: Command, monkeypatch: pytest.MonkeyPatch, untouched: None) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(command("train", "grpo"), "WORLD_SIZE is 2", "torchrun", "one process")
+
+
+def test_a_file_that_runs_is_announced(command: Command) -> None:
+    Path("mine.py").write_text("import policyopt as po\nmine = po.methods.grpo()\n")
+    for line in (["check", "mine.py:mine"], ["explain", "mine.py", "--json"], ["train", "mine.py", "--stpes", "3"]):
+        said = command(*line)
+        assert said.err.splitlines()[0] == "running mine.py", said.err
+        assert "running" not in said.out
 
 
 # Datasets ------------------------------------------------------------------------------------------------------------
@@ -446,7 +465,7 @@ def test_a_folder_without_a_run_cannot_be_resumed(command: Command, untouched: N
         ("tensors.safetensors", lambda data: data[:-100], ["tensors.safetensors has", "the checkpoint was cut short"]),
         ("tensors.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1]), ["is not what was written"]),
         ("state.json", lambda data: data[: len(data) // 2], ["state.json has", "cut short"]),
-        ("manifest.json", lambda data: data[:10], ["manifest.json cannot be read", "the checkpoint is damaged"]),
+        ("manifest.json", lambda data: data[:10], ["manifest.json, line 1: not JSON", "the checkpoint is damaged"]),
     ],
 )
 def test_a_checkpoint_cut_short(
