@@ -128,7 +128,7 @@ def _make(config: TrainConfig, made: list[Path]) -> Path:
                     return folder
     except (OSError, ValueError) as error:  # a name with a NUL
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"--out {str(out or base)!r}: the run's folder cannot be made there ({reason})") from error
+        raise UserError(f"--out {out or base}: the run's folder cannot be made there ({reason})") from error
     raise AssertionError("there is always a next number")
 
 

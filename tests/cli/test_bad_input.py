@@ -172,10 +172,10 @@ def test_a_launcher_of_several_processes(command: Command, monkeypatch: pytest.M
 
 
 def test_a_file_that_runs_is_announced(command: Command) -> None:
-    Path("mine.py").write_text("import policyopt as po\nmine = po.methods.grpo()\n")
-    for line in (["check", "mine.py:mine"], ["explain", "mine.py", "--json"], ["train", "mine.py", "--stpes", "3"]):
-        said = command(*line)
-        assert said.err.splitlines()[0] == "running mine.py", said.err
+    for name, line in {"check": [], "explain": ["--json"], "train": ["--stpes", "3"]}.items():
+        Path(f"my_{name}.py").write_text("import policyopt as po\nmine = po.methods.grpo()\n")
+        said = command(name, f"my_{name}.py:mine", *line)
+        assert said.err.splitlines()[0] == f"running my_{name}.py", said.err
         assert "running" not in said.out
 
 
