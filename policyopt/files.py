@@ -50,6 +50,8 @@ def read_bytes(path: Path, most: int) -> bytes:
             data = file.read(most + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r}: cannot be read ({error})") from error  # a NUL in the name
     if len(data) > most:
         raise UserError(f"{path}: larger than {most >> 20} MiB, which no such file needs to be")
     return data

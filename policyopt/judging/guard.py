@@ -1,4 +1,4 @@
-"""The process above a judge. When the judge or the trainer is gone, or the trainer says so, it ends whatever the judge has
+"""The process above a judge. When the judge is gone, or the trainer or its end of the socket, it ends whatever the judge has
 started, in whatever session that runs.
 
 A process that calls ``setsid`` leaves its process group, and one whose parent has ended belongs to nobody. On Linux such
@@ -35,15 +35,15 @@ def guarded(fd: int) -> None:
     heard, said = os.pipe()
     os.set_blocking(heard, False)
     os.set_blocking(said, False)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    # A batch system sends the last two to every process of a run; the trainer decides when its judge ends
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(said, warn_on_full_buffer=False)
     guard, judge = os.getpid(), os.fork()
     if judge:
         _leave(_watched(judge, fd, heard))
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.close(heard)
     os.close(said)
     os.setpgid(0, 0)
@@ -60,7 +60,7 @@ def _watched(judge: int, fd: int, heard: int) -> int | None:
     while status is None:
         gone = any(ready == fd for ready, _ in poll.poll())
         with contextlib.suppress(BlockingIOError):
-            gone = gone or signal.SIGTERM in os.read(heard, 4096)
+            os.read(heard, 4096)
         if gone:
             break
         status = _reaped().get(judge)

@@ -47,7 +47,7 @@ def read_result(result: object) -> Verdict:
             "expected score and, where wanted, correct, formatted, reason, parts"
         )
     if result["score"] is None:
-        return Verdict.absent(*[str(result["reason"])] * ("reason" in result))
+        return Verdict.absent(str(result["reason"])) if "reason" in result else Verdict.absent()
     score, parts = finite(result["score"]), result.get("parts", {})
     if not isinstance(parts, Mapping) or len(parts) > MOST_PARTS:
         raise BadResult(f"returned parts {reprlib.repr(parts)}, expected at most {MOST_PARTS} numbers by name")

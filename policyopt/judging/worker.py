@@ -74,8 +74,18 @@ def main(fd: int) -> None:
         _serve(fd)
 
 
+def _hear_again() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _serve(fd: int) -> None:
     parent = os.getppid()
+    # A batch system sends these to every process of a run. They are heard and not ignored, so that the judge's own children,
+    # which a judge may want to end, do not inherit that.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    os.register_at_fork(after_in_child=_hear_again)
     sock = socket.socket(fileno=fd)
     hello = receive(sock)
     memory = hello["memory"]

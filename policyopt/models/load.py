@@ -247,7 +247,7 @@ def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" holds no numbers
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {device}: it cannot be used ({_first_line(error)}); cpu always can") from error

@@ -128,9 +128,9 @@ def _make(config: TrainConfig, made: list[Path]) -> Path:
             except FileExistsError:
                 if out is not None:
                     return folder
-    except OSError as error:
-        name = config.out or base
-        raise UserError(f"--out {name}: the run's folder cannot be made there ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a name with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--out {out or base}: the run's folder cannot be made there ({reason})") from error
     raise AssertionError("there is always a next number")
 
 

@@ -169,6 +169,25 @@ def test_eval_and_sample_check_their_numbers(
 
 def test_a_device_that_is_not_there(train: Command, untouched: None) -> None:
     refused(train("--device", "warp"), "--device warp", "cpu always can")
+    refused(train("--device", "meta"), "--device meta", "cpu always can")
+
+
+def test_a_name_with_a_nul_in_it(train: Command, command: Command, untouched: None) -> None:
+    refused(command("train", "grpo", "--config", "a\0b"), "cannot be read (embedded null byte)")
+    refused(train("--out", "a\0b"), "the run's folder cannot be made there (embedded null byte)")
+
+
+def test_a_launcher_of_several_processes(command: Command, monkeypatch: pytest.MonkeyPatch, untouched: None) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(command("train", "grpo"), "WORLD_SIZE is 2", "torchrun", "one process")
+
+
+def test_a_file_that_runs_is_announced(command: Command) -> None:
+    for name, line in {"check": [], "explain": ["--json"], "train": ["--stpes", "3"]}.items():
+        Path(f"my_{name}.py").write_text("import policyopt as po\nmine = po.methods.grpo()\n")
+        said = command(name, f"my_{name}.py:mine", *line)
+        assert said.err.splitlines()[0] == f"running my_{name}.py", said.err
+        assert "running" not in said.out
 
 
 # Datasets ------------------------------------------------------------------------------------------------------------
@@ -458,7 +477,7 @@ def test_a_folder_without_a_run_cannot_be_resumed(command: Command, untouched: N
         ("tensors.safetensors", lambda data: data[:-100], ["tensors.safetensors has", "the checkpoint was cut short"]),
         ("tensors.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1]), ["is not what was written"]),
         ("state.json", lambda data: data[: len(data) // 2], ["state.json has", "cut short"]),
-        ("manifest.json", lambda data: data[:10], ["manifest.json cannot be read", "the checkpoint is damaged"]),
+        ("manifest.json", lambda data: data[:10], ["manifest.json, line 1: not JSON", "the checkpoint is damaged"]),
     ],
 )
 def test_a_checkpoint_cut_short(

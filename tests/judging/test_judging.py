@@ -58,6 +58,7 @@ def judge(prompt, response, answer):
     if response == "infinity": return float("inf")
     if response == "text": return "1.0"
     if response == "keys": return {"reward": 1}
+    if response == "nothing": return None
     return response == answer
 """
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from policyopt.errors import UserError
+from policyopt.items import Example, JudgeSpec, user
+from policyopt.judging.pool import JudgePool
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.config import Checkpoints
 from policyopt.training.process import Stopped, exit_code, memory_errors, need_one_process, stoppable
@@ -102,3 +104,24 @@ def test_a_launcher_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UserError, match=r"WORLD_SIZE is 4.*torchrun.*one process"):
         need_one_process()
+
+
+CHILDREN = """
+import multiprocessing, os, signal, subprocess, time
+
+def score(prompt, response, answer):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGHUP)
+    mine = [subprocess.Popen(["sleep", "60"]), multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))]
+    mine[1].start()
+    for child in mine:
+        child.terminate()
+    return float(mine[0].wait(5) == -15 and mine[1].join(5) is None and mine[1].exitcode == -15)
+"""
+
+
+def test_a_judge_outlives_what_ends_the_run_and_can_end_its_own_children(tmp_path: Path) -> None:
+    (tmp_path / "children.py").write_text(CHILDREN)
+    with JudgePool(JudgeSpec(f"{tmp_path / 'children.py'}:score")) as pool:
+        (verdict,) = pool([(Example("1", user("?"), "1"), "1")])
+    assert (verdict.score, verdict.failed) == (1.0, False), verdict.reason
