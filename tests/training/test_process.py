@@ -112,8 +112,11 @@ import multiprocessing, os, signal, subprocess, time
 def score(prompt, response, answer):
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGHUP)
-    mine = [subprocess.Popen(["sleep", "60"]), multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))]
+    fork = multiprocessing.get_context("fork")
+    up = fork.Event()
+    mine = [subprocess.Popen(["sleep", "60"]), fork.Process(target=lambda: (up.set(), time.sleep(60)))]
     mine[1].start()
+    up.wait(5)
     for child in mine:
         child.terminate()
     return float(mine[0].wait(5) == -15 and mine[1].join(5) is None and mine[1].exitcode == -15)
