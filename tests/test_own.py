@@ -99,7 +99,7 @@ def test_the_example_is_one_page_that_check_and_explain_take(own: Path, command:
     assert len(EXAMPLE.read_text().splitlines()) <= 80
     checked = command("check", "my_method.py")
     assert checked.code == 0 and "nothing is broken" in checked.out, checked
-    assert checked.err == "check runs my_method.py\n"
+    assert checked.err == "running my_method.py\n"
     explained = command("explain", "my_method.py", "--vs", "grpo")
     assert explained.code == 0, explained
     assert "strength" in explained.out and "Fade" in explained.out

@@ -84,8 +84,7 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
-        if not (folder / "config.yaml").exists():
-            (folder / LOCK).unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
         lock.release()
 
 

@@ -384,7 +384,7 @@ def test_a_study_adds_its_probes_to_any_method(tmp_path: Path) -> None:
 def test_a_run_leaves_its_files_and_says_where(train: Command) -> None:
     said = train("--eval.samples", 2, "--eval.k", 2, "--seed", 3)
     assert {p.name for p in Path("run").iterdir()} == {
-        "checkpoints", "config.yaml", "metrics.jsonl", "model", "report.html", "samples.jsonl", "summary.json",
+        "checkpoints", "config.yaml", "inputs.json", "metrics.jsonl", "model", "report.html", "samples.jsonl", "summary.json",
         "tensorboard",
     }  # fmt: skip
     summary = json.loads(Path("run/summary.json").read_text())

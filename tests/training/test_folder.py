@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from policyopt.errors import UserError
-from policyopt.training.folder import HOLDER, LOCK, locked
+from policyopt.training.folder import HOLDER, locked
 from policyopt.training.run import run
 from tests.runs import PROCESSES, finish, hear, nth, start, tiny_run
 from tests.tiny import write_task
@@ -47,7 +47,7 @@ def test_a_second_process_is_refused_by_name_and_a_dead_one_is_no_obstacle(tmp_p
         with pytest.raises(UserError, match="another process"):
             with locked(tmp_path, "--resume"):
                 pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", LOCK]
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def wait() -> None:

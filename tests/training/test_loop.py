@@ -464,7 +464,7 @@ def test_a_run_leaves_everything_that_it_promises(make: Run, tiny_model: Path) -
     result = run(config, quiet=True)
     out = result.out
     assert {p.name for p in out.iterdir()} == {
-        "config.yaml", "metrics.jsonl", "samples.jsonl", "summary.json", "report.html", "tensorboard", "checkpoints", "model",
+        "config.yaml", "inputs.json", "metrics.jsonl", "samples.jsonl", "summary.json", "report.html", "tensorboard", "checkpoints", "model",
     }  # fmt: skip
     # metrics
     metrics = lines(out / "metrics.jsonl")

@@ -92,6 +92,10 @@ HOSTILE: dict[str, bytes] = {
     "deep": b'{"meta": ' + b'{"a":' * 50_000,
     "deep metadata": WHOLE.replace(b"[1", b"[" * 5000 + b"1" + b"]" * 4999),
     "a long number": WHOLE.replace(b"[1", b"[" + b"1" * 100_000),
+    "not a number": WHOLE.replace(b"[1", b"[NaN"),
+    "beyond all numbers": WHOLE.replace(b"[1", b"[1e999"),
+    "said twice": WHOLE.replace(b'"answer"', b'"answer": "1", "answer"'),
+    "a long key": WHOLE.replace(b'"meta": {', b'"meta": {"' + b"k" * 1001 + b'": 1, '),
     "half a character": json.dumps(shared(answer="\ud800")).encode(),
     "a number for text": json.dumps(shared(answer=2)).encode(),
     "text for a flag": json.dumps(shared(responses=[{"text": "a", "finished": "yes"}] * 2)).encode(),
@@ -110,6 +114,11 @@ def test_what_is_no_package_is_unusable(name: str, tmp_path: Path) -> None:
     (tmp_path / "x.000000.0.json").write_bytes(HOSTILE[name])
     with pytest.raises(Unusable, match="malformed"):
         mine.read("x.000000.0.json")
+
+
+def test_what_others_would_not_take_is_not_sent() -> None:
+    with pytest.raises(ValueError, match="NaN is no number"):
+        package(dataclasses.replace(QUESTION, meta={"level": float("nan")}), GROUP).to_json()
 
 
 def test_files_of_other_kinds_are_not_opened(tmp_path: Path) -> None:
