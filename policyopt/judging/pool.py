@@ -41,6 +41,8 @@ MOST = 8
 """Workers that are started unasked."""
 LOADING = 120.0
 """Seconds that a worker may take to start and to load the judge."""
+LONGEST = 1 << 26
+"""Bytes that a worker may say at once."""
 ENDING = 10.0
 """Seconds that a worker may take to end."""
 
@@ -154,7 +156,7 @@ class _Worker:
     def _receive(self, timeout: float) -> Any:
         self.sock.settimeout(timeout)
         try:
-            return receive(self.sock)
+            return receive(self.sock, LONGEST)
         except TimeoutError:
             raise
         except (EOFError, OSError, ValueError):

@@ -40,9 +40,16 @@ def send(sock: socket.socket, message: Any) -> None:
     sock.sendall(len(body).to_bytes(4, "big") + body)
 
 
-def receive(sock: socket.socket) -> Any:
-    """The next frame. Raises ``EOFError`` when the other side has gone."""
-    return json.loads(_exactly(sock, int.from_bytes(_exactly(sock, 4), "big")))
+def receive(sock: socket.socket, most: int = 1 << 32) -> Any:
+    """The next frame. Raises ``EOFError`` when the other side has gone, and ``ValueError`` for one of more than ``most`` bytes
+    or that is no JSON."""
+    size = int.from_bytes(_exactly(sock, 4), "big")
+    if size > most:
+        raise ValueError(f"a frame of {size} bytes")
+    try:
+        return json.loads(_exactly(sock, size))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:
