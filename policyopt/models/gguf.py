@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import logging
 from pathlib import Path
 
 import torch
@@ -12,6 +15,8 @@ from policyopt.errors import UserError
 from policyopt.models.kept import kept
 
 SUFFIX = ".gguf"
+
+_LOG = logging.getLogger("policyopt")
 
 
 def from_gguf(file: Path) -> Path:
@@ -31,11 +36,13 @@ def from_gguf(file: Path) -> Path:
 
     def unpack(folder: Path) -> None:
         place, name = str(file.absolute().parent), file.name
+        _LOG.info("unpacking %s (once; it is kept in the cache)", name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
-            model = AutoModelForCausalLM.from_pretrained(
-                place, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-            )
+            with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+                tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+                model = AutoModelForCausalLM.from_pretrained(
+                    place, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+                )
         except ImportError:
             raise UserError(
                 f"--model {file}: reading it takes the package gguf: pip install 'policyopt[real]'"
