@@ -124,5 +124,5 @@ def test_one_of_several_processes_is_refused_in_a_line(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one of 2 processes .* start policyopt without torchrun"):
+    with pytest.raises(UserError, match=r"one of 2 processes .* start policyopt without torchrun"):
         run(make(), quiet=True)
