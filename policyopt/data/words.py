@@ -10,6 +10,7 @@ DIVERSIFY = "Rewrite this problem in other words."
 AGAIN = "Answer again, without the errors."
 EXPLAIN = "{question}\nThe answer is {answer}. Explain step by step how to get there."
 SCORE = "\nscore each: "
+HINT = "{question}\n\nHint: {hint}"
 
 T = TypeVar("T")
 
@@ -22,6 +23,11 @@ def rewriting(question: str, answer: str, wish: str) -> str:
 def explanation(question: str, answer: str, request: str = EXPLAIN) -> str:
     """The request to explain a known answer; ``{question}`` and ``{answer}`` stand for those."""
     return request.replace("{question}", question).replace("{answer}", answer)
+
+
+def hinted(question: str, hint: str, request: str = HINT) -> str:
+    """A question with a hint beside it; ``{question}`` and ``{hint}`` stand for those."""
+    return request.replace("{question}", question).replace("{hint}", hint)
 
 
 def verdict_in_words(right: bool, answer: str | None = None) -> str:

@@ -54,6 +54,7 @@ from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Logistic, Pairs, Regress
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
 from policyopt.parts.surrogate.ppo import PPOClip
+from policyopt.parts.surrogate.shaping import PolicyShaping
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
 from policyopt.parts.weight.mismatch import SamplerMismatch
 from policyopt.parts.weight.selected import SelectedWeight
@@ -97,6 +98,7 @@ __all__ = [
     "PPOClip",
     "Pairs",
     "Part",
+    "PolicyShaping",
     "Probe",
     "Proximal",
     "Ratio",

@@ -122,7 +122,7 @@ def test_one_response_that_is_the_baseline_is_no_pool() -> None:
     ("make", "message"),
     [
         (lambda: dars(group_size=8, most=7), "most is 7"),
-        (lambda: reinforce_ada(group_size=9, round_size=8), "round_size is 8"),
+        (lambda: reinforce_ada(group_size=9, round_size=2), "round_size is 2 and max_rounds 4: 8 responses at most"),
         (lambda: Schedule(field="x", start_value=1, end_value=0, steps=3, shape="exponential"), "above 0"),
         (lambda: unlikeliness(beta_rank=1.5), "coef"),
         (lambda: pass_at_k(k=0), "k"),

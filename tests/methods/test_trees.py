@@ -17,7 +17,7 @@ from policyopt.methods.tree.rose import SemanticBranching, rose
 from policyopt.methods.tree.spo_segment import spo_segment
 from policyopt.methods.tree.tempo import tempo
 from policyopt.methods.tree.treepo import Segments, SubtreeAdvantage, treepo
-from policyopt.parts import EdgeAdvantage, Normalise
+from policyopt.parts import EdgeAdvantage, Normalise, TokenMean
 from policyopt.parts.advantage.tree import node_values
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
@@ -130,7 +130,7 @@ def test_without_a_tree_all_come_to_their_parents() -> None:
     same(rose(alpha=0.0, kl_coef=0.0), dr_grpo(), batch)
     same(arpo_agentic(credit="hard"), grpo(kl_coef=0.0), batch)
     same(arpo_agentic(), grpo(kl_coef=0.0), random_batch())
-    same(tempo(td_coef=0.0), grpo(), batch)
+    same(tempo(td_coef=0.0), grpo(high=0.28, kl_coef=0.0).replace(aggregate=TokenMean()), batch)
     same(xrpo(cap=0.0), grpo(), batch)
     same(xrpo(novelty=0.0), grpo(), batch)
     flat = Normalise(centre="group", scale="none", whiten="token")

@@ -21,10 +21,12 @@ from policyopt.lens.check.measure import (
 from policyopt.lens.check.report import Finding, not_applicable
 from policyopt.objective import credit, shaped
 from policyopt.recipe import Recipe
-from policyopt.rows import Batch
+from policyopt.rows import BOUND, Batch
 
 LENGTHS = (8, 16, 32, 64)
 EXACT = 1e-6
+FAR = (0.45 * BOUND, 0.9 * BOUND)
+"""Log-ratios at which weights are compared, both of them where a log-ratio is what it is."""
 SIGNS = {1.0: "A > 0", -1.0: "A < 0"}
 
 
@@ -115,14 +117,14 @@ def ratio_limits(recipe: Recipe) -> list[Finding]:
 
     All tokens of one response move together, the rest of the batch stays at ratio 1. The likelier of the two policies
     gives every token of it log-probability -1. Responses differ in nothing else but their advantage. "grows" is
-    without bound.
+    without bound, as far as log-ratios are not held (:data:`~policyopt.rows.BOUND`), which is beyond what is measured here.
     """
     alone = policy_part(recipe)
     found = []
     for sign, mark in ((1.0, "+"), (-1.0, "-")):
         for direction, end in ((-1, "0"), (1, "inf")):
             key, name = f"{mark}{end}", f"|w| for ratio -> {end}, {SIGNS[sign]}"
-            start, middle, far = (_weight_at(alone, sign, direction * x) for x in (0.0, 12.0, 24.0))
+            start, middle, far = (_weight_at(alone, sign, direction * x) for x in (0.0, *FAR))
             if not max(start, middle, far) > 0:
                 found.append(not_applicable(key, name, "sampled tokens have no weight"))
                 continue

@@ -25,7 +25,7 @@ def sparsity(moved: Tensor) -> Tensor:
 
 
 def update_rank(before: Tensor, after: Tensor) -> float:
-    """Numerical rank of the change of a matrix, over the largest that it can have."""
+    """Numerical rank (in float32) of the change of a matrix, over the largest that it can have."""
     change = (after - before).float()
     return float(torch.linalg.matrix_rank(change)) / min(change.shape)
 
@@ -35,34 +35,43 @@ class UpdateSparsity(Probe):
     r"""Which share of the parameters has not moved since the start, :math:`1 - \frac1n\sum_j 1[|\theta_j - \theta^0_j| > \epsilon]`.
 
     Logs ``sparsity/all`` and one number for each kind of tensor (``sparsity/q_proj``: the last but one piece of its
-    name), with ``rank`` also ``sparsity/rank``, the mean relative rank of the updates of matrices. The precision is part
-    of the claim: in float32 nearly every weight moves a little. Source: arXiv:2505.11711 (bfloat16, 1e-5).
+    name), ``sparsity/exact``, the share that did not move at all, and with ``rank`` also ``sparsity/rank``, the mean
+    relative rank of the updates of matrices. Both sides are rounded before they are subtracted, for the rank too: the
+    precision is part of the claim, as in float32 nearly every weight moves a little. Source: arXiv:2505.11711 and the
+    authors' code (SagnikMukherjee/sparsity_in_rl; bfloat16, 1e-5), which has a mean per layer in the place of the kinds.
     """
 
     tolerance: NonNegative = 1e-5
     """epsilon: a weight has moved if it differs by more."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """What both are rounded to before they are compared."""
+    """What both are rounded to before they are subtracted."""
     rank: bool = False
     """Also measure the rank of the updates, which costs a decomposition of every matrix."""
 
     def parameters(self, now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
         kinds: dict[str, list[Tensor]] = {}
         ranks: list[float] = []
-        for name, before in start.items():
-            moved = updated(self._rounded(before), self._rounded(now[name]), self.tolerance).flatten()
+        for name, unrounded in start.items():
+            before, after = self._rounded(unrounded), self._rounded(now[name])
+            moved = updated(before, after, self.tolerance).flatten()
             for kind in ("all", ([name, *name.split(".")])[-2]):
                 kinds.setdefault(kind, []).append(moved)
+            kinds.setdefault("exact", []).append(updated(before, after, 0.0).flatten())
             if self.rank and before.dim() == 2:
-                ranks.append(update_rank(before, now[name]))
+                ranks.append(update_rank(before, after))
         found = {f"sparsity/{kind}": float(sparsity(torch.cat(moved))) for kind, moved in kinds.items()}
         return found | ({"sparsity/rank": sum(ranks) / len(ranks)} if ranks else {})
 
     def _rounded(self, x: Tensor) -> Tensor:
-        return x.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32).float()
+        return x.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32)
 
 
-@study(arxiv="2505.11711", confidence="recalled", use="policyopt train grpo --with rl-subnetworks")
+@study(
+    arxiv="2505.11711",
+    code="SagnikMukherjee/sparsity_in_rl",
+    confidence="code",
+    use="policyopt train grpo --with rl-subnetworks",
+)
 def rl_subnetworks(
     tolerance: float = 1e-5, precision: Literal["bfloat16", "float32"] = "bfloat16", rank: bool = False
 ) -> tuple[Probe, ...]:
@@ -74,6 +83,7 @@ def rl_subnetworks(
     ``tolerance``: ``sparsity/all``, and one number for each kind of matrix, whatever the method that trains
     (:class:`~policyopt.methods.analysis.rl_subnetworks.UpdateSparsity`). In the paper RL leaves 70 to 95 % of the weights of
     a bfloat16 model as they were, because its data are near the policy; GRPO with ``--kl-coef 0 --low none --high none``
-    takes the other suspects away. Source: arXiv:2505.11711, from general knowledge of it.
+    takes the other suspects away. Source: arXiv:2505.11711 and the authors' code, which has these measurements alone:
+    no training of the subnetwork by itself, and no overlap of two masks.
     """
     return (UpdateSparsity(tolerance=tolerance, precision=precision, rank=rank),)

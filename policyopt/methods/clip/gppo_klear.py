@@ -15,7 +15,14 @@ from policyopt.rows import Batch
 
 @part
 class NotTruncated(Filter):
-    """Leave out responses that were cut off at the budget (overlong filtering; DAPO, arXiv:2503.14476, section 3.4)."""
+    """Leave out responses that were cut off at the budget (overlong filtering; DAPO, arXiv:2503.14476, section 3.4).
+
+    Where it stands decides what the others are compared with. In ``filter`` the cut ones go before the statistics of their
+    groups are taken: mean, deviation and group size are those of the rest, and where nothing of a group is left, another
+    prompt is drawn. In ``select`` they go afterwards: they still lower the mean that the others are measured by, and only
+    their own tokens are not trained on, as with TRL's ``mask_truncated_completions``. In neither place do they count
+    among the N of an aggregation; TRL counts them.
+    """
 
     def __call__(self, batch: Batch) -> Tensor:
         return batch.truncated < 0.5

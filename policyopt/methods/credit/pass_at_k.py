@@ -61,7 +61,7 @@ class MaxAtK(Advantage):
 
     .. math:: s_i = \binom nk^{-1} \sum_{I \ni i,\,|I|=k} \max_I R,\qquad A_i = n\,s_i
 
-    The objective averages over responses, hence the factor n. With ``leave_one_out`` the best of the others is
+    s_i is for a sum over the responses to a prompt, and aggregations average over them: hence the factor n. With ``leave_one_out`` the best of the others is
     subtracted inside the sum, which changes no expectation, and only a response that is the best of some subset has
     weight. A prompt with fewer than k responses has subsets of all of them. Source: PKPO, arXiv:2505.15201.
     """
@@ -121,7 +121,10 @@ def pass_at_k(
     n responses to a prompt, c of them right. ``passk`` is that closed form of arXiv:2508.10751, the reward 1 or 0;
     ``pkpo`` and ``pkpo-loo`` take the gradient of the best reward among k for any rewards, without and with its
     leave-one-out baseline (PKPO, arXiv:2505.15201); ``pkpo-loo`` with k = ``group_size`` trains the best response
-    alone, by its distance from the second best. Our reading: the loss is GRPO's without KL, k = 4.
+    alone, by its distance from the second best. PKPO's weights s_i are for a sum over the n responses to a prompt, and the
+    loss averages over them, so that their advantages here are :math:`n s_i`; verl's ``grpo_passk``, which is that last form,
+    has no factor n (and divides by the deviation unless told), for a step of one n-th. Our reading: the loss is GRPO's
+    without KL, k = 4.
     """
     recipe = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     if form == "passk":

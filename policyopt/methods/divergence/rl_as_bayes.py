@@ -21,15 +21,19 @@ from policyopt.rows import Batch
 class PosteriorWeight(Advantage):
     r"""How much likelier each response is under the posterior than under the policy that sampled it.
 
-    .. math:: A_i = \frac{\pi^*(y_i)}{\pi_{old}(y_i)},\qquad \pi^*(y) \propto \pi_{ref}(y)\,e^{R(y)/\beta}
+    .. math:: A_i = \frac{\pi^*(y_i)}{\pi_{old}(y_i)} - b,\qquad \pi^*(y) \propto \pi_{ref}(y)\,e^{R(y)/\beta}
 
     With the score-function loss it descends :math:`KL(\pi^*\|\pi_\theta)`, which covers all of the posterior where a KL
     penalty in the reward descends :math:`KL(\pi_\theta\|\pi^*)`. The normaliser is the mean over the responses to the same
-    prompt, so the weights of a group have mean 1. Source: arXiv:2205.11275, section 4 (distributional control).
+    prompt, so the weights of a group have mean 1. b is 0, or 1 where they are ``centred``: the same gradient in the mean
+    where the policy is the one that sampled, and none at all once it is the posterior. Sources: arXiv:2205.11275, section 4
+    (distributional control; b = 0); the authors' toolkit (naver/disco), whose b is the mean of the last 1,024 weights.
     """
 
     beta: Positive = 0.1
     """beta: reward worth one nat."""
+    centred: bool = False
+    """Subtract the mean of the weights, 1."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
     unit: ClassVar[Unit] = "group"
@@ -40,7 +44,7 @@ class PosteriorWeight(Advantage):
         log_weight = batch.total_reward() / self.beta - u
         weight = (log_weight - group_max(log_weight, batch.group)).exp()
         mean = group_mean(weight, batch.group)
-        return (weight / mean)[:, None] * batch.mask
+        return (weight / mean - float(self.centred))[:, None] * batch.mask
 
 
 @part
@@ -85,10 +89,11 @@ def log_evidence(log_base: Tensor, reward: Tensor, beta: float) -> Tensor:
     return (log_base + reward / beta).logsumexp(-1)
 
 
-@method(parent=reinforce, arxiv="2205.11275", confidence="recalled")
+@method(parent=reinforce, arxiv="2205.11275", code="naver/disco", confidence="secondary")
 def rl_as_bayes(
     beta: float = 0.1,
     direction: Literal["reverse", "forward"] = "reverse",
+    centred: bool = False,
     momentum: float = 0.9,
     group_size: int = 4,
 ) -> Recipe:
@@ -99,12 +104,14 @@ def rl_as_bayes(
 
     ``reverse`` is REINFORCE with the reward :math:`R - \beta\log(\pi/\pi_0)`, the ratio held constant: variational
     inference, which seeks a mode. ``forward`` weighs each response by :math:`\pi^*/\pi_\theta`, with Z from its group: it
-    descends :math:`KL(\pi^*\|\pi_\theta)`, which covers the posterior and is no reward maximisation. Both log the distance
-    to the posterior (``posterior/gap``) at evaluations. The paper argues and has no defaults: all here are ours.
+    descends :math:`KL(\pi^*\|\pi_\theta)`, which covers the posterior and is no reward maximisation; with ``centred`` less 1,
+    a baseline as in the authors' toolkit (naver/disco). The moving average of ``momentum`` is the baseline of ``reverse``
+    alone. Both log the distance to the posterior (``posterior/gap``) at evaluations. The paper argues and has no defaults:
+    all here are ours.
     """
     probes = (PosteriorGap(beta=beta),)
     if direction == "forward":
         return reinforce(baseline="none", group_size=group_size).replace(
-            advantage=PosteriorWeight(beta=beta), probes=probes
+            advantage=PosteriorWeight(beta=beta, centred=centred), probes=probes
         )
     return reinforce(momentum=momentum, group_size=group_size).replace(shape=(KLPenalty(coef=beta),), probes=probes)

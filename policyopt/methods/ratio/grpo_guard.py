@@ -67,13 +67,13 @@ class PositionWeight(Weight):
         return by_position(self.weights, log_ratio)
 
 
-@method(parent=grpo, arxiv="2510.22319", confidence="secondary")
+@method(parent=grpo, arxiv="2510.22319", code="yifan123/flow_grpo", confidence="code")
 def grpo_guard(
     low: float | None = 0.2,
     high: float | None = 0.2,
     scale: tuple[float, ...] = (1.0,),
     step_weight: tuple[float, ...] = (1.0,),
-    minibatches: int = 4,
+    minibatches: int = 2,
     group_size: int = 8,
 ) -> Recipe:
     r"""GRPO whose log-ratios are centred and scaled at every step, so that the clip acts on both sides alike.
@@ -85,8 +85,10 @@ def grpo_guard(
     paper is about flow models: a denoising step is a Gaussian with standard deviation :math:`\sigma_t\sqrt{dt_t}`, which
     is s_t, and w_t = 1/dt_t. Our reading for tokens: s_t = w_t = 1 (``scale`` and ``step_weight`` give them by
     position, the last value for all later ones), KL of whole next-token distributions, and the reference, reset to the
-    policy before every step, as the old policy. Source: a framework's documentation, arXiv:2510.22319 behind it; the
-    clip is GRPO's, where images have 2e-6.
+    policy before every step, as the old policy. The KL has a gradient, as in the code. Source: arXiv:2510.22319 and the
+    authors' code (yifan123/flow_grpo, read in the fork zhtmike/flow_grpo), whose two updates per batch are the default. Not
+    taken over: its groups of 24, its deviation (ddof 0, plus 1e-4), its clamp of advantages to +-5, which no group of up
+    to 26 reaches, its clip of 2e-6 for means over a whole image; the clip is GRPO's.
     """
     return grpo(low, high, kl_coef=0.0, group_size=group_size).replace(
         ratio=CentredRatio(scale=scale),

@@ -33,18 +33,22 @@ class UntilMixed(Rollout):
     threshold: Finite = 0.7
     """A response whose score is above it is a success."""
     stop: Literal["balanced", "positive"] = "balanced"
-    """Enough is half of n successes and half of n failures, or one success."""
+    """Enough is half of n successes and half of n failures, or n responses with a success among them."""
 
     def __post_init__(self) -> None:
-        if self.round_size < self.size:
+        most = self.round_size * self.max_rounds
+        if most < self.size:
             raise ValueError(
-                f"round_size is {self.round_size}, fewer than the {self.size} responses that are kept (size)"
+                f"round_size is {self.round_size} and max_rounds {self.max_rounds}: {most} responses at most, fewer than the "
+                f"{self.size} that are kept (size)"
             )
 
     def enough(self, success: Sequence[bool]) -> bool:
         """Whether a prompt with these outcomes is done."""
         good, half = sum(success), self.size // 2
-        return good >= 1 if self.stop == "positive" else good >= half and len(success) - good >= self.size - half
+        if self.stop == "positive":
+            return good >= 1 and len(success) >= self.size
+        return good >= half and len(success) - good >= self.size - half
 
     def choose(self, success: Sequence[bool]) -> list[int]:
         """Which responses are trained on: successes, then failures, in the order in which they came. Where one side
@@ -96,7 +100,7 @@ def reinforce_ada(
 
     S is all that was drawn for the prompt, at most ``max_rounds`` times ``round_size`` responses; n = ``group_size``
     are trained on, half of them successes where there are as many. ``balanced`` stops at n/2 of each outcome,
-    ``positive`` at one success. PPO's clip with a token-mean, no KL. Prompts without both outcomes stay in, as in the
+    ``positive`` at one success among n or more. A round may be smaller than n. PPO's clip with a token-mean, no KL. Prompts without both outcomes stay in, as in the
     authors' code. Source: arXiv:2510.04996; defaults from the authors' script (the paper adds an entropy bonus of 1e-4,
     and 4 mini-batches). Our reading: the reward itself is made 0 or 1 by the threshold.
     """

@@ -11,9 +11,10 @@ from torch import Tensor
 from policyopt.groups import group_mean, group_std
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Finite, NonNegative, Unit, part
+from policyopt.parts import TokenMean
 from policyopt.parts.advantage.tree import node_means
 from policyopt.parts.regularizer.kl import Estimator
-from policyopt.recipe import Recipe
+from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.sources.draw import Levels, Tree
@@ -70,16 +71,17 @@ class PrefixAdvantage(Advantage):
         return gain / (group_std(reward, group, self.ddof) + self.eps)[:, None] * batch.mask
 
 
-@method(parent=grpo, arxiv="2509.18314", confidence="secondary")
+@method(parent=grpo, arxiv="2509.18314", code="fatebreaker/tempo", confidence="code")
 def tempo(
     td_coef: float = 1.0,
     widths: tuple[int, ...] = (),
     segment: int = 16,
     low: float | None = 0.2,
-    high: float | None = 0.2,
-    kl_coef: float = 0.04,
+    high: float | None = 0.28,
+    kl_coef: float = 0.0,
     kl: Estimator = "k3",
     epochs: int = 1,
+    minibatches: int = 8,
     group_size: int = 8,
 ) -> Recipe:
     r"""Tree-Estimated Mean Prefix Value for Policy Optimization: the responses of a group form a prefix tree, whose
@@ -91,10 +93,15 @@ def tempo(
     delta is 0 but on tokens that leave a beginning after which the group has several next tokens. Independent responses
     share beginnings by chance; with ``widths`` they are drawn as a tree with so many children at each depth, of
     ``segment`` tokens each, and ``group_size`` is the product of the widths. Every response keeps its tokens, so what
-    several share counts once for each of them, with its own outcome. Source: arXiv:2509.18314, from third parties'
-    descriptions. Our reading: c = 1, GRPO's clip and KL.
+    several share counts once for each of them, with its own outcome. Token-mean, no KL. Source: arXiv:2509.18314;
+    formula and defaults from the authors' code and scripts (groups of 7, 512 prompts in 8
+    mini-batches), where c does not exist.
     """
-    recipe = grpo(low, high, kl_coef, kl, epochs, group_size).replace(advantage=PrefixAdvantage(td_coef=td_coef))
+    recipe = grpo(low, high, kl_coef, kl, group_size=group_size).replace(
+        advantage=PrefixAdvantage(td_coef=td_coef),
+        aggregate=TokenMean(),
+        update=Update(epochs=epochs, minibatches=minibatches),
+    )
     if not widths:
         return recipe
     return recipe.replace(source=Tree(size=math.prod(widths), branching=Levels(widths=widths, segment=segment)))

@@ -23,7 +23,11 @@ class TokenMean(Aggregate):
 @part
 class SeqMeanTokenMean(Aggregate):
     r"""``seq-mean-token-mean``: every response weighs the same, :math:`1/(N|y_i|)`. Source: GRPO, arXiv:2402.03300,
-    eq. 3."""
+    eq. 3.
+
+    N counts all rows of the mini-batch, those without a token to train on too, which then lower the step: as TRL does, and
+    verl where it is told the size of the batch (it leaves them out where not). What a filter or a selection drops is no row.
+    """
 
     def __call__(self, batch: Batch) -> Tensor:
         return batch.mask / batch.mask.sum(-1, keepdim=True).clamp(min=1) / batch.mask.shape[0]
@@ -34,7 +38,7 @@ class SeqMeanTokenSum(Aggregate):
     r"""``seq-mean-token-sum``: token losses are summed in a response, then averaged over responses, :math:`1/N`.
 
     The unbiased form of the policy gradient (REINFORCE). With a sequence ratio on every token it is LUSPO's
-    length-weighted sequence loss (arXiv:2602.05261).
+    length-weighted sequence loss (arXiv:2602.05261). N counts rows without tokens, as in :class:`SeqMeanTokenMean`.
     """
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -45,7 +49,8 @@ class SeqMeanTokenSum(Aggregate):
 class SeqMeanTokenSumNorm(Aggregate):
     r"""``seq-mean-token-sum-norm``: as ``seq-mean-token-sum``, over a constant, :math:`1/(N L_{max})`.
 
-    Source: Dr. GRPO, arXiv:2503.20783, and the authors' code, where the constant is the generation budget.
+    N counts rows without tokens, as in :class:`SeqMeanTokenMean`. Source: Dr. GRPO, arXiv:2503.20783, and the authors'
+    code, where the constant is the generation budget. verl's mode of this name sums over rows: :class:`SumOverRows` around it.
     """
 
     norm: Positive | None = None

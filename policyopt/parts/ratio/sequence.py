@@ -47,18 +47,23 @@ class RowScore(Part):
 
 @part
 class SequenceRatio(Ratio):
-    r"""One importance ratio per response: the geometric mean of its token ratios.
+    r"""One importance ratio per response: the geometric mean of its token ratios, or their product.
 
-    .. math:: \log s_i = \frac{1}{|y_i|} \sum_t \log\frac{\pi_\theta(y_{i,t})}{\pi_{old}(y_{i,t})}
+    .. math:: \log s_i = \frac{1}{|y_i|} \sum_t \log\frac{\pi_\theta(y_{i,t})}{\pi_{old}(y_{i,t})}\quad\text{or}\quad
+              \sum_t \log\frac{\pi_\theta(y_{i,t})}{\pi_{old}(y_{i,t})}
 
-    Repeated over the tokens of row i, [N, T]: the :class:`RowScore` against the old policy, a mean. Source: GSPO, arXiv:2507.18071, eq. 7.
+    Repeated over the tokens of row i, [N, T]: the :class:`RowScore` against the old policy. Sources: GSPO,
+    arXiv:2507.18071, eq. 7 (mean); TRL's RLOO (sum: the ratio of the trajectory).
     """
+
+    reduce: Literal["mean", "sum"] = "mean"
+    """The geometric mean of the token ratios, or their product, which is the exact ratio of the response."""
 
     unit: ClassVar[Unit] = "row"
     level: ClassVar[Level] = "sequence"
 
     def __call__(self, batch: Batch) -> Tensor:
-        return RowScore(against="old", reduce="mean")(batch)[:, None].expand_as(batch.mask)
+        return RowScore(against="old", reduce=self.reduce)(batch)[:, None].expand_as(batch.mask)
 
 
 @part

@@ -57,7 +57,11 @@ def clip_metrics(ratio: Tensor, advantage: Tensor, low: Tensor, high: Tensor) ->
 
 @part
 class Bounded(Wrapper):
-    """What parts that clip have in common: two distances from 1, and what becomes of them at each token."""
+    """What parts that clip have in common: two distances from 1, and what becomes of them at each token.
+
+    They are distances, as verl's ``clip_ratio_low`` and ``clip_ratio_high`` and TRL's ``epsilon`` and ``epsilon_high`` are: 0.2
+    and 0.28 are the ratios 0.8 and 1.28.
+    """
 
     low: NonNegative | None = 0.2
     """How far below 1 a ratio may fall before a bad token stops being pushed down; None for no lower bound."""

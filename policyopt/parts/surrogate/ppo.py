@@ -28,7 +28,8 @@ class PPOClip(Bounded, Surrogate):
     """
 
     dual: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
-    """c, the ratio beyond which the loss of a bad token grows no more; None for no ceiling."""
+    """c, the ratio (no distance from 1) beyond which the loss of a bad token grows no more; None for no ceiling. It is
+    verl's ``clip_ratio_c``, which is 3 in every run there, and TRL's ``delta``, which is unset."""
 
     def __post_init__(self) -> None:
         if self.dual is not None and self.high is not None and self.dual < 1 + self.high:

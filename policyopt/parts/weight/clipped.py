@@ -23,7 +23,8 @@ class TruncatedRatio(Bounded, Weight):
     low: NonNegative | None = None
     """Distance of the lower bound from 1; None for no lower bound."""
     high: NonNegative | None = 0.2
-    """Distance of the upper bound from 1; None for no upper bound."""
+    """Distance of the upper bound from 1; None for no upper bound. TRL's ``epsilon_high`` with the loss ``cispo`` is the
+    bound itself: its 5 is 4 here."""
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return log_ratio.detach().exp().clamp(*self.window(log_ratio, batch))

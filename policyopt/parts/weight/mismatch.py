@@ -24,7 +24,9 @@ class SamplerMismatch(Weight):
     pi_old is ``old_logp`` (the trainer's), mu_old ``rollout_logp`` (the sampler's). ``token_truncate`` and
     ``sequence_truncate`` clip w to [low, high]; ``token_mask`` and ``sequence_mask`` put 0 where it lies outside;
     ``geo_mask`` has the token's weights in the rows whose geometric mean lies inside, else 0. Silent tokens keep
-    their share of the loss. Sources: TIS (fengyao.notion.site/off-policy-rl, 2025; token, truncate), IcePop
+    their share of the loss. Both bounds are ratios. verl's ``rollout_is_threshold`` c is ``high`` = c without ``low``; one number c
+    for its ``rollout_rs_threshold`` (``token_k1``, ``seq_sum_k1``, ``seq_mean_k1``) means the inverse too: ``low`` = 1/c,
+    ``high`` = c. Sources: TIS (fengyao.notion.site/off-policy-rl, 2025; token, truncate), IcePop
     (arXiv:2510.18855; token, mask), and verl and TRL for the others.
     """
 

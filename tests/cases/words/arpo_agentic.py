@@ -16,7 +16,8 @@ def _grow(run: Run) -> Batch:
     """The node of each token is given: this is the hard form of the advantage."""
     own: Any = run.recipe.advantage
     run.recipe = run.recipe.replace(advantage=own if isinstance(own, SharedAdvantage) else SharedAdvantage(own=own))
-    length = [int(n) for n in run.batch.mask.sum(-1)]
+    # A response ends with its last token that is trained on: what a tool says in between is masked.
+    length = [max((t for t, x in enumerate(row, 1) if x), default=0) for row in run.batch.mask.tolist()]
     # Two rows share a token where both have it from the same node; a row may leave another's node before its end.
     rows = [[*enumerate(row[:n])] for row, n in zip(run.given["node"], length, strict=True)]
     return run.batch.replace(node=table(numbered(rows)), node_end=table([[t + 1 for t, _ in row] for row in rows]))

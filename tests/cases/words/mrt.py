@@ -33,23 +33,37 @@ def regret(tokens: Sequence[float], success: Sequence[float], cutoff: float) -> 
 
 
 def _bonus(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The progress of episodes."""
-    steps = progress(given["success_prob"])
+    """The progress of the episodes of one thought, or of each of several."""
+    success, outcome = given["success_prob"], given["outcome"]
     alpha = given["params"]["alpha"]
+    if isinstance(outcome, list):
+        rows = [_bonus({**given, "success_prob": s, "outcome": r}) for s, r in zip(success, outcome, strict=True)]
+        return {key: [row[key] for row in rows] for key in ("progress", "reward", "telescoped")}
+    steps = progress(success)
     return {
         "progress": steps,
-        "reward": progress_reward(given["outcome"], given["success_prob"], alpha),
+        "reward": progress_reward(outcome, success, alpha),
         "telescoped": sum(steps),
     }
 
 
 def _stopped(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The mean reward of stopping is given by prompt."""
-    baseline = [given["termination_reward"][str(g)] for g in given["group"]]
-    return {"group": given["group"], "reward": given["reward"], "baseline_reward": baseline}
+    """The mean reward of stopping is given by prompt; with an ``alpha`` rewards have the progress of their thoughts."""
+    known = {**given, **_bonus({**given, "outcome": given["reward"]})} if "success_prob" in given else given
+    stop = given["termination_reward"]
+    baseline = [stop[str(g)] if isinstance(stop, Mapping) else stop[g] for g in given["group"]]
+    return {"group": given["group"], "reward": known["reward"], "baseline_reward": baseline, **_shown(known)}
+
+
+def _shown(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a case says beside what the method reads."""
+    return {name: known[name] for name in ("progress", "telescoped", "params") if name in known}
 
 
 GIVEN = {"advantage": _stopped}
+COLUMNS = dict.fromkeys(("progress", "telescoped"), ("", "free"))
+PARAMS = {"alpha": None}
+KEYS = {name: lambda run, name=name: run.given[name] for name in COLUMNS}
 CASES = {
     "reward": _bonus,
     "metric": lambda given: {

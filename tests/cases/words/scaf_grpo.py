@@ -30,7 +30,7 @@ def _rescue(run: Run) -> Batch:
         script = Script([plain, *([verdict(reward)] for _, reward in hints)])
         rows = play(program, script, len(hints) + 1, run.params["step"] - 1, size=len(mine))
         rescued = [i for i, response in enumerate(rows) if given_tokens(response)]
-        run.notes["replaced"].append(rescued[0] if rescued else None)
+        run.notes["replaced"].append(mine[rescued[0]] if rescued else None)
         run.notes["chosen"].append(hints[given_tokens(rows[rescued[0]]) - 1][0] if rescued else None)
         drawn.append((mine, rows))
     return drawn_batch(drawn, given["group"])

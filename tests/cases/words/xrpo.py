@@ -7,6 +7,7 @@ import statistics
 from typing import Any
 
 from policyopt.lens.case import Run
+from policyopt.parts import Normalise
 
 
 def _prompts(run: Run) -> list[tuple[int, float, int]]:
@@ -19,10 +20,17 @@ def _rule(run: Run) -> Any:
     return run.recipe.source
 
 
+def _base(run: Run) -> Normalise:
+    """The advantage before it is raised, with the same fields."""
+    own = run.part("advantage")
+    return Normalise(**{f.name: getattr(own, f.name) for f in dataclasses.fields(Normalise)})
+
+
 COLUMNS = {"rewards_so_far": ("", "free")}
 PARAMS = {"lambda_novelty": "novelty", "kappa_clip": "cap", "lambda": "bonus"}
 KEYS = {
-    "base_advantage": lambda run: dataclasses.replace(run.part("advantage"), cap=0.0)(run.shaped),
+    "base_advantage": lambda run: _base(run)(run.shaped),
+    "base": lambda run: _base(run)(run.shaped),
     "seq_score": lambda run: run.part("advantage").likelihood(run.shaped),
     "novelty": lambda run: run.part("advantage").eta(run.shaped),
     "half_width": lambda run: [_rule(run).half_width(n, s) for n, s, _ in _prompts(run)],

@@ -17,10 +17,16 @@ def test_update_sparsity_in_the_log() -> None:
     now = {name: x.clone() for name, x in start.items()}
     probe = UpdateSparsity(rank=True)
     assert set(probe.parameters(now, start).values()) == {1.0, 0.0}
+    less = {"layers.0.q_proj.weight": start["layers.0.q_proj.weight"] / 1000, "norm.weight": start["norm.weight"]}
+    nearly = {**less, "layers.0.q_proj.weight": less["layers.0.q_proj.weight"] * 1.008}
+    found = probe.parameters(nearly, less)
+    assert (found["sparsity/all"], found["sparsity/exact"]) == (1.0, pytest.approx(8 / 24)), (
+        "a step of bfloat16 that is below the tolerance"
+    )
     now["layers.0.q_proj.weight"][0, 1] += 0.5
     now["layers.0.q_proj.weight"][2, 1] += 0.5
     found = probe.parameters(now, start)
-    wanted = {"all": 22 / 24, "q_proj": 14 / 16, "norm": 1.0, "rank": 0.25}
+    wanted = {"all": 22 / 24, "q_proj": 14 / 16, "norm": 1.0, "exact": 22 / 24, "rank": 0.25}
     assert found == {f"sparsity/{name}": pytest.approx(x) for name, x in wanted.items()}
 
 
@@ -30,6 +36,9 @@ def test_sparsity_depends_on_precision_and_tolerance() -> None:
     assert UpdateSparsity().parameters(now, start)["sparsity/all"] > 0.9
     assert UpdateSparsity(precision="float32").parameters(now, start)["sparsity/all"] == 0
     assert UpdateSparsity(precision="float32", tolerance=1e-3).parameters(now, start)["sparsity/all"] == 1
+    square = {"weight": start["weight"].reshape(10, 10)}
+    small = {"weight": now["weight"].reshape(10, 10)}
+    assert UpdateSparsity(rank=True).parameters(small, square)["sparsity/rank"] < 0.9, "of what bfloat16 shows of it"
 
 
 def test_overlap_of_masks() -> None:

@@ -30,6 +30,20 @@ def test_leave_one_out_sums_to_zero_and_for_two_is_their_difference() -> None:
     alike(advantage[4:6], torch.stack([reward[4] - reward[5], reward[5] - reward[4]]))
 
 
+def test_with_a_clip_rloo_weighs_whole_responses_by_their_ratio() -> None:
+    recipe, plain = rloo(kl_coef=0.0, clip=0.2), rloo(kl_coef=0.0)
+    fresh = on_policy(random_batch())
+    alike(dlogp(recipe, fresh), dlogp(plain, fresh))
+    stale = random_batch()
+    stale = stale.replace(old_logp=torch.where(stale.group[:, None] == 0, stale.logp, stale.old_logp))
+    advantage = ready(recipe, stale).advantage
+    ratio = ((stale.logp - stale.old_logp) * stale.mask).sum(-1, keepdim=True).exp()
+    silent = torch.where(advantage > 0, ratio > 1.2, ratio < 0.8)
+    alike(dlogp(recipe, stale), torch.where(silent, 0.0, -advantage * ratio / len(stale)) * stale.mask)
+    assert silent.any()
+    assert not silent.all()
+
+
 @pytest.mark.parametrize("variant", ["separate", "joint"])
 def test_p3o_with_two_responses_is_rloo_on_policy(variant: Any) -> None:
     batch = on_policy(random_batch(groups=(2, 2, 2)))

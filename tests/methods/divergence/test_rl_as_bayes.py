@@ -19,6 +19,16 @@ def test_posterior_weights_of_extreme_rewards_stay_finite() -> None:
         assert float(weight[rows].amax(1).mean()) == pytest.approx(1)
 
 
+def test_centred_weights_have_the_mean_0_and_are_all_0_at_the_posterior() -> None:
+    batch = random_batch()
+    plain, centred = PosteriorWeight(beta=0.5)(batch), PosteriorWeight(beta=0.5, centred=True)(batch)
+    torch.testing.assert_close(plain - centred, batch.mask)
+    per_token = (batch.total_reward() / 0.5 / batch.mask.sum(-1))[:, None] * batch.mask
+    there = batch.replace(old_logp=batch.ref_logp + per_token)
+    assert PosteriorWeight(beta=0.5, centred=True)(there).abs().max() < 1e-12
+    assert rl_as_bayes(direction="forward", centred=True).advantage == PosteriorWeight(beta=0.1, centred=True)
+
+
 def test_without_its_kl_rl_as_bayes_is_reinforce() -> None:
     plain = rl_as_bayes().replace(shape=(), probes=())
     assert plain == reinforce(group_size=4)

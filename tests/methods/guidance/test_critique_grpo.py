@@ -17,7 +17,6 @@ from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.guidance.critique_grpo import (
     FunctionCritique,
-    PolicyShaping,
     Refined,
     SelfCritique,
     VerdictInWords,
@@ -25,8 +24,8 @@ from policyopt.methods.guidance.critique_grpo import (
     pick,
 )
 from policyopt.objective import credit
-from policyopt.parts import EntropyBonus, PPOClip, RatioTimesAdvantage, SeqMeanTokenSumNorm, SumOverRows
-from policyopt.rows import masked_mean
+from policyopt.parts import EntropyBonus, PolicyShaping, PPOClip, RatioTimesAdvantage, SeqMeanTokenSumNorm, SumOverRows
+from policyopt.rows import make_batch, masked_mean
 from policyopt.sources.program import Response
 from tests.asking import ask
 from tests.batches import dlogp, gradients, random_batch, ready
@@ -68,12 +67,17 @@ def test_a_refinement_counts_by_its_probability_now_and_by_nothing_else() -> Non
 def test_the_shaped_weight_is_bounded_and_has_its_limits() -> None:
     logp = torch.tensor([-0.0, -1e-6, -0.1, math.log(0.1), -5.0, -60.0, -1e4], dtype=torch.float64)
     p = logp.exp()
-    torch.testing.assert_close(PolicyShaping(gamma=0.1).shaped(logp), p / (p + 0.1))
-    assert (PolicyShaping(gamma=1e-300).shaped(logp[:5]) == 1).all()
-    torch.testing.assert_close(PolicyShaping(gamma=1e9).shaped(logp) * 1e9, p)
+
+    def shaped(gamma: float, logp: torch.Tensor) -> torch.Tensor:
+        row = make_batch(mask=torch.ones(1, len(logp), dtype=torch.float64), logp=logp[None])
+        return PolicyShaping(gamma=gamma).shaped(torch.zeros_like(row.mask), row)[0]
+
+    torch.testing.assert_close(shaped(0.1, logp), p / (p + 0.1))
+    assert (shaped(1e-300, logp[:5]) == 1).all()
+    torch.testing.assert_close(shaped(1e9, logp) * 1e9, p)
     x = torch.linspace(-8, 0, 4001, dtype=torch.float64, requires_grad=True)
     for gamma in (0.02, 0.1, 0.5):
-        slope = torch.autograd.grad(PolicyShaping(gamma=gamma).shaped(x).sum(), x)[0]
+        slope = torch.autograd.grad(shaped(gamma, x).sum(), x)[0]
         assert float(x.detach()[slope.argmax()]) == pytest.approx(math.log(gamma), abs=2e-3)
     with pytest.raises(ValidationError):
         PolicyShaping(gamma=0.0)

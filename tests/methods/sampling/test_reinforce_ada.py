@@ -62,6 +62,18 @@ def test_reinforce_ada_stops_as_soon_as_it_may_and_never_later_than_it_must(stop
         assert good == max(min(2, sum(right)), 5 - right.count(False))
 
 
+@pytest.mark.parametrize("stop", ["balanced", "positive"])
+def test_rounds_may_be_smaller_than_what_is_kept(stop: Any) -> None:
+    part = UntilMixed(size=4, round_size=2, max_rounds=4, stop=stop)
+    script = Script(1, 1, 1, 0, 0, 0, 0, 0)
+    drawn = script.draw(part)
+    assert script.calls == (2 if stop == "positive" else 3), "four of them at least; two of each"
+    assert sum(r.use == "train" for r in drawn) == 4
+    assert [r.tokens[0] for r in drawn if r.use == "train"] == ([0, 1, 2, 3] if stop == "positive" else [0, 1, 3, 4])
+    with pytest.raises(ValueError, match="round_size is 1 and max_rounds 3: 3 responses at most"):
+        UntilMixed(size=4, round_size=1, max_rounds=3)
+
+
 def test_a_pool_needs_a_rollout_that_has_one() -> None:
     with pytest.raises(ValueError, match="baseline_reward"):
         grpo().replace(advantage=reinforce_ada().advantage)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from policyopt.methods.tree.tempo import prefix_values, tempo
-from policyopt.parts import Normalise
+from policyopt.parts import Normalise, PPOClip, TokenMean
+from policyopt.recipe import Update
 from policyopt.sources.draw import Levels, Tree
 from tests.batches import random_batch
 
@@ -31,3 +32,9 @@ def test_prefix_values_of_tempo() -> None:
     assert not tempo().advantage.difference(alike).any()  # type: ignore[attr-defined]
     branching = tempo(widths=(2, 3), segment=5).source
     assert branching == Tree(size=6, branching=Levels(widths=(2, 3), segment=5))
+
+
+def test_tempo_has_its_authors_defaults() -> None:
+    recipe = tempo()
+    assert (recipe.surrogate, recipe.aggregate) == (PPOClip(low=0.2, high=0.28), TokenMean())
+    assert (recipe.regularizers, recipe.update) == ((), Update(minibatches=8))
