@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from policyopt.lens.cost import Cost, Passes
+from policyopt.lens.drawn_rows import KINDS, Drawn, DrawnRow
 from policyopt.lens.explain import Explanation, PartView
 from policyopt.lens.formula import lines, spoken, unicode
 from policyopt.lens.probe_batch import BUDGET, Picture, Row
@@ -56,6 +57,9 @@ def view(e: Explanation) -> Iterator[Text]:
     yield from _costs(e.costs)
     for picture in filter(None, (e.picture, e.other)):
         yield from _picture(picture)
+    yield from _drawn(e.picture.name, e.drawn)
+    if e.other is not None and e.other_drawn is not None:
+        yield from _drawn(e.other.name, e.other_drawn)
 
 
 def _head(e: Explanation) -> Iterator[Text]:
@@ -192,6 +196,39 @@ def _grid(rows: tuple[Row, ...], weights: tuple[tuple[float, ...], ...]) -> Iter
         yield Text(f"  + cut off at the budget of {BUDGET} tokens", "dim")
 
 
+def _drawn(name: str, drawn: Drawn) -> Iterator[Text]:
+    yield from _title(f"Rows that {name} drew in this step, from an untrained model: {shown(drawn)}")
+    yield Text(f"  {'reward':>7} {'advantage':>14} {'sum of w':>9}  response", "dim")
+    most, before = drawn.strongest, 0
+    for row in drawn.rows:
+        if before and row.question != before and len(drawn.rows) > drawn.questions:
+            yield Text()
+        said = f"{row.question if row.question != before else '':>2}{reward(row):>7} {advantage(row):>14}"
+        before = row.question
+        line = Text(f"{said} {f'{row.weight:+.2g}' if row.weight else '.':>9}  ")
+        for kind, run in row.pieces:
+            left, right, _ = KINDS[kind]
+            line.append(left)
+            for token in run:
+                line.append(visible(token.text), "dim" if kind == "read" else _colour(token.weight, most))
+            line.append(right)
+        yield line.append(f"  {', '.join(row.kinds)}" if row.kinds else "", "yellow")
+    for kind in drawn.kinds:
+        left, right, told = KINDS[kind]
+        yield Text(f"  {left} {right} {told}", "dim")
+
+
+def shown(drawn: Drawn) -> str:
+    """How many of the rows are shown."""
+    some = len(drawn.rows)
+    return f"all {some} rows" if some == drawn.total else f"{some} of {drawn.total} rows"
+
+
+def visible(text: str) -> str:
+    """The text of a token on one line."""
+    return text.replace("\n", "↵").replace("\t", "⇥")
+
+
 def strongest(weights: tuple[tuple[float, ...], ...]) -> float:
     """The largest absolute weight, 0 where there is none."""
     return max((abs(w) for row in weights for w in row), default=0.0)
@@ -203,15 +240,17 @@ def exponent(weights: tuple[tuple[float, ...], ...]) -> int:
     return 1 - math.floor(math.log10(most)) if most else 0
 
 
-def reward(row: Row) -> str:
+def reward(row: Row | DrawnRow) -> str:
     """The reward of a row, after shaping."""
     return f"{round(row.reward, 2) + 0.0:.2f}"
 
 
-def advantage(row: Row) -> str:
+def advantage(row: Row | DrawnRow) -> str:
     """The advantage of a row: a number, a range where its tokens differ, or that a filter has left it out."""
-    if not row.kept:
+    if isinstance(row, Row) and not row.kept:
         return "left out"
+    if not row.advantage:
+        return ""
     low, high = min(row.advantage), max(row.advantage)
     if high - low < 1e-9:
         return f"{low + 0.0:+.2f}" if abs(low) >= 5e-3 else "0"
