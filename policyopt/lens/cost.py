@@ -166,7 +166,8 @@ def _judge(items: list[tuple[Example, str]]) -> list[Verdict]:
     first one too where its worked solution was begun."""
     found = []
     for example, text in items:
-        chance = 8 if text.startswith(example.solution[:3]) else (0, 2, 4, 8)[int(example.id) % 4]
+        begun = (example.solution or "")[:3]
+        chance = 8 if begun and text.startswith(begun) else (0, 2, 4, 8)[int(example.id) % 4]
         right = sum(map(ord, text)) % 8 < chance
         found.append(Verdict(float(right), right, True, "by chance"))
     return found
