@@ -138,7 +138,7 @@
   const card = (s) => {
     const node = make("details", "sample");
     const head = make("summary", "sample-head");
-    const shown = { right: "✓ right", wrong: "✗ wrong", none: "– no reward" };
+    const shown = { right: "✓ right", wrong: "✗ wrong", none: s.failed ? "! judge failed" : "– no reward" };
     const facts = [`${names[s.phase] || s.phase}${s.step === null ? "" : `, step ${s.step}`}`];
     if (s.rewarded) facts.push(`reward ${number(s.reward)}`);
     if (s.length !== null) facts.push(`${s.length} tokens${s.truncated ? ", truncated" : ""}`);

@@ -301,6 +301,7 @@ def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
         "reward": number(sample.get("reward")),
         "correct": bool(sample.get("correct")),
         "rewarded": sample.get("score", 0) is not None,
+        "failed": bool(sample.get("failed")),
         "length": number(sample.get("length")),
         "truncated": bool(sample.get("truncated")),
     }

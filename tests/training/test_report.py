@@ -301,7 +301,10 @@ def test_the_page_stays_below_a_megabyte(tmp_path: Path) -> None:
 
 def test_a_response_without_a_reward_is_neither_right_nor_wrong(tmp_path: Path) -> None:
     write_run(tmp_path)
-    rows = [{"score": None, "reward": None, "correct": False, "reason": "my.py, line 3"}, {"score": 0.0, "reward": 0.0}]
+    rows = [
+        {"score": None, "reward": None, "correct": False, "failed": True, "reason": "my.py, line 3"},
+        {"score": 0.0, "reward": 0.0},
+    ]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = json.loads((tmp_path / "summary.json").read_text())
     summary["after"] |= {"judge/failed": 3, "judged": 40}
@@ -459,6 +462,18 @@ def test_hostile_text_is_shown_and_does_not_run(hostile: Visit) -> None:
     assert any("Content Security Policy" in e for e in hostile.errors)
     hostile.errors.clear()
     page.fill("#f-text", "")
+
+
+def test_a_failed_judge_is_called_that(browser: Any, tmp_path: Path) -> None:
+    write_run(tmp_path)
+    with RunLog(tmp_path, tensorboard=False) as log:
+        for i, why in enumerate(({"failed": True}, {})):
+            log.sample(sample(6, "train", 90 + i, False, score=None, reward=None, **why))
+    page = Visit(browser, write_report(tmp_path)).page
+    page.select_option("#f-correct", "none")
+    heads = page.locator(".sample-head").all_inner_texts()
+    assert ["judge failed" in head for head in heads] == [True, False]
+    assert not any("reward 0" in head for head in heads)
 
 
 def test_filters(hostile: Visit) -> None:
