@@ -1,10 +1,9 @@
-"""What all pages share: one file that needs nothing else, one stylesheet, and scripts that alone may run."""
+"""What all pages share: one file that needs nothing else, one stylesheet, and one script that alone may run."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from policyopt.files import write_whole
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_page(template: str, script: str, *, libraries: Sequence[str] = (), **data: Any) -> str:
-    """A page from its template, with the script that it runs after the libraries and the switch of the theme.
+def render_page(template: str, script: str, **data: Any) -> str:
+    """A page from its template, with the script that it runs after the switch of the theme.
 
     A content security policy lets nothing else run and nothing be fetched.
     """
-    texts = [_script(text) for text in (*libraries, template_text("theme.js") + script)]
+    code = _script(template_text("theme.js") + script)
     env = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -30,8 +29,8 @@ def render_page(template: str, script: str, *, libraries: Sequence[str] = (), **
     )
     return env.get_template(template).render(
         css=template_text("report.css"),
-        scripts=texts,
-        hashes=" ".join(f"'sha256-{_digest(s)}'" for s in texts),
+        script=code,
+        hash=f"'sha256-{_digest(code)}'",
         **data,
     )
 

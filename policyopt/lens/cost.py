@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from policyopt.engine import make_engine
 from policyopt.engine.protocol import Engine
 from policyopt.items import Example, Verdict, user
 from policyopt.models.embedded import one_thread, random_tiny
 from policyopt.models.load import Policy
+from policyopt.models.text import Text
 from policyopt.recipe import Recipe
+from policyopt.rows import Batch
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
@@ -28,6 +31,8 @@ BUDGET = 12
 """Tokens of a response."""
 ENDS = (2, *range(90, 102))
 """So many ids end a response that an untrained model writes some of every length."""
+LATE = 10
+"""The number of the step: past the steps in which a method only warms up."""
 MICRO = 4
 """Rows in a forward pass: batches are split, as those of a model that fills its memory are."""
 
@@ -61,6 +66,23 @@ class Cost:
 
 
 def measure(recipe: Recipe) -> Cost:
+    """The costs that :func:`take` counts."""
+    return take(recipe)[0]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was really taken."""
+
+    batch: Batch
+    """The fresh rows, credited."""
+    weight: Tensor
+    """[N, T] their token weights."""
+    text: Text
+    """Reads their tokens."""
+
+
+def take(recipe: Recipe) -> tuple[Cost, Step]:
     """Train a tiny random model with the recipe, judge its answers by chance, and count the tokens that all models score in a step.
 
     The step that counts comes once earlier batches, where the recipe replays them, are there.
@@ -69,36 +91,38 @@ def measure(recipe: Recipe) -> Cost:
         trainer = _trainer(recipe)
         for _ in range(1 + recipe.update.replay):
             trainer.step()
-        watch = _Watch(trainer)
         before, passes = drawn(trainer.engine), Counter(trainer.engine.passes)
         metrics = trainer.step()
         passes = Counter(trainer.engine.passes) - passes
-    return Cost(
-        sampled=metrics["responses"] / watch.rows,
-        tokens=(drawn(trainer.engine) - before) / watch.tokens,
+    step = trainer.taken
+    assert step is not None
+    tokens = float(step.batch.mask.sum())
+    cost = Cost(
+        sampled=metrics["responses"] / len(step.batch),
+        tokens=(drawn(trainer.engine) - before) / tokens,
         updates=int(metrics["update/count"] + metrics["update/skipped"]),
         passes={
-            role: Passes(passes[role, False] / watch.tokens, passes[role, True] / watch.tokens)
+            role: Passes(passes[role, False] / tokens, passes[role, True] / tokens)
             for role in sorted({role for role, _ in passes}, key=lambda role: (role != "policy", role))
         },
     )
+    return cost, step
 
 
-class _Watch:
-    """Notes how much a step draws that is fresh."""
+class _Watched(Trainer):
+    """A trainer that keeps its last step, where others log it."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.rows = self.tokens = 1.0
-        draw = trainer.collector.draw
+    taken: Step | None = None
 
-        def noted(recipe: Recipe, step: int, prompts: int) -> Any:
-            found = draw(recipe, step, prompts)
-            if found.batch is None:
-                raise ValueError("the recipe's filters left no prompt to train on, so that there is no step to count")
-            self.rows, self.tokens = float(len(found.batch.mask)), float(found.batch.mask.sum())
-            return found
+    def sample(self, batch: Batch | None, weight: Tensor | None, lost: Sequence[Mapping[str, Any]]) -> None:
+        if batch is None or weight is None:
+            raise ValueError("the recipe's filters left no prompt to train on, so that there is no step to count")
+        self.taken = Step(batch, weight, self.engine.text)
 
-        trainer.collector.draw = noted  # type: ignore[method-assign]
+
+def question(number: object) -> str:
+    """What the models are asked under a number."""
+    return f"{number}?"
 
 
 def drawn(engine: Engine) -> int:
@@ -106,14 +130,14 @@ def drawn(engine: Engine) -> int:
     return sum(sampler.drawn for sampler in (engine.sampler, *engine.samplers.values()))
 
 
-def _trainer(recipe: Recipe) -> Trainer:
+def _trainer(recipe: Recipe) -> _Watched:
     pieces = recipe.update.minibatches
     prompts = pieces * math.ceil(PROMPTS / pieces)
     policy = _policy(seed=0)
     others = recipe.roles - {"reference", "previous"}
     engine = make_engine(policy, recipe, {role: _policy(seed=1) for role in others}, micro_batch=MICRO)
     examples = [
-        Example(str(i), user(f"{i}?"), "7", "3+4=7\n#### 7", completion="7", chosen="7", rejected="8")
+        Example(str(i), user(question(i)), "7", "3+4=7\n#### 7", completion="3+4=7", chosen="3+4=7", rejected="3+4=8")
         for i in range(64 * prompts)
     ]
     stream = PromptStream(examples, policy.text, seed=0, longest=policy.context - BUDGET, skip=False)
@@ -122,7 +146,9 @@ def _trainer(recipe: Recipe) -> Trainer:
         recipe=recipe, batch=prompts * recipe.source.size, max_tokens=BUDGET, steps=1 << 20, log_samples=0
     )
     nothing = cast(Any, None)  # no evaluation, no log, no folder
-    return Trainer(config, engine, collector, nothing, nothing, Console({}, 0, quiet=True), nothing, State(recipe))
+    return _Watched(
+        config, engine, collector, nothing, nothing, Console({}, 0, quiet=True), nothing, State(recipe, LATE)
+    )
 
 
 def _policy(seed: int) -> Policy:
@@ -136,9 +162,12 @@ def _policy(seed: int) -> Policy:
 
 
 def _judge(items: list[tuple[Example, str]]) -> list[Verdict]:
-    """Calls a response right by chance: of four questions one never, one rarely, one every second time, one always."""
+    """Calls a response right by chance: of four questions one never, one rarely, one every second time, one always; the
+    first one too where its worked solution was begun."""
     found = []
     for example, text in items:
-        right = sum(map(ord, text)) % 8 < (0, 2, 4, 8)[int(example.id) % 4]
+        begun = (example.solution or "")[:3]
+        chance = 8 if begun and text.startswith(begun) else (0, 2, 4, 8)[int(example.id) % 4]
+        right = sum(map(ord, text)) % 8 < chance
         found.append(Verdict(float(right), right, True, "by chance"))
     return found

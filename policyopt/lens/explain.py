@@ -11,7 +11,8 @@ from typing import Any
 
 from policyopt import schema
 from policyopt.docs import field_docs, first_sentence, paragraphs
-from policyopt.lens.cost import Cost, measure
+from policyopt.lens.cost import Cost, take
+from policyopt.lens.drawn_rows import Drawn, drawn_rows
 from policyopt.lens.probe_batch import Picture, picture
 from policyopt.methods.group.grpo import grpo
 from policyopt.recipe import Recipe, parts_of
@@ -100,6 +101,9 @@ class Explanation:
     picture: Picture
     other: Picture | None
     """The token weights of the recipe that it is compared with; None where there is none."""
+    drawn: Drawn
+    """Rows that it drew in the step whose costs were counted."""
+    other_drawn: Drawn | None
 
     def to_dict(self) -> dict[str, Any]:
         """The explanation as plain data for JSON."""
@@ -111,6 +115,8 @@ class Explanation:
             "costs": {name: cost.to_dict() for name, cost in self.costs.items()},
             "picture": self.picture.to_dict(),
             "other": self.other.to_dict() if self.other else None,
+            "drawn": dataclasses.asdict(self.drawn),
+            "other_drawn": dataclasses.asdict(self.other_drawn) if self.other_drawn else None,
         }
 
 
@@ -122,28 +128,32 @@ def explain(recipe: Recipe, other: Recipe | None = None, *, method: Method | Non
     method = methods().get(recipe.name) if method is None else method
     parent = method.base() if method is not None and method.base is not None else None
     other = parent if other is None else other
-    base, usual = _grpo()
+    base = grpo()
     own = method is not None and method.family == "own"
     if own and any(r is not None and r.name == recipe.name for r in (parent, other, base)):
         recipe = recipe.replace(name=f"{recipe.name} (own)")  # one of one's own under a name of the library's
     compared = {r.name: r for r in (parent, other) if r is not None}
     found = {name: tuple(differences(recipe, r)) for name, r in compared.items()}
+    cost, drawn = _step(recipe)
     return Explanation(
         recipe=recipe,
         facts=_facts(method) if method else Facts(recipe.name),
         parts=tuple(_view(path, p, found) for path, p in slots(recipe)),
         differences=found,
         needs=tuple(_needs(recipe, base)),
-        costs={recipe.name: measure(recipe)} | {base.name: usual},
+        costs={recipe.name: cost} | {base.name: _step(base)[0]},
         picture=picture(recipe),
         other=picture(other) if other is not None else None,
+        drawn=drawn,
+        other_drawn=_step(other)[1] if other is not None else None,
     )
 
 
-@functools.cache
-def _grpo() -> tuple[Recipe, Cost]:
-    """What the needs and costs of all others are held against."""
-    return grpo(), measure(grpo())
+@functools.lru_cache(16)
+def _step(recipe: Recipe) -> tuple[Cost, Drawn]:
+    """What a step costs, and rows that it drew; those of parents and of GRPO are asked for again and again."""
+    cost, step = take(recipe)
+    return cost, drawn_rows(step)
 
 
 def differences(recipe: Recipe, other: Recipe) -> Iterator[Difference]:

@@ -11,6 +11,7 @@ import yaml
 from markupsafe import Markup, escape
 
 from policyopt.errors import UserError
+from policyopt.lens.drawn_rows import KINDS, Drawn, DrawnRow, Token
 from policyopt.lens.explain import Explanation
 from policyopt.lens.explain_terminal import (
     CONFIDENCE,
@@ -20,8 +21,10 @@ from policyopt.lens.explain_terminal import (
     exponent,
     reward,
     short,
+    shown,
     strongest,
     through,
+    visible,
 )
 from policyopt.lens.formula import lines, mathml, prose
 from policyopt.lens.probe_batch import BUDGET, Picture, Row
@@ -53,6 +56,11 @@ def render(e: Explanation) -> str:
         notes=[marked(note) for note in e.facts.notes],
         panels=[_panel(p) for p in pictures],
         budget=BUDGET,
+        drawings=[
+            _drawing(p.name, d)
+            for p, d in ((e.picture, e.drawn), (e.other, e.other_drawn))
+            if p is not None and d is not None
+        ],
         compared=list(e.differences),
         parts=[(p, marked(p.doc), [(f, f.elsewhere) for f in p.fields]) for p in e.parts],
         gone=[(name, d) for name, found in e.differences.items() for d in found if d.here is None],
@@ -103,6 +111,35 @@ def _panel(p: Picture) -> dict[str, Any]:
         "problem": p.problem,
         "grids": [{"title": title, "note": _note(p, grid), "rows": _rows(p.rows, grid)} for title, grid in grids],
     }
+
+
+def _drawing(name: str, drawn: Drawn) -> dict[str, Any]:
+    most = drawn.strongest
+    rows, before = [], 0
+    for row in drawn.rows:
+        tokens = [_token(token, row, t, most) for t, token in enumerate(row.tokens)]
+        rows.append(
+            {
+                "first": row.question != before,
+                "question": row.question,
+                "reward": reward(row).replace("-", "−"),
+                "advantage": advantage(row).replace("-", "−"),
+                "kinds": ", ".join(row.kinds),
+                "tokens": tokens,
+            }
+        )
+        before = row.question
+    note = f"{shown(drawn)[0].upper()}{shown(drawn)[1:]} of the step." + ("" if most else f" {SILENT.capitalize()}.")
+    return {"name": name, "note": note, "rows": rows, "kinds": [(kind, KINDS[kind][2]) for kind in drawn.kinds]}
+
+
+def _token(token: Token, row: DrawnRow, t: int, most: float) -> dict[str, Any]:
+    said = KINDS[token.kind][2]
+    tip = f"token {t + 1} of {len(row.tokens)}: {said}"
+    tip += "" if token.kind == "read" else f"\nw = {token.weight:.4g}".replace("-", "−")
+    sign = "up" if token.weight > 0 else "down" if token.weight < 0 else "none"
+    strength = round(100 * abs(token.weight) / most) if most else 0
+    return {"text": visible(token.text), "kind": token.kind, "sign": sign, "strength": strength, "tip": tip}
 
 
 def _note(p: Picture, grid: Grid) -> str:

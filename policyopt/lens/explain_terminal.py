@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from policyopt.lens.cost import Cost, Passes
+from policyopt.lens.drawn_rows import KINDS, Drawn, DrawnRow
 from policyopt.lens.explain import Explanation, PartView
 from policyopt.lens.formula import lines, spoken, unicode
 from policyopt.lens.probe_batch import BUDGET, Picture, Row
@@ -26,12 +27,14 @@ MARK = "●"
 SILENT = "silent everywhere: this loss does not read the log-probabilities of the drawn tokens"
 HANG = 6
 """How far the second line of something wrapped is indented."""
+WIDE = 78
+"""Columns that the tables take where there is room for them; below, they are set closer."""
 UP, DOWN = (42, 91, 208), (192, 90, 0)
 
 
 def show(explanation: Explanation, out: Console) -> None:
     """Print an explanation."""
-    print_lines(view(explanation), out)
+    print_lines(view(explanation, out.width if out.is_terminal else WIDE), out)
 
 
 def print_lines(lines: Iterable[Text], out: Console) -> None:
@@ -48,14 +51,18 @@ def print_lines(lines: Iterable[Text], out: Console) -> None:
             out.print(piece, soft_wrap=True)
 
 
-def view(e: Explanation) -> Iterator[Text]:
-    """The lines of the view."""
+def view(e: Explanation, width: int = WIDE) -> Iterator[Text]:
+    """The lines of the view, for so many columns."""
+    narrow = width < WIDE
     yield from _head(e)
     yield from _parts(e)
     yield from _needs(e)
     yield from _costs(e.costs)
     for picture in filter(None, (e.picture, e.other)):
-        yield from _picture(picture)
+        yield from _picture(picture, narrow)
+    yield from _drawn(e.picture.name, e.drawn, narrow)
+    if e.other is not None and e.other_drawn is not None:
+        yield from _drawn(e.other.name, e.other_drawn, narrow)
 
 
 def _head(e: Explanation) -> Iterator[Text]:
@@ -120,11 +127,14 @@ def _needs(e: Explanation) -> Iterator[Text]:
 
 def _costs(costs: Mapping[str, Cost]) -> Iterator[Text]:
     yield from _title("Cost of a step per response that is trained on, counted on a model of 22 thousand parameters")
-    yield Text("  " + " " * 34 + "".join(f"{name:>16}" for name in costs), "dim")
-    for label, values in cost_rows(costs):
-        line = Text(f"  {label:<34}")
-        for value in values:
-            line.append(f"{value:>16}", "bold" if len(set(values)) > 1 and value == values[0] else "")
+    rows = list(cost_rows(costs))
+    label = max(len(name) for name, _ in rows)
+    columns = [max(len(x) for x in (name, *(row[i] for _, row in rows))) + 2 for i, name in enumerate(costs)]
+    yield Text("  " + " " * label + "".join(f"{name:>{n}}" for name, n in zip(costs, columns, strict=True)), "dim")
+    for name, values in rows:
+        line = Text(f"  {name:<{label}}")
+        for value, n in zip(values, columns, strict=True):
+            line.append(f"{value:>{n}}", "bold" if len(set(values)) > 1 and value == values[0] else "")
         yield line
 
 
@@ -152,19 +162,19 @@ def cost_rows(costs: Mapping[str, Cost]) -> Iterator[tuple[str, list[str]]]:
 # The token weights ---------------------------------------------------------------------------------------------------
 
 
-def _picture(p: Picture) -> Iterator[Text]:
+def _picture(p: Picture, narrow: bool) -> Iterator[Text]:
     yield from _title(f"Token weights of {p.name}: w = -dL/dlogp on a fixed batch, a line for each response")
     if p.problem:
         yield Text(f"  cannot be computed on it: {p.problem}", "red")
         return
     if strongest(p.weights):
-        yield from _grid(p.rows, p.weights)
+        yield from _grid(p.rows, p.weights, narrow)
     else:
         yield Text(f"  {SILENT}", "dim")
     for name, grid in p.others.items():
         yield Text()
         yield Text(f"{p.name}, {through(name)}")
-        yield from _grid(p.rows, grid)
+        yield from _grid(p.rows, grid, narrow)
 
 
 def through(name: str) -> str:
@@ -172,24 +182,66 @@ def through(name: str) -> str:
     return "-dL/dvalue" if name == "value" else f"push on the drawn token through {name}, as a weight"
 
 
-def _grid(rows: tuple[Row, ...], weights: tuple[tuple[float, ...], ...]) -> Iterator[Text]:
-    most = strongest(weights)
-    power = exponent(weights)
-    head = f"  {'reward':>7} {'advantage':>14} len  "
-    yield Text(head + (f"w x 1e{power}" if power else "w"), "dim")
+def _grid(rows: tuple[Row, ...], weights: tuple[tuple[float, ...], ...], narrow: bool) -> Iterator[Text]:
+    most, cell = strongest(weights), 5 if narrow else 6
+    power = exponent(weights) - narrow
+    yield Text(f"{_facts(None, narrow)} len  " + (f"w x 1e{power}" if power else "w"), "dim")
     before = -1
     for row, values in zip(rows, weights, strict=True):
         first = row.group != before
         if first and before >= 0:
             yield Text()
         before = row.group
-        told = f"{row.group + 1 if first else '':>2}{reward(row):>7} {advantage(row):>14} {row.length:>3}"
-        line = Text(told).append("+ " if row.truncated else "  ")
+        told = f"{row.group + 1 if first else '':>2}{_facts(row, narrow)[2:]} {row.length:>3}"
+        line = Text(told).append("+" if row.truncated else " ").append("" if narrow else " ")
         for w in values:
-            line.append(_cell(w * 10**power) if row.kept else f"{'-':>6}", _colour(w, most))
+            shown = "-" if not row.kept else short(w * 10**power) if w else "."
+            line.append(f"{shown:>{cell}}", _colour(w, most))
         yield line
     if any(row.truncated for row in rows):
         yield Text(f"  + cut off at the budget of {BUDGET} tokens", "dim")
+
+
+def _facts(row: Row | DrawnRow | None, narrow: bool) -> str:
+    """Reward and advantage of a row, or their heading where there is none."""
+    said = ("reward", "adv." if narrow else "advantage") if row is None else (reward(row), advantage(row))
+    if not narrow:
+        return f"  {said[0]:>7} {said[1]:>14}"
+    close = "varies" if " to " in said[1] else said[1].removeprefix("left ")
+    return f"  {said[0]:>6} {close:>6}"
+
+
+def _drawn(name: str, drawn: Drawn, narrow: bool) -> Iterator[Text]:
+    yield from _title(f"Rows that {name} drew in this step, from an untrained model: {shown(drawn)}")
+    yield Text(f"{_facts(None, narrow)} {'sum of w':>9}  response", "dim")
+    most, before = drawn.strongest, 0
+    for row in drawn.rows:
+        if before and row.question != before and len(drawn.rows) > drawn.questions:
+            yield Text()
+        said = f"{row.question if row.question != before else '':>2}{_facts(row, narrow)[2:]}"
+        before = row.question
+        line = Text(f"{said} {f'{row.weight:+.2g}' if row.weight else '.':>9}  ")
+        for kind, run in row.pieces:
+            left, right, _ = KINDS[kind]
+            line.append(left)
+            for token in run:
+                line.append(visible(token.text), "dim" if kind == "read" else _colour(token.weight, most))
+            line.append(right)
+        yield line.append(f"  {', '.join(row.kinds)}" if row.kinds else "", "yellow")
+    for kind in drawn.kinds:
+        left, right, told = KINDS[kind]
+        yield Text(f"  {left} {right} {told}", "dim")
+
+
+def shown(drawn: Drawn) -> str:
+    """How many of the rows are shown."""
+    some = len(drawn.rows)
+    return f"all {some} rows" if some == drawn.total else f"{some} of {drawn.total} rows"
+
+
+def visible(text: str) -> str:
+    """The text of a token on one line."""
+    return text.replace("\n", "↵").replace("\t", "⇥")
 
 
 def strongest(weights: tuple[tuple[float, ...], ...]) -> float:
@@ -203,23 +255,21 @@ def exponent(weights: tuple[tuple[float, ...], ...]) -> int:
     return 1 - math.floor(math.log10(most)) if most else 0
 
 
-def reward(row: Row) -> str:
+def reward(row: Row | DrawnRow) -> str:
     """The reward of a row, after shaping."""
     return f"{round(row.reward, 2) + 0.0:.2f}"
 
 
-def advantage(row: Row) -> str:
+def advantage(row: Row | DrawnRow) -> str:
     """The advantage of a row: a number, a range where its tokens differ, or that a filter has left it out."""
-    if not row.kept:
+    if isinstance(row, Row) and not row.kept:
         return "left out"
+    if not row.advantage:
+        return ""
     low, high = min(row.advantage), max(row.advantage)
     if high - low < 1e-9:
         return f"{low + 0.0:+.2f}" if abs(low) >= 5e-3 else "0"
     return f"{low:+.2f} to {high:+.2f}"
-
-
-def _cell(scaled: float) -> str:
-    return f"{'.':>6}" if scaled == 0 else f"{short(scaled):>6}"
 
 
 def short(scaled: float) -> str:

@@ -11,7 +11,7 @@
     shown = null;
     tip.hidden = !cell;
     if (!cell) return;
-    current = [...document.querySelectorAll(`.w[data-at="${cell.dataset.at}"]`)];
+    current = cell.dataset.at ? [...document.querySelectorAll(`.w[data-at="${cell.dataset.at}"]`)] : [cell];
     current.forEach((other) => other.classList.add("current"));
     tip.textContent = cell.dataset.tip;
     shown = cell;
@@ -22,7 +22,7 @@
     tip.style.left = `${left}px`;
     tip.style.top = `${above < 8 ? at.bottom + 8 : above}px`;
   };
-  const cellOf = (event) => event.target.closest(".w");
+  const cellOf = (event) => event.target.closest(".w, [data-tip]");
   document.addEventListener("pointerover", (e) => show(cellOf(e)));
   document.addEventListener("pointerdown", (e) => show(cellOf(e)));
   /* The event of a scroll comes late: it counts only where the token has moved since its numbers appeared. */
@@ -31,7 +31,7 @@
 
   /* The same with the keyboard. */
   for (const box of document.querySelectorAll(".panels .scroll")) {
-    const rows = [...box.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll(".w")]);
+    const rows = [...box.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("[data-tip]")]);
     let i = -1, t = -1;
     box.addEventListener("keydown", (e) => {
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[e.key];

@@ -12,76 +12,15 @@
     return node;
   };
 
-  /* Charts */
-  const probe = make("span");
-  probe.hidden = true;
-  document.body.append(probe);
-  const colour = (name) => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  };
-  const drawn = new Map();
-  const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("%{", "% {");
-  const wide = window.matchMedia("(hover: hover)");
-
-  const trace = (s, chart) => {
-    const c = colour(s.colour);
-    const value = { percent: "%{y:.1%}", seconds: "%{y:.2f} s", integer: "%{y:,.0f}", number: "%{y:.4~g}" }[chart.format];
-    const common = { x: s.x, y: s.y, name: plain(s.name), hovertemplate: value, showlegend: false };
-    if (s.style === "stack") return { ...common, type: "bar", marker: { color: c, line: { width: 0 } } };
-    if (s.style === "overlay") return { ...common, type: "bar", opacity: 0.62, marker: { color: c, line: { width: 0 } } };
-    const few = s.x.length <= 12 && s.style !== "area";
-    const points = s.style === "points" || few;
-    const line = { color: c, width: s.style === "faint" ? 1 : s.style === "line" || s.style === "area" ? 2 : 1.5 };
-    if (s.style === "dash") line.dash = "dot";
-    return {
-      ...common, type: "scatter", mode: points ? "lines+markers" : "lines", line,
-      marker: { color: c, size: s.style === "points" && s.x.length <= 25 ? 7 : 4 },
-      opacity: s.style === "faint" ? 0.3 : 1,
-      fill: s.style === "area" ? "tozeroy" : "none",
-      hoverinfo: s.style === "faint" ? "skip" : undefined,
-      ...(s.style === "faint" ? { hovertemplate: undefined } : {}),
-    };
-  };
-
-  const layout = (chart) => {
-    const axis = {
-      gridcolor: colour("line"), zerolinecolor: colour("line"), linecolor: colour("line"), automargin: true, exponentformat: "power",
-      tickfont: { size: 11 }, tickcolor: colour("line"),
-    };
-    const stacked = chart.series.some((s) => s.style === "stack");
-    const y = { ...axis, nticks: 6, rangemode: chart.log ? "normal" : "tozero" };
-    if (chart.format === "percent") y.tickformat = ".2~%";
-    if (chart.log) {
-      /* Whole powers of ten: between them a logarithmic axis writes lone digits that nobody can read. */
-      const logs = chart.series.flatMap((s) => s.y).map(Math.log10);
-      const range = [Math.floor(Math.min(...logs)), Math.ceil(Math.max(...logs) + 1e-9)];
-      Object.assign(y, { type: "log", range, dtick: Math.ceil((range[1] - range[0]) / 5) });
-    }
-    return {
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("muted") },
-      paper_bgcolor: colour("surface"), plot_bgcolor: colour("surface"),
-      margin: { l: 8, r: 8, t: 12, b: 8 }, autosize: true,
-      hovermode: "x unified", dragmode: wide.matches ? "zoom" : false,
-      hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("line"), font: { color: colour("text"), size: 12 } },
-      barmode: stacked ? "stack" : "overlay", bargap: stacked && chart.series[0].x.length > 40 ? 0 : 0.08,
-      xaxis: { ...axis, showgrid: false, zeroline: false, nticks: 7, title: { text: chart.x_title, font: { size: 11 }, standoff: 6 },
-        spikethickness: 1, spikedash: "solid", spikecolor: colour("grey"), hoverformat: ",.0f",
-        unifiedhovertitle: { text: chart.x_title === "step" ? "step %{x}" : "%{x} tokens" } },
-      yaxis: y,
-    };
-  };
-
-  const draw = (chart) => {
-    const node = document.querySelector(`[data-chart="${chart.id}"]`);
-    if (!node || node.closest("details:not([open])")) return;
-    const config = { displayModeBar: false, responsive: true, showTips: false };
-    Plotly.react(node, chart.series.map((s) => trace(s, chart)), layout(chart), config);
-    drawn.set(chart.id, true);
-  };
-  const drawAll = () => data.charts.forEach(draw);
+  /* Charts: those of a closed section are drawn when it opens, for until then they have no size. */
+  const drawn = new Set();
+  const drawAll = () => data.charts.forEach((chart) => {
+    const box = document.querySelector(`[data-chart="${chart.id}"]`);
+    if (!box || drawn.has(chart.id) || box.closest("details:not([open])")) return;
+    drawn.add(chart.id);
+    drawChart(box, chart);
+  });
   drawAll();
-  document.addEventListener("theme", drawAll);
   const others = get("others");
   if (others) others.addEventListener("toggle", drawAll);
 
@@ -109,6 +48,8 @@
   /* The strongest colour is at the 98th percentile, so that one outlier does not bleach all others. */
   const strongest = weights.length ? weights[Math.floor(0.98 * (weights.length - 1))] || weights[weights.length - 1] : 0;
   get("scale").hidden = !strongest;
+  get("least").textContent = `w = ${number(-strongest)}`.replace("-", "−");
+  get("most").textContent = number(strongest);
 
   const tint = (w) => {
     if (!w || !strongest) return "";
@@ -158,27 +99,10 @@
     return part;
   };
 
+  const weighed = (s) => (s.weights || []).some((w) => w);
   const outcome = (s) => (!s.rewarded ? "none" : s.correct ? "right" : "wrong");
 
-  const card = (s) => {
-    const node = make("article", "sample");
-    const head = make("div", "sample-head");
-    const shown = { right: "✓ right", wrong: "✗ wrong", none: "– no reward" };
-    head.append(make("h3", outcome(s), shown[outcome(s)]));
-    head.append(make("span", "", `${names[s.phase] || s.phase}${s.step === null ? "" : `, step ${s.step}`}`));
-    if (s.rewarded) head.append(make("span", "", `reward ${number(s.reward)}`));
-    if (s.length !== null) head.append(make("span", "", `${s.length} tokens${s.truncated ? ", truncated" : ""}`));
-    if (s.id) {
-      const id = make("button", "id", s.id);
-      id.type = "button";
-      id.title = "Show every response to this prompt";
-      id.addEventListener("click", () => {
-        fields.phase.value = fields.correct.value = fields.step.value = "";
-        fields.text.value = s.id;
-        refresh();
-      });
-      head.append(id);
-    }
+  const body = (s) => {
     const texts = make("div", "texts");
     const prompt = make("div", "text", s.prompt);
     prompt.tabIndex = 0;
@@ -199,7 +123,31 @@
     const judged = make("dl", "judged");
     judged.append(make("dt", "", "Reference"), make("dd", "", s.answer || "–"));
     if (s.reason) judged.append(make("dt", "", "Judge"), make("dd", "", s.reason));
-    node.append(head, texts, judged);
+    if (!s.id) return [texts, judged];
+    const line = make("p"), same = make("button", "same", "Every response to this prompt");
+    same.type = "button";
+    same.addEventListener("click", () => {
+      fields.phase.value = fields.correct.value = fields.step.value = "";
+      fields.text.value = s.id;
+      refresh();
+    });
+    line.append(same);
+    return [texts, judged, line];
+  };
+
+  const card = (s) => {
+    const node = make("details", "sample");
+    const head = make("summary", "sample-head");
+    const shown = { right: "✓ right", wrong: "✗ wrong", none: s.failed ? "! judge failed" : "– no reward" };
+    const facts = [`${names[s.phase] || s.phase}${s.step === null ? "" : `, step ${s.step}`}`];
+    if (s.rewarded) facts.push(`reward ${number(s.reward)}`);
+    if (s.length !== null) facts.push(`${s.length} tokens${s.truncated ? ", truncated" : ""}`);
+    if (weighed(s)) facts.push("trained on");
+    if (s.id) facts.push(s.id);
+    head.append(make("h3", outcome(s), shown[outcome(s)]), ...facts.map((fact) => make("span", "", fact)));
+    node.append(head);
+    /* What is inside is made when somebody looks. */
+    node.addEventListener("toggle", () => { if (node.open && node.children.length === 1) node.append(...body(s)); });
     return node;
   };
 
@@ -220,7 +168,9 @@
   const show = () => {
     const found = data.samples.filter(matches);
     const shown = found.slice(0, limit);
-    list.replaceChildren(...shown.map(card));
+    const cards = shown.map(card), first = cards[Math.max(0, shown.findIndex(weighed))];
+    if (first) first.open = true;
+    list.replaceChildren(...cards);
     get("count").textContent = found.length
       ? `Showing ${shown.length} of ${found.length} ${found.length === 1 ? "sample" : "samples"}.`
       : "No sample fits these filters.";
@@ -233,7 +183,9 @@
     limit += PAGE;
     show();
     const next = list.children[first];
-    if (next) { next.tabIndex = -1; next.focus(); }
+    if (next) next.firstChild.focus();
   });
+  /* What was learned from is what to read first. */
+  if (data.samples.some((s) => s.phase === "train" && weighed(s))) fields.phase.value = "train";
   show();
 })();

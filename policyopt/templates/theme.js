@@ -11,13 +11,12 @@
     button.textContent = name === "dark" ? "Light" : "Dark";
     button.setAttribute("aria-label", `Switch to the ${name === "dark" ? "light" : "dark"} theme`);
   };
-  let current = theme();
-  applyTheme(current);
+  let current;
   const changeTheme = (name) => {
     current = name;
     applyTheme(name);
-    document.dispatchEvent(new Event("theme"));
   };
+  changeTheme(theme());
   button.addEventListener("click", () => {
     const name = current === "dark" ? "light" : "dark";
     try { localStorage.setItem("policyopt-theme", name); } catch { /* a page from a file may have no storage */ }

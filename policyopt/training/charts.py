@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from policyopt.training.logging import RunRecord
+from policyopt.training.plans import ANSWERS, EACH, PHASES, PLANS, SPEED, Colour, Curve, Format, Plan, Style
 
 MAX_POINTS = 400
 """A longer series is drawn as means of neighbouring steps."""
@@ -19,10 +20,6 @@ MAX_OTHER = 24
 NBSP = "\u00a0"
 SMOOTH_FROM = 40
 """From so many steps on, the noisy series of a batch are drawn with their moving mean."""
-
-Colour = Literal["main", "second", "grey", "fourth", "fifth"]
-Style = Literal["line", "points", "dash", "faint", "area", "stack", "overlay"]
-Format = Literal["percent", "number", "integer", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,8 @@ class Chart:
     series: tuple[Series, ...]
     format: Format = "number"
     x_title: str = "step"
+    unit: str = ""
+    """What the vertical axis counts."""
     log: bool = False
 
     @property
@@ -74,175 +73,33 @@ class Chart:
         return f"{told}, {first} at {self.x_title} {s.x[0]:g}, {last} at {s.x[-1]:g}."
 
 
-@dataclass(frozen=True)
-class _Curve:
-    name: str
-    metric: str
-    colour: Colour = "main"
-    style: Style = "line"
-    sign: int = 1
-
-
-@dataclass(frozen=True)
-class _Plan:
-    id: str
-    title: str
-    note: str
-    curves: tuple[_Curve, ...]
-    format: Format = "number"
-    log: bool = False
-    smooth: bool = False
-
-
-# "pass@" stands for the metric of that kind which the run has.
-_PLANS: tuple[tuple[str, tuple[_Plan, ...]], ...] = (
-    (
-        "Does it learn?",
-        (
-            _Plan(
-                "accuracy",
-                "Accuracy",
-                "Share of right responses: those sampled in training, and on held-out prompts, never trained on.",
-                (
-                    _Curve("training", "accuracy"),
-                    _Curve("held-out", "eval/accuracy", "second", "points"),
-                    _Curve("held-out pass@", "eval/pass@", "grey", "points"),
-                ),
-                "percent",
-                smooth=True,
-            ),
-            _Plan(
-                "reward",
-                "Reward",
-                "Mean over the responses of a step, after shaping, and the spread between them.",
-                (_Curve("reward", "reward/mean"), _Curve("standard deviation", "reward/std", "grey", "dash")),
-                smooth=True,
-            ),
-        ),
-    ),
-    (
-        "How does it answer?",
-        (
-            _Plan(
-                "length",
-                "Response length",
-                "Tokens per response.",
-                (
-                    _Curve("mean", "length/mean"),
-                    _Curve("longest", "length/max", "grey", "dash"),
-                    _Curve("held-out", "eval/length", "second", "points"),
-                ),
-            ),
-            _Plan(
-                "format",
-                "Format and truncation",
-                "Share of responses in the form that the judge reads, and of those that hit the token budget.",
-                (
-                    _Curve("well formed", "format"),
-                    _Curve("held-out, well formed", "eval/format", "second", "points"),
-                    _Curve("truncated", "length/truncated", "grey"),
-                ),
-                "percent",
-            ),
-            _Plan(
-                "entropy",
-                "Entropy",
-                "Nats per token. Near 0 the policy always writes the same and has stopped to explore.",
-                (_Curve("entropy", "entropy"),),
-            ),
-        ),
-    ),
-    (
-        "What does it learn from?",
-        (
-            _Plan(
-                "signal",
-                "Groups with signal",
-                "Share of prompts whose responses got different rewards. The others teach a group baseline nothing.",
-                (_Curve("share of groups", "signal/groups"),),
-                "percent",
-            ),
-            _Plan(
-                "mass",
-                "Token weights",
-                "The gradient is a sum over tokens, each with a weight w. Total w that pushes tokens up, and down.",
-                (
-                    _Curve("makes likelier", "signal/positive", "main", "area"),
-                    _Curve("makes less likely", "signal/negative", "second", "area", sign=-1),
-                ),
-            ),
-            _Plan(
-                "advantage",
-                "Advantage spread",
-                "Standard deviation of the advantages of a step.",
-                (_Curve("standard deviation", "advantage/std"),),
-            ),
-        ),
-    ),
-    (
-        "How far does it move?",
-        (
-            _Plan(
-                "kl",
-                "KL to the reference",
-                "How far the policy has gone from where it began.",
-                (_Curve("KL", "kl/ref"),),
-            ),
-            _Plan("grad", "Gradient norm", "Before clipping.", (_Curve("norm", "grad_norm"),)),
-            _Plan(
-                "update",
-                "Size of the update",
-                "Length of a step relative to the length of the weights, |Δθ| / |θ|.",
-                (_Curve("|Δθ| / |θ|", "update/size"),),
-            ),
-            _Plan(
-                "clip",
-                "Clipped tokens",
-                "Share of tokens whose ratio left the trust region, at its lower and upper bound.",
-                (_Curve("lower bound", "clip_fraction/low", "second"), _Curve("upper bound", "clip_fraction/high")),
-                "percent",
-            ),
-            _Plan(
-                "mismatch",
-                "Sampler and trainer",
-                "Difference of the two log-probabilities of the same token. Float noise, if training is on-policy.",
-                (_Curve("mean", "mismatch/mean"), _Curve("largest", "mismatch/max", "grey", "dash")),
-                log=True,
-            ),
-            _Plan("lr", "Learning rate", "As scheduled.", (_Curve("learning rate", "lr"),)),
-        ),
-    ),
-)
-_PHASES: tuple[tuple[str, str, Colour], ...] = (
-    ("sampling", "time/rollout", "main"),
-    ("update", "time/update", "second"),
-    ("judging", "time/judge", "fourth"),
-    ("evaluation", "time/eval", "fifth"),
-    ("checkpoint", "time/checkpoint", "grey"),
-)
-_SPEED = _Plan("speed", "Throughput", "Sampled tokens per second.", (_Curve("tokens/s", "tokens_per_s"),), "integer")
-
-
 def sections(run: RunRecord) -> list[tuple[str, list[Chart]]]:
     """The charts that the run has data for, under their headings; metrics that no chart knows come last."""
     rows = _with_ends(run)
-    found = [(title, [c for plan in plans if (c := _chart(plan, rows))]) for title, plans in _PLANS]
+    found = [(title, [c for plan in plans if (c := _chart(plan, rows))]) for title, plans in PLANS]
     lengths = length_chart(run)
     if lengths is not None:
-        found[1][1].insert(1, lengths)
-    speed = [_time_chart(run.metrics), _chart(_SPEED, run.metrics)]
+        next(charts for title, charts in found if title == ANSWERS).insert(1, lengths)
+    for start, title, note in EACH:
+        names = sorted({name for row in run.metrics for name in row if name.startswith(start)})
+        plans = [
+            Plan(f"{start}{i}", name.removeprefix(start), note, (Curve("value", name),)) for i, name in enumerate(names)
+        ]
+        found.append((title, [c for plan in plans if (c := _chart(plan, run.metrics))]))
+    speed = [_time_chart(run.metrics), _chart(SPEED, run.metrics)]
     found.append(("Where does the time go?", [c for c in speed if c is not None]))
     return [(title, charts) for title, charts in found if charts]
 
 
 def other_charts(run: RunRecord) -> list[Chart]:
     """A chart for every metric that changes and that the report has no plan for, such as a user's own."""
-    known = {c.metric for _, plans in _PLANS for plan in plans for c in plan.curves}
-    known |= {metric for _, metric, _ in _PHASES} | {c.metric for c in _SPEED.curves} | {"step", "time/step"}
+    known = {c.metric for _, plans in PLANS for plan in plans for c in plan.curves}
+    known |= {metric for _, metric, _ in PHASES} | {c.metric for c in SPEED.curves} | {"step", "time/step"}
+    apart = ("eval/pass@", *(start for start, _, _ in EACH))
     names = {name: None for row in run.metrics for name in row}
     plans = (
-        _Plan(f"other-{i}", name, "", (_Curve(name, name),))
-        for i, name in enumerate(n for n in names if n not in known and not n.startswith("eval/pass@"))
+        Plan(f"other-{i}", name, "", (Curve(name, name),))
+        for i, name in enumerate(n for n in names if n not in known and not n.startswith(apart))
     )
     found = (c for plan in plans if (c := _chart(plan, run.metrics)))
     return [c for c in found if min(c.series[0].y) < max(c.series[0].y)][:MAX_OTHER]
@@ -268,7 +125,15 @@ def length_chart(run: RunRecord) -> Chart | None:
     told = ", ".join(f"{np.mean(v):.1f} {phase}" for phase, v in lengths.items() if v)
     bins = f" Bars of {width} tokens." if width > 1 else ""
     note = f"Share of held-out responses by number of tokens; on average {told}.{bins}"
-    return Chart("lengths", "Lengths before and after", note, tuple(series), "percent", x_title="tokens")
+    return Chart(
+        "lengths",
+        "Lengths before and after",
+        note,
+        tuple(series),
+        "percent",
+        x_title="tokens",
+        unit="share of responses",
+    )
 
 
 def held_lengths(run: RunRecord, phase: str) -> list[float]:
@@ -283,6 +148,16 @@ def measured(run: RunRecord, phase: str) -> Mapping[str, Any]:
     """The evaluation ``"before"`` or ``"after"`` training, empty where the run has none."""
     found = run.summary.get(phase)
     return found if isinstance(found, dict) else {}
+
+
+def last_step(run: RunRecord) -> float:
+    """How many steps a run has trained: what its summary says, or else the last one that it logged."""
+    told = number(run.summary.get("steps"))
+    return (
+        max((s for row in run.metrics if (s := number(row.get("step"))) is not None), default=0.0)
+        if told is None
+        else told
+    )
 
 
 def number(x: Any) -> float | None:
@@ -306,9 +181,7 @@ def written(x: float | None, form: Format = "number") -> str:
 def _with_ends(run: RunRecord) -> list[Mapping[str, Any]]:
     """The metrics with the evaluations before and after training at either end."""
     rows: list[Mapping[str, Any]] = list(run.metrics)
-    steps = [s for row in rows if (s := number(row.get("step"))) is not None]
-    last = number(run.summary.get("steps")) or (steps[-1] if steps else 0)
-    for phase, step in (("before", 0.0), ("after", last)):
+    for phase, step in (("before", 0.0), ("after", last_step(run))):
         ends = {f"eval/{k}": v for k, v in measured(run, phase).items() if number(v) is not None and k != "n"}
         seen = {k for row in rows if row.get("step") == step for k in row if row[k] is not None}
         row = {"step": step} | {k: v for k, v in ends.items() if k not in seen}
@@ -316,7 +189,7 @@ def _with_ends(run: RunRecord) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _chart(plan: _Plan, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
+def _chart(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
     series: list[Series] = []
     for curve in plan.curves:
         for name, metric in _named(curve, rows):
@@ -329,10 +202,10 @@ def _chart(plan: _Plan, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
         return None
     # A logarithmic axis has no place for 0.
     log = plan.log and all(v > 0 for s in series for v in s.y)
-    return Chart(plan.id, plan.title, plan.note, tuple(series), plan.format, log=log)
+    return Chart(plan.id, plan.title, plan.note, tuple(series), plan.format, unit=plan.unit, log=log)
 
 
-def _named(curve: _Curve, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _named(curve: Curve, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     if not curve.metric.endswith("@"):
         yield curve.name, curve.metric
         return
@@ -368,17 +241,19 @@ def _thinned(s: Series, most: int) -> Series:
 
 
 def _time_chart(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
-    timed = [row for row in rows if any(number(row.get(metric)) is not None for _, metric, _ in _PHASES)]
+    timed = [row for row in rows if any(number(row.get(metric)) is not None for _, metric, _ in PHASES)]
     if not timed:
         return None
     steps = [number(row.get("step")) or 0.0 for row in timed]
     series = [
         Series(name, steps, [number(row.get(metric)) or 0.0 for row in timed], colour, "stack")
-        for name, metric, colour in _PHASES
+        for name, metric, colour in PHASES
     ]
     series = [s for s in series if any(s.y)]
     spent = {s.name: sum(s.y) for s in series}
     whole = sum(spent.values())
     told = ", ".join(f"{name} {100 * t / whole:.0f}{NBSP}%" for name, t in spent.items()) if whole else ""
     note = f"Seconds of each step. Of the whole: {told}." if told else "Seconds of each step."
-    return Chart("time", "Seconds per step", note, tuple(_thinned(s, MAX_BARS) for s in series), "seconds")
+    return Chart(
+        "time", "Seconds per step", note, tuple(_thinned(s, MAX_BARS) for s in series), "seconds", unit="seconds"
+    )

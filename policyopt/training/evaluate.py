@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,16 @@ def _mean(x: Sequence[float]) -> float | None:
     return sum(x) / len(x) if x else None
 
 
+def _means(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Shares of the responses that have a reward, of each source of a mixture too, and the length of all."""
+    known = [r for r in records if r["score"] is not None]
+    return {
+        "accuracy": _mean([r["correct"] for r in known]),
+        "format": _mean([r["formatted"] for r in known]),
+        "length": _mean([r["length"] for r in records]),
+    } | accuracy_by_source(known)
+
+
 @dataclass(frozen=True)
 class Scores:
     """What an evaluation found."""
@@ -45,7 +55,8 @@ class Scores:
     """accuracy and format (of the responses that the judge gives a reward; ``None`` where it gives none at all), length
     (mean), accuracy/NAME of each source of a mixture, pass@k where asked for, n, how many greedy responses have a reward
     (``judged``), how many responses the judge failed on (``judge/failed``) and does not apply to (``judge/absent``), and
-    the lengths of all greedy responses."""
+    of all greedy responses, in the order of the questions, their lengths and whether they are right (``correct``; ``None``
+    where there is no reward)."""
     records: list[dict[str, Any]]
     """One record per greedy response."""
     sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = field(default_factory=list)
@@ -124,20 +135,16 @@ class Evaluator:
                         passed.append(pass_at_k(len(sound), sum(v.correct for v in sound), k))
             if progress:
                 progress(min(start + _BLOCK, len(self.examples)), len(self.examples))
-        n, known = len(records), [r for r in records if r["score"] is not None]
-        summary: dict[str, Any] = {
-            "accuracy": _mean([r["correct"] for r in known]),
-            "format": _mean([r["formatted"] for r in known]),
-            "length": _mean([r["length"] for r in records]),
-        } | accuracy_by_source(known)
+        summary = _means(records)
         if samples:
             summary[f"pass@{k}"] = _mean(passed)
         summary |= {
-            "n": n,
-            "judged": len(known),
+            "n": len(records),
+            "judged": sum(r["score"] is not None for r in records),
             "judge/failed": tally.failed,
             "judge/absent": tally.absent,
             "lengths": [r["length"] for r in records],
+            "correct": [None if r["score"] is None else r["correct"] for r in records],
         }
         return Scores(summary, records, sampled, tally.remark())
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from policyopt.page import render_page, template_text, write_page
-from policyopt.training.charts import MAX_POINTS, Chart, measured, number, other_charts, sections, written
+from policyopt.training.charts import MAX_POINTS, Chart, last_step, measured, number, other_charts, sections, written
 from policyopt.training.console import best_step, duration
+from policyopt.training.intervals import difference, paired, wilson
 from policyopt.training.logging import RunRecord, disk_errors, read_run
 
 MAX_SAMPLES = 200
 MAX_TEXT = 20_000
 """Characters of one text that the page holds; the rest stays in samples.jsonl."""
+MAX_BYTES = 500_000
+"""Of all samples in the page together."""
 MAX_TOKENS = 4_000
 """Coloured tokens of one response; a longer one is shown as plain text."""
 
@@ -23,7 +26,7 @@ MAX_TOKENS = 4_000
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` into the folder of a run, finished or not, and return its path.
 
-    The page makes no network request: plotly.js, styles and data are inside. Whatever a model wrote is shown as
+    The page makes no network request, and has less than a megabyte: scripts, styles and data are inside. Whatever a model wrote is shown as
     text and never as markup; a content security policy lets no script run but those of the page.
 
     Raises :class:`UserError` where the folder is no run, a file of it is damaged, or the disk is full.
@@ -36,14 +39,11 @@ def write_report(folder: Path) -> Path:
 
 def render(run: RunRecord) -> str:
     """The page as text."""
-    from plotly.offline import get_plotlyjs  # here, because a megabyte of JavaScript is read
-
     charts, others = sections(run), other_charts(run)
-    samples = pick_samples(run.samples)
+    samples = _readable(run.samples)
     return render_page(
         "report.html.j2",
-        template_text("report.js"),
-        libraries=[get_plotlyjs()],
+        template_text("chart.js") + template_text("report.js"),
         title=_title(run),
         verdict=_verdict(run),
         facts=_facts(run),
@@ -59,9 +59,20 @@ def render(run: RunRecord) -> str:
         config=run.config_text,
         data={
             "charts": [_drawn(c) for c in [*(c for _, cs in charts for c in cs), *others]],
-            "samples": [_shown(s) for s in samples],
+            "samples": samples,
         },
     )
+
+
+def _readable(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """As many samples as the page shows and has room for, evenly spread."""
+    most = MAX_SAMPLES
+    while True:
+        found = [_shown(s) for s in pick_samples(samples, most)]
+        size = sum(len(json.dumps(s)) for s in found)
+        if size <= MAX_BYTES or most == 1:
+            return found
+        most = max(1, min(most - 1, int(len(found) * MAX_BYTES / size)))
 
 
 def pick_samples(samples: Sequence[Mapping[str, Any]], most: int = MAX_SAMPLES) -> list[Mapping[str, Any]]:
@@ -75,27 +86,6 @@ def pick_samples(samples: Sequence[Mapping[str, Any]], most: int = MAX_SAMPLES) 
         n = min(len(rows), (most - len(kept)) // left)
         kept += [rows[i * len(rows) // n] for i in range(n)]
     return [samples[i] for i in sorted(kept)]
-
-
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval for a share measured on ``n`` responses."""
-    from scipy.stats import binomtest  # here, because it takes most of a second to import
-
-    interval = binomtest(min(n, max(0, round(accuracy * n))), n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def difference(before: float, n: int, after: float, m: int) -> tuple[float, float]:
-    r"""Newcombe's hybrid 95 % interval for ``after - before``, built from the two Wilson intervals.
-
-    .. math:: d \mp \sqrt{(p_1 - l_1)^2 + (u_0 - p_0)^2}
-
-    It takes the two measurements as independent, which is cautious where both use the same prompts.
-    Source: R. G. Newcombe, Statistics in Medicine 17 (1998), method 10.
-    """
-    (low0, high0), (low1, high1) = wilson(before, n), wilson(after, m)
-    d = after - before
-    return d - math.hypot(after - low1, high0 - before), d + math.hypot(high1 - after, before - low0)
 
 
 @dataclass(frozen=True)
@@ -159,14 +149,32 @@ def _verdict(run: RunRecord) -> str:
     if a is None or b is None:
         return ""
     moved = f"from {written(a, 'percent')} to {written(b, 'percent')}"
-    n, m = _count(before), _count(after)
-    if not n or not m:
+    found = _interval(a, before, b, after)
+    if found is None:
         return f"Held-out accuracy went {moved}."
-    low, high = difference(a, n, b, m)
+    low, high, how = found
     interval = f"{100 * (b - a):+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−")
+    interval += f", {how}"
     if low <= 0 <= high:
         return f"No difference seen: held-out accuracy went {moved} ({interval})."
     return f"Held-out accuracy {'rose' if b > a else 'fell'} {moved} ({interval})."
+
+
+def _interval(
+    a: float, before: Mapping[str, Any], b: float, after: Mapping[str, Any]
+) -> tuple[float, float, str] | None:
+    """The ends of the interval for the change, and how it was found: question by question, where the run kept what came of
+    each."""
+    first, second = before.get("correct"), after.get("correct")
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = [(bool(x), bool(y)) for x, y in zip(first, second, strict=True) if None not in (x, y)]
+        whole = len(pairs) == len(first) - first.count(None) == len(second) - second.count(None)
+        if pairs and whole:  # else the shares are over other questions than the pairs
+            return *paired([x for x, _ in pairs], [y for _, y in pairs]), f"paired over the same {len(pairs)} questions"
+    n, m = _count(before), _count(after)
+    if not n or not m:
+        return None
+    return *difference(a, n, b, m), f"over {n} and {m} responses taken as independent"
 
 
 def _ends(run: RunRecord) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
@@ -204,9 +212,7 @@ def _judge(run: RunRecord) -> str:
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     s = run.summary
-    steps = number(s.get("steps")) or next(
-        (n for r in reversed(run.metrics) if (n := number(r.get("step"))) is not None), 0
-    )
+    steps = last_step(run)
     seconds = number(s.get("seconds"))
     if seconds is None:
         seconds = sum(number(row.get("time/step")) or 0 for row in run.metrics)
@@ -230,7 +236,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 def _warnings(run: RunRecord) -> list[str]:
     """What a reader should know before believing the curves."""
-    rows, found = run.metrics, []
+    rows, found = [row for row in run.metrics if number(row.get("step")) != 0], []  # at step 0 nothing is trained
     if not run.summary:
         found.append("This run has no summary: it is still going, or was stopped before it could write one.")
     elif run.summary.get("stopped") not in (None, "finished"):
@@ -295,6 +301,7 @@ def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
         "reward": number(sample.get("reward")),
         "correct": bool(sample.get("correct")),
         "rewarded": sample.get("score", 0) is not None,
+        "failed": bool(sample.get("failed")),
         "length": number(sample.get("length")),
         "truncated": bool(sample.get("truncated")),
     }

@@ -110,16 +110,20 @@ def asked_instead(prompt: Sequence[Message], text: str) -> list[Message]:
 
 def record(example: Example, text: str, verdict: Verdict, asked: str | None = None) -> dict[str, Any]:
     """What the log keeps of a judged response, with what was asked where that is not the example's prompt; ``score`` is null
-    where there is no reward."""
+    where there is no reward, and ``failed`` stands there where the judge is to blame."""
     found = {
         "id": example.id,
         "prompt": "\n".join(m["content"] for m in example.prompt) if asked is None else asked,
         "response": text,
     } | ({"source": example.source} if example.source else {})
-    return found | {
-        "answer": example.answer,
-        "score": verdict.score if verdict.rewarded else None,
-        "correct": verdict.correct,
-        "formatted": verdict.formatted,
-        "reason": verdict.reason,
-    }
+    return (
+        found
+        | {
+            "answer": example.answer,
+            "score": verdict.score if verdict.rewarded else None,
+            "correct": verdict.correct,
+            "formatted": verdict.formatted,
+            "reason": verdict.reason,
+        }
+        | ({"failed": True} if verdict.failed else {})
+    )

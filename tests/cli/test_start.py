@@ -17,7 +17,6 @@ HEAVY = {
     "transformers",
     "scipy",
     "reasoning_gym",
-    "plotly",
     "datasets",
     "peft",
     "pandas",

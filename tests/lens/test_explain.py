@@ -20,28 +20,38 @@ from policyopt import registry, schema
 from policyopt.docs import first_sentence, paragraphs
 from policyopt.items import Verdict
 from policyopt.lens import cost, explain_entry
-from policyopt.lens.cost import Passes, measure
+from policyopt.lens.cost import Passes, measure, take
+from policyopt.lens.drawn_rows import QUESTIONS, ROWS, Drawn, drawn_rows
 from policyopt.lens.explain import Explanation, differences, explain
 from policyopt.lens.explain_page import render, write_explanation
 from policyopt.lens.explain_terminal import view
 from policyopt.lens.formula import lines, mathml, prose, unicode
 from policyopt.lens.probe_batch import GROUPS, Picture, distributions, picture, probe_batch
 from policyopt.methods.aggregation.luspo import luspo
+from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.remax import remax
 from policyopt.methods.clip.cispo import cispo
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.critic.ppo import ppo
+from policyopt.methods.critic.t_ppo import t_ppo
+from policyopt.methods.exit.s_grpo import s_grpo
 from policyopt.methods.group.grpo import grpo
+from policyopt.methods.guidance.scaf_grpo import scaf_grpo
+from policyopt.methods.judge.urpo import urpo
 from policyopt.methods.ratio.gspo import gspo
+from policyopt.methods.target.expo import expo
 from policyopt.objective import credit, kept, objective, selected, shaped
 from policyopt.part import Regularizer, Unit, part
-from policyopt.parts import EntropyBonus, KLPenalty, PPOClip, TokenMean
+from policyopt.parts import EntropyBonus, KLPenalty, Normalise, Pairs, PPOClip, SeqMeanTokenMean, TokenMean
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, entry, guide, methods, tool
+from policyopt.sources.draw import Group, Levels, Tree
+from policyopt.sources.given import PreferencePairs
 from policyopt.steering import control
 from tests.batches import EVERY_METHOD, LIBRARY_PARTS, held
 from tests.commands import Said
+from tests.contrast import check_readable
 
 Command = Callable[..., Said]
 
@@ -196,6 +206,94 @@ def test_other_leaves_are_shown_where_the_loss_moves_them() -> None:
     assert not picture(grpo()).others
 
 
+# Rows that are really drawn ------------------------------------------------------------------------------------------
+
+
+def drawn(recipe: Recipe) -> Drawn:
+    return drawn_rows(take(recipe)[1])
+
+
+def test_no_two_methods_have_the_same_picture_unless_they_are_the_same() -> None:
+    recipes = {name: method() for name, method in methods().items()}
+    alike: dict[str, list[str]] = {}
+    for name, recipe in recipes.items():
+        p = picture(recipe)
+        numbers = [[round(w, 9) for row in grid for w in row] for grid in (p.weights, *p.others.values())]
+        alike.setdefault(repr((numbers, [row.kept for row in p.rows])), []).append(name)
+    slots = (
+        "source",
+        "advantage",
+        "surrogate",
+        "aggregate",
+        "ratio",
+        "weight",
+        "regularizers",
+        "critic",
+        "filter",
+        "select",
+    )
+    for names in alike.values():
+        rows = {name: drawn(recipes[name]).rows for name in names} if len(names) > 1 else {}
+        for one, other in itertools.combinations(names, 2):
+            same = all(getattr(recipes[one], slot) == getattr(recipes[other], slot) for slot in slots)
+            assert (rows[one] == rows[other]) == same, (one, other)
+
+
+def test_hints_shared_beginnings_and_auxiliary_rows_are_shown() -> None:
+    hinted = drawn(scaf_grpo())
+    assert hinted.kinds == ("read",)
+    rescued = [row for row in hinted.rows if any(t.kind == "read" for t in row.tokens)]
+    assert {"".join(t.text for t in row.tokens if t.kind == "read") for row in rescued} <= {"3", "3+", "3+4"}
+    # One of eight: its advantage is (G - 1) / sqrt(G), and its hint has no weight.
+    assert {round(row.advantage[0], 2) for row in rescued} == {round(7 / 8**0.5, 2)}
+    assert not any(t.weight for row in rescued for t in row.tokens if t.kind == "read")
+    assert any(t.weight for row in rescued for t in row.tokens)
+
+    exits = drawn(s_grpo())
+    assert exits.kinds == ("read", "shared")
+    assert [row.kinds for row in exits.rows[:3]] == [(), ("auxiliary 1",), ("auxiliary 2",)]
+    whole, first = ("".join(t.text for t in row.tokens) for row in exits.rows[:2])
+    shared = "".join(t.text for t in exits.rows[1].tokens if t.kind == "shared")
+    assert shared and whole.startswith(shared) and first.startswith(f"{shared}\n#### ")
+
+    tree = drawn(grpo().replace(source=Tree(size=8, branching=Levels(widths=(2, 4), segment=3))))
+    assert "shared" in tree.kinds
+    for row in tree.rows:
+        stem = [t.text for t in row.tokens if t.kind == "shared"]
+        above = [[t.text for t in r.tokens[: len(stem)]] for r in tree.rows[: tree.rows.index(row)]]
+        assert not stem or stem in above
+
+    explained = [row for row in drawn(expo()).rows if row.kinds == ("auxiliary 1",)]
+    assert len(explained) == 3, "one for each question that is shown"
+    refereed = [row.kinds for row in drawn(urpo()).rows if row.kinds]
+    assert refereed and set(refereed) == {("auxiliary 1", "another question")}
+
+
+def test_given_texts_are_shown() -> None:
+    pairs = drawn(
+        Recipe(
+            source=PreferencePairs(),
+            advantage=Normalise(centre="none", scale="none"),
+            surrogate=Pairs(),
+            aggregate=SeqMeanTokenMean(),
+        )
+    )
+    assert [(row.kinds, "".join(t.text for t in row.tokens)) for row in pairs.rows[:2]] == [
+        (("chosen",), "3+4=7<|end|>"),
+        (("rejected",), "3+4=8<|end|>"),
+    ]
+    assert pairs.rows[0].weight > 0 > pairs.rows[1].weight
+
+
+def test_few_rows_of_many_are_shown() -> None:
+    wide = drawn(grpo(kl_coef=0).replace(source=Group(size=12)))
+    assert wide.total == 96 and len(wide.rows) == QUESTIONS * ROWS
+    assert [row.question for row in wide.rows] == [q for q in (1, 2, 3) for _ in range(ROWS)]
+    # Where a prompt has one row, a row stands for each.
+    single = drawn(reinforce())
+    assert len(single.rows) == single.total == 8
+
+
 @part
 class Impossible(Regularizer):
     """Reads a column that no batch has."""
@@ -321,6 +419,7 @@ def test_markup_of_docstrings() -> None:
 
 def test_every_formula_of_the_library_can_be_shown() -> None:
     docs = [m.make.__doc__ or "" for m in methods().values()] + [c.__doc__ or "" for c in LIBRARY_PARTS.values()]
+    docs += [e.load().make.__doc__ or "" for kind in ("study", "tool", "guide") for e in registry.entries(kind)]
     for doc in docs:
         formulas, texts = paragraphs(doc)
         inline = [x for text in texts for kind, x in prose(text) if kind == "math"]
@@ -329,6 +428,10 @@ def test_every_formula_of_the_library_can_be_shown() -> None:
             assert not [x.text for x in root.iter() if x.tag.endswith("merror")]
             assert "\\" not in unicode(latex), latex
             assert "\\" not in "".join(root.itertext()), latex
+            if "begin{cases}" in latex:
+                inside = latex.split("begin{cases}")[1].split("end{cases}")[0]
+                rows = len([x for x in root.iter() if x.tag.endswith("mtr")])
+                assert rows == inside.count("\\\\") + 1 > 1, latex
 
 
 # The command ---------------------------------------------------------------------------------------------------------
@@ -387,6 +490,17 @@ def test_the_command_fits_a_terminal(command: Command, monkeypatch: pytest.Monke
     assert "\x1b[" in said.out
     text = re.sub(r"\x1b\[[0-9;]*m", "", said.out)
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["ppo", "s-grpo", "keye-vl"])
+def test_tables_fit_a_narrow_terminal(name: str) -> None:
+    e = explain(methods()[name](), dapo())
+    for line in (line.plain for line in view(e, 60)):
+        # Prose wraps; a line of a table is cut nowhere.
+        if re.match(r"( \d|  ) +-?\d+\.\d\d ", line) and "|" not in line and "auxiliary" not in line:
+            assert len(line) <= 60, line
+    costs = [line.plain for line in view(e, 60) if re.match("  [a-z, :]+ +[0-9.]+ +[0-9.–]+$", line.plain)]
+    assert len(costs) > 3 and max(map(len, costs)) <= 60
 
 
 def test_the_command_prints_json(command: Command) -> None:
@@ -482,7 +596,7 @@ def test_the_page(browser: Any, tmp_path: Path) -> None:
     assert page.title() == "ppo · policyopt"
     assert page.locator("math").count() > 3
     assert page.locator("math").first.bounding_box()["width"] > 50
-    assert page.locator(".panels figure h3").all_inner_texts() == ["ppo", "grpo"]
+    assert page.locator(".panels figure h3").all_inner_texts() == ["ppo", "grpo"] * 2
     changed = page.locator(".part.changed .slot").all_inner_texts()
     assert {"advantage", "surrogate", "critic", "aggregate", "regularizers"} <= set(changed)
     assert "ratio" not in changed
@@ -517,8 +631,38 @@ def test_the_page(browser: Any, tmp_path: Path) -> None:
     assert len({*light, *dark}) == 6
     page.set_viewport_size({"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    check_readable(page)
     assert errors == []
-    assert requests == [path.as_uri()]
+    assert set(requests) == {path.as_uri()}
+
+
+def test_the_page_shows_what_is_drawn(browser: Any, tmp_path: Path) -> None:
+    e = explain(s_grpo(), t_ppo())
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="dark")
+    page.goto(write_explanation(e, tmp_path / "page.html").as_uri())
+    rows = page.locator("table.drawn").first.locator("tbody tr")
+    assert rows.count() == len(e.drawn.rows)
+    tokens = rows.nth(1).locator(".tok")
+    assert tokens.all_text_contents() == [t.text.replace("\n", "↵") for t in e.drawn.rows[1].tokens]
+    assert rows.nth(1).locator(".tok.read").count() == 6
+    rows.nth(1).locator(".tok.read").first.hover()
+    assert "never trained on" in page.locator("#tip").inner_text() and "w =" not in page.locator("#tip").inner_text()
+    tokens.last.hover()
+    assert "w = 0.0" in page.locator("#tip").inner_text()
+    check_readable(page)
+
+
+def test_cases_are_whole_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(write_explanation(explain(t_ppo()), tmp_path / "page.html").as_uri())
+    brace, table = page.locator("mo", has_text="{").first, page.locator("mtable").first
+    assert "\\" not in "".join(page.locator("math").all_text_contents())
+    if page.evaluate("document.fonts.check('16px \"DejaVu Math TeX Gyre\"')"):
+        assert brace.bounding_box()["height"] >= 0.9 * table.bounding_box()["height"]
+    left = [cell.bounding_box()["x"] for cell in table.locator("mtd:last-child mtext").all()]
+    assert len(left) == 2 and abs(left[0] - left[1]) < 1, "the cases stand below each other"
 
 
 def test_the_page_shows_text_as_text() -> None:

@@ -112,6 +112,7 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
         "judge/failed": 0,
         "judge/absent": 0,
         "lengths": lengths,
+        "correct": [r["correct"] for r in scores.records],
     }
     assert scores.metrics() == {
         "eval/accuracy": 0.5,

@@ -12,8 +12,10 @@ import pytest
 
 from policyopt.errors import UserError
 from policyopt.training.charts import length_chart, other_charts, sections, written
+from policyopt.training.intervals import difference, paired, wilson
 from policyopt.training.logging import RunLog, read_run
-from policyopt.training.report import MAX_SAMPLES, MAX_TEXT, difference, pick_samples, render, wilson, write_report
+from policyopt.training.report import MAX_SAMPLES, MAX_TEXT, pick_samples, render, write_report
+from tests.contrast import check_readable
 
 HOSTILE = (
     '</script><script>window.pwned = 1</script><!-- <script> <img src=x onerror="window.pwned = 2"> {{ 7 * 7 }} '
@@ -100,10 +102,39 @@ def test_interval_of_a_difference() -> None:
     assert difference(48 / 80, 80, 56 / 70, 70) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
+def test_interval_of_a_paired_difference() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, 2635-2650: of 50 pairs 36 both, 12 and 2 one alone, 0 neither;
+    # method 10 gives 0.0569 to 0.3404.
+    before, after = [True] * 38 + [False] * 12, [True] * 36 + [False] * 2 + [True] * 12
+    assert paired(before, after) == pytest.approx((0.0569, 0.3404), abs=1e-4)
+    # The same questions right both times: a change is seen to be small although either share is uncertain.
+    same = [i % 2 == 0 for i in range(200)]
+    low, high = paired(same, same)
+    wide = difference(0.5, 200, 0.5, 200)
+    assert low == -high and high < 0.2 * wide[1]
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        paired([True], [True, False])
+
+
+def test_what_came_of_each_question_narrows_the_interval(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path))
+    run.summary["before"]["correct"] = [i < 106 for i in range(256)]
+    run.summary["after"]["correct"] = [i < 228 for i in range(256)]
+    assert "(+47.7 points, 95 % interval +41.2 to +53.5, paired over the same 256 questions)" in words(render(run))
+    # Where a question has no reward, before or after, shares and pairs are over other questions: no pairing.
+    run.summary["after"]["correct"][3] = None
+    assert "over 256 and 256 responses taken as independent" in words(render(run))
+    run.summary["before"]["correct"][3] = None
+    assert "paired over the same 255 questions" in words(render(run))
+
+
 def test_verdict_claims_a_difference_only_outside_the_noise(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path))
     page = words(render(run))
-    assert "Held-out accuracy rose from 41.4 % to 89.1 % (+47.7 points, 95 % interval +40.1 to +54.4)." in page
+    assert (
+        "Held-out accuracy rose from 41.4 % to 89.1 % (+47.7 points, 95 % interval +40.1 to +54.4, over 256 and 256 responses taken as "
+        "independent)." in page
+    )
     assert "95 % interval 35.5 to 47.5 %, 256 prompts" in page
     run.summary["after"]["accuracy"] = 112 / 256
     assert "No difference seen: held-out accuracy went from 41.4 % to 43.8 %" in words(render(run))
@@ -188,7 +219,7 @@ def test_samples_are_capped_evenly(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     with RunLog(folder, tensorboard=False) as log:
         for i in range(300):
-            log.sample(sample(9, "train", i, False, response="x" * (MAX_TEXT + 5)))
+            log.sample(sample(9, "train", i, False, response="x" * (MAX_TEXT + 5 if i % 20 == 0 else 5)))
     page = render(read_run(folder))
     assert "200 of 339 samples, evenly spread; 139 more are in" in page
     assert "[5 more characters in samples.jsonl]" in page
@@ -221,9 +252,59 @@ def test_a_killed_run_says_so_and_shows_its_last_evaluation(tmp_path: Path) -> N
     assert "In 1 of 21 steps the judge failed on some responses: they have no reward" in page
 
 
+def test_steps_are_counted_as_they_were_trained(tmp_path: Path) -> None:
+    def steps() -> str:
+        return words(render(read_run(tmp_path))).split("<dt>Steps</dt><dd>")[1].split("<")[0]
+
+    rows = [{"step": 0, "eval/accuracy": 0.5}, *({"step": s, "signal/groups": 0.0} for s in range(1, 4))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert steps() == "3"
+    # The evaluation before training is no step.
+    assert "In 3 of 3 steps all responses to each prompt" in render(read_run(tmp_path))
+    # An interrupted run says where it stopped, at 0 too.
+    for told in (2, 0):
+        (tmp_path / "summary.json").write_text(json.dumps({"steps": told, "after": {"accuracy": 0.5, "n": 4}}))
+        assert steps() == str(told)
+        held = next(c for _, cs in sections(read_run(tmp_path)) for c in cs if c.id == "accuracy").series[0]
+        assert max(held.x) == told
+
+
+def test_texts_judges_and_controllers_have_charts(tmp_path: Path) -> None:
+    row = {"loglik": -2.0, "loglik/chosen": -1.0, "pairs/accuracy": 0.5, "pairs/margin": 0.1, "eval/loglik": -2.5}
+    row |= {"component/brief": 0.2, "component/right": 0.9, "control/surrogate.low": 0.2}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"step": s} | row) + "\n" for s in (1, 2)))
+    run = read_run(tmp_path)
+    found = {title: [c.title for c in charts] for title, charts in sections(run)}
+    assert found == {
+        "How likely are the texts?": ["Log-likelihood", "Pairs in the right order", "Margin"],
+        "What does each judge say?": ["brief", "right"],
+        "What do controllers move?": ["surrogate.low"],
+    }
+    texts = sections(run)[0][1][0]
+    assert [(s.name, s.y[0]) for s in texts.series] == [("training", -2.0), ("chosen", -1.0), ("held-out", -2.5)]
+    assert texts.unit == "nats per token"
+    assert other_charts(run) == []
+
+
+def test_the_page_stays_below_a_megabyte(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, steps=2000)
+    with RunLog(folder, tensorboard=False) as log:
+        for i in range(250):
+            pieces = {"pieces": ["字" * 3] * 900, "weights": [0.001234] * 900}
+            log.sample(sample(9, "train", i, True, response="字" * 2700, **pieces))
+    page = write_report(folder)
+    assert 300_000 < page.stat().st_size < 1_000_000
+    shown = embedded(page.read_text("utf-8"))["samples"]
+    assert {s["phase"] for s in shown} == {"before", "train", "after"} and len(shown) < 100
+    assert f"{len(shown)} of 289 samples, evenly spread" in page.read_text("utf-8")
+
+
 def test_a_response_without_a_reward_is_neither_right_nor_wrong(tmp_path: Path) -> None:
     write_run(tmp_path)
-    rows = [{"score": None, "reward": None, "correct": False, "reason": "my.py, line 3"}, {"score": 0.0, "reward": 0.0}]
+    rows = [
+        {"score": None, "reward": None, "correct": False, "failed": True, "reason": "my.py, line 3"},
+        {"score": 0.0, "reward": 0.0},
+    ]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = json.loads((tmp_path / "summary.json").read_text())
     summary["after"] |= {"judge/failed": 3, "judged": 40}
@@ -280,7 +361,7 @@ def test_hostile_text_stays_text_in_the_source(tmp_path: Path) -> None:
     assert "<a href='javascript" not in outside
     assert "&lt;img src=x onerror=" in outside
     assert "{{ 7 * 7 }}" in outside
-    assert page.count("<script") == page.count("</script>") == 3
+    assert page.count("<script") == page.count("</script>") == 2
 
 
 # The page in a browser
@@ -297,7 +378,7 @@ class Visit:
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.on("request", lambda r: self.requests.append(r.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_function("document.querySelectorAll('.plot .main-svg').length > 0")
+        self.page.wait_for_function("document.querySelectorAll('.plot svg').length > 0")
         self.page.wait_for_timeout(100)
 
 
@@ -315,16 +396,53 @@ def test_the_page_is_quiet_and_alone(hostile: Visit) -> None:
 
 def test_charts_are_drawn(hostile: Visit) -> None:
     shown = "[...document.querySelectorAll('.plot')].filter(p => !p.closest('details'))"
-    assert hostile.page.evaluate(f"{shown}.length") == 17
-    assert (
-        hostile.page.evaluate(
-            f"{shown}.filter(p => p.querySelector('.scatterlayer path.js-line, .barlayer path')).length"
-        )
-        == 17
+    page = hostile.page
+    assert page.evaluate(f"{shown}.length") == 17
+    assert page.evaluate(f"{shown}.filter(p => p.querySelector('path.line, rect.bar-of')).length") == 17
+    assert page.evaluate("document.querySelectorAll('.plot[role=img][aria-label^=Chart]').length") == 18
+    assert not page.evaluate(
+        "[...document.querySelectorAll('.plot svg *')].some(e => /NaN|undefined/.test(e.outerHTML))"
     )
-    assert hostile.page.evaluate("document.querySelectorAll('.plot[role=img][aria-label^=Chart]').length") == 18
-    hostile.page.locator("#others summary").click()
-    hostile.page.wait_for_selector("#others .plot path.js-line", state="attached")
+    page.locator("#others summary").click()
+    page.wait_for_selector("#others .plot path.line", state="attached")
+
+
+def test_a_chart_has_axes_and_says_its_values(browser: Any, tmp_path: Path) -> None:
+    page = Visit(browser, write_report(write_run(tmp_path))).page
+    box = page.locator('[data-chart="accuracy"]')
+    texts = box.locator("svg text").all_text_contents()
+    assert {"0 %", "80 %", "step", "share of responses"} <= set(texts)
+    # The held-out evaluations are marked, at the steps where they were made.
+    assert box.locator("circle.points.c-second").count() == 5
+    # Under the pointer, at the right edge, stands the last step.
+    box.scroll_into_view_if_needed()
+    edge = box.bounding_box()
+    page.mouse.move(edge["x"] + edge["width"] - 14, edge["y"] + 60)
+    tip = box.locator(".value-tip")
+    assert tip.inner_text().split("\n")[0] == "step 20"
+    assert tip.locator(".value").all_inner_texts()[0].split("\n") == ["training", "75.0 %"]
+    assert len(tip.locator(".value").all()) == 3, "training, held-out, pass@8"
+    inside = tip.bounding_box()
+    assert edge["x"] <= inside["x"] and inside["x"] + inside["width"] <= edge["x"] + edge["width"]
+    page.mouse.move(0, 0)
+    assert tip.is_hidden()
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    assert tip.inner_text().split("\n")[0] == "step 0"
+    # A logarithmic axis has powers of ten.
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"step": {i}, "mismatch/mean": 1e-{i}}}\n' for i in range(1, 5)))
+    page = Visit(browser, write_report(tmp_path)).page
+    assert "10⁻⁴" in page.locator('[data-chart="mismatch"] svg text.y').all_text_contents()
+
+
+def test_the_page_is_readable(browser: Any, tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"stopped": "interrupted"}))
+    page = Visit(browser, write_report(folder)).page
+    assert page.locator(".warnings").count() == 1
+    page.hover('[data-chart="accuracy"]')
+    check_readable(page)
 
 
 def test_hostile_text_is_shown_and_does_not_run(hostile: Visit) -> None:
@@ -346,12 +464,30 @@ def test_hostile_text_is_shown_and_does_not_run(hostile: Visit) -> None:
     page.fill("#f-text", "")
 
 
+def test_a_failed_judge_is_called_that(browser: Any, tmp_path: Path) -> None:
+    write_run(tmp_path)
+    with RunLog(tmp_path, tensorboard=False) as log:
+        for i, why in enumerate(({"failed": True}, {})):
+            log.sample(sample(6, "train", 90 + i, False, score=None, reward=None, **why))
+    page = Visit(browser, write_report(tmp_path)).page
+    page.select_option("#f-correct", "none")
+    heads = page.locator(".sample-head").all_inner_texts()
+    assert ["judge failed" in head for head in heads] == [True, False]
+    assert not any("reward 0" in head for head in heads)
+
+
 def test_filters(hostile: Visit) -> None:
     page = hostile.page
 
     def found() -> str:
         return page.locator("#count").text_content()
 
+    # What was learned from comes first, the response with weights open.
+    assert page.input_value("#f-phase") == "train"
+    assert found() == "Showing 12 of 31 samples."
+    assert page.locator(".sample[open]").count() == 1
+    assert page.locator(".sample[open] .text[aria-label*=weight]").is_visible()
+    page.select_option("#f-phase", "")
     assert found() == "Showing 12 of 39 samples."
     assert page.locator(".sample").count() == 12
     page.select_option("#f-phase", "after")
@@ -369,7 +505,8 @@ def test_filters(hostile: Visit) -> None:
     assert page.locator(".sample").count() == 15
     assert not page.locator("#more").is_visible()
     # The id of a sample shows what was written to the same prompt before, in and after training.
-    page.locator(".sample .id", has_text="chain_sum-1").first.click()
+    page.fill("#f-text", "chain_sum-1")
+    page.locator(".sample .same").first.click()
     assert page.input_value("#f-phase") == ""
     assert "chain_sum-1" in page.input_value("#f-text")
     phases = page.locator(".sample-head").all_inner_texts()
@@ -407,7 +544,7 @@ def test_theme_follows_the_system_until_the_button_says_otherwise(browser: Any, 
     def light() -> tuple[bool, bool]:
         """Whether page and charts are light."""
         colours = page.evaluate(
-            "[document.body, document.querySelector('.plot .main-svg')].map(e => getComputedStyle(e).backgroundColor)"
+            "[document.body, document.querySelector('.chart')].map(e => getComputedStyle(e).backgroundColor)"
         )
         page_, charts = (sum(map(int, c[c.index("(") + 1 : -1].split(",")[:3])) > 600 for c in colours)
         return page_, charts
