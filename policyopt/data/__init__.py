@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from policyopt.data.places import is_dataset, need_places
+from policyopt.data.places import is_dataset, need_places, written
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
-from policyopt.judging.names import Written
 
 if TYPE_CHECKING:
     from policyopt.judging.pool import JudgePool
@@ -81,15 +80,15 @@ def need_task(spec: str) -> None:
 
 
 def load_task(
-    spec: str,
+    spec: Any,
     *,
-    judge: Written | None = None,
+    judge: Any = None,
     options: Mapping[str, Any] | None = None,
     prior: str | None = None,
     seed: int = 0,
     heldout: int | None = 256,
-    columns: str | None = None,
-    eval_task: str | None = None,
+    columns: Any = None,
+    eval_task: Any = None,
     whole: bool = False,
 ) -> Task:
     """The task that ``spec`` names.
@@ -97,7 +96,7 @@ def load_task(
     Args:
         spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``, ``"requests:chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), or files or a
             dataset on the hub, as :mod:`policyopt.data.places` names them (``"data.jsonl"``, ``"train.csv,heldout.csv"``,
-            ``"a.jsonl*2+b.jsonl"``, ``"owner/name:config@split"``).
+            ``"a.jsonl*2+b.jsonl"``, ``"owner/name:config@split"``); or the rows themselves (:func:`policyopt.data.places.written`).
         judge: Who judges the responses to a dataset: ``math``, ``exact``, ``number``, ``regex``, ``choice``, ``llm``,
             ``package.module:function`` or ``file.py:function``, a callable, or several of these with weights
             (:mod:`policyopt.judging.names`). Without one, the answers decide (see
@@ -108,7 +107,7 @@ def load_task(
         seed: Which training questions a generated task draws. Held-out questions do not depend on it.
         heldout: How many held-out questions (of a dataset: at most a quarter of its rows). ``None``: 256, or with ``whole``
             all rows.
-        columns: Which column of a dataset is what, ``"prompt=question,answer=gold"``; unset: their names say it
+        columns: Which column of a dataset is what, ``"prompt=question,answer=gold"`` or a mapping; unset: their names say it
             (:mod:`policyopt.data.columns`).
         eval_task: Files or a dataset to measure on, whole; then nothing else is held out.
         whole: For measuring alone: of a dataset, ``heldout`` are all rows (or so many of them).
@@ -116,8 +115,14 @@ def load_task(
     Raises:
         UserError: An unknown task, judge or prior prompt, a dataset row that cannot be used (with file and line), an empty dataset.
     """
+    from policyopt.data.columns import written as columns_written
     from policyopt.data.prior import with_prior
 
+    try:
+        spec, eval_task = written(spec), written(eval_task, "eval_task")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    columns = columns_written(columns)
     read: dict[str, Any] = {"heldout": heldout, "columns": columns, "eval_task": eval_task, "whole": whole}
     if prior is not None:
         return with_prior(load_task(spec, judge=judge, options=options, seed=seed, **read), prior)
