@@ -79,6 +79,19 @@ def need_task(spec: str) -> None:
         raise UserError(f"no task is called {spec!r}{nearest}; " + _FORMS.format(builtin=", ".join(known)))
 
 
+def _diverse(spec: str, inner: Task) -> JudgeSpec:
+    if inner.judge is None:
+        raise UserError(f"{spec}: the task has no answers, so that there is no judge to add to")
+    return JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
+
+
+def _named(spec: Any, argument: str) -> Any:
+    try:
+        return written(spec, argument)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def load_task(
     spec: Any,
     *,
@@ -115,14 +128,9 @@ def load_task(
     Raises:
         UserError: An unknown task, judge or prior prompt, a dataset row that cannot be used (with file and line), an empty dataset.
     """
-    from policyopt.data.columns import written as columns_written
     from policyopt.data.prior import with_prior
 
-    try:
-        spec, eval_task = written(spec), written(eval_task, "eval_task")
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    columns = columns_written(columns)
+    spec, eval_task = _named(spec, "task"), _named(eval_task, "eval_task")
     read: dict[str, Any] = {"heldout": heldout, "columns": columns, "eval_task": eval_task, "whole": whole}
     if prior is not None:
         return with_prior(load_task(spec, judge=judge, options=options, seed=seed, **read), prior)
@@ -131,10 +139,7 @@ def load_task(
     need_task(spec)
     if spec.startswith(_DIVERSE):
         inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, **read)
-        if inner.judge is None:
-            raise UserError(f"{spec}: the task has no answers, so that there is no judge to add to")
-        wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
-        return dataclasses.replace(inner, judge=wrapped)
+        return dataclasses.replace(inner, judge=_diverse(spec, inner))
     if (made := _made(spec)) is not None:
         if judge is not None or options:
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Answer(Generic[T]):
     """Prints it."""
 
     def __str__(self) -> str:
-        out = Console(highlight=False, force_jupyter=False)
+        out = Console(highlight=False, force_jupyter=False, force_terminal=sys.stdout.isatty())
         with out.capture() as said:
             self.show(self.found, out)
         return said.get().rstrip()

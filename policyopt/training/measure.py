@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +108,18 @@ def sample(
         verdicts: list[Verdict | None] = [None] * n
         if prompt is None:
             verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))
-    judged = iter(verdicts)
+    return _shown(examples, texts, iter(verdicts))
+
+
+def _shown(
+    examples: Sequence[Example], texts: Sequence[Sequence[str]], verdicts: Iterator[Verdict | None]
+) -> list[dict[str, Any]]:
     return [
         {
             "prompt": "\n".join(m["content"] for m in example.prompt),
             "responses": [
                 {"response": text, "score": v.score if v and v.rewarded else None, "reason": v.reason if v else None}
-                for text, v in zip(group, itertools.islice(judged, n), strict=True)
+                for text, v in zip(group, verdicts)
             ],
         }
         for example, group in zip(examples, texts, strict=True)

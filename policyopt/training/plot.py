@@ -102,7 +102,11 @@ def _chart(chart: Chart) -> str:
     ys = [y for s in series if s.style != "stack" for y in s.y] + [t for top in tops for t in top]
     solid = any(s.style in ("area", "stack", "overlay") for s in series)
     half = _width(series) / 2 if any(s.style in ("stack", "overlay") for s in series) else 0.0
-    axes = _Axes((min(xs) - half, max(xs) + half), _range([*ys, 0.0] if solid else ys, chart.log), chart.log)
+    axes = _Axes(
+        (min(xs) - half, max(xs) + half),
+        _range([*ys, 0.0] if solid else ys, chart.log, chart.format == "percent"),
+        chart.log,
+    )
     head = f'<title>{escape(chart.label)}</title><text x="{LEFT}" y="16" font-weight="600">{escape(chart.title)}</text>'
     bases = [[0.0] * len(s.x) for s in stacked[:1]] + tops[:-1]
     bars = (_bars(s, axes, base, half) for s, base in zip(stacked, bases))
@@ -122,12 +126,13 @@ def _sums(stacked: Sequence[Series]) -> list[list[float]]:
     return tops
 
 
-def _range(y: Sequence[float], log: bool) -> tuple[float, float]:
+def _range(y: Sequence[float], log: bool, share: bool) -> tuple[float, float]:
     low, high = min(y), max(y)
     if log:
         return (low, high) if low < high else (low / 2, high * 2)
     room = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
-    return low - (room if low else 0.0), high + room
+    low, high = low - (room if low else 0.0), high + room
+    return (max(low, 0.0), min(high, 1.0)) if share else (low, high)
 
 
 def _width(series: Sequence[Series]) -> float:
@@ -141,6 +146,7 @@ def _grid(chart: Chart, axes: _Axes) -> Iterator[str]:
     for share in (0.0, 0.5, 1.0):
         y = low * (high / low) ** share if axes.log else low + share * (high - low)
         up = axes.up(y)
+        y = 0.0 if abs(y) < 1e-3 * (high - low) and not axes.log else y
         yield f'<path d="M{LEFT},{up:.1f}H{WIDTH - RIGHT}" stroke="currentColor" opacity="0.15"/>'
         yield f'<text x="{LEFT - 6}" y="{up + 4:.1f}" text-anchor="end">{escape(written(y, chart.format))}</text>'
     for x, anchor in ((axes.x[0], "start"), (axes.x[1], "end")):

@@ -133,12 +133,15 @@ def load_run(folder: str | Path) -> Result:
 
 
 def _curve(run: RunRecord, name: str) -> Chart:
-    rows = [(x, y) for row in run.metrics if None not in (x := number(row.get("step")), y := number(row.get(name)))]
-    if not rows:
+    found = {
+        x: y
+        for row in run.metrics
+        if (x := number(row.get("step"))) is not None and (y := number(row.get(name))) is not None
+    }
+    if not found:
         known = sorted({key for row in run.metrics for key in row} - {"step"})
         raise UserError(f"{name}: the log of {run.folder} has no such metric; {nearest(name, known)}")
-    x, y = zip(*rows)
-    return Chart(name, name, "", (Series(name, x, y),))
+    return Chart(name, name, "", (Series(name, [*found], [*found.values()]),))
 
 
 def _main_curves(run: RunRecord) -> dict[str, list[float]]:

@@ -68,8 +68,12 @@ def _signature() -> inspect.Signature:
     """What can be given, field by field, for those who ask Python."""
     plain = inspect.signature(train)
     own = [p for p in plain.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    fields = [p for p in inspect.signature(TrainConfig).parameters.values() if p.name != "recipe"]
-    return plain.replace(parameters=[*own, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fields)])
+    fields = inspect.signature(TrainConfig).parameters
+    named = [
+        fields[name].replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind.__forward_arg__)
+        for name, kind in Settings.__annotations__.items()
+    ]
+    return plain.replace(parameters=[*own, *named])
 
 
 train.__signature__ = _signature()  # type: ignore[attr-defined]
