@@ -93,17 +93,9 @@ def _named(spec: Any, argument: str) -> Any:
 
 
 def load_task(
-    spec: Any,
-    *,
-    judge: Any = None,
-    options: Mapping[str, Any] | None = None,
-    prior: str | None = None,
-    seed: int = 0,
-    heldout: int | None = 256,
-    columns: Any = None,
-    eval_task: Any = None,
-    whole: bool = False,
-) -> Task:
+    spec: Any, *, judge: Any = None, options: Mapping[str, Any] | None = None, prior: str | None = None, seed: int = 0,
+    heldout: int | None = 256, columns: Any = None, eval_task: Any = None, whole: bool = False,
+) -> Task:  # fmt: skip
     """The task that ``spec`` names.
 
     Args:
@@ -145,7 +137,7 @@ def load_task(
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
         if columns is not None or eval_task is not None:
             raise UserError(
-                f"task {spec!r} makes its own questions: columns and eval_task are for datasets, leave them out"
+                f"task {spec!r} makes its own questions: leave out columns and eval_task, which are for datasets"
             )
         return made(seed=seed, heldout=256 if heldout is None else heldout)
     from policyopt.data.dataset import load_dataset_task
