@@ -106,8 +106,7 @@ def load_task(
             ``package.module:function`` or ``file.py:function``, a callable, or several of these with weights
             (:mod:`policyopt.judging.names`). Without one, the answers decide (see
             :func:`policyopt.data.dataset.load_dataset_task`). Tasks of reasoning-gym bring their own.
-        options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``; of one of several judges
-            ``{"NAME.tolerance": 0.01}``.
+        options: Options of the judge, ``{"tolerance": 0.01}``; of one of several ``{"NAME.tolerance": 0.01}``.
         prior: A prior prompt before every question: a name of :mod:`policyopt.data.prior`, or a text.
         seed: Which training questions a generated task draws. Held-out questions do not depend on it.
         heldout: How many held-out questions (of a dataset: at most a quarter of its rows). ``None``: 256, or with ``whole``
