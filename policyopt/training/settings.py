@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from policyopt.models.adapters import LoRA
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
 from policyopt.training.config import Checkpoints, Evaluation, Judging, Optim, Stopping, Tracking
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 class Table(Protocol):
@@ -23,13 +20,20 @@ class Table(Protocol):
         """The table, as Arrow hands it on."""
 
 
-ModelLike: TypeAlias = "str | Path | Policy | tuple[Any, Any]"
+class Dataset(Protocol):
+    """Rows of the library datasets."""
+
+    def with_format(self, *args: Any, **options: Any) -> Any:
+        """The same rows as another kind of object."""
+
+
+ModelLike: TypeAlias = str | Path | Policy | tuple[Any, Any]
 """A folder, a hub id or ``"embedded"``; a policy, or a pair (model, tokenizer) of transformers. Objects stay as they are:
 what is trained is a copy."""
-Rows: TypeAlias = "str | Path | Sequence[str | Path | Mapping[str, Any]] | Mapping[str, float] | Dataset | Table"
+Rows: TypeAlias = str | Path | Sequence[str | Path | Mapping[str, Any]] | Mapping[str, float] | Dataset | Table
 """A task or files by name, several, or a mixture with weights; or the rows themselves: a list of mappings, a dataset, a
 table."""
-JudgeLike: TypeAlias = "str | Path | Callable[..., Any] | Sequence[Any] | Mapping[str, Any]"
+JudgeLike: TypeAlias = str | Path | Callable[..., Any] | Sequence[Any] | Mapping[str, Any]
 """A judge by its name, a function, several of these, or a mapping of names to these or to pairs (judge, weight)."""
 Fields: TypeAlias = Mapping[str, Any]
 """Some fields of a group, by name."""
