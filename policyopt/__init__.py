@@ -16,8 +16,15 @@ _HOME = {
     "column": "policyopt.schema",
     "get_method": "policyopt.own:resolve",
     "library_part": "policyopt.registry",
+    "load_run": "policyopt.training.result",
+    "load_task": "policyopt.data",
     "method": "policyopt.registry",
-    "train": "policyopt.training.run",
+    "check": "policyopt.lens.asked",
+    "compare": "policyopt.lens.asked",
+    "evaluate": "policyopt.training.measure",
+    "explain": "policyopt.lens.asked",
+    "sample": "policyopt.training.measure",
+    "train": "policyopt.training.train",
 }
 _MODULES = ("methods", "parts", "control", "sources", "data", "judging", "models", "training", "engine", "lens")
 

@@ -13,7 +13,7 @@ import policyopt
 ROOT = Path(policyopt.__file__).parent
 
 STOREYS = (
-    "errors", "cache", "docs", "files", "hub", "items", "page", "options", "aliases",
+    "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases",
     "schema", "rows", "groups",
     "part", "parts", "control",
     "judging", "data", "models", "sources",

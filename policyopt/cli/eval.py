@@ -40,10 +40,10 @@ def run(args: list[str]) -> int:
     options = options_of(EvalOptions(), args, "eval")
     need_task(options.task)
     need_model(options.model)
-    from policyopt.training.run import evaluate_model
+    from policyopt.training.measure import evaluate
 
     fields = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "json"}
-    found = evaluate_model(**fields)
+    found = evaluate(**fields)
     scores = found.summary
     if options.json:
         print(json.dumps(scores))

@@ -43,10 +43,10 @@ def run(args: list[str]) -> int:
     from rich.text import Text
 
     from policyopt.training.console import writable
-    from policyopt.training.run import sample_model
+    from policyopt.training.measure import sample
 
     out = Console(highlight=False)
-    for found in sample_model(**{f.name: getattr(options, f.name) for f in dataclasses.fields(options)}):
+    for found in sample(**{f.name: getattr(options, f.name) for f in dataclasses.fields(options)}):
         out.print(Text(writable(found["prompt"], out), style="bold"), soft_wrap=True)
         for response in found["responses"]:
             line = Text(indent(writable(response["response"], out), "  "))

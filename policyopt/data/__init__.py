@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from policyopt.data.places import is_dataset, need_places
+from policyopt.data.places import is_dataset, need_places, written
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
-from policyopt.judging.names import Written
 
 if TYPE_CHECKING:
     from policyopt.judging.pool import JudgePool
@@ -80,35 +79,39 @@ def need_task(spec: str) -> None:
         raise UserError(f"no task is called {spec!r}{nearest}; " + _FORMS.format(builtin=", ".join(known)))
 
 
+def _diverse(spec: str, inner: Task) -> JudgeSpec:
+    if inner.judge is None:
+        raise UserError(f"{spec}: the task has no answers, so that there is no judge to add to")
+    return JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
+
+
+def _named(spec: Any, argument: str) -> Any:
+    try:
+        return written(spec, argument)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def load_task(
-    spec: str,
-    *,
-    judge: Written | None = None,
-    options: Mapping[str, Any] | None = None,
-    prior: str | None = None,
-    seed: int = 0,
-    heldout: int | None = 256,
-    columns: str | None = None,
-    eval_task: str | None = None,
-    whole: bool = False,
-) -> Task:
+    spec: Any, *, judge: Any = None, options: Mapping[str, Any] | None = None, prior: str | None = None, seed: int = 0,
+    heldout: int | None = 256, columns: Any = None, eval_task: Any = None, whole: bool = False,
+) -> Task:  # fmt: skip
     """The task that ``spec`` names.
 
     Args:
         spec: A built-in task (``"chain_sum"``, ``"ties:0.01"``, ``"requests:chain_sum"``), any dataset of reasoning-gym (``"reasoning-gym:sudoku"``), or files or a
             dataset on the hub, as :mod:`policyopt.data.places` names them (``"data.jsonl"``, ``"train.csv,heldout.csv"``,
-            ``"a.jsonl*2+b.jsonl"``, ``"owner/name:config@split"``).
+            ``"a.jsonl*2+b.jsonl"``, ``"owner/name:config@split"``); or the rows themselves (:func:`policyopt.data.places.written`).
         judge: Who judges the responses to a dataset: ``math``, ``exact``, ``number``, ``regex``, ``choice``, ``llm``,
             ``package.module:function`` or ``file.py:function``, a callable, or several of these with weights
             (:mod:`policyopt.judging.names`). Without one, the answers decide (see
             :func:`policyopt.data.dataset.load_dataset_task`). Tasks of reasoning-gym bring their own.
-        options: Options of the judge, such as ``{"tolerance": 0.01}`` for ``number``; of one of several judges
-            ``{"NAME.tolerance": 0.01}``.
+        options: Options of the judge, ``{"tolerance": 0.01}``; of one of several ``{"NAME.tolerance": 0.01}``.
         prior: A prior prompt before every question: a name of :mod:`policyopt.data.prior`, or a text.
         seed: Which training questions a generated task draws. Held-out questions do not depend on it.
         heldout: How many held-out questions (of a dataset: at most a quarter of its rows). ``None``: 256, or with ``whole``
             all rows.
-        columns: Which column of a dataset is what, ``"prompt=question,answer=gold"``; unset: their names say it
+        columns: Which column of a dataset is what, ``"prompt=question,answer=gold"`` or a mapping; unset: their names say it
             (:mod:`policyopt.data.columns`).
         eval_task: Files or a dataset to measure on, whole; then nothing else is held out.
         whole: For measuring alone: of a dataset, ``heldout`` are all rows (or so many of them).
@@ -118,6 +121,7 @@ def load_task(
     """
     from policyopt.data.prior import with_prior
 
+    spec, eval_task = _named(spec, "task"), _named(eval_task, "eval_task")
     read: dict[str, Any] = {"heldout": heldout, "columns": columns, "eval_task": eval_task, "whole": whole}
     if prior is not None:
         return with_prior(load_task(spec, judge=judge, options=options, seed=seed, **read), prior)
@@ -126,16 +130,13 @@ def load_task(
     need_task(spec)
     if spec.startswith(_DIVERSE):
         inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, **read)
-        if inner.judge is None:
-            raise UserError(f"{spec}: the task has no answers, so that there is no judge to add to")
-        wrapped = JudgeSpec("diverse", {"judge": inner.judge.name, "options": dict(inner.judge.options)})
-        return dataclasses.replace(inner, judge=wrapped)
+        return dataclasses.replace(inner, judge=_diverse(spec, inner))
     if (made := _made(spec)) is not None:
         if judge is not None or options:
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
         if columns is not None or eval_task is not None:
             raise UserError(
-                f"task {spec!r} makes its own questions: columns and eval_task are for datasets, leave them out"
+                f"task {spec!r} makes its own questions: leave out columns and eval_task, which are for datasets"
             )
         return made(seed=seed, heldout=256 if heldout is None else heldout)
     from policyopt.data.dataset import load_dataset_task

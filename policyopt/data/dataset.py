@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policyopt.data.choose import GIVEN, choose, read_worked
-from policyopt.data.columns import find_layout, listed, parse_columns
+from policyopt.data.columns import find_layout, listed, parse_columns, written
 from policyopt.data.examples import columns_of, example, place_of
 from policyopt.data.files import read
 from policyopt.data.places import Source, distinct, halves, labels, mixture, need_places
@@ -48,7 +48,7 @@ class Rows:
 
 def load_dataset_task(
     spec: str, *, judge: Written | None = None, options: Mapping[str, Any] | None = None, heldout: int | None = 256,
-    columns: str | None = None, eval_task: str | None = None, whole: bool = False,
+    columns: str | Mapping[str, str] | None = None, eval_task: str | None = None, whole: bool = False,
 ) -> Task:  # fmt: skip
     """The task made of ``spec``, a name as :mod:`policyopt.data.places` describes it.
 
@@ -115,7 +115,9 @@ def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
 # Reading
 
 
-def _sides(spec: str, columns: str | None, eval_task: str | None, whole: bool) -> tuple[Rows, Rows | None]:
+def _sides(
+    spec: str, columns: str | Mapping[str, str] | None, eval_task: str | None, whole: bool
+) -> tuple[Rows, Rows | None]:
     """The rows to train on, and those to measure on where they are named by themselves."""
     named = halves(spec)
     if eval_task is not None and len(named) == 2:
@@ -127,7 +129,7 @@ def _sides(spec: str, columns: str | None, eval_task: str | None, whole: bool) -
     if len(sources) > 1 and (weighted := [s.spec for s in sources[1] if s.weight is not None]):
         raise UserError(f"{weighted[0]}: held-out rows are all measured, so that a weight means nothing: leave it out")
     names = distinct(place for side in sources for source in side for place in source.places())
-    asked = parse_columns(columns)
+    asked = parse_columns(written(columns))
     train, *held = (_rows(side, names, asked) for side in sources)
     return train, held[0] if held else None
 

@@ -13,11 +13,12 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from policyopt.data.places import hub_id, is_file, saved_folder
+from policyopt.carried import is_carried, need
+from policyopt.data.places import ARGUMENTS, hub_id, is_file, saved_folder
 from policyopt.errors import UserError
 from policyopt.hub import quickly
 
@@ -46,7 +47,9 @@ def read(place: str, name: str) -> list[Row]:
 
     Raises :class:`~policyopt.errors.UserError` for what cannot be read, and where there is no row.
     """
-    if saved_folder(place) is not None:
+    if is_carried(place):
+        rows = _carried(place, name)
+    elif saved_folder(place) is not None:
         rows = _saved(place, name)
     elif is_file(place):
         rows = _READERS[place.removesuffix(".gz").rpartition(".")[2]](Path(place), name)
@@ -316,6 +319,40 @@ def _hub(place: str, name: str) -> Iterator[Row]:
 def _plain(rows: Any, name: str) -> Iterator[Row]:
     """The rows of a dataset. Pictures and sounds stay the bytes that they are: nothing decodes them."""
     yield from _batches(rows.with_format("arrow").iter(batch_size=1000), name)
+
+
+def _carried(place: str, name: str) -> Iterator[Row]:
+    """The rows that a Python session holds."""
+    rows = need(place, ARGUMENTS[place])
+    if isinstance(rows, list | tuple):
+        for number, row in enumerate(rows, 1):
+            yield (
+                f"{name}, row",
+                number,
+                _object(_native(row, f"{name}, row {number}")) if isinstance(row, Mapping) else row,
+            )
+    elif hasattr(rows, "with_format"):
+        yield from _plain(rows, name)
+    else:
+        yield from _batches(_table(rows, name).to_batches(), name)
+
+
+def _native(row: Mapping[Any, Any], place: str) -> list[tuple[str, Any]]:
+    """The columns of a row, numbers of numpy as Python's."""
+    if not all(isinstance(key, str) for key in row):
+        raise UserError(
+            f"{place}: expected names of columns as text, not {next(k for k in row if not isinstance(k, str))!r}"
+        )
+    return [(key, x.item() if hasattr(x, "item") and getattr(x, "shape", None) == () else x) for key, x in row.items()]
+
+
+def _table(rows: Any, name: str) -> Any:
+    import pyarrow
+
+    try:
+        return pyarrow.Table.from_pandas(rows, preserve_index=False) if hasattr(rows, "iloc") else pyarrow.table(rows)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise UserError(f"{name}: a column holds values of several kinds ({_first_line(error)})") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@
 ``hf://name``                 the same, for names without an owner too
 ``a.jsonl*2+b.jsonl``         a mixture: two prompts of the first for one of the second
 ``train.jsonl,test.jsonl``    rows to train on, and held-out rows
+``<rows of a Python session>``  rows that were given in Python, as they are
 ============================  =======================================================================================
 
 A name that is a file as it stands is that file, whatever signs are in it. Nothing here imports torch.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policyopt.carried import Carried, is_carried, need
 from policyopt.errors import UserError
 
 TEXTUAL = (".jsonl", ".json", ".csv", ".tsv")
@@ -79,14 +81,14 @@ def hub_id(place: str) -> tuple[str, str | None, str] | None:
 
 def is_dataset(spec: str) -> bool:
     """Whether a task's name is meant as that of files or of a dataset on the hub."""
-    return spec.endswith(ENDINGS) or "/" in spec or os.path.isfile(spec) or any(
+    return is_carried(spec) or spec.endswith(ENDINGS) or "/" in spec or os.path.isfile(spec) or any(
         is_file(source.spec) or saved_folder(source.spec) for half in halves(spec) for source in mixture(half)
     )  # fmt: skip
 
 
 def halves(spec: str) -> list[str]:
     """The name of the rows to train on, and that of the held-out rows where it follows after a comma."""
-    return [spec] if os.path.exists(spec) else spec.split(",", 1)
+    return [spec] if is_carried(spec) or os.path.exists(spec) else spec.split(",", 1)
 
 
 def mixture(spec: str) -> list[Source]:
@@ -94,6 +96,8 @@ def mixture(spec: str) -> list[Source]:
 
     Raises :class:`~policyopt.errors.UserError` for a source that stands there twice and for a weight of 0.
     """
+    if is_carried(spec):
+        return [Source(spec, None)]
     sources: list[Source] = []
     for piece in [spec] if os.path.exists(spec) else map(str.strip, spec.split("+")):
         weighted = None if os.path.exists(piece) else _WEIGHT.fullmatch(piece)
@@ -114,7 +118,9 @@ def need_places(spec: str) -> None:
 
 
 def _need(place: str) -> None:
-    if is_pattern(place):
+    if is_carried(place):
+        need(place, ARGUMENTS[place])
+    elif is_pattern(place):
         if not glob.glob(place, recursive=True):
             raise UserError(f"no file is called like {place!r}")
     elif is_file(place):
@@ -154,6 +160,8 @@ def labels(sources: Iterable[Source]) -> dict[Source, str]:
 
 def label(spec: str) -> str:
     """A name for the folder of a run on a task."""
+    if is_carried(spec):
+        return "rows"
     called = labels(mixture(halves(spec)[0])).values()
     return re.sub(r"[^\w.+-]+", "-", "+".join(Path(name).name for name in called))
 
@@ -165,13 +173,32 @@ def _without_ending(name: str) -> str:
 # From a file or from another directory -------------------------------------------------------------------------------
 
 
-def written(spec: Any) -> Any:
-    """The name of a task as one text: a list of sources, or a mapping of sources to weights, is joined by ``+``."""
+def written(spec: Any, argument: str = "task") -> Any:
+    """The name of a task as one text: a list of sources, or a mapping of sources to weights, is joined by ``+``; rows that a
+    Python session holds get a name that carries them.
+
+    Rows are a list of mappings, a :class:`datasets.Dataset`, or a table of pandas, polars or pyarrow. Raises ``ValueError``
+    for several datasets in one.
+    """
     if isinstance(spec, Mapping):
+        if any(map(_is_table, spec.values())):
+            raise ValueError(f"{argument} is several datasets ({', '.join(map(str, spec))}): give one of them")
         return "+".join(f"{place}*{weight}" for place, weight in spec.items())
+    if _is_table(spec) or (isinstance(spec, list | tuple) and any(isinstance(row, Mapping) for row in spec or [{}])):
+        return Carried(_ROWS[argument], spec)
     if isinstance(spec, list | tuple):
         return "+".join(map(str, spec))
     return str(spec) if isinstance(spec, Path) else spec
+
+
+_ROWS = {"task": "rows", "eval_task": "held-out rows"}
+ARGUMENTS = {str(Carried(what)): argument for argument, what in _ROWS.items()}
+"""Names of rows that a Python session holds, and the arguments that they are given by."""
+
+
+def _is_table(x: Any) -> bool:
+    """Whether it is rows by columns, of datasets or of what pyarrow reads."""
+    return not isinstance(x, type) and (hasattr(x, "with_format") or hasattr(x, "__arrow_c_stream__"))
 
 
 def absolute(spec: str) -> str:
@@ -183,4 +210,6 @@ def absolute(spec: str) -> str:
         place = str(Path(source.spec).absolute()) if there else source.spec
         return place if source.weight is None else f"{place}*{source.weight:g}"
 
+    if is_carried(spec):
+        return spec
     return ",".join("+".join(map(rooted, mixture(half))) for half in halves(spec))

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from policyopt.carried import is_carried, need
 from policyopt.errors import UserError
 from policyopt.hub import only_cached
 from policyopt.models.adapters import (
@@ -34,6 +35,7 @@ from policyopt.models.adapters import (
 from policyopt.models.causal import SplitModel, backbone_of, split_model
 from policyopt.models.gguf import SUFFIX, from_gguf
 from policyopt.models.likelihood import Stepwise
+from policyopt.models.loaded import Loaded
 from policyopt.models.memory import Attention, check_attention, compiled, recompute_layers
 from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.proof import check_weights
@@ -179,6 +181,51 @@ def load_policy(
     place = _device(device)
     check_attention(attention, place, getattr(torch, dtype))
     few = quantization(lora, place)
+    if is_carried(model):
+        net, tokenizer = _copied(need(model, "model"), getattr(torch, dtype), attention, lora)
+        prompting = need(model, "model").prompting if prompting in (None, USUAL) else prompting
+    else:
+        net, tokenizer = _read(model, getattr(torch, dtype), attention, few)
+    check_weights(model, net)
+    _check_vocabulary(model, net, tokenizer)
+    eos = _end_tokens(model, net, tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
+    net = (net if few or getattr(net, "is_quantized", False) else net.to(place)).eval()
+    if hasattr(net.config, "rescale_every"):  # RWKV else divides its own weights in place, and would be saved so
+        net.config.rescale_every = 0
+    if gradient_checkpointing:
+        recompute_layers(model, net)
+    context = _context(net.config)
+    begun = holds_adapters(model) or hasattr(net, "merge_and_unload")
+    if holds_adapters(model):
+        net = load_adapters(net, model, lora)
+    elif lora is not None and not begun:
+        net = with_adapters(net, lora, net.name_or_path if is_carried(model) else model)
+    prompting = prompting or USUAL
+    eos = tuple(dict.fromkeys([*eos, *stop_ids(tokenizer, prompting.stop_tokens)]))
+    return Policy(
+        net, tokenizer, model, eos, context, prompting=prompting, begun=begun, saved=(lora or LoRA()).save,
+        recomputed=gradient_checkpointing, compiled=compile,
+    )  # fmt: skip
+
+
+def _copied(loaded: Loaded, dtype: torch.dtype, attention: Attention | None, lora: LoRA | None) -> tuple[Any, Any]:
+    """Copies of a model and a tokenizer that are loaded; adapters are there to be trained."""
+    if lora is not None and lora.quantized != "no":
+        raise UserError(
+            f"--adapters.quantized {lora.quantized}: the model is loaded already: load it in so many bits, or give its name"
+        )
+    net, tokenizer = copy.deepcopy((loaded.model, loaded.tokenizer))
+    if attention:
+        net.set_attn_implementation(attention)
+    for name, p in net.named_parameters() if hasattr(net, "merge_and_unload") else ():
+        p.requires_grad_("lora_" in name)
+    return (net if getattr(net, "is_quantized", False) else net.to(dtype)), tokenizer
+
+
+def _read(model: str, dtype: torch.dtype, attention: Attention | None, few: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Model and tokenizer of a name; of adapters, the model that they are for."""
     adapted = holds_adapters(model)
     base = base_of(model) if adapted else model
     source = str(from_gguf(Path(base))) if base.endswith(SUFFIX) else base
@@ -188,11 +235,10 @@ def load_policy(
     chosen = {"attn_implementation": attention} if attention else {}
     try:
         # Code that comes with a model is never run, nor is it asked for on the terminal.
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=cached)
         tokenizer = AutoTokenizer.from_pretrained(words, trust_remote_code=False, local_files_only=cached)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=cached,
-            output_loading_info=True, **chosen, **few,
+            source, dtype=dtype, trust_remote_code=False, local_files_only=cached, output_loading_info=True,
+            **chosen, **few,
         )  # fmt: skip
     except Exception as error:  # transformers and the hub raise a dozen kinds for a model that cannot be had
         whose = f" (the adapters are for {base})" if adapted else ""
@@ -206,26 +252,7 @@ def load_policy(
         raise UserError(
             f"--model {model}: the weights lack {len(lost)} tensors that its config.json calls for, such as {lost[0]}"
         )
-    check_weights(model, net)
-    _check_vocabulary(model, net, tokenizer)
-    eos = _end_tokens(model, net, tokenizer)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
-    net = (net if few else net.to(place)).eval()
-    if hasattr(net.config, "rescale_every"):  # RWKV else divides its own weights in place, and would be saved so
-        net.config.rescale_every = 0
-    if gradient_checkpointing:
-        recompute_layers(model, net)
-    if adapted:
-        net = load_adapters(net, model, lora)
-    elif lora is not None:
-        net = with_adapters(net, lora, base)
-    prompting = prompting or USUAL
-    eos = tuple(dict.fromkeys([*eos, *stop_ids(tokenizer, prompting.stop_tokens)]))
-    return Policy(
-        net, tokenizer, model, eos, _context(config), prompting=prompting, begun=adapted, saved=(lora or LoRA()).save,
-        recomputed=gradient_checkpointing, compiled=compile,
-    )  # fmt: skip
+    return net, tokenizer
 
 
 def _context(config: Any) -> int:

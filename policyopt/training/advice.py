@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from policyopt.carried import is_carried
 from policyopt.items import JudgeSpec
 from policyopt.training.config import TrainConfig
 
@@ -67,13 +68,18 @@ def no_right_answer(fact: str, records: Sequence[Mapping[str, Any]], judge: Judg
     line = ["policyopt", "sample", "--model", config.model, "--task", config.task]
     line += ["--max-tokens", str(config.max_tokens)] if config.max_tokens else []
     other = _OTHER.get(judge.name)
+    line += ["--judge", other] if other else []
     lines += [
         "If right answers are among them, the judge cannot read them"
         + (": try another one, or write one (my_judge.py:score), before you train" if other else ""),
         "If they are cut off, raise --max-tokens; if they are wrong, the questions are too hard for this model",
-        f"  {shlex.join([*line, *(['--judge', other] if other else [])])}",
+        f"  {_in_python(other) if is_carried(config.model) or is_carried(config.task) else shlex.join(line)}",
     ]
     return "\n".join(lines)
+
+
+def _in_python(judge: str | None) -> str:
+    return f"policyopt.sample(model=..., task=...{f', judge={judge!r}' if judge else ''})"
 
 
 def _varied(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -51,7 +51,7 @@ class Watch:
 
     def __init__(self, config: TrainConfig, keep: Callable[[], None]) -> None:
         stopping, checkpoints = config.stopping, config.checkpoints
-        self._patience, self._keep = stopping.patience, keep
+        self._patience, self._keep, self._ended = stopping.patience, keep, ""
         self._all: dict[str, Best] = {}
         if stopping.metric is not None:
             self._all["stopping.metric"] = Best(stopping.metric, stopping.mode, stopping.min_delta)
@@ -78,9 +78,15 @@ class Watch:
             if best.see(step, metrics) and option == "checkpoints.best":
                 self._keep()
 
+    def end(self, why: str) -> None:
+        """End the run now, for a reason in words."""
+        self._ended = why
+
     @property
     def stop(self) -> str:
         """Why the run should end now, in words; empty where it should not."""
+        if self._ended:
+            return self._ended
         best = self._all.get("stopping.metric")
         if best is None or best.waited < self._patience:
             return ""

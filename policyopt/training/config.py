@@ -11,7 +11,6 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from policyopt.aliases import ours
-from policyopt.data import places
 from policyopt.data.columns import written
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
@@ -24,21 +23,8 @@ from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Who
 from policyopt.paths import named
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.sources.truncation import TopP
+from policyopt.training.names import EvalTaskName, ModelName, Name, Place, TaskName
 from policyopt.training.resolved import KEY as RESOLVED
-
-
-def _from_anywhere(name: str) -> str:
-    """Names of files and folders that are there from the root, so that a run goes on from another directory too."""
-    is_path = "/" in name or name.endswith(".py")
-    return str(Path(name).absolute()) if is_path and Path(name).exists() else name
-
-
-Name = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
-"""Text; a path does as well."""
-Place = Annotated[Name, AfterValidator(_from_anywhere)]
-"""The name of something that may be a file or a folder."""
-TaskName = Annotated[str, BeforeValidator(places.written), AfterValidator(places.absolute)]
-"""Where questions come from; a list of sources, or a mapping of sources to weights, is a mixture."""
 
 
 def _each(names: Any) -> Any:
@@ -152,12 +138,12 @@ class TrainConfig:
 
     recipe: Recipe
     """The method, part by part."""
-    model: Place = "embedded"
+    model: ModelName = "embedded"
     """``embedded``, a local folder (of a model, or of adapters, which are then trained on), or a hub id."""
-    teacher: Place | None = None
+    teacher: ModelName | None = None
     """Model in the role of the teacher, where the recipe reads one: a local folder or a hub id; unset: for the embedded
     model, one that was warmed up on worked solutions alone."""
-    roles: dict[RoleName, Place] = dataclasses.field(default_factory=dict, metadata={"option": "role"})
+    roles: dict[RoleName, ModelName] = dataclasses.field(default_factory=dict, metadata={"option": "role"})
     """Models in the roles that the recipe reads, by name: folders or hub ids of models with the policy's vocabulary.
     ``reference`` replaces the policy of the start, ``teacher`` is what ``teacher`` above names."""
     task: TaskName = "chain_sum"
@@ -165,7 +151,7 @@ class TrainConfig:
     hub dataset (``owner/name:config@split``), or a mixture (``a.jsonl*2+b.jsonl``)."""
     columns: Annotated[str | None, BeforeValidator(written)] = None
     """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
-    eval_task: TaskName | None = None
+    eval_task: EvalTaskName | None = None
     """Files or a dataset to measure on, whole, in the place of held-out rows; several are joined by ``+``."""
     judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})
     """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
@@ -290,6 +276,18 @@ def config_from_yaml(path: Path, base: TrainConfig | None = None) -> TrainConfig
         raise UserError(f"{path}: {error.args[0]}") from error
 
 
+def updated(base: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """A configuration with fields put over those of ``base``, those of a group by name.
+
+    Raises :class:`~policyopt.errors.UserError` naming the field.
+    """
+    try:
+        found: TrainConfig = _merge(base, given, TrainConfig, "")
+        return found
+    except ValueError as error:
+        raise UserError(str(error.args[0])) from error
+
+
 def check_names(cls: type, given: Iterable[object], path: str = "") -> None:
     """Raises :class:`~policyopt.errors.UserError` for a name that is no field of a dataclass, with the nearest ones."""
     names = [f.name for f in dataclasses.fields(cls)]
@@ -306,7 +304,7 @@ def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
     }  # fmt: skip
     fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
     for name, value in data.items():
-        if name == "recipe":
+        if name == "recipe" and not isinstance(value, Recipe):
             if not isinstance(value, Mapping):
                 raise ValueError(f"recipe: expected a mapping of parts, not {value!r}")
             fields[name] = recipe_from_dict(value if base is None else deep_update(base.recipe.to_dict(), value))

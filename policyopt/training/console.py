@@ -1,4 +1,4 @@
-"""What a person sees of a run: one live view on a terminal, plain lines elsewhere."""
+"""What a person sees of a run: one live view on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from policyopt.notebook import Output, in_kernel
 
 # What the view shows: the name that people read, the metric (or the metrics to add up), and how to write a value.
 MAIN = (
@@ -38,7 +40,7 @@ NO_SIGNAL = "all responses to each prompt got the same reward: nothing to learn 
 class Console:
     """Progress of a run of ``total`` steps; ``header`` says what runs (method, model, task, out).
 
-    On a terminal, one view that is redrawn in place; elsewhere one line for every ``every``-th step, for
+    On a terminal, one view that is redrawn in place, and the same below the cell of a notebook; elsewhere one line for every ``every``-th step, for
     evaluations and for notes; with ``quiet``, nothing at all. Used as a context manager, and may be entered around the
     warm start too. Where there are no steps, as in an evaluation, ``total`` is 0.
     """
@@ -57,7 +59,9 @@ class Console:
         self.every = max(1, every)
         self.out = rich.console.Console(quiet=True) if quiet else out or rich.console.Console(highlight=False)
         self.live = self.out.is_terminal and not self.out.is_dumb_terminal and not quiet
-        self._view: Live | None = None
+        self._cell = in_kernel() and not quiet
+        self._view: Live | Output | None = None
+        self._notes: list[str] = []
         self._done = 0
         self._history: dict[str, list[float]] = {}
         self._marks: deque[tuple[int, float]] = deque(maxlen=20)  # when the last steps ended, for the time left
@@ -68,7 +72,10 @@ class Console:
         self._phase_told = 0.0
 
     def __enter__(self) -> Self:
-        if self.live:
+        if self._cell:
+            self._view = Output(self)
+            self._view.start()
+        elif self.live:
             self._view = Live(self, console=self.out, refresh_per_second=5)
             self._view.start(refresh=True)
         else:
@@ -86,7 +93,7 @@ class Console:
         should know of its judge."""
         self._done, self._phase = step, None
         self._marks.append((step, time.monotonic()))
-        values = dict(_main(metrics))
+        values = dict(main_metrics(metrics))
         for name, value in values.items():
             self._history.setdefault(name, []).append(value)
         self._signal, self._remark = _no_signal(metrics), remark
@@ -97,7 +104,7 @@ class Console:
             self._view.refresh()
             return
         if self._signal or remark or step % self.every == 0 or step in (1, self.total):
-            parts = [f"step {step}/{self.total}", *(f"{n} {_format(n, values[n])}" for n in PLAIN if n in values)]
+            parts = [f"step {step}/{self.total}", *(f"{n} {formatted(n, values[n])}" for n in PLAIN if n in values)]
             for name in ("judge/failed", "judge/absent"):
                 parts += [f"{name} {n:.0f}"] if (n := _number(metrics, name)) else []
             if (seconds := _number(metrics, "time/step")) is not None:
@@ -112,7 +119,10 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a message that stays."""
-        self._line(text)
+        if self._cell:
+            self._notes.append(text)
+        else:
+            self._line(text)
 
     def task(self, label: str, done: float, total: float) -> None:
         """Show a phase beside the steps (a warm start, an evaluation); it ends when ``done`` reaches ``total``."""
@@ -149,6 +159,8 @@ class Console:
             yield Text(f"no signal: {self._signal}", "yellow", overflow="fold")
         if self._remark:
             yield Text(writable(self._remark, self.out), "yellow", overflow="fold")
+        for note in self._notes:
+            yield Text(writable(note, self.out), "dim", overflow="fold")
 
     def _head(self, width: int) -> Iterator[Text]:
         line = Text(overflow="fold")
@@ -187,8 +199,8 @@ class Console:
         cells = []
         for name, values in list(self._history.items()):
             line = sparkline(values[-SPARK:]).ljust(SPARK) if spark else ""
-            moved = _format(name, values[-1] - values[-2], sign=True) if len(values) > 1 else ""
-            now = Text(_format(name, values[-1]), "bold", justify="right")
+            moved = formatted(name, values[-1] - values[-2], sign=True) if len(values) > 1 else ""
+            now = Text(formatted(name, values[-1]), "bold", justify="right")
             cells.append((Text(name, "dim"), now, Text(line, "cyan"), Text(moved, "dim", justify="right")))
         for start in range(0, len(cells), columns):
             grid.add_row(*(part for cell in cells[start : start + columns] for part in cell))
@@ -198,19 +210,12 @@ class Console:
 def final_table(summary: Mapping[str, Any], report: Path | None, *, out: rich.console.Console | None = None) -> None:
     """Print what training changed, from the contents of ``summary.json``, and where the report lies."""
     out = out or rich.console.Console(highlight=False)
-    before, after = summary.get("before") or {}, summary.get("after") or {}
-    further = sorted({k for k in (*before, *after) if k.startswith(("accuracy/", "pass@"))})
-    keys = ["accuracy", *further, "loglik", "pairs/accuracy", "length", "format"]
     table = Table(box=box.SIMPLE_HEAD, title="Held-out, before and after", title_justify="left", title_style="bold")
     table.add_column("")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
-    for key in keys:
-        a, b = _number(before, key), _number(after, key)
-        if a is None and b is None:
-            continue
-        change = "" if a is None or b is None else _score(key, b - a, sign=True)
-        table.add_row(key, _score(key, a), Text(_score(key, b), "bold"), change)
+    for key, a, b, change in compared(summary):
+        table.add_row(key, a, Text(b, "bold"), change)
     out.print()
     if table.row_count:
         out.print(table)
@@ -227,6 +232,16 @@ def final_table(summary: Mapping[str, Any], report: Path | None, *, out: rich.co
     if report is not None:
         # One unbroken line, so that the path can be copied.
         out.print(Text(writable(f"report: {report}", out)), soft_wrap=True)
+
+
+def compared(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """What was measured before and after, from the contents of ``summary.json``: name, before, after, change."""
+    before, after = summary.get("before") or {}, summary.get("after") or {}
+    further = sorted({k for k in (*before, *after) if k.startswith(("accuracy/", "pass@"))})
+    for key in ("accuracy", *further, "loglik", "pairs/accuracy", "length", "format"):
+        a, b = _number(before, key), _number(after, key)
+        if a is not None or b is not None:
+            yield key, _score(key, a), _score(key, b), "" if a is None or b is None else _score(key, b - a, sign=True)
 
 
 def best_step(summary: Mapping[str, Any]) -> str:
@@ -267,14 +282,16 @@ def _number(values: Mapping[str, Any], name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _main(metrics: Mapping[str, float | None]) -> Iterator[tuple[str, float]]:
+def main_metrics(metrics: Mapping[str, float | None]) -> Iterator[tuple[str, float]]:
+    """What the view shows of the metrics of a step, by the names that people read."""
     for name, keys, _ in MAIN:
         found = [v for key in keys if (v := _number(metrics, key)) is not None]
         if found:
             yield name, sum(found)
 
 
-def _format(name: str, value: float, sign: bool = False) -> str:
+def formatted(name: str, value: float, sign: bool = False) -> str:
+    """A number of the view, as it is written there."""
     spec = next(spec for known, _, spec in MAIN if known == name)
     return format(value, ("+" if sign else "") + spec)
 

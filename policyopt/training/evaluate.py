@@ -65,6 +65,10 @@ class Scores:
     remark: str = ""
     """What a person should know of the judge."""
 
+    def __repr__(self) -> str:
+        numbers = (f"{name} {x:.4g}" for name, x in self.summary.items() if isinstance(x, float))
+        return f"Scores({', '.join(numbers)}, n {len(self.records)})"
+
     def metrics(self) -> dict[str, float]:
         """The numbers for ``metrics.jsonl``."""
         return {f"eval/{name}": x for name, x in self.summary.items() if isinstance(x, float)}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policyopt.carried import is_carried, need
 from policyopt.errors import UserError
 from policyopt.files import read_json, write_whole
 from policyopt.items import Example, Task
@@ -97,15 +98,15 @@ def read_inputs(out: Path) -> Inputs | None:
 
 
 def inputs_of(config: TrainConfig, task: Task, models: Mapping[str, str]) -> Inputs:
-    """Fingerprints of what was loaded; ``models`` says by role in which folder, or under which hub id, a model lies."""
+    """Fingerprints of what was loaded; ``models`` says by role in which folder, or under which hub id, a model lies, or carries it."""
     named = _strings([config.recipe.to_dict(), config.judge, task.judge and [task.judge.name, task.judge.options]])
-    folders = {role: folder for role, model in models.items() if (folder := _folder(model)) is not None}
+    digests = {role: found for role, model in models.items() if (found := _model(model)) is not None}
     return Inputs(
         task.name,
         dict(_rows(task)),
         {str(path): _digest(path.read_bytes()) for path in sorted(_code(named))},
-        {role: {p.name: _file(p) for p in sorted(folder.iterdir()) if p.suffix in _MODEL and p.is_file()} for role, folder in folders.items()},
-    )  # fmt: skip
+        digests,
+    )
 
 
 def refuse_changes(out: Path, now: Inputs, accept: bool) -> list[str]:
@@ -191,6 +192,16 @@ def _add(path: Path, found: set[Path]) -> None:
 
 
 # Models --------------------------------------------------------------------------------------------------------------
+
+
+def _model(model: str) -> Digests | None:
+    """Digests of what a model is made of; None where nothing is here."""
+    if is_carried(model):
+        found: Digests = need(model, "model").digests()
+        return found
+    if (folder := _folder(model)) is None:
+        return None
+    return {p.name: _file(p) for p in sorted(folder.iterdir()) if p.suffix in _MODEL and p.is_file()}
 
 
 def _folder(model: str) -> Path | None:

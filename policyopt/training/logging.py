@@ -261,7 +261,7 @@ def read_run(folder: Path) -> RunRecord:
         config_text,
         _read_lines(folder / "metrics.jsonl"),
         _read_lines(folder / "samples.jsonl"),
-        _read_summary(folder / "summary.json"),
+        read_summary(folder / "summary.json"),
     )
 
 
@@ -269,7 +269,8 @@ def _read(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: Path) -> dict[str, Any]:
+    """What ``summary.json`` holds; nothing where it is not there yet. Raises :class:`UserError` for a damaged one."""
     text = _read(path)
     if not text.strip():
         return {}

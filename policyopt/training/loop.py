@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ from policyopt.training.process import Interrupt
 from policyopt.training.rows import to_batch
 from policyopt.training.samples import kept_samples
 from policyopt.training.services import Held
+
+OnStep = Callable[[Mapping[str, float]], bool | None]
+"""Called with the metrics of a step, ``step`` among them; ``False`` ends the run."""
 
 SKIPS_IN_A_ROW = 3
 
@@ -76,6 +79,8 @@ class Trainer:
     state: State
     advice: Advice | None = None
     """What it says where nothing is right."""
+    on_step: OnStep | None = None
+    """Sees every step, and may end the run."""
     remark: str = ""
     """What a person should know of the judge in the last step."""
     told: bool = False
@@ -113,6 +118,8 @@ class Trainer:
                 self.watch.see(state.step, metrics)
                 self.log.metrics(state.step, metrics)
                 self.console.step(state.step, metrics, self.remark)
+                if self.on_step is not None and self.on_step({"step": float(state.step), **metrics}) is False:
+                    self.watch.end("on_step returned False")
                 last = state.step == config.steps or interrupt.asked or self.watch.stop
                 if state.step % config.checkpoints.every == 0 or last:
                     self.save()

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from policyopt.carried import is_carried, need
 from policyopt.data import builtin_tasks, load_task
 from policyopt.engine import check_engine, make_engine
 from policyopt.engine.protocol import Engine, EngineSampler
@@ -47,6 +48,15 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
         policy, config.recipe, roles, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
     )  # fmt: skip
+
+
+def check_carried(config: TrainConfig) -> None:
+    """Raises :class:`~policyopt.errors.UserError` for a name that only a Python session can fill, and that carries nothing:
+    it is from the configuration of an earlier run."""
+    names = {"model": config.model, "teacher": config.teacher, "task": config.task, "eval_task": config.eval_task}
+    for argument, name in (names | {f"roles[{role!r}]": model for role, model in config.roles.items()}).items():
+        if name is not None and is_carried(name):
+            need(name, argument)
 
 
 def weighed(config: TrainConfig, task: Task) -> TrainConfig:

@@ -19,7 +19,7 @@ from policyopt.parts import LogProb, Normalise, TokenMean, TokenRatio
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.sources.draw import Group
-from policyopt.training.run import Result, evaluate_model, sample_model
+from policyopt.training.result import Result
 from tests.commands import lines, write_sums
 
 QUICK: dict[str, Any] = {"steps": 2, "batch": 8, "max_tokens": 8, "eval": {"prompts": 3, "samples": 0}, "quiet": True}
@@ -164,17 +164,17 @@ def test_what_cannot_be_is_refused_in_words(
 
 
 def test_measuring_and_reading_a_model(tiny_model: Path, sums: Path) -> None:
-    scores = evaluate_model(model=str(tiny_model), task=str(sums), prompts=3, samples=2, k=1, max_tokens=8)
+    scores = po.evaluate(model=str(tiny_model), task=str(sums), prompts=3, samples=2, k=1, max_tokens=8)
     assert scores.summary["n"] == 3
     assert len(scores.records) == 3
-    found = sample_model(model=str(tiny_model), task=str(sums), questions=2, n=3, max_tokens=8, temperature=0.0)
+    found = po.sample(model=str(tiny_model), task=str(sums), questions=2, n=3, max_tokens=8, temperature=0.0)
     assert [len(one["responses"]) for one in found] == [3, 3]
     greedy = {row["prompt"]: row["response"] for row in scores.records}
     for one in found:
         texts = {response["response"] for response in one["responses"]}
         assert texts == {greedy[one["prompt"]]}
         assert all(isinstance(response["score"], float) and response["reason"] for response in one["responses"])
-    own = sample_model(model=str(tiny_model), task=str(sums), prompt="2+2", max_tokens=8)
+    own = po.sample(model=str(tiny_model), task=str(sums), prompt="2+2", max_tokens=8)
     assert own[0]["prompt"] == "2+2"
     assert own[0]["responses"][0]["score"] is None
 
@@ -185,4 +185,4 @@ def test_measuring_and_reading_a_model(tiny_model: Path, sums: Path) -> None:
 )
 def test_numbers_of_an_evaluation(settings: dict[str, Any], message: str, tiny_model: Path, sums: Path) -> None:
     with pytest.raises(UserError, match=message):
-        evaluate_model(model=str(tiny_model), task="chain_sum", **settings)
+        po.evaluate(model=str(tiny_model), task="chain_sum", **settings)

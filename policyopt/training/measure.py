@@ -1,0 +1,147 @@
+"""Measure and read a model without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console as RichConsole
+
+from policyopt.data import load_task
+from policyopt.data.choose import judge_words
+from policyopt.engine import make_sampler
+from policyopt.errors import UserError, explain
+from policyopt.items import Example, Task, Verdict, user
+from policyopt.judging.pool import JudgePool
+from policyopt.models.load import DTypeName
+from policyopt.models.loaded import named
+from policyopt.models.prompting import Prompting
+from policyopt.sources.truncation import Truncation, truncated
+from policyopt.training.console import Console
+from policyopt.training.evaluate import Evaluator, Scores
+from policyopt.training.process import memory_errors, need_one_process
+from policyopt.training.prompts import PromptStream
+from policyopt.training.run import need_judge
+from policyopt.training.settings import Fields, JudgeLike, ModelLike, Rows
+from policyopt.training.setup import load_model, room, told
+
+SHORTER = "take a smaller --max-tokens, fewer questions or samples, or --dtype bfloat16"
+"""What to do where memory runs out."""
+
+
+def evaluate(
+    model: ModelLike = "embedded", task: Rows = "chain_sum", *, judge: JudgeLike | None = None, judge_options: Mapping[str, Any] | None = None,
+    prior: str | None = None, prompts: int | None = None, columns: str | Mapping[str, str] | None = None, samples: int = 4, k: int = 4,
+    temperature: float = 1.0, top_p: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
+    dtype: DTypeName = "float32", prompting: Prompting | Fields | None = None, max_failed: float = 0.2,
+) -> Scores:  # fmt: skip
+    """Scores of a model on all rows of a dataset, or on ``prompts`` of them; on 256 held-out questions of a generated task.
+    Progress goes to standard error.
+
+    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, and where the judge fails on
+    a larger share of the responses than ``max_failed``.
+    """
+    need_one_process()
+    name, how = _name(model), _prompting(prompting)
+    if samples and not 1 <= k <= samples:
+        raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
+    questions = load_task(
+        task, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True
+    )
+    with (
+        memory_errors(SHORTER),
+        _progress(name, questions) as console,
+        JudgePool(need_judge(questions.judge, questions)) as pool,
+    ):
+        policy = load_model(name, questions, console.task, dtype=dtype, device=device, prompting=how)
+        policy.text.say_unread(console.note)
+        budget, longest = room(policy.context, max_tokens, questions)
+        for note in questions.notes:
+            console.note(note)
+        evaluator = Evaluator(
+            policy.text, told(make_sampler(policy), console), pool, questions.heldout, budget, longest, seed,
+            max_failed=max_failed, option="--max-failed", temperature=temperature, top_p=top_p,
+        )  # fmt: skip
+        return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
+
+
+def sample(
+    model: ModelLike = "embedded", task: Rows = "chain_sum", *, judge: JudgeLike | None = None, judge_options: Mapping[str, Any] | None = None,
+    prompt: str | None = None, columns: str | Mapping[str, str] | None = None, questions: int = 4, n: int = 1, temperature: float = 1.0,
+    top_p: float = 1.0, top_k: int | None = None, min_p: float = 0.0, max_tokens: int | None = None, seed: int = 0,
+    device: str = "auto", dtype: DTypeName = "float32", prompting: Prompting | Fields | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
+
+    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, or a prompt does not fit.
+    """
+    need_one_process()
+    name, how = _name(model), _prompting(prompting)
+    if n < 1 or questions < 1 or temperature < 0:
+        raise UserError(
+            f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
+        )
+    source = load_task(
+        task, judge=judge, options=judge_options, seed=seed, heldout=questions, columns=columns, whole=True
+    )
+    examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
+    with (
+        memory_errors(SHORTER),
+        _progress(name, source) as console,
+        JudgePool(need_judge(source.judge, source)) as pool,
+    ):
+        policy = load_model(name, source, console.task, dtype=dtype, device=device, prompting=how)
+        policy.text.say_unread(console.note)
+        budget, longest = room(policy.context, max_tokens, source)
+        stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
+        sampler = told(make_sampler(policy), console)
+        drawing = truncated(sampler, Truncation(top_p, top_k, min_p))
+        drawn = sampler.run(
+            [
+                drawing.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
+                for i, e in enumerate(examples)
+            ]
+        )
+        texts = [policy.text.responses([r.tokens for r in responses]) for responses in drawn]
+        verdicts: list[Verdict | None] = [None] * n
+        if prompt is None:
+            verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))
+    return _shown(examples, texts, iter(verdicts))
+
+
+def _shown(
+    examples: Sequence[Example], texts: Sequence[Sequence[str]], verdicts: Iterator[Verdict | None]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": "\n".join(m["content"] for m in example.prompt),
+            "responses": [
+                {"response": text, "score": v.score if v and v.rewarded else None, "reason": v.reason if v else None}
+                for text, v in zip(group, verdicts)
+            ],
+        }
+        for example, group in zip(examples, texts, strict=True)
+    ]
+
+
+def _name(model: ModelLike) -> str:
+    try:
+        found: str = str(model) if isinstance(model, Path) else named(model)
+        return found
+    except ValueError as error:
+        raise UserError(f"model: {error}") from None
+
+
+def _prompting(fields: Prompting | Fields | None) -> Prompting | None:
+    try:
+        return Prompting(**fields) if isinstance(fields, Mapping) else fields
+    except ValidationError as error:
+        raise UserError(explain(error, "prompting")) from error
+
+
+def _progress(model: str, task: Task) -> Console:
+    """A view of what goes on that leaves standard output to the result."""
+    header = {"model": model, "task": task.name, "judge": judge_words(task.judge, task.judge_reason)}
+    return Console(header, 0, out=RichConsole(stderr=True, highlight=False))
