@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from policyopt.data import load_task
 from policyopt.data.choose import judge_words
+from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.hub import need_token
 from policyopt.items import Task
@@ -63,7 +64,7 @@ def run(
             heldout=config.eval.prompts, columns=config.columns, eval_task=config.eval_task,
         )  # fmt: skip
         check_source(config.recipe, task)
-        if resume is not None:
+        if resume is not None and not accept_changes:
             same_judge(resume, task)
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
         header |= {"judge": judge_words(task.judge, task.judge_reason)}
@@ -77,22 +78,7 @@ def run(
             inputs = inputs_of(config, task, located(config, task))
             for change in refuse_changes(out, inputs, accept_changes) if resume is not None else ():
                 console.note(f"going on all the same: {change}")
-            engine.text.say_unread(console.note)
-            budget, longest = room(engine.context, config.max_tokens, task)
-            stream = PromptStream(
-                task.train, engine.text, seed=config.seed, longest=longest, skip=config.long_prompts == "skip",
-                weights=task.weights,
-            )  # fmt: skip
-            if too_long := stream.check():
-                console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
-            if "solutions" in config.recipe.source.uses and (unsolved := stream.check_solutions(config.recipe.name)):
-                console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
-            if note := unheard(config.recipe, task):
-                console.note(note)
-            most = config.judging.max_failed
-            collector = Collector(engine, stream, judge, budget, config.seed, most, run=run_name(out))
-            if "sampler" in config.recipe.source.services:
-                told(engine.sampler, console)
+            collector = gathered(config, task, engine, judge, console, run_name(out))
             evaluator = measured(config, task, collector)
             evaluator.check()
             if judge is not None and task.judge is not None:
@@ -104,8 +90,9 @@ def run(
             with tracked(config, out, console.note) as trackers, RunLog(out, trackers=trackers) as log:
                 advice = Advice(config, None if judge is None else task.judge, console.note)
                 weighted = weighed(config, task)
-                begin = State(weighted.recipe)
-                trainer = Trainer(weighted, engine, collector, evaluator, log, console, out, begin, advice, on_step)
+                trainer = Trainer(
+                    weighted, engine, collector, evaluator, log, console, out, State(weighted.recipe), advice, on_step
+                )
                 if resume is not None:
                     found = trainer.load()
                     console.note(
@@ -118,6 +105,35 @@ def run(
                 summary = trackers.summary = summarise(config, trainer, task, stopped, trainer.evaluate("after"))
             leave(out, engine, config, summary, console.note)
     return Result(out, engine.policy)
+
+
+def gathered(
+    config: TrainConfig, task: Task, engine: Engine, judge: JudgePool | None, console: Console, name: str
+) -> Collector:
+    """What draws the batches of a run of that name, after everything was said that a person should know of its prompts.
+
+    Raises :class:`~policyopt.errors.UserError` for prompts that cannot be used.
+    """
+    recipe = config.recipe
+    engine.text.say_unread(console.note)
+    budget, longest = room(engine.context, config.max_tokens, task)
+    stream = PromptStream(
+        task.train,
+        engine.text,
+        seed=config.seed,
+        longest=longest,
+        skip=config.long_prompts == "skip",
+        weights=task.weights,
+    )
+    if too_long := stream.check():
+        console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
+    if "solutions" in recipe.source.uses and (unsolved := stream.check_solutions(recipe.name)):
+        console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
+    if note := unheard(recipe, task):
+        console.note(note)
+    if "sampler" in recipe.source.services:
+        told(engine.sampler, console)
+    return Collector(engine, stream, judge, budget, config.seed, config.judging.max_failed, run=name)
 
 
 def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator | TextEvaluator:
