@@ -532,8 +532,9 @@ def test_eval(command: Command, tiny_model: Path) -> None:
         8,
     ]
     scores = json.loads(command(*line, "--samples", 3, "--k", 2, "--json").out)
-    assert set(scores) == {"accuracy", "format", "length", "pass@2", "n", "lengths"}
-    assert scores["n"] == len(scores["lengths"]) == 6
+    said = {"judged", "judge/failed", "judge/absent", "correct"}
+    assert set(scores) == {"accuracy", "format", "length", "pass@2", "n", "lengths"} | said
+    assert scores["n"] == len(scores["lengths"]) == len(scores["correct"]) == 6
     assert scores["length"] == pytest.approx(sum(scores["lengths"]) / 6)
     table = command(*line, "--samples", 0)
     assert table.code == 0
