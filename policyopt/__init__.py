@@ -13,6 +13,8 @@ _HOME = {
     "judge": "policyopt.items",
     "make_batch": "policyopt.rows",
     "Recipe": "policyopt.recipe",
+    "Result": "policyopt.training.result",
+    "UserError": "policyopt.errors",
     "column": "policyopt.schema",
     "get_method": "policyopt.own:resolve",
     "library_part": "policyopt.registry",

@@ -248,3 +248,8 @@ def test_names_stay_names() -> None:
     for spec in ("chain_sum", "a.jsonl*2+b.jsonl", None):
         assert written(spec) is spec
     assert written(["a.jsonl", Path("b.jsonl")]) == "a.jsonl+b.jsonl"
+
+
+def test_every_name_at_the_top_is_there() -> None:
+    assert all(getattr(po, name) is not None for name in po.__all__)
+    assert po.UserError is UserError and po.Result is Result
