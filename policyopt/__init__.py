@@ -22,7 +22,7 @@ _HOME = {
     "load_task": "policyopt.data",
     "method": "policyopt.registry",
     "check": "policyopt.lens.asked",
-    "compare": "policyopt.lens.asked",
+    "differences": "policyopt.lens.asked",
     "evaluate": "policyopt.training.measure",
     "explain": "policyopt.lens.asked",
     "sample": "policyopt.training.measure",

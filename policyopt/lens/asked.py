@@ -14,7 +14,8 @@ from policyopt.lens.check import check as checked
 from policyopt.lens.check import render
 from policyopt.lens.check.files import check_named
 from policyopt.lens.check.report import Report
-from policyopt.lens.explain import Difference, Explanation, differences
+from policyopt.lens.explain import Difference, Explanation
+from policyopt.lens.explain import differences as differing
 from policyopt.lens.explain import explain as explained
 from policyopt.lens.explain_terminal import show
 from policyopt.notebook import html_of
@@ -70,12 +71,12 @@ def check(method: Asked) -> Answer[list[Report]]:
     return Answer(reports, _show_all)
 
 
-def compare(method: Asked, other: Asked) -> tuple[Difference, ...]:
+def differences(method: Asked, other: Asked) -> tuple[Difference, ...]:
     """Where the recipes of two methods differ, part by part and field by field.
 
     Raises :class:`~policyopt.errors.UserError` for a name that is none.
     """
-    return tuple(differences(_recipe(method), _recipe(other)))
+    return tuple(differing(_recipe(method), _recipe(other)))
 
 
 def _method(method: str | Path | Method) -> Method:

@@ -18,9 +18,9 @@ def test_explain_and_check() -> None:
     assert not report.broken and report["shift"].value
 
 
-def test_compare() -> None:
-    found = {d.path: (d.here, d.there) for d in po.compare(po.methods.grpo(kl_coef=0.0), "grpo")}
+def test_differences() -> None:
+    found = {d.path: (d.here, d.there) for d in po.differences(po.methods.grpo(kl_coef=0.0), "grpo")}
     assert any("KL" in path or "regularizers" in path for path in found)
-    assert po.compare("grpo", po.methods.grpo()) == ()
+    assert po.differences("grpo", po.methods.grpo()) == ()
     with pytest.raises(UserError, match="no method is called 'grppo'"):
         po.explain("grppo")
