@@ -42,7 +42,7 @@ def test_it_is_stored_without_outputs() -> None:
 def test_the_notebook_runs(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With another model and fewer steps; :func:`test_the_notebook_runs_as_it_is` is the whole."""
     parameters, *cells = sources()
-    assert parameters.splitlines() == ['MODEL = "embedded"', "STEPS = 40"]
+    assert parameters.splitlines() == ["MODEL = None", "STEPS = 40"]
     small = [cell.replace("    max_tokens=48,", "    max_tokens=8, batch=16,") for cell in cells]
     interrupted = """
 import os, signal
@@ -51,7 +51,7 @@ def stop(metrics):
     if metrics["step"] == 2:
         os.kill(os.getpid(), signal.SIGINT)
 
-cut = po.train("grpo", model=MODEL, task=rows, judge=last_number, steps=100000, batch=16, max_tokens=8,
+cut = po.train("grpo", model=model, task=rows, judge=last_number, steps=100000, batch=16, max_tokens=8,
                eval={"prompts": 4, "samples": 0}, on_step=stop)
 print(cut.summary["stopped"], cut.summary["steps"])
 """
