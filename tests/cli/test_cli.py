@@ -547,9 +547,10 @@ def test_eval(command: Command, tiny_model: Path) -> None:
 def test_eval_measures_a_whole_file(command: Command, tiny_model: Path) -> None:
     for name, count in (("three", 3), ("other", 5)):
         Path(f"{name}.csv").write_text("asked,gold\n" + "".join(f"{name} {i}?,{i}\n" for i in range(count)))
-    line = ["eval", "--model", tiny_model, "--columns", "prompt=asked,answer=gold", "--samples", 0, "--max-tokens", 4]
-    assert "three.csv, 3 questions" in command(*line, "--task", "three.csv").out
-    scores = json.loads(command(*line, "--task", "three.csv+other.csv", "--json").out)
+    line = ["eval", "--model", tiny_model, "--samples", 0, "--max-tokens", 4]
+    named = ["--columns", "prompt=asked,answer=gold"]
+    assert "three.csv, 3 questions" in command(*line, *named, "--task", "three.csv").out
+    scores = json.loads(command(*line, *named, "--task", "three.csv+other.csv", "--json").out)
     assert scores["n"] == 8 and {"accuracy/three", "accuracy/other"} <= scores.keys()
     assert "--columns answer=gold: sums.jsonl has no such column" in command(
         *line, "--task", write_sums(Path("sums.jsonl")), "--columns", "answer=gold"
