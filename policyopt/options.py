@@ -23,7 +23,7 @@ from policyopt.errors import UserError, explain
 
 UNNAMED = {"unnamed": True}
 """Metadata of a field that holds a dataclass: its name is no part of the names of the options in it. That of a mapping and
-of a value may have ``option``: the name of its option. That of several texts may have ``repeated``: it is given one by one,
+of a value may have ``option``: the name of its option, and a mapping ``plain``: its values are text. That of several texts may have ``repeated``: it is given one by one,
 under its own name or one of these."""
 
 
@@ -119,7 +119,9 @@ def catalogue(default: Any, prefix: str = "") -> Iterator[Option]:
         read = next((mark for mark in marks if isinstance(mark, PrimitiveConstructorSpec)), None)
         if read is not None:
             choices = read.metavar[1:-1].split(",") if read.metavar.startswith("{") else []
-            yield Option(name, read._action == "append", True, tuple(choices))
+            others = (alias.lstrip("-") for mark in marks for alias in getattr(mark, "aliases", None) or ())
+            for known in (name, *others):
+                yield Option(known, read._action == "append", True, tuple(choices))
         elif field.type is bool:
             before, dot, last = name.rpartition(".")
             yield from (Option(name, takes=False), Option(f"{before}{dot}no-{last}", takes=False))
@@ -158,7 +160,7 @@ def _options(info: Any) -> StructConstructorSpec | None:
             fixed[f.name] = value
             continue
         elif typing.get_origin(declared.annotation) is dict:
-            plain_text = typing.get_args(declared.annotation)[1] is not Any
+            plain_text = typing.get_args(declared.annotation)[1] is not Any or f.metadata.get("plain")
             kind = _pairs(f.metadata.get("option", f.name), (lambda x: x) if plain_text else _json)
         elif "repeated" in f.metadata:
             kind = _repeated(f.metadata.get("option", f.name), f.metadata["repeated"])

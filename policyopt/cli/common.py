@@ -68,7 +68,9 @@ class ModelOptions:
     judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})
     """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
     with weights, each as ``NAME=JUDGE:WEIGHT``."""
-    judge_options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": "judge-options"})
+    judge_options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"option": "judge-options", "plain": True}
+    )
     """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
     max_tokens: Count | None = None
     """Budget of a response in tokens; unset: what the task suggests."""

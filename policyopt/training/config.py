@@ -156,7 +156,9 @@ class TrainConfig:
     judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})
     """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
     with weights, each as ``NAME=JUDGE:WEIGHT``; unset: the task's own."""
-    judge_options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": "judge-options"})
+    judge_options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"option": "judge-options", "plain": True}
+    )
     """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
     prior: Name | None = None
     """Prior prompt before every question, training and held-out: think, plan, code, knowledge, examples, or a text of

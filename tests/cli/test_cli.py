@@ -423,7 +423,7 @@ def test_runs_are_numbered_where_no_folder_is_given(command: Command, tiny_model
     line = ["train", "grpo", "--model", tiny_model, "--task", "sums.jsonl", "--steps", 1, *QUICK]
     for name in ("grpo-sums-seed0", "grpo-sums-seed0-2"):
         said = command(*line)
-        assert f"out runs/{name}\n" in said.out
+        assert f"out runs/{name}  judge" in said.out
         assert (Path("runs") / name / "report.html").is_file()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -194,7 +195,7 @@ def test_a_table_learns(configure: Callable[..., TrainConfig], recipe: Recipe, l
         result = running.run(configure("run", recipe, **more), quiet=True)
     rewards = [row["reward/mean"] for row in lines(result.out / "metrics.jsonl")[1:]]
     assert sum(rewards[-5:]) > sum(rewards[:5]) + 0.5, "lower-case letters are what the judge likes"
-    assert result.policy is None and (result.out / "model").is_dir()
+    assert (result.out / "model").is_dir()
 
 
 def test_a_table_resumes_to_the_bit(configure: Callable[..., TrainConfig]) -> None:
@@ -206,8 +207,7 @@ def test_a_table_resumes_to_the_bit(configure: Callable[..., TrainConfig]) -> No
         for path in newest.iterdir():
             path.unlink()
         newest.rmdir()
-        (parts / "model" / "model.safetensors").unlink()
-        (parts / "model").rmdir()
+        shutil.rmtree(parts / "model")
         running.run(configure("parts", steps=10, **more), resume=parts, quiet=True)
     assert_same_end(parts, left_behind(whole))
 

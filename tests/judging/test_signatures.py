@@ -192,7 +192,9 @@ def test_an_async_call_that_hangs_or_raises_costs_itself_alone(later: JudgeSpec)
         found = pool([(ROW, r) for r in ("42", "hang", "raise", "exit", "42")])
         assert pool._workers[0].process.pid == worker, "the worker lives"
         assert [v.failed for v in found] == [False, True, True, True, False]
-        assert found[1].reason == "judge took longer than 0.5 s" and "KeyError: 'mine'" in found[2].reason
+        assert (
+            found[1].reason.startswith("judge took longer than 0.5 s (row ") and "KeyError: 'mine'" in found[2].reason
+        )
         blocked = pool([(ROW, r) for r in ("block", "42")])
         assert blocked[0].failed and blocked[1].correct, "what holds the whole loop is killed"
 
@@ -206,7 +208,7 @@ def test_lists_have_the_time_of_all_and_are_lost_together(tmp_path: Path) -> Non
         assert all(v.correct for v in pool([(ROW, "x")] * 8))
         start = time.monotonic()
         lost = pool([(ROW, "y")] * 4)
-        assert {v.reason for v in lost} == {
+        assert {v.reason.partition(" (row")[0] for v in lost} == {
             "judge took longer than 0.4 s for 4 responses"
         } and time.monotonic() - start < 30
 

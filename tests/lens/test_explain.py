@@ -522,7 +522,7 @@ def test_the_command_prints_json(command: Command) -> None:
         ("chain_sum", ["kind testbed", "policyopt train grpo --task chain_sum", "question", "=?", "#### "]),
         ("ties", ["kind testbed", "solution"]),
         ("rl-subnetworks", ["kind study", "policyopt train grpo --with rl-subnetworks", "probes  UpdateSparsity",
-                            "precision  default bfloat16", "general knowledge", "sparsity = 1"]),
+                            "precision  default bfloat16", "the authors' code", "sparsity = 1"]),
     ],
 )  # fmt: skip
 def test_each_kind_explains_itself_in_its_own_way(name: str, wanted: list[str], command: Command) -> None:

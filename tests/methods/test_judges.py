@@ -16,8 +16,8 @@ from policyopt.data.structured import judge_json, parse_json, share_present
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict, user
 from policyopt.judging.diversity import diversity, sentences
-from policyopt.judging.functions import BadResult, read_result
 from policyopt.judging.judges import make_judge
+from policyopt.judging.results import BadResult, read_result
 from policyopt.methods.judge.cgpo import cgpo
 from policyopt.methods.judge.constrained_rlhf import ConstrainedAdvantage, DualDescent, constrained_rlhf
 from policyopt.methods.judge.mpo_meta import Refinement

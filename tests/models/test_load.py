@@ -120,7 +120,9 @@ def test_a_folder_that_does_not_exist(name: str) -> None:
 
 def test_a_hub_id_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"--model nobody/nothing: there is no such folder, and the hub .* cannot be reached"):
+    with pytest.raises(
+        UserError, match=r"--model nobody/nothing: there is no such folder, and the hub .* cannot be reached"
+    ):
         load_policy("nobody/nothing")
 
 

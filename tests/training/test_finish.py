@@ -11,7 +11,6 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from policyopt.errors import UserError
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
 from policyopt.training.card import card, shown
@@ -118,11 +117,3 @@ def test_a_push_that_fails_loses_nothing_and_says_how_to_try_again(
 def test_what_is_no_repository_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"expected owner/name"):
         TrainConfig(recipe=grpo(), push_to_hub=name)
-
-
-def test_one_of_several_processes_is_refused_in_a_line(
-    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"one of 2 processes .* start policyopt without torchrun"):
-        run(make(), quiet=True)

@@ -32,7 +32,7 @@ class UntilMixed(Rollout):
     """N: most rounds."""
     threshold: Finite = 0.7
     """A response whose score is above it is a success."""
-    stop: Literal["balanced", "positive"] = "balanced"
+    exit: Literal["balanced", "positive"] = "balanced"
     """Enough is half of n successes and half of n failures, or n responses with a success among them."""
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class UntilMixed(Rollout):
     def enough(self, success: Sequence[bool]) -> bool:
         """Whether a prompt with these outcomes is done."""
         good, half = sum(success), self.size // 2
-        if self.stop == "positive":
+        if self.exit == "positive":
             return good >= 1 and len(success) >= self.size
         return good >= half and len(success) - good >= self.size - half
 
@@ -84,7 +84,7 @@ class UntilMixed(Rollout):
 
 @method(parent=dr_grpo, arxiv="2510.04996", code="RLHFlow/Reinforce-Ada", confidence="code")
 def reinforce_ada(
-    stop: Literal["balanced", "positive"] = "balanced",
+    exit: Literal["balanced", "positive"] = "balanced",
     round_size: int = 8,
     max_rounds: int = 4,
     threshold: float = 0.7,
@@ -106,7 +106,7 @@ def reinforce_ada(
     """
     return dr_grpo(low, high).replace(
         source=UntilMixed(
-            size=group_size, round_size=round_size, max_rounds=max_rounds, threshold=threshold, stop=stop
+            size=group_size, round_size=round_size, max_rounds=max_rounds, threshold=threshold, exit=exit
         ),
         shape=(Correctness(right=1.0, wrong=0.0, threshold=threshold),),
         advantage=RolloutBaseline(clip=None),

@@ -46,7 +46,7 @@ def _by_prompt(run: Run, x: torch.Tensor) -> list[list[float]]:
 
 STOPS = {"balanced": "balanced", "positive_focused": "positive"}
 COLUMNS = {"round_rewards": ("", "free")}
-PARAMS = {"exit": lambda name: {"stop": STOPS[name]}, "n": "group_size", "positive_threshold": "threshold"}
+PARAMS = {"exit": lambda name: {"exit": STOPS[name]}, "n": "group_size", "positive_threshold": "threshold"}
 GIVEN = {"sampler": _rounds}
 KEYS = on_batch(
     _draw,

@@ -45,7 +45,7 @@ def test_reinforce_ada_takes_the_baseline_from_all_that_was_drawn() -> None:
 
 @pytest.mark.parametrize("stop", ["balanced", "positive"])
 def test_reinforce_ada_stops_as_soon_as_it_may_and_never_later_than_it_must(stop: Any) -> None:
-    part = UntilMixed(size=5, round_size=5, max_rounds=3, stop=stop)
+    part = UntilMixed(size=5, round_size=5, max_rounds=3, exit=stop)
     g = torch.Generator().manual_seed(1)
     for p in (0.0, 0.1, 0.5, 0.9, 1.0):
         script = Script(*(torch.rand(15, generator=g) < p).double().tolist())
@@ -64,7 +64,7 @@ def test_reinforce_ada_stops_as_soon_as_it_may_and_never_later_than_it_must(stop
 
 @pytest.mark.parametrize("stop", ["balanced", "positive"])
 def test_rounds_may_be_smaller_than_what_is_kept(stop: Any) -> None:
-    part = UntilMixed(size=4, round_size=2, max_rounds=4, stop=stop)
+    part = UntilMixed(size=4, round_size=2, max_rounds=4, exit=stop)
     script = Script(1, 1, 1, 0, 0, 0, 0, 0)
     drawn = script.draw(part)
     assert script.calls == (2 if stop == "positive" else 3), "four of them at least; two of each"
