@@ -115,9 +115,11 @@ def judge_names(spec: JudgeSpec) -> list[str]:
 
 
 def judge_name(spec: JudgeSpec) -> str:
-    """What a judge is called where people read it: its name, and those of the judges that it asks."""
+    """What a judge is called where people read it: its name, and those of the judges that it asks; of several, theirs."""
     inner = inner_judges(spec)
-    asked = (f"{name}={judge_name(one)}" if name else judge_name(one) for name, one in inner.items())
+    if spec.name == "weighted":
+        return ", ".join(f"{name}={judge_name(one)}" for name, one in inner.items())
+    asked = map(judge_name, inner.values())
     return f"{spec.name} of {', '.join(asked)}" if inner else str(spec.name)  # plain text, whatever carries the name
 
 

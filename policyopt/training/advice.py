@@ -10,6 +10,7 @@ from typing import Any
 
 from policyopt.carried import is_carried
 from policyopt.items import JudgeSpec
+from policyopt.judging.judges import judge_name
 from policyopt.training.config import TrainConfig
 
 STEPS = 3
@@ -58,7 +59,7 @@ def _any_right(records: Sequence[Mapping[str, Any]]) -> bool:
 
 def no_right_answer(fact: str, records: Sequence[Mapping[str, Any]], judge: JudgeSpec, config: TrainConfig) -> str:
     """The fact, three responses with the judge's reasons, and the command that shows more of them under another judge."""
-    lines = [f"{fact}. Look at {SHOWN} of them, and at what the judge ({judge.name}) says:"]
+    lines = [f"{fact}. Look at {SHOWN} of them, and at what the judge ({judge_name(judge)}) says:"]
     for record in _varied(records):
         lines += [
             f"  asked  {_line(record.get('prompt'), 100)}",
@@ -68,10 +69,13 @@ def no_right_answer(fact: str, records: Sequence[Mapping[str, Any]], judge: Judg
     line = ["policyopt", "sample", "--model", config.model, "--task", config.task]
     line += ["--max-tokens", str(config.max_tokens)] if config.max_tokens else []
     other = _OTHER.get(judge.name)
-    line += ["--judge", other] if other else []
+    given = [config.judge] if isinstance(config.judge, str) else [*(config.judge or ())]
+    line += [word for name in ([other] if other else given) for word in ("--judge", name)]
+    mend = (
+        "try another one, or write one (my_judge.py:score), before you train" if other else "mend it before you train"
+    )
     lines += [
-        "If right answers are among them, the judge cannot read them"
-        + (": try another one, or write one (my_judge.py:score), before you train" if other else ""),
+        f"If right answers are among them, the judge cannot read them: {mend}",
         "If they are cut off, raise --max-tokens; if they are wrong, the questions are too hard for this model",
         f"  {_in_python(other) if is_carried(config.model) or is_carried(config.task) else shlex.join(line)}",
     ]

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from policyopt.index import Entry, index
+from policyopt.judging.names import read
 from policyopt.training.charts import number, written
 from policyopt.training.config import TrainConfig
 from policyopt.training.logging import read_run
@@ -31,7 +32,9 @@ def write_card(folder: Path, config: TrainConfig, summary: Mapping[str, Any]) ->
 def _judge(config: TrainConfig, summary: Mapping[str, Any]) -> str:
     if config.judge is None:
         return f"`{summary.get('judge')}` ({summary.get('judge_reason', 'the one of the task')})"
-    return ", ".join(f"`{shown(name)}`" for name in ([config.judge] if isinstance(config.judge, str) else config.judge))
+    if isinstance(config.judge, str):
+        return f"`{shown(config.judge)}`"
+    return ", ".join(f"`{one.name}={shown(one.judge)}`, weight {one.weight:g}" for one in read(config.judge))
 
 
 def card(kind: str, config: TrainConfig, summary: Mapping[str, Any], course: list[tuple[int, float]]) -> str:

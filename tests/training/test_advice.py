@@ -26,6 +26,7 @@ RECORDS = [
 
 def advice(judge: str = "number", **more: object) -> tuple[Advice, list[str]]:
     said: list[str] = []
+    more = {"judge": judge} if judge.endswith(":f") else more
     config = TrainConfig(recipe=grpo(), model="my model", task="chain_sum", **more)
     return Advice(config, JudgeSpec(judge), said.append), said
 
@@ -38,8 +39,8 @@ def test_it_shows_three_responses_of_different_reasons_and_a_command() -> None:
     assert said.splitlines()[-1].strip() == (
         "policyopt sample --model 'my model' --task chain_sum --max-tokens 64 --judge math"
     )
-    own = no_right_answer("none", RECORDS, JudgeSpec("my.py:f"), advice()[0].config)
-    assert "--judge" not in own
+    own = no_right_answer("none", RECORDS, JudgeSpec("my.py:f"), advice("my.py:f")[0].config)
+    assert own.endswith("--task chain_sum --judge my.py:f") and "mend it before you train" in own
 
 
 def test_it_is_said_once_and_only_where_nothing_is_worth_anything() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,10 @@ def test_a_card_tells_nothing_of_the_machine(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
     assert "# grpo on train.jsonl,train.jsonl" in text
     assert "`mine.py:score`" in text
+    several = dataclasses.replace(config, judge=["correct=number", f"brief={tmp_path}/mine.py:score:0.5"])
+    text = card("model", several, SUMMARY, [])
+    assert str(tmp_path) not in text
+    assert "`correct=number`, weight 1, `brief=mine.py:score`, weight 0.5" in text
     assert ModelCard(text).data.base_model is None
     assert ModelCard(text).data.datasets is None
     assert shown("chain_sum") == "chain_sum"
