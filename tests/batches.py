@@ -20,6 +20,14 @@ from policyopt.registry import Method, entries, library_part, methods
 from policyopt.rows import FIXED, Batch, make_batch
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
+SOME_METHODS = pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 3 else ())
+        for i, (name, method) in enumerate(methods().items())
+    ],
+)
+"""Every third method, and under ``-m heavy`` the others: for what takes seconds a method."""
 LIBRARY_PARTS: dict[str, type[Part]] = {e.name: library_part(e.name) for e in entries("part")}
 """Every part of the library by the name of its class."""
 LEAVES = ("logp", "entropy", "value")

