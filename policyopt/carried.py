@@ -18,10 +18,15 @@ class Carried(str):
     __slots__ = ("value",)
     value: Any
 
-    def __new__(cls, what: str, value: Any = None) -> Carried:
-        made = super().__new__(cls, what if what.endswith(_END) else f"<{what}{_END}")
+    def __new__(cls, name: str, value: Any = None) -> Carried:
+        made = super().__new__(cls, name)
         made.value = value
         return made
+
+
+def of_session(what: str, value: Any = None) -> Carried:
+    """``<what of a Python session>``, which carries the value."""
+    return Carried(f"<{what}{_END}", value)
 
 
 def is_carried(name: str) -> bool:

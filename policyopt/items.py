@@ -103,7 +103,7 @@ class JudgeSpec:
 
     name: str
     """A name of :mod:`policyopt.judging.judges`, ``"package.module:function"`` or ``"file.py:function"``, or that of a
-    callable, which it carries (:class:`~policyopt.judging.given.Given`)."""
+    callable, which it carries (:class:`~policyopt.carried.Carried`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

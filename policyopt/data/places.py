@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policyopt.carried import Carried, is_carried, need
+from policyopt.carried import is_carried, need, of_session
 from policyopt.errors import UserError
 
 TEXTUAL = (".jsonl", ".json", ".csv", ".tsv")
@@ -185,14 +185,14 @@ def written(spec: Any, argument: str = "task") -> Any:
             raise ValueError(f"{argument} is several datasets ({', '.join(map(str, spec))}): give one of them")
         return "+".join(f"{place}*{weight}" for place, weight in spec.items())
     if _is_table(spec) or (isinstance(spec, list | tuple) and any(isinstance(row, Mapping) for row in spec or [{}])):
-        return Carried(_ROWS[argument], spec)
+        return of_session(_ROWS[argument], spec)
     if isinstance(spec, list | tuple):
         return "+".join(map(str, spec))
     return str(spec) if isinstance(spec, Path) else spec
 
 
 _ROWS = {"task": "rows", "eval_task": "held-out rows"}
-ARGUMENTS = {str(Carried(what)): argument for argument, what in _ROWS.items()}
+ARGUMENTS = {str(of_session(what)): argument for argument, what in _ROWS.items()}
 """Names of rows that a Python session holds, and the arguments that they are given by."""
 
 

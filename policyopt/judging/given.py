@@ -14,26 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from policyopt.carried import Carried
 from policyopt.errors import UserError
 from policyopt.items import JudgeSpec
 from policyopt.judging.modules import is_module
 
 
-class Given(str):
-    """The name of a judge that is a Python callable, which it carries. It compares and is written as text."""
-
-    __slots__ = ("function",)
-    function: Callable[..., Any] | None
-
-    def __new__(cls, name: str, function: Callable[..., Any] | None = None) -> Given:
-        made = super().__new__(cls, name)
-        made.function = function
-        return made
-
-
 def name_of(function: Callable[..., Any], taken: tuple[str, ...] = ()) -> str:
     """What a callable is called as a judge: ``module:name`` where a fresh interpreter finds the module, else a
-    :class:`Given`, numbered where its name is ``taken``."""
+    name that carries it, numbered where it is ``taken``."""
     inner = function.func if isinstance(function, functools.partial) else function
     module, name = getattr(inner, "__module__", None) or "", getattr(inner, "__qualname__", type(inner).__qualname__)
     same = name.isidentifier() and getattr(sys.modules.get(module), name, None) is function
@@ -42,7 +31,7 @@ def name_of(function: Callable[..., Any], taken: tuple[str, ...] = ()) -> str:
         return f"{module}:{name}"
     shown = f"<function {name} of {_home(module)}"
     numbered = (f"{shown}{extra}>" for extra in ("", *(f", number {n}" for n in range(2, 100))))
-    return Given(next(n for n in numbered if n not in taken), function)
+    return Carried(next(n for n in numbered if n not in taken), function)
 
 
 def is_given(name: str) -> bool:
@@ -64,8 +53,8 @@ _RECEIVED: dict[str, Callable[..., Any]] = {}
 """In a worker: the callables that came with its judge."""
 
 
-def _names(value: Any) -> Iterator[Given]:
-    if isinstance(value, Given):
+def _names(value: Any) -> Iterator[Carried]:
+    if isinstance(value, Carried):
         yield value
     elif isinstance(value, Mapping):
         for inner in value.values():
@@ -77,19 +66,19 @@ def packed(spec: JudgeSpec) -> dict[str, str]:
 
     Raises :class:`~policyopt.errors.UserError` for one that holds what no other process can have.
     """
-    return {str(name): _pack(name) for name in _names({"": spec.name, **spec.options}) if name.function is not None}
+    return {str(name): _pack(name) for name in _names({"": spec.name, **spec.options}) if name.value is not None}
 
 
-def _pack(name: Given) -> str:
+def _pack(name: Carried) -> str:
     import cloudpickle
 
-    module = sys.modules.get(getattr(name.function, "__module__", None) or "")
+    module = sys.modules.get(getattr(name.value, "__module__", None) or "")
     # What another interpreter could not import goes along as it is
     alone = getattr(module, "__file__", None) is not None and module is not None and not is_module(module.__name__)
     if alone:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return base64.b64encode(cloudpickle.dumps(name.function)).decode("ascii")
+        return base64.b64encode(cloudpickle.dumps(name.value)).decode("ascii")
     except Exception as error:
         raise UserError(
             f"judge {name}: it cannot be sent to the judge's process ({type(error).__name__}: {error}); define it in a "
@@ -107,7 +96,7 @@ def receive(sent: Mapping[str, str]) -> None:
 
 def find(name: str) -> Callable[..., Any] | None:
     """The callable of a name that carries one, or came with the worker's judge."""
-    return name.function if isinstance(name, Given) else _RECEIVED.get(name)
+    return name.value if isinstance(name, Carried) else _RECEIVED.get(name)
 
 
 def need(name: str) -> Callable[..., Any]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from policyopt.carried import Carried
 from policyopt.errors import UserError
 from policyopt.items import JudgeSpec
-from policyopt.judging.given import Given, is_given, name_of
+from policyopt.judging.given import is_given, name_of
 
 _NAMED = re.compile(r"([A-Za-z]\w*)=(.+)", re.DOTALL)
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
@@ -59,7 +60,7 @@ def _word(given: Any) -> str:
     if callable(given) and not isinstance(given, str):
         return name_of(given)
     if isinstance(given, str | Path):
-        return given if isinstance(given, Given) else str(given)
+        return given if isinstance(given, Carried) else str(given)
     raise ValueError(f"expected a judge by name, a function, or several of them, not {given!r}")
 
 
@@ -82,14 +83,14 @@ def _from_pair(name: str, given: Any) -> Entry:
 
 def _entry(word: str) -> Entry:
     """What a word says; a callable that it carries goes with the judge's name."""
-    held = getattr(word, "function", None)
+    held = getattr(word, "value", None)
     named = _NAMED.fullmatch(word)
     rest = named[2] if named else str(word)
     weighed = _WEIGHT.fullmatch(rest)
     judge, weight = (weighed[1], float(weighed[2])) if weighed else (rest, 1.0)
     called = judge.rpartition(":")[2] if held is None else getattr(held, "__name__", type(held).__name__)
     name = named[1] if named else re.sub(r"\W+", "_", called).strip("_")
-    return Entry(name, from_anywhere(judge) if held is None else Given(judge, held), weight)
+    return Entry(name, from_anywhere(judge) if held is None else Carried(judge, held), weight)
 
 
 def _apart(entries: Iterable[Entry]) -> list[Entry]:
@@ -101,15 +102,15 @@ def _apart(entries: Iterable[Entry]) -> list[Entry]:
                 f"two judges are called {entry.name!r}: name them, as in first={entry.judge}:{entry.weight:g}"
             )
         taken = tuple(e.judge for e in found.values())
-        if isinstance(entry.judge, Given) and entry.judge in taken and entry.judge.function is not None:
-            entry = entry._replace(judge=name_of(entry.judge.function, taken))
+        if isinstance(entry.judge, Carried) and entry.judge in taken and entry.judge.value is not None:
+            entry = entry._replace(judge=name_of(entry.judge.value, taken))
         found[entry.name] = entry
     return list(found.values())
 
 
 def _line(entry: Entry) -> str:
     line = f"{entry.name}={entry.judge}:{entry.weight!r}"
-    return Given(line, entry.judge.function) if isinstance(entry.judge, Given) else line
+    return Carried(line, entry.judge.value) if isinstance(entry.judge, Carried) else line
 
 
 def from_anywhere(judge: str) -> str:

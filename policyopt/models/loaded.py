@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from policyopt.carried import Carried
+from policyopt.carried import of_session
 from policyopt.models.prompting import Prompting
 
 _SAMPLED = 1 << 16
@@ -52,4 +52,4 @@ def named(model: Any) -> Any:
         raise ValueError(f"expected a pair (model, tokenizer), not {tuple(type(x).__name__ for x in pair)}")
     inner = pair[0].get_base_model() if hasattr(pair[0], "get_base_model") else pair[0]
     loaded = Loaded(pair[0], pair[1], getattr(model, "prompting", None))
-    return Carried(f"model {type(inner).__name__}", loaded)
+    return of_session(f"model {type(inner).__name__}", loaded)

@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 import policyopt as po
+from policyopt.carried import Carried
 from policyopt.data import JudgePool
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, user
-from policyopt.judging.given import Given, packed
+from policyopt.judging.given import packed
 from policyopt.judging.judges import judge_spec
 from policyopt.judging.names import written
 from policyopt.training.config import TrainConfig
@@ -57,7 +58,7 @@ def test_two_lambdas_are_told_apart() -> None:
     assert isinstance(names, tuple)
     assert names[1].startswith("b=<function ") and names[1].endswith(", number 2>:1.0")
     assert judged({"a": lambda response: 1, "b": lambda response: 2}).parts == {"a": 1, "b": 2}
-    assert written(names) == names and all(isinstance(n, Given) for n in names[:2])
+    assert written(names) == names and all(isinstance(n, Carried) for n in names[:2])
 
 
 def test_what_no_other_process_can_have_is_refused_before_one_starts() -> None:
