@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from policyopt.engine import make_sampler
 from policyopt.errors import UserError, explain
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
-from policyopt.models.load import DTypeName
+from policyopt.models.load import DTypeName, Policy
 from policyopt.models.loaded import named
 from policyopt.models.prompting import Prompting
 from policyopt.sources.truncation import Truncation, truncated
@@ -50,13 +51,7 @@ def evaluate(
     questions = load_task(
         task, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True
     )
-    with (
-        memory_errors(SHORTER),
-        _progress(name, questions) as console,
-        JudgePool(need_judge(questions.judge, questions)) as pool,
-    ):
-        policy = load_model(name, questions, console.task, dtype=dtype, device=device, prompting=how)
-        policy.text.say_unread(console.note)
+    with _opened(name, questions, dtype=dtype, device=device, prompting=how) as (policy, pool, console):
         budget, longest = room(policy.context, max_tokens, questions)
         for note in questions.notes:
             console.note(note)
@@ -87,13 +82,7 @@ def sample(
         task, judge=judge, options=judge_options, seed=seed, heldout=questions, columns=columns, whole=True
     )
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
-    with (
-        memory_errors(SHORTER),
-        _progress(name, source) as console,
-        JudgePool(need_judge(source.judge, source)) as pool,
-    ):
-        policy = load_model(name, source, console.task, dtype=dtype, device=device, prompting=how)
-        policy.text.say_unread(console.note)
+    with _opened(name, source, dtype=dtype, device=device, prompting=how) as (policy, pool, console):
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
         sampler = told(make_sampler(policy), console)
@@ -109,6 +98,20 @@ def sample(
         if prompt is None:
             verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))
     return _shown(examples, texts, iter(verdicts))
+
+
+@contextmanager
+def _opened(model: str, task: Task, **options: Any) -> Iterator[tuple[Policy, JudgePool, Console]]:
+    """A model with the judge of a task, and a view of what goes on that leaves standard output to the result."""
+    header = {"model": model, "task": task.name, "judge": judge_words(task.judge, task.judge_reason)}
+    with (
+        memory_errors(SHORTER),
+        Console(header, 0, out=RichConsole(stderr=True, highlight=False)) as console,
+        JudgePool(need_judge(task.judge, task)) as pool,
+    ):
+        policy = load_model(model, task, console.task, **options)
+        policy.text.say_unread(console.note)
+        yield policy, pool, console
 
 
 def _shown(
@@ -139,9 +142,3 @@ def _prompting(fields: Prompting | Fields | None) -> Prompting | None:
         return Prompting(**fields) if isinstance(fields, Mapping) else fields
     except ValidationError as error:
         raise UserError(explain(error, "prompting")) from error
-
-
-def _progress(model: str, task: Task) -> Console:
-    """A view of what goes on that leaves standard output to the result."""
-    header = {"model": model, "task": task.name, "judge": judge_words(task.judge, task.judge_reason)}
-    return Console(header, 0, out=RichConsole(stderr=True, highlight=False))

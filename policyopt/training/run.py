@@ -81,9 +81,9 @@ def run(
             collector = gathered(config, task, engine, judge, console, run_name(out))
             evaluator = measured(config, task, collector)
             evaluator.check()
-            if judge is not None and task.judge is not None:
+            if judge is not None:
                 judge.ready()
-                check_filled(config.recipe, task.judge.name, judge.provides)
+                check_filled(config.recipe, judge.judge.name, judge.provides)
             need_space(out, engine, config.checkpoints)
             if resume is None:
                 write_config(out, config, task, inputs)
@@ -94,12 +94,7 @@ def run(
                     weighted, engine, collector, evaluator, log, console, out, State(weighted.recipe), advice, on_step
                 )
                 if resume is not None:
-                    found = trainer.load()
-                    console.note(
-                        f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again"
-                    )
-                    if (moved := moved_horizon(config, out)) is not None:
-                        console.note(moved)
+                    gone_back(trainer, config)
                     write_config(out, config, task)
                 stopped = trainer.fit()
                 summary = trackers.summary = summarise(config, trainer, task, stopped, trainer.evaluate("after"))
@@ -134,6 +129,14 @@ def gathered(
     if "sampler" in recipe.source.services:
         told(engine.sampler, console)
     return Collector(engine, stream, judge, budget, config.seed, config.judging.max_failed, run=name)
+
+
+def gone_back(trainer: Trainer, config: TrainConfig) -> None:
+    """Go back to the newest checkpoint of a run that is resumed, and say so."""
+    found, say = trainer.load(), trainer.console.note
+    say(f"resumed after step {trainer.state.step}" if found else "no checkpoint: starting again")
+    if (moved := moved_horizon(config, trainer.out)) is not None:
+        say(moved)
 
 
 def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator | TextEvaluator:
