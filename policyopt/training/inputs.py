@@ -195,10 +195,13 @@ def _add(path: Path, found: set[Path]) -> None:
 
 
 def _model(model: str) -> Digests | None:
-    """Digests of what a model is made of; None where nothing is here."""
+    """Digests of what a model is made of: of its folder, of its one file, or of what a session holds; None where nothing is
+    here."""
     if is_carried(model):
         found: Digests = need(model, "model").digests()
         return found
+    if Path(model).is_file():
+        return {Path(model).name: _file(Path(model))}
     if (folder := _folder(model)) is None:
         return None
     return {p.name: _file(p) for p in sorted(folder.iterdir()) if p.suffix in _MODEL and p.is_file()}

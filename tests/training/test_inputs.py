@@ -110,3 +110,14 @@ def test_a_resumed_run_refuses_what_changed_unless_told(tmp_path: Path, tiny_mod
     (config.out / FILE).write_text(json.dumps({"rows": 3}))
     with pytest.raises(UserError, match=r"inputs.json: not what a run writes"):
         run(longer, resume=config.out, quiet=True)
+
+
+def test_a_model_in_one_file_is_looked_at(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path / "run", tmp_path / "model", {"task": "d.jsonl"})
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"GGUF one")
+    old = inputs_of(config, task(), {"policy": str(file)})
+    assert old.changes(inputs_of(config, task(), {"policy": str(file)})) == []
+    file.write_bytes(b"GGUF two")
+    now = inputs_of(config, task(), {"policy": str(file)})
+    assert old.changes(now) == ["the model has changed since the run began (tiny.gguf)"]
