@@ -54,9 +54,14 @@ def write(name: str, data: dict[str, Any]) -> None:
             scratch.unlink()
 
 
-def _file(name: str) -> Path:
-    """One file for each place that the package lies in, so that two checkouts do not undo each other's."""
+def folder() -> Path:
+    """Where all that is kept between commands lies: ``POLICYOPT_CACHE``, or the user's cache folder."""
     from platformdirs import user_cache_dir
 
+    return Path(os.environ.get("POLICYOPT_CACHE") or user_cache_dir("policyopt"))
+
+
+def _file(name: str) -> Path:
+    """One file for each place that the package lies in, so that two checkouts do not undo each other's."""
     place = blake2b(str(PACKAGE).encode(), digest_size=6).hexdigest()
-    return Path(os.environ.get("POLICYOPT_CACHE") or user_cache_dir("policyopt")) / f"{name}-{place}.json"
+    return folder() / f"{name}-{place}.json"

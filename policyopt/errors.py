@@ -14,6 +14,11 @@ class UserError(ValueError):
     """Bad input. The command line prints the message alone and exits with 2."""
 
 
+def first_line(error: BaseException, most: int | None = 300) -> str:
+    """The first line of what an error says, at most so many characters of it; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
     """``"nearest: steps, seed"``, or all that is known where nothing is near."""
     names = [str(k) for k in known]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 
 SECONDS = 3.0
 """How long the hub may take to answer at all; its own client would try for half a minute."""
@@ -114,8 +114,7 @@ def push(model: Path, curves: Path | None, repository: str, *, public: bool = Fa
             )
         return str(made)
     except Exception as error:  # the client raises dozens of kinds, all of them about this push
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise UserError(said.replace(get_token() or "\0", "***")) from error
+        raise UserError(first_line(error).replace(get_token() or "\0", "***")) from error
     finally:
         if hide:
             enable_progress_bars()

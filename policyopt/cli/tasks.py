@@ -6,7 +6,7 @@ from pydantic.dataclasses import dataclass
 
 from policyopt.cli.common import Count, options_of
 from policyopt.data import load_task, need_task
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 from policyopt.items import Example, Task
 
 SHOWN = 2000
@@ -99,8 +99,7 @@ def _written(example: Example, model: str) -> str:
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except Exception as error:  # transformers and the hub raise a dozen kinds for what cannot be had
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--model {model}: its tokenizer cannot be loaded ({reason[:300]})") from None
+        raise UserError(f"--model {model}: its tokenizer cannot be loaded ({first_line(error)})") from None
     return str(tokenizer.decode(encode_prompt(tokenizer, example.prompt)))
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from policyopt.carried import is_carried, need
 from policyopt.data.places import ARGUMENTS, hub_id, is_file, saved_folder
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 from policyopt.hub import quickly
 
 Row = tuple[str, int, Any]
@@ -249,7 +249,7 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from _batches(file.iter_batches(), name)
     except Exception as error:  # a damaged file raises anything
-        raise UserError(f"{name}: not a readable Parquet file ({_first_line(error)})") from None
+        raise UserError(f"{name}: not a readable Parquet file ({first_line(error, None)})") from None
 
 
 def _arrow(path: Path, name: str) -> Iterator[Row]:
@@ -266,7 +266,7 @@ def _arrow(path: Path, name: str) -> Iterator[Row]:
                 batches = pyarrow.ipc.open_stream(file)
             yield from _batches(batches, name)
     except Exception as error:  # a damaged file raises anything
-        raise UserError(f"{name}: not a readable Arrow file ({_first_line(error)})") from None
+        raise UserError(f"{name}: not a readable Arrow file ({first_line(error, None)})") from None
 
 
 def _batches(batches: Any, name: str) -> Iterator[Row]:
@@ -285,7 +285,7 @@ def _saved(place: str, name: str) -> Iterator[Row]:
     try:
         found = datasets.load_from_disk(str(folder))
     except Exception as error:  # the library raises anything, and each means that there are no rows
-        raise UserError(f"{name}: datasets cannot load the folder ({_first_line(error)})") from None
+        raise UserError(f"{name}: datasets cannot load the folder ({first_line(error, None)})") from None
     if isinstance(found, datasets.DatasetDict):
         split = split or ("train" if "train" in found or len(found) != 1 else next(iter(found)))
         if split not in found:
@@ -306,7 +306,7 @@ def _hub(place: str, name: str) -> Iterator[Row]:
         with quickly():
             found = datasets.load_dataset(dataset, config, split=split)
     except Exception as error:  # anything from ConnectionError to ValueError, and each means that there are no rows
-        said = _first_line(error)
+        said = first_line(error, None)
         advice = ""
         if "Config name is missing" in said:
             advice = f": name one, {dataset}:CONFIG"
@@ -352,11 +352,7 @@ def _table(rows: Any, name: str) -> Any:
     try:
         return pyarrow.Table.from_pandas(rows, preserve_index=False) if hasattr(rows, "iloc") else pyarrow.table(rows)
     except (pyarrow.ArrowException, TypeError, ValueError) as error:
-        raise UserError(f"{name}: a column holds values of several kinds ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name}: a column holds values of several kinds ({first_line(error, None)})") from None
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {

@@ -18,6 +18,8 @@ try:
 except ImportError:  # huggingface_hub brings one of the two
     import httpx  # type: ignore[no-redef]
 
+from policyopt import cache
+
 KEYS = ("POLICYOPT_JUDGE_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, the first one that is set; it is written nowhere."""
 LARGEST = 1 << 20
@@ -141,7 +143,7 @@ class Kept:
     is kept."""
 
     def __init__(self, file: Path | None = None) -> None:
-        self._file = file or _cache_folder() / "judge-replies.sqlite"
+        self._file = file or cache.folder() / "judge-replies.sqlite"
 
     def get(self, asked: Any) -> str | None:
         """The reply to what was asked; ``None`` where there is none."""
@@ -165,12 +167,6 @@ class Kept:
         file = sqlite3.connect(self._file, timeout=10.0)
         file.execute("CREATE TABLE IF NOT EXISTS replies (asked BLOB PRIMARY KEY, text TEXT NOT NULL)")
         return file
-
-
-def _cache_folder() -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("POLICYOPT_CACHE") or user_cache_dir("policyopt"))
 
 
 def _digest(asked: Any) -> bytes:

@@ -139,14 +139,19 @@ def _bound(signature: Signature, given: Mapping[str, Any], place: str) -> tuple[
 # What a row gives ----------------------------------------------------------------------------------------------------
 
 
+def _is_text(example: Example) -> bool:
+    """Whether a prompt is one message of the user."""
+    return len(example.prompt) == 1 and example.prompt[0]["role"] == "user"
+
+
 def is_chat(example: Example) -> bool:
     """Whether a prompt was given as messages, not as text."""
-    return example.chat or len(example.prompt) != 1 or example.prompt[0]["role"] != "user"
+    return example.chat or not _is_text(example)
 
 
 def prompt_of(example: Example) -> str | list[dict[str, str]]:
     """The prompt as a judge's function gets it: text where it is one user message, else the list of messages."""
-    if len(example.prompt) == 1 and example.prompt[0]["role"] == "user":
+    if _is_text(example):
         return example.prompt[0]["content"]
     return [dict(message) for message in example.prompt]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 from policyopt.part import Count, Positive, part
 
 Saved = Literal["merged", "alone", "both"]
@@ -86,7 +86,7 @@ def with_adapters(net: Any, lora: LoRA, base: str) -> Any:
             torch.manual_seed(0)
             out: Any = get_peft_model(net, settings).eval()
     except ValueError as error:
-        raise UserError(f"--adapters.targets {lora.targets}: {str(error).splitlines()[0][:300]}") from error
+        raise UserError(f"--adapters.targets {lora.targets}: {first_line(error)}") from error
     out.peft_config["default"].base_model_name_or_path = str(Path(base).absolute()) if Path(base).is_dir() else base
     return out
 
@@ -103,9 +103,7 @@ def load_adapters(net: Any, model: str, lora: LoRA | None) -> Any:
         there: Any = PeftConfig.from_pretrained(model)
         out: Any = PeftModel.from_pretrained(net, model, is_trainable=True, config=there).eval()
     except Exception as error:  # peft raises a dozen kinds for adapters that do not fit
-        raise UserError(
-            f"--model {model}: its adapters do not fit their model ({str(error).strip().splitlines()[0][:300]})"
-        ) from error
+        raise UserError(f"--model {model}: its adapters do not fit their model ({first_line(error)})") from error
     for name, mine, theirs in (("rank", asked.rank, there.r), ("alpha", asked.alpha, there.lora_alpha)):
         if mine not in (getattr(LoRA(), name), theirs):
             raise UserError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 from policyopt.models.kept import kept
 
 SUFFIX = ".gguf"
@@ -48,8 +48,7 @@ def from_gguf(file: Path) -> Path:
                 f"--model {file}: reading it takes the package gguf: pip install 'policyopt[real]'"
             ) from None
         except Exception as error:  # transformers raises a dozen kinds for a file that it cannot read
-            said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise UserError(f"--model {file}: transformers cannot read it ({said})") from error
+            raise UserError(f"--model {file}: transformers cannot read it ({first_line(error)})") from error
         # Unpacked weights are plain ones; the note of where they came from would forbid writing them.
         model.config.__dict__.pop("quantization_config", None)
         model.save_pretrained(folder)

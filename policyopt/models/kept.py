@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 
+from policyopt import cache
 from policyopt.errors import UserError
 
 
 def cache_folder() -> Path:
-    """Where models that were made here are kept: ``POLICYOPT_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("POLICYOPT_CACHE") or platformdirs.user_cache_dir("policyopt")) / "models"
+    """Where models that were made here are kept."""
+    return cache.folder() / "models"
 
 
 def kept(name: str, write: Callable[[Path], None], what: str) -> Path:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.carried import is_carried, need
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 from policyopt.hub import only_cached
 from policyopt.models.adapters import (
     LoRA,
@@ -243,7 +243,7 @@ def _read(model: str, dtype: torch.dtype, attention: Attention | None, few: Mapp
     except Exception as error:  # transformers and the hub raise a dozen kinds for a model that cannot be had
         whose = f" (the adapters are for {base})" if adapted else ""
         raise UserError(
-            f"--model {model}: it cannot be loaded as a causal language model{whose} ({_first_line(error)}). "
+            f"--model {model}: it cannot be loaded as a causal language model{whose} ({first_line(error)}). "
             "Give a folder with config.json, weights and tokenizer, or a hub id that this machine can reach"
         ) from error
     net, loading = loaded
@@ -277,7 +277,7 @@ def _device(device: str) -> torch.device:
         torch.zeros(1, device=device).item()  # "meta" holds no numbers
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: it cannot be used ({_first_line(error)}); cpu always can") from error
+        raise UserError(f"--device {device}: it cannot be used ({first_line(error)}); cpu always can") from error
 
 
 def _check_folder(model: str) -> None:
@@ -319,7 +319,3 @@ def _end_tokens(model: str, net: Any, tokenizer: Any) -> tuple[int, ...]:
             f"--model {model}: its tokenizer has no end token, so no response would ever end; set eos_token"
         )
     return tuple(dict.fromkeys(found))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 from policyopt.models.proof import near, probe_ids
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -79,9 +79,8 @@ def compiled(backbone: Any, vocab: int) -> Callable[..., Any]:
             gradients = torch.autograd.grad(hidden.float().square().mean(), trained, allow_unused=True)
             found.append([hidden.detach(), *(g.flatten() for g in gradients if g is not None)])
     except Exception as error:  # a compiler that is missing, code that it does not take
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f"--compile: {type(backbone).__name__} cannot be compiled here ({first}); leave it out"
+            f"--compile: {type(backbone).__name__} cannot be compiled here ({first_line(error, 200)}); leave it out"
         ) from error
     if not all(near(ours, whole) for whole, ours in zip(*found, strict=True)):
         raise UserError(f"--compile: {type(backbone).__name__} gives other numbers when compiled; leave it out")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from policyopt.errors import UserError, nearest
+from policyopt.errors import UserError, first_line, nearest
+from policyopt.files import read_json, write_whole
 from policyopt.qualified import is_own, lookup, need_file, split
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ class Trackers:
             act(*values)
         except (Exception, SystemExit) as error:
             self._live.pop(name, None)
-            said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            self._tell(f"{name} failed ({said}): the run goes on without it; its files hold everything")
+            self._tell(f"{name} failed ({first_line(error)}): the run goes on without it; its files hold everything")
 
 
 @contextlib.contextmanager
@@ -175,12 +175,10 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 def tracked_id(folder: Path) -> str:
     """The id of the run in a folder, which goes with the folder; made where there is none yet."""
     path = folder / "tracking.json"
-    try:
-        found = json.loads(path.read_text())["id"]
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        found = read_json(path, 1 << 12)["id"]
         if isinstance(found, str) and found.isalnum():
             return found
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     made = secrets.token_hex(8)
-    path.write_text(json.dumps({"id": made}))
+    write_whole(path, json.dumps({"id": made}))
     return made

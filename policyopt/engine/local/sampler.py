@@ -18,7 +18,7 @@ from policyopt.engine.local.requests import Request, Row, Written, as_batch
 from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.engine.local.tokens import draw
 from policyopt.engine.streams import stream_key
-from policyopt.errors import UserError
+from policyopt.errors import UserError, first_line
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
 from policyopt.models.proof import Reach, check_finite, probe_ids, reach
@@ -131,7 +131,7 @@ class LocalSampler:
         except UserError as error:
             return str(error)
         except Exception as error:  # whatever a model raises that takes no such cache
-            return f"{name} takes no such cache ({_line(error)})"
+            return f"{name} takes no such cache ({first_line(error, 200)})"
         for prompt, response in ((p, r) for p, both in zip(asked, drawn, strict=True) for r in both):
             ids = torch.tensor([[*prompt, *response.tokens]], device=self.device)
             hidden = self.split.hidden(input_ids=ids, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
@@ -298,7 +298,3 @@ class LocalSampler:
     def _cut(self) -> list[Request]:
         self._interrupted = False
         return self.stepper.drop_all()
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
