@@ -140,7 +140,7 @@ def left_behind(out: Path) -> dict[str, Any]:
     summary = json.loads((out / "summary.json").read_text()) | {"seconds": None}
     return {
         "weights": load_file(out / "model" / "model.safetensors"),
-        "tensors": checkpoint.tensors,
+        "tensors": {n: x for p in checkpoint.folder.glob("*.safetensors") for n, x in load_file(p).items()},
         "state": state,
         "summary": summary,
         "metrics": timeless(lines(out / "metrics.jsonl")),

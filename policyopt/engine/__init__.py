@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from policyopt.errors import UserError
 
 if TYPE_CHECKING:
     from policyopt.engine.protocol import Engine, EngineSampler
     from policyopt.models.load import Policy
     from policyopt.recipe import Recipe
 
+ENGINES: Mapping[str, str] = {"local": "policyopt.engine.local"}
+"""The module of each engine. It has ``CAPABILITIES``, and ``open_engine(models, recipe, settings, **optimiser)``; it needs
+no package beyond those that are always there until that is called."""
 
-def check_engine(recipe: Recipe) -> None:
-    """Raises :class:`~policyopt.errors.UserError` where a recipe asks for what the engine cannot do, before any model is
+
+@dataclass(frozen=True)
+class Model:
+    """A model by its name, with how it is loaded; it can be sent to another process."""
+
+    name: str
+    """A folder, a hub id, or a name that carries a model."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of :func:`policyopt.models.load.load_policy`."""
+
+    def load(self, **changes: Any) -> Policy:
+        """The model itself. Raises :class:`~policyopt.errors.UserError` where it cannot be used."""
+        from policyopt.models.load import load_policy
+
+        return load_policy(self.name, **{**self.options, **changes})
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a run that nobody has loaded yet."""
+
+    policy: Model
+    roles: Mapping[str, Model] = field(default_factory=dict)
+    """Those that are named for the roles that the recipe reads; "reference" and "previous" may be missing."""
+
+
+def check_engine(recipe: Recipe, engine: str = "local") -> None:
+    """Raises :class:`~policyopt.errors.UserError` where a recipe asks for what an engine cannot do, before any model is
     loaded."""
     from policyopt.capability import refuse_missing
-    from policyopt.engine.local import LocalEngine
 
-    refuse_missing(recipe.name, recipe.asks, LocalEngine.capabilities, "local")
+    refuse_missing(recipe.name, recipe.asks, _module(engine).CAPABILITIES, engine)
+
+
+def open_engine(engine: str, models: Models, recipe: Recipe, settings: Mapping[str, Any], **optimiser: Any) -> Engine:
+    """An engine of a kind; ``settings`` holds those of :mod:`policyopt.engine.settings` by engine, ``optimiser`` the keywords
+    of :class:`~policyopt.engine.local.engine.LocalEngine`.
+
+    Raises :class:`~policyopt.errors.UserError` where the recipe asks for what the engine cannot do, a model cannot be
+    used, or the engine cannot be reached.
+    """
+    check_engine(recipe, engine)
+    opened: Engine = _module(engine).open_engine(models, recipe, settings.get(engine), **optimiser)
+    return opened
 
 
 def make_engine(policy: Policy, recipe: Recipe, roles: Mapping[str, Policy] | None = None, **settings: Any) -> Engine:
@@ -38,3 +82,9 @@ def make_sampler(policy: Policy) -> EngineSampler:
     from policyopt.engine.local import LocalSampler
 
     return LocalSampler.of(policy)
+
+
+def _module(engine: str) -> Any:
+    if engine not in ENGINES:
+        raise UserError(f"--engine {engine}: there is no such engine; known: {', '.join(ENGINES)}")
+    return importlib.import_module(ENGINES[engine])

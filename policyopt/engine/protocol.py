@@ -170,12 +170,13 @@ class Engine(Protocol):
         """The same before the first step, where the recipe has probes."""
         ...
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name: what a checkpoint holds of the engine."""
+    def write(self, folder: Path) -> None:
+        """Write everything that training changes into the folder of a checkpoint, which is there: files of any name but
+        those of :mod:`policyopt.training.checkpoint`, or where the state lies elsewhere, what finds it again."""
         ...
 
-    def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
-        """Put back what :meth:`tensors` gave at a version; from there on the same batches give the same bits. Raises
+    def read(self, folder: Path, version: int) -> None:
+        """Put back what :meth:`write` wrote at a version; from there on the same batches give the same bits. Raises
         ``KeyError`` for a tensor that is missing or of another shape."""
         ...
 
@@ -185,6 +186,10 @@ class Engine(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the policy as a folder that plain ``AutoModelForCausalLM.from_pretrained`` loads, whole or not at all."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds outside this process; nothing else is called afterwards."""
         ...
 
     @property

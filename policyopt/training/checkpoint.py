@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from policyopt.files import read_json
 from policyopt.training.logging import disk_errors
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-_FILES = (_TENSORS, _STATE)
 _NAME = re.compile(r"step-(\d{6,})", re.ASCII)
 _SCRAP = re.compile(rf"tmp-(old-)?{_NAME.pattern}", re.ASCII)
 
@@ -32,12 +31,16 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
     tensors: dict[str, Tensor]
+    folder: Path
+    """Where it lies, with what others wrote into it."""
 
 
 def save_checkpoint(
-    folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor], keep: int
-) -> Path:
-    """Write ``folder/step-000012`` and delete all but the newest ``keep``. What else lies there is left alone.
+    folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor], keep: int,
+    write: Callable[[Path], None] = lambda scratch: None,
+) -> Path:  # fmt: skip
+    """Write ``folder/step-000012`` and delete all but the newest ``keep``. What else lies there is left alone. ``write`` may
+    put files of its own beside ``state`` and ``tensors``; the manifest is over them too.
 
     The files are written and synced under another name, then renamed: whoever looks sees a whole checkpoint or none.
     Raises :class:`~policyopt.errors.UserError` when the disk is full or may not be written, or where something else has the
@@ -49,7 +52,7 @@ def save_checkpoint(
     scratch = folder / f"tmp-{final.name}"
     with disk_errors(final):
         try:
-            _write(scratch, {"step": step} | dict(state), tensors)
+            _write(scratch, {"step": step} | dict(state), tensors, write)
             if final.exists():
                 final.rename(folder / f"tmp-old-{final.name}")
             scratch.rename(final)
@@ -73,15 +76,19 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(scrap)
 
 
-def _write(scratch: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _write(
+    scratch: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor], write: Callable[[Path], None]
+) -> None:
     """The files of a checkpoint, on the disk for good."""
     _sweep(scratch.parent)
     scratch.mkdir(parents=True)
     save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, scratch / _TENSORS)
     (scratch / _STATE).write_text(json.dumps(state))
-    manifest = {name: {"bytes": (scratch / name).stat().st_size, "sha256": _digest(scratch / name)} for name in _FILES}
+    write(scratch)
+    files = sorted(p for p in scratch.rglob("*") if p.is_file())
+    manifest = {str(p.relative_to(scratch)): {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in files}
     (scratch / _MANIFEST).write_text(json.dumps(manifest))
-    for path in (*scratch.iterdir(), scratch):
+    for path in (*scratch.rglob("*"), scratch):
         _sync(path)
 
 
@@ -104,7 +111,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     except UserError as error:
         raise UserError(f"{error}: the checkpoint is damaged; {advice}") from error
     try:
-        for name in _FILES:
+        for name in {_TENSORS: 0, _STATE: 0} | manifest:
             path, entry = newest / name, manifest[name]
             if not path.exists():
                 raise UserError(f"{path} is missing: the checkpoint is incomplete; {advice}")
@@ -120,7 +127,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 f"{newest} is a copy of the checkpoint of step {state['step']}: move it away, or call it something else, such as "
                 f"{newest.name}-copy"
             )
-        return Checkpoint(state["step"], state, load_file(newest / _TENSORS))
+        return Checkpoint(state["step"], state, load_file(newest / _TENSORS), newest)
     except UserError:
         raise
     except (

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from policyopt.aliases import ours
 from policyopt.data.columns import written
+from policyopt.engine.settings import Cluster, Server
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.hub import check_repository
@@ -19,6 +20,7 @@ from policyopt.judging.options import JudgeField
 from policyopt.models.adapters import LoRA, holds_adapters
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
+from policyopt.options import UNNAMED
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.paths import named
 from policyopt.recipe import Recipe, recipe_from_dict
@@ -173,6 +175,12 @@ class TrainConfig:
     """Budget of a response in tokens; unset: what the task suggests."""
     long_prompts: Literal["refuse", "skip"] = "refuse"
     """What happens to prompts that leave no room for a response in the model's context; they are never cut."""
+    engine: Literal["local", "ray", "tinker"] = "local"
+    """What runs the models: this process (and those that torchrun starts), a Ray cluster, or a server of the Tinker protocol."""
+    ray: Cluster = dataclasses.field(default=Cluster(), metadata=UNNAMED)
+    """Processes of the engine ``ray``."""
+    tinker: Server = dataclasses.field(default=Server(), metadata=UNNAMED)
+    """The server of the engine ``tinker``."""
     seed: Whole = 0
     """All randomness of the run follows from it."""
     out: Path | None = None
@@ -302,7 +310,7 @@ def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
     check_names(cls, data, path)
     kinds = {
         "optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "stopping": Stopping, "tracking": Tracking,
-        "judging": Judging, "adapters": LoRA, "prompting": Prompting,
+        "judging": Judging, "adapters": LoRA, "prompting": Prompting, "ray": Cluster, "tinker": Server,
     }  # fmt: skip
     fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
     for name, value in data.items():

@@ -267,7 +267,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state, tensors = self.state, self.engine.tensors()
+        state, tensors = self.state, dict[str, torch.Tensor]()
         kept: dict[str, list[dict[str, Any]]] = {"queue": [], "recent": []}
         for name, plain_batches in kept.items():
             for i, drawn in enumerate(getattr(state, name)):
@@ -297,7 +297,8 @@ class Trainer:
             **kept,
             "log": self.log.position(),
         }
-        save_checkpoint(self.out / "checkpoints", state.step, plain, tensors, self.config.checkpoints.keep)
+        folder, keep = self.out / "checkpoints", self.config.checkpoints.keep
+        save_checkpoint(folder, state.step, plain, tensors, keep, self.engine.write)
 
     def load(self) -> bool:
         """Go back to the newest checkpoint of the run's folder, if there is one. The log is cut back to it, or
@@ -311,7 +312,7 @@ class Trainer:
             raise UserError(f"{self.out}/checkpoints: written by an earlier version of policyopt; start another run")
         try:
             state.recipe = recipe_from_dict(saved["recipe"])
-            self.engine.load_tensors(found.tensors, saved["version"])
+            self.engine.read(found.folder, saved["version"])
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"{self.out}/checkpoints: the checkpoint is of another recipe or model ({error.args[0]})"

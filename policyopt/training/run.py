@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,12 +69,13 @@ def run(
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
         header |= {"judge": judge_words(task.judge, task.judge_reason)}
         with (
+            ExitStack() as left,
             Console(header, config.steps, quiet=quiet) as console,
             judging(config.recipe, task, config.judging) as judge,
         ):
             for note in task.notes:
                 console.note(note)
-            engine = set_up(config, task, console.task)
+            engine = left.enter_context(closing(set_up(config, task, console.task)))
             inputs = inputs_of(config, task, located(config, task))
             for change in refuse_changes(out, inputs, accept_changes) if resume is not None else ():
                 console.note(f"going on all the same: {change}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
+from policyopt.engine.settings import Cluster, Server
 from policyopt.models.adapters import LoRA
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.memory import Attention
@@ -56,6 +57,9 @@ class Settings(TypedDict, total=False):
     batch: int
     max_tokens: int | None
     long_prompts: Literal["refuse", "skip"]
+    engine: Literal["local", "ray", "tinker"]
+    ray: Cluster | Fields
+    tinker: Server | Fields
     seed: int
     out: str | Path | None
     staleness: int

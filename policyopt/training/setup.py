@@ -8,7 +8,7 @@ from typing import Any
 
 from policyopt.carried import is_carried, need
 from policyopt.data import builtin_tasks, load_task
-from policyopt.engine import check_engine, make_engine
+from policyopt.engine import Model, Models, check_engine, open_engine
 from policyopt.engine.protocol import Engine, EngineSampler
 from policyopt.errors import UserError, nearest
 from policyopt.items import Task
@@ -35,19 +35,29 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     Raises :class:`~policyopt.errors.UserError` for a model that cannot be used, a role that nobody fills, and where the
     recipe asks for what the engine cannot do.
     """
-    check_engine(config.recipe)
-    named = named_roles(config)
-    policy = load_model(
-        config.model, task, progress, dtype=config.dtype, device=config.device,
-        lora=config.adapters if config.lora or holds_adapters(config.model) else None, attention=config.attention,
-        gradient_checkpointing=config.gradient_checkpointing, compile=config.compile, prompting=config.prompting,
-    )  # fmt: skip
-    roles = {name: load_role(name, path, config, task, progress) for name, path in named.items()}
+    check_engine(config.recipe, config.engine)
     optim = config.optim
-    return make_engine(
-        policy, config.recipe, roles, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
+    return open_engine(
+        config.engine, models_of(config, task, progress), config.recipe, {"ray": config.ray, "tinker": config.tinker},
+        lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
     )  # fmt: skip
+
+
+def models_of(config: TrainConfig, task: Task, progress: Progress) -> Models:
+    """The models that a configuration names, as whoever holds them opens them; the embedded ones are built by then.
+
+    Raises :class:`~policyopt.errors.UserError` for a role that nobody fills.
+    """
+    kind = {"dtype": config.dtype, "device": config.device, "attention": config.attention}
+    more = {
+        "lora": config.adapters if config.lora or holds_adapters(config.model) else None,
+        "gradient_checkpointing": config.gradient_checkpointing, "compile": config.compile, "prompting": config.prompting,
+    }  # fmt: skip
+    roles = {
+        name: Model(place(model, task, progress, warm(name, task)), kind) for name, model in named_roles(config).items()
+    }
+    return Models(Model(place(config.model, task, progress), kind | more), roles)
 
 
 def check_carried(config: TrainConfig) -> None:
@@ -163,12 +173,6 @@ def missing_role(method: str, role: str, model: str) -> str:
         f"{method} reads {what}: name its model with {option}, a folder or hub id of a model with the same vocabulary "
         f"as {model}"
     )
-
-
-def load_role(name: str, model: str, config: TrainConfig, task: Task, progress: Progress) -> Policy:
-    """The model in a role."""
-    kind = {"dtype": config.dtype, "device": config.device, "attention": config.attention}
-    return load_model(model, task, progress, warm(name, task), **kind)
 
 
 def told(sampler: EngineSampler, console: Console) -> EngineSampler:

@@ -647,12 +647,12 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_ctrl_c_before_the_first_step_is_no_traceback(
     command: Command, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
 ) -> None:
-    import policyopt.training.setup
+    import policyopt.models.load
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(policyopt.training.setup, "load_policy", interrupted)
+    monkeypatch.setattr(policyopt.models.load, "load_policy", interrupted)
     said = command("train", "grpo", "--model", tiny_model, "--out", "run")
     assert (said.code, said.err) == (130, "interrupted\n")
     assert contents(Path()) == {}

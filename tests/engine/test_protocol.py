@@ -193,7 +193,7 @@ def test_what_an_engine_lacks_is_refused_by_name(capability: str) -> None:
 
 
 def test_an_engine_is_not_made_for_what_it_cannot_do(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LocalEngine, "capabilities", frozenset(CAPABILITIES) - {"critic"})
+    monkeypatch.setattr("policyopt.engine.local.CAPABILITIES", frozenset(CAPABILITIES) - {"critic"})
     nothing: Any = None
     with pytest.raises(
         UserError, match=r"ppo asks for what the engine 'local' does not have: 'critic' \(advantage GAE, critic "

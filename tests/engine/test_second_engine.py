@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policyopt.capability import refuse_missing
@@ -154,20 +155,21 @@ class TableEngine:
     def parameters(self) -> dict[str, Tensor]:
         return {"table": self.table.detach()}
 
-    def tensors(self) -> dict[str, Tensor]:
-        return self.parameters()
+    def write(self, folder: Path) -> None:
+        save_file(self.parameters(), folder / "table.safetensors")
 
     @torch.no_grad()
-    def load_tensors(self, tensors: dict[str, Tensor], version: int) -> None:
-        self.table.copy_(tensors["table"])
+    def read(self, folder: Path, version: int) -> None:
+        self.table.copy_(load_file(folder / "table.safetensors")["table"])
         self.version = version
+
+    def close(self) -> None:
+        pass
 
     def size(self) -> Size:
         return Size(self.table.numel() * 4, self.table.numel() * 4)
 
     def save(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
         folder.mkdir()
         save_file(self.parameters(), folder / "model.safetensors")
 

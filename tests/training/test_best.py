@@ -81,7 +81,7 @@ def test_the_best_model_is_kept_and_loads(make: Make) -> None:
         summary = run(config, quiet=True).summary
     assert summary["best"] == {"metric": "eval/accuracy", "value": 0.6, "step": 2}
     kept = load_file(config.out / "best" / "model.safetensors")
-    then = load_file(config.out / "checkpoints" / "step-000002" / "tensors.safetensors")
+    then = load_file(config.out / "checkpoints" / "step-000002" / "engine.safetensors")
     last = load_file(config.out / "model" / "model.safetensors")
     name = "model.norm.weight"
     saved = [x for key, x in then.items() if key.endswith(name) and x.shape == kept[name].shape]

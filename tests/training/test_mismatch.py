@@ -9,7 +9,6 @@ from unittest import mock
 
 import pytest
 
-from policyopt.engine.local.engine import LocalEngine
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
@@ -73,7 +72,7 @@ def _unproven(sampler: LocalSampler, max_rows: int) -> Any:
 def test_what_the_engine_lacks_is_said_before_a_model_is_loaded(tiny_model: Path, tmp_path: Path) -> None:
     asked = config(Path("/no/such/model"), tmp_path / "run", steps=1)
     with (
-        mock.patch.object(LocalEngine, "capabilities", frozenset()),
+        mock.patch("policyopt.engine.local.CAPABILITIES", frozenset()),
         pytest.raises(UserError, match="grpo asks for what the engine 'local' does not have"),
     ):
         run(asked, quiet=True)

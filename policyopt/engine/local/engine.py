@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from policyopt.capability import CAPABILITIES
@@ -27,6 +28,8 @@ from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
 
 _MICRO_TOKENS = 16_384
+TENSORS = "engine.safetensors"
+"""What a checkpoint holds of this engine."""
 
 
 class LocalEngine:
@@ -242,6 +245,17 @@ class LocalEngine:
     def parameters(self) -> dict[str, Tensor]:
         """What is trained of the policy, by name, in the precision that the optimiser moves it in."""
         return {name: p.detach() for name, p in self.weights.masters["policy"].items()}
+
+    def write(self, folder: Path) -> None:
+        """Write :meth:`tensors` into a folder."""
+        save_file({name: x.detach().cpu().contiguous() for name, x in self.tensors().items()}, folder / TENSORS)
+
+    def read(self, folder: Path, version: int) -> None:
+        """Put back what :meth:`write` wrote. Raises ``KeyError`` for a tensor that is missing or of another shape."""
+        self.load_tensors(load_file(folder / TENSORS) if (folder / TENSORS).is_file() else {}, version)
+
+    def close(self) -> None:
+        """There is nothing outside this process."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name: parameters, the moments of the optimisers, roles that move."""
