@@ -28,7 +28,7 @@ from policyopt.files import need_run, read_yaml
 from policyopt.index import index
 from policyopt.qualified import need
 from policyopt.registry import entries, get_study, need_study
-from policyopt.training.process import serves
+from policyopt.training.process import need_launcher, serves
 
 if TYPE_CHECKING:
     from policyopt.options import Option
@@ -138,6 +138,7 @@ def _holds_recipe(name: str) -> bool:
 
 def _need(line: list[str]) -> None:
     """Raises ``UserError`` for files, tasks, columns, models and studies on a line that cannot be, before torch is imported."""
+    need_launcher()
     if config := _last(line, "--config"):
         read_yaml(Path(config))
     if resume := _last(line, "--resume"):

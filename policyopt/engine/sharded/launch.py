@@ -198,7 +198,8 @@ def _why(error: BaseException) -> str:
             return str(store.get(_FALLEN).decode())
     except Exception:  # the store has ended as well
         pass
-    return f"a rank of this run has ended ({first_line(error)})"
+    said = "" if "gloo" in str(error) else f" ({first_line(error)})"  # gloo knows no more than that
+    return f"a rank of this run has ended, and the others with it{said}"
 
 
 def _store() -> Any:

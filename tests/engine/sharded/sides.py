@@ -85,7 +85,8 @@ def compared(
     batch = batch[:rows]
     theirs, mine = local.gradient(recipe, batch), share.gradient(recipe, batch)
     found["gradient"] = difference(full(grads(share)), grads(local))
-    found["weight"] = float((mine.weight - theirs.weight).abs().max()) / float(theirs.weight.abs().max())
+    scale = float(theirs.weight.abs().max()) or 1.0  # some learn from statistics alone
+    found["weight"] = float((mine.weight - theirs.weight).abs().max()) / scale
     assert mine.sums.keys() == theirs.sums.keys()
     found["sums"] = max(abs(mine.sums[k] - x) / max(1.0, abs(x)) for k, x in theirs.sums.items())
     found["loss"] = abs(mine.loss - theirs.loss)

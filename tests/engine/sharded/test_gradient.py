@@ -20,11 +20,11 @@ from tests.engine.test_local import CoupledRows
 FEW_METHODS = pytest.mark.parametrize(
     "method",
     [
-        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 6 else ())
+        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 12 else ())
         for i, (name, method) in enumerate(methods().items())
     ],
 )
-"""Every sixth method, and under ``-m heavy`` the others."""
+"""Every twelfth method, and under ``-m heavy`` the others."""
 
 
 @FEW_METHODS
