@@ -164,12 +164,12 @@ def together(engine: str) -> Iterator[None]:
     if ranks() == 1:
         yield
         return
-    need_launcher()
     if engine != "local":
         raise UserError(
             f"--engine {engine}: it starts processes of its own, and WORLD_SIZE is {ranks()}, as a launcher such as torchrun "
             "sets it: start it by `policyopt train` itself, or leave --engine out"
         )
+    need_launcher()
     from policyopt.engine.sharded.launch import launched
 
     with launched():
