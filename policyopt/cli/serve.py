@@ -50,7 +50,8 @@ def run(args: list[str]) -> int:
             say=lambda line: print(line, flush=True),
         )  # fmt: skip
     except KeyboardInterrupt:  # the usual end of a server, which has put everything away by then
-        print("ended; what clients had is in its folder", flush=True)
+        pass
+    print("ended: clients go on where they were once it runs again with this folder", flush=True)
     return 0
 
 

@@ -148,8 +148,9 @@ class App:
     async def _forward(self, request: Request) -> Response:
         if request.headers.get("content-type", "").split(";")[0] != PROTO:
             raise Refused(f"data is read as {PROTO} alone: take the tinker package from 0.22.3 on", 415)
-        asked = await run_in_threadpool(read_forward, await _body(request), self.service.limits)
-        return _promise(self.service.forward(asked), asked.model_id)
+        body = await _body(request)
+        asked = await run_in_threadpool(read_forward, body, self.service.limits)
+        return _promise(self.service.forward(asked, len(body)), asked.model_id)
 
     async def _sample(self, request: Request) -> Response:
         asked = await _read(request, "SampleRequest")

@@ -21,6 +21,10 @@ KEPT = 3600.0
 """Seconds for which a result waits that nobody fetches, once the desk is full."""
 FETCHED = 1024
 """Results that stay after they were fetched: an answer may be lost on its way."""
+FETCHED_BYTES = 256 << 20
+"""What those may take."""
+HELD_BYTES = 2 << 30
+"""What all that waits may take, requests and results."""
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +43,18 @@ class Job:
     """The order of a draw."""
     weights: str | None = None
     """Of a draw, whose weights."""
+    size: int = 0
+    """Bytes of the request."""
     answer: Future[Answer] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes: the request while it waits, then the result."""
+        if not self.answer.done():
+            return self.size
+        answer = self.answer.result()
+        return len(answer) if isinstance(answer, bytes) else 0
 
     def settle(self, answer: Answer) -> None:
         """Give the result."""
@@ -64,6 +78,7 @@ class Desk:
         self._draw, self.most = draw, most
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._fetched: OrderedDict[str, Job] = OrderedDict()
+        self._bytes = 0
         self._waiting: deque[Job] = deque()
         self._lock = threading.Condition()
         self.stopping = False
@@ -99,13 +114,16 @@ class Desk:
         return job
 
     def _make_room(self) -> None:
-        if len(self._jobs) < self.most:
+        if not self._full():
             return
         late = time.monotonic() - KEPT
         for name in [n for n, job in self._jobs.items() if job.answer.done() and job.since < late]:
             del self._jobs[name]
-        if len(self._jobs) >= self.most:
+        if self._full():
             raise Refused(f"{len(self._jobs)} requests wait already, or for their results to be fetched", 429, 1)
+
+    def _full(self) -> bool:
+        return len(self._jobs) >= self.most or sum(j.bytes for j in self._jobs.values()) > HELD_BYTES
 
     def seen(self, name: str) -> Job | None:
         """A job that is here."""
@@ -128,8 +146,9 @@ class Desk:
         with self._lock:
             if self._jobs.pop(job.id, None) is not None:
                 self._fetched[job.id] = job
-                while len(self._fetched) > FETCHED:
-                    self._fetched.popitem(last=False)
+                self._bytes += job.bytes
+                while len(self._fetched) > FETCHED or self._bytes > FETCHED_BYTES:
+                    self._bytes -= self._fetched.popitem(last=False)[1].bytes
 
     # Work -------------------------------------------------------------------------------------------------------------
 

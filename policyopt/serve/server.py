@@ -70,6 +70,7 @@ def serve(load: Callable[[], tuple[Any, list[str]]], folder: Path, *, host: str,
     with opened(folder) as store, listening(host, port) as found:
         from policyopt.serve.service import Service
 
+        say("loading the model")
         policy, names = load()
         service = Service(policy, names, store, queue)
         service.start()

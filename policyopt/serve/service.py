@@ -1,31 +1,28 @@
-"""What requests mean: sessions, models in training, samplers and checkpoints, on one model."""
+"""What requests mean, on one model: sessions, models in training, checkpoints, samplers."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from torch import Tensor
 
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.models.load import Policy
 from policyopt.serve.desk import Answer, Desk, Job
 from policyopt.serve.drawing import Wanted, draw_together, read_order
+from policyopt.serve.held import Held
 from policyopt.serve.refused import Refused, gone, unknown
-from policyopt.serve.seats import ALPHA, Seats, Shape
-from policyopt.serve.store import Kind, Saved, Store, write_tensors
+from policyopt.serve.seats import Seats, Shape
+from policyopt.serve.store import Store
 from policyopt.serve.trained import Trained
 from policyopt.serve.wire import Asked, Limits, write_forward
 
-MAX_MODELS = 64
-"""Models in training that are held at once."""
 SNAPSHOTS = 8
-"""Unnamed sampler weights that are kept of each model, and saved weights that are held in memory."""
+"""Unnamed sampler weights that are kept of each model."""
+METADATA = 1 << 16
+"""Characters of what a client notes beside its things."""
 BASE = ""
 """The weights of the model without adapters."""
 RESULTS = "results.json"
@@ -41,24 +38,18 @@ class Service:
         self.split: Any = policy.likelihood()
         self.limits = Limits(self.split.vocab, policy.context)
         self.sampler = LocalSampler(self.split, policy.eos, next(policy.model.parameters()).device)
-        self.models: dict[str, Trained] = {}
-        self._snapshots: OrderedDict[str, tuple[Shape, Mapping[str, Tensor]]] = OrderedDict()
+        self.held = Held(store, self.seats, self.names[0])
         self.desk = Desk(self._draw, most)
 
     def start(self) -> None:
         """Take up what an earlier server left when it was ended, and begin to work."""
-        for name, record in [*self.store.things["models"].items()]:
-            saved = self.store.live(name)
-            if saved is not None and record["loaded"]:
-                self.models[name] = self._trained(saved, True)
         self.desk.read(self.store.folder / RESULTS)
         self.desk.start()
 
     def stop(self) -> None:
         """End, and write down where every model stands and what nobody has fetched yet."""
         self.desk.stop()
-        for name, trained in self.models.items():
-            self._write(name, "live", "state", trained, rest=trained.rest(gradient=True), overwrite=True)
+        self.held.rest()
         self.desk.write(self.store.folder / RESULTS)
 
     # Sessions --------------------------------------------------------------------------------------------------------
@@ -66,6 +57,7 @@ class Service:
     def create_session(self, request: Any) -> dict[str, Any]:
         """A session of a client."""
         name = secrets.token_hex(8)
+        _need_short(request.user_metadata)
         self.store.put("sessions", {"id": name, "metadata": request.user_metadata, "time": time.time(), "over": False})
         return {"type": "create_session", "session_id": name}
 
@@ -98,15 +90,18 @@ class Service:
         lora = request.lora_config
         shape = Shape(lora.rank, attn=lora.train_attn, mlp=lora.train_mlp, unembed=lora.train_unembed)
         self.seats.modules(shape)
+        _need_short(request.user_metadata)
         seed = secrets.randbits(31) if lora.seed is None else lora.seed
+        if not 0 <= seed < 1 << 63:
+            raise Refused(f"lora_config.seed {seed}: 0 to 2**63 - 1 is needed")
         name = f"{request.session_id}:train:{request.model_seq_id}"
 
         def work() -> Answer:
-            self._make_room(name)
-            self._register(name, Trained(shape, self.seats.fresh(shape, seed), seed), request)
+            fresh = self.seats.fresh(shape, seed)
+            self._register(name, Trained(shape, fresh, fresh, seed=seed), request)
             return {"type": "create_model", "model_id": name}
 
-        return self._once(f"{name}:0", work)
+        return self._once(name, 0, work)
 
     def model(self, name: str) -> dict[str, Any]:
         """The record of a model. Raises :class:`~policyopt.serve.refused.Refused` where there is none."""
@@ -127,55 +122,35 @@ class Service:
     def unload(self, name: str) -> Job:
         """Let go of a model; its checkpoints stay."""
         self.model(name)
-        return self._once(f"{name}:unload", lambda: self._unload(name))
+        return self.desk.submit(Job(f"{name}:unload", lambda: self._unload(name)))
 
     def _unload(self, name: str) -> Answer:
-        self.models.pop(name, None)
-        self._moved(name)
+        self.held.drop(name)
         self.store.put("models", {**self.model(name), "loaded": False})
         return {"type": "unload_model", "model_id": name}
 
     def _register(self, name: str, trained: Trained, request: Any, base: str | None = None) -> None:
-        self._moved(name)
-        self.models[name] = trained
         record = {
             "id": name, "session": request.session_id, "base": base or request.base_model, "shape": vars(trained.shape),
             "metadata": request.user_metadata, "time": time.time(), "loaded": True,
         }  # fmt: skip
         self.store.put("models", record)
-
-    def _make_room(self, name: str) -> None:
-        if len(self.models.keys() - {name}) >= MAX_MODELS:
-            raise Refused(f"{MAX_MODELS} models are in training here already: finish a session, or unload a model")
-
-    def _trained_of(self, name: str) -> Trained:
-        """A model in training. Raises :class:`~policyopt.serve.refused.Refused` for one whose weights are not here."""
-        if name in self.models:
-            return self.models[name]
-        raise gone(
-            f"the weights of model {name} are not here: it was unloaded, or the server ended without saving them. Load the last "
-            "state that was saved (load_state_with_optimizer, or create_training_client_from_state_with_optimizer)"
-        )
-
-    def _moved(self, name: str) -> None:
-        """The weights of a model are about to change: what was kept of them at the end of an earlier server is old."""
-        if saved := self.store.live(name):
-            self.store.delete(saved)
+        self.held.put(name, trained)
 
     # Training --------------------------------------------------------------------------------------------------------
 
-    def forward(self, asked: Asked) -> Job:
-        """Log-probabilities and the loss of data, with the gradient added up where that is asked for."""
+    def forward(self, asked: Asked, size: int) -> Job:
+        """Log-probabilities and the loss of data of so many bytes, with the gradient added up where that is asked for."""
         self.model(asked.model_id)
 
         def work() -> Answer:
-            trained = self._trained_of(asked.model_id)
+            trained = self.held.get(asked.model_id)
             if asked.backward:
-                self._moved(asked.model_id)
+                self.held.moved(asked.model_id)
             logprobs, loss = trained.run(self.seats, self.split, asked)
             return write_forward(logprobs, {"loss:sum": loss})
 
-        return self._once(f"{asked.model_id}:{asked.seq_id}", work)
+        return self._once(asked.model_id, asked.seq_id, work, size)
 
     def optim_step(self, request: Any) -> Job:
         """A step of AdamW."""
@@ -183,26 +158,28 @@ class Service:
         adam = _adam(request)
 
         def work() -> Answer:
-            trained = self._trained_of(request.model_id)
-            self._moved(request.model_id)
+            trained = self.held.get(request.model_id)
+            self.held.moved(request.model_id)
             return {"metrics": trained.step(adam)}
 
-        return self._once(f"{request.model_id}:{request.seq_id}", work)
+        return self._once(request.model_id, request.seq_id, work)
 
     def save_weights(self, request: Any) -> Job:
         """A checkpoint with the optimiser's state, under a name."""
         self.model(request.model_id)
 
+        _need_short(getattr(request, "user_metadata", None))
+
         def work() -> Answer:
-            trained = self._trained_of(request.model_id)
+            trained = self.held.get(request.model_id)
             name = request.path or f"step-{trained.steps:06d}"
             overwrite = bool(getattr(request, "overwrite", False))
-            saved = self._write(
+            saved = self.held.write(
                 request.model_id, "weights", name, trained, request, rest=trained.rest(), overwrite=overwrite
             )
             return {"type": "save_weights", "path": saved.path}
 
-        return self._once(f"{request.model_id}:{request.seq_id}", work)
+        return self._once(request.model_id, request.seq_id, work)
 
     def save_weights_for_sampler(self, request: Any) -> Job:
         """Weights to draw from: under a name, or without one as a sampler, of which the newest few of a model are kept."""
@@ -210,21 +187,23 @@ class Service:
         number = request.sampling_session_seq_id
         if request.path is None and number is None:
             raise Refused("save_weights_for_sampler: path or sampling_session_seq_id is needed")
+        _need_short(getattr(request, "user_metadata", None))
 
         def work() -> Answer:
-            trained = self._trained_of(request.model_id)
+            trained = self.held.get(request.model_id)
             named = request.path is not None
             name = request.path if named else f"unnamed-{number:09d}"
-            saved = self._write(request.model_id, "sampler_weights", name, trained, request, overwrite=not named)
+            saved = self.held.write(request.model_id, "sampler_weights", name, trained, request, overwrite=not named)
             if named:
                 return {"type": "save_weights_for_sampler", "path": saved.path}
             self._sampler(f"{session}:sample:{number}", saved.path)
             unnamed = [s for s in self.store.all(request.model_id) if s.record["name"].startswith("unnamed-")]
             for old in unnamed[SNAPSHOTS:]:
                 self.store.delete(old)
+                self.store.drop("samplers", f"{session}:sample:{int(old.record['name'].rpartition('-')[2])}")
             return {"type": "save_weights_for_sampler", "sampling_session_id": f"{session}:sample:{number}"}
 
-        return self._once(f"{request.model_id}:{request.seq_id}", work)
+        return self._once(request.model_id, request.seq_id, work)
 
     def load_weights(self, request: Any) -> Job:
         """Put saved weights in the place of a model's own, or begin a new model with them."""
@@ -237,6 +216,7 @@ class Service:
             self.session(session)
             _need_adam(getattr(request, "optimizer_config", None))
             self._need_name(request.base_model or saved.record["base"])
+            _need_short(request.user_metadata)
             name, seq = f"{session}:train:{request.model_seq_id}", 0
         if request.optimizer and saved.record["kind"] != "weights":
             raise Refused(f"{request.path} holds weights for sampling alone, without the optimiser's state: load one saved by save_state")  # fmt: skip
@@ -244,45 +224,15 @@ class Service:
             raise Refused(f"{request.path} has adapters {saved.record['shape']}, the model {self.model(name)['shape']}")
 
         def work() -> Answer:
-            trained = self._trained(saved, request.optimizer)
-            self._make_room(name)
+            trained = self.held.read(saved, optimiser=request.optimizer)
             if session is None:
-                self._moved(name)
-                self.models[name] = trained
+                self.held.put(name, trained)
                 self.store.put("models", {**self.model(name), "loaded": True})
             else:
                 self._register(name, trained, request, request.base_model or saved.record["base"])
             return {"type": "load_weights", "path": request.path, "model_id": name}
 
-        return self._once(f"{name}:{seq}", work)
-
-    def _trained(self, saved: Saved, optimiser: bool) -> Trained:
-        shape, rest = Shape(**saved.record["shape"]), saved.rest() if optimiser else None
-        record = {"seed": saved.record["seed"], "steps": saved.record["steps"] if optimiser else 0}
-        try:
-            return Trained.of(shape, saved.adapters(), rest, self.seats.parameters(shape), **record)
-        except KeyError as error:
-            raise Refused(f"{saved.path} does not fit the model that is served here ({error.args[0]})") from error
-
-    def _write(
-        self, model: str, kind: Kind, name: str, trained: Trained, request: Any = None, *,
-        rest: Mapping[str, Tensor] | None = None, overwrite: bool = False,
-    ) -> Saved:  # fmt: skip
-        def write(folder: Path) -> None:
-            files = {"adapter_model": trained.adapters()} | ({} if rest is None else {"optimizer": rest})
-            write_tensors(folder, **files)
-            config = {
-                "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": trained.shape.rank, "lora_alpha": ALPHA,
-                "target_modules": self.seats.modules(trained.shape), "base_model_name_or_path": self.names[0],
-            }  # fmt: skip
-            (folder / "adapter_config.json").write_text(json.dumps(config))
-
-        ttl = getattr(request, "ttl_seconds", None)
-        record = {
-            "shape": vars(trained.shape), "seed": trained.seed, "steps": trained.steps, "base": self.model(model)["base"],
-            "metadata": getattr(request, "user_metadata", None), "expires": None if ttl is None else time.time() + ttl,
-        }  # fmt: skip
-        return self.store.save(model, kind, name, write, record, overwrite=overwrite)
+        return self._once(name, seq, work)
 
     # Drawing ---------------------------------------------------------------------------------------------------------
 
@@ -324,30 +274,15 @@ class Service:
             name = f"{request.sampling_session_id}:{request.seq_id}"
             weights = self.sampler_record(request.sampling_session_id)["weights"]
         if weights != BASE:
-            try:
-                self.store.find(weights)
-            except Refused as error:
-                raise gone(
-                    f"{error}; of weights without a name the newest {SNAPSHOTS} of a model are kept: make a new SamplingClient"
-                ) from error
+            self.store.find(weights)
         return self.desk.submit(Job(name, None, order, weights))
 
     def _draw(
         self, weights: str, first: Sequence[Wanted], more: Callable[[], Sequence[Wanted]], stopping: Callable[[], bool]
     ) -> None:
-        shape, tensors = (None, {}) if weights == BASE else self._snapshot(weights)
+        shape, tensors = (None, {}) if weights == BASE else self.held.snapshot(weights)
         with self.seats.seated(shape, tensors):
             draw_together(self.sampler, self.split, first, more, stopping)
-
-    def _snapshot(self, path: str) -> tuple[Shape, Mapping[str, Tensor]]:
-        saved = self.store.find(path)
-        key = f"{path} {saved.record['time']}"
-        if key not in self._snapshots:
-            self._snapshots[key] = Shape(**saved.record["shape"]), saved.adapters()
-        self._snapshots.move_to_end(key)
-        while len(self._snapshots) > SNAPSHOTS:
-            self._snapshots.popitem(last=False)
-        return self._snapshots[key]
 
     # Names -----------------------------------------------------------------------------------------------------------
 
@@ -360,8 +295,16 @@ class Service:
         if name not in self.names:
             raise Refused(f"base_model {name[:200]!r}: this server has {' = '.join(self.names)}")
 
-    def _once(self, name: str, work: Callable[[], Answer]) -> Job:
-        return self.desk.submit(Job(name, work))
+    def _once(self, model: str, seq: int | None, work: Callable[[], Answer], size: int = 0) -> Job:
+        """A request of a model, which counts once however often it comes."""
+        if seq is None or seq < 0:
+            raise Refused("seq_id is missing: requests of a model are numbered")
+        return self.desk.submit(Job(f"{model}:{seq}", work, size=size))
+
+
+def _need_short(metadata: Any) -> None:
+    if metadata is not None and len(json.dumps(metadata)) > METADATA:
+        raise Refused(f"user_metadata has more than {METADATA >> 10} Ki characters")
 
 
 def _need_adam(config: Any) -> None:

@@ -103,7 +103,7 @@ class Store:
     ) -> Saved:  # fmt: skip
         """Write a checkpoint: ``write`` fills a folder, which then gets its name. Raises
         :class:`~policyopt.serve.refused.Refused` for a name that cannot be one or is taken, and for a full disk."""
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or name.startswith("tmp-"):
             raise Refused(f"path {name[:200]!r}: a name of 1 to 128 letters, digits and _ . : - is needed, no folder")
         final = self.folder / "checkpoints" / model / kind / name
         if final.exists() and not overwrite:

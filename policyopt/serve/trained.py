@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,19 +26,15 @@ CHUNK_BYTES = 256 << 20
 GRADIENT = "gradient/"
 
 
-@dataclass
 class Trained:
-    """A model in training. Nothing of it is in the network between two calls."""
+    """A model in training: ``tensors`` by name, which have to fill ``like``, else ``KeyError``. Nothing of it is in the network
+    between two calls."""
 
-    shape: Shape
-    tensors: Mapping[str, Tensor]
-    seed: int = 0
-    steps: int = 0
-    weights: Weights = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.parameters = {name: nn.Parameter(x.clone()) for name, x in self.tensors.items()}
-        self.tensors = self.parameters
+    def __init__(
+        self, shape: Shape, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], *, seed: int = 0
+    ) -> None:
+        self.shape, self.seed, self.steps = shape, seed, 0
+        self.parameters = {name: nn.Parameter(saved(tensors, name, x).to(x).clone()) for name, x in like.items()}
         self.weights = Weights(
             {"policy": self.parameters}, {"policy": 0.0}, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0
         )
@@ -101,21 +96,13 @@ class Trained:
             out |= {GRADIENT + name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         return out
 
-    @classmethod
-    def of(
-        cls, shape: Shape, adapters: Mapping[str, Tensor], rest: Mapping[str, Tensor] | None, like: Mapping[str, Tensor],
-        **record: int,
-    ) -> Trained:  # fmt: skip
-        """A model from saved tensors; ``rest`` is what :meth:`rest` gave, or None to begin with a fresh optimiser. Raises
-        ``KeyError`` for a tensor that is missing or of another shape than in ``like``."""
-        whole = {name: saved(adapters, name, x).to(x) for name, x in like.items()}
-        out = cls(shape, whole, **record)
-        if rest is not None:
-            out.weights.load_tensors({f"policy/{name}": x for name, x in whole.items()} | dict(rest))
-            for name, p in out.parameters.items():
-                if GRADIENT + name in rest:
-                    p.grad = saved(rest, GRADIENT + name, p).to(p)
-        return out
+    def load(self, rest: Mapping[str, Tensor], steps: int) -> None:
+        """Put back what :meth:`rest` gave after so many steps. Raises ``KeyError`` for a tensor of another shape."""
+        self.weights.load_tensors({f"policy/{name}": p.detach() for name, p in self.parameters.items()} | dict(rest))
+        self.steps = steps
+        for name, p in self.parameters.items():
+            if GRADIENT + name in rest:
+                p.grad = saved(rest, GRADIENT + name, p).to(p)
 
 
 def pieces(data: Sequence[Datum]) -> Iterator[list[int]]:
