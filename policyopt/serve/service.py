@@ -259,7 +259,8 @@ class Service:
         found = self.store.things["samplers"].get(name)
         if found is None:
             raise unknown(
-                f"sampling_session_id {name[:200]!r}: this server has no such sampler; make a new SamplingClient"
+                f"sampling_session_id {name[:200]!r}: this server has no such sampler (of weights without a name the newest "
+                f"{SNAPSHOTS} of a model are kept); make a new SamplingClient"
             )
         return found
 
