@@ -86,9 +86,12 @@ def test_a_server_that_is_killed_goes_on_from_what_was_saved(tiny_model: Path, t
     scrap = inside.store.find(path).folder.with_name("tmp-three")  # half a checkpoint
     scrap.mkdir()
     (scrap / "adapter_model.safetensors").write_bytes(b"half")
+    taken = inside.store.find(path).folder  # ... and one that was about to be replaced
+    taken.rename(taken.with_name("tmp-old-two"))
     with here(tiny_model, tmp_path) as (url, inside):
         reconnected(client, url)
         assert not scrap.exists()
+        assert taken.is_dir()
         with pytest.raises(Exception, match=r"the server ended without saving them\. Load the last state"):
             training.forward(DATA, "cross_entropy").result()
         training.load_state_with_optimizer(path).result()
