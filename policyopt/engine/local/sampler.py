@@ -148,10 +148,11 @@ class LocalSampler:
         self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
         key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
         processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
-        truncation: Truncation | None = None, first: int = 0,
+        truncation: Truncation | None = None, first: int = 0, until: Callable[[Sequence[int]], bool] | None = None,
     ) -> list[Response]:  # fmt: skip
         """See :class:`~policyopt.sources.program.Sampler`. ``first`` is the number of the first response, where those of one
-        request are drawn in several places. Raises ``ValueError`` for a request that cannot be."""
+        request are drawn in several places; ``until`` says after each token whether a response ends by it, in the place of the
+        sampler's own ends. Raises ``ValueError`` for a request that cannot be."""
         if n < 1 or (resume is not None and n != 1) or not len(tokens):
             raise ValueError(
                 f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
@@ -163,7 +164,8 @@ class LocalSampler:
         for sequence in stop:
             ends.setdefault(sequence[-1], []).append(tuple(sequence))
         request = Request(
-            prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future()
+            prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future(),
+            until,
         )
         for i in range(first, first + n):
             response = resume or Response([], [], [])
