@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("METHOD", "train a model with a method", "train grpo --task chain_sum --steps 60"),
     "eval": ("", "measure a model on a task", "eval --model runs/grpo-chain_sum-seed0/model"),
     "sample": ("", "read what a model answers", "sample --task countdown --questions 2"),
+    "serve": ("", "serve a model to clients of the tinker package", "serve --model embedded --port 8000"),
     "push": ("RUN ID", "push the model of a run to the hub", "push runs/grpo-chain_sum-seed0 me/sums"),
     "list": ("[WORD]", "the methods; with --kind parts, studies ...", "list clip"),
     "explain": ("NAME", "what a method, a part, a task, a study is", "explain luspo --vs gspo --out luspo.html"),

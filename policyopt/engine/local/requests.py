@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,8 @@ class Request:
     keep: bool
     truncation: Truncation | None
     done: asyncio.Future[list[Response]]
+    until: Callable[[Sequence[int]], bool] | None = None
+    """Says after each token whether the response ends by it, in the place of the sampler's own ends."""
     rows: list[Row] = field(default_factory=list)
     open: int = 0
     """Rows that have not ended."""

@@ -4,7 +4,7 @@ computed twice."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -148,9 +148,10 @@ class LocalSampler:
         self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
         key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
         processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
-        truncation: Truncation | None = None,
+        truncation: Truncation | None = None, until: Callable[[Sequence[int]], bool] | None = None,
     ) -> list[Response]:  # fmt: skip
-        """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be."""
+        """See :class:`~policyopt.sources.program.Sampler`; ``until`` says after each token whether a response ends by it, in
+        the place of the sampler's own ends. Raises ``ValueError`` for a request that cannot be."""
         if n < 1 or (resume is not None and n != 1) or not len(tokens):
             raise ValueError(
                 f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
@@ -162,7 +163,8 @@ class LocalSampler:
         for sequence in stop:
             ends.setdefault(sequence[-1], []).append(tuple(sequence))
         request = Request(
-            prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future()
+            prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future(),
+            until,
         )
         for i in range(n):
             response = resume or Response([], [], [])

@@ -119,7 +119,9 @@ def ends(row: Row, eos: Collection[int], texts: Stops | None) -> bool:
     response = row.response
     token = response.tokens[-1]
     stops = row.request.stop.get(token, ())
-    if token in eos or (texts is not None and texts(response.tokens)):
+    if row.request.until is not None:
+        response.stop_reason = "stop" if row.request.until(response.tokens) else "length"
+    elif token in eos or (texts is not None and texts(response.tokens)):
         response.stop_reason = "eos"
     elif any(tuple(response.tokens[-len(stop) :]) == stop for stop in stops):
         response.stop_reason = "stop"
