@@ -7,7 +7,6 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ class TinkerEngine:
     def _served(self, names: Sequence[str]) -> dict[str, int | None]:
         """The context of every model that the server serves, by name. Raises :class:`~policyopt.errors.UserError` for one that it
         does not."""
-        found = self.link.call("say what it serves", self.link.service.get_server_capabilities, again=True)
+        found = self.link.call("say what it serves", self.link.capabilities, again=True)
         served = {m.model_name: m.max_context_length for m in found.supported_models if m.model_name}
         for name in names:
             if name not in served:
@@ -93,8 +92,7 @@ class TinkerEngine:
         """How this server makes gradients, found on adapters that are given back."""
         client = self._trainer()
         linear = find(self.link, client, self.vocab)
-        with suppress(Exception):  # a server that takes none back forgets them with the session
-            self.link.get("/api/v1/unload_model", "POST", json={"model_id": client.model_id, "type": "unload_model"})
+        self.link.unload(client)
         if not linear.measured:
             logging.getLogger(__name__).warning(
                 f"{self.link.url} reports no norm of a gradient: taken for a sum over tokens, as the protocol says, without a look"
@@ -225,11 +223,13 @@ class TinkerEngine:
         said = saved.noted(folder)
         if (said.get("model"), said.get("rank")) != (self.model, self.lora.rank):
             raise KeyError(f"{said.get('model')} with adapters of rank {said.get('rank')}")
+        load = self.link.service.create_training_client_from_state_with_optimizer
         try:
-            self.link.call("go back to a checkpoint", lambda: self.client.load_state_with_optimizer(said["path"]))
+            client = self.link.call("go back to a checkpoint", lambda: load(said["path"]))
         except UserError as error:
             raise UserError(f"{error}. The checkpoint lies on the server {said.get('base_url')} as {said['path']}") from error
-        self.version, self._snapshot = version, (None, -1)
+        self.link.unload(self.client)
+        self.client, self.version, self._snapshot = client, version, (None, -1)
 
     def size(self) -> Size:
         """A checkpoint lies on the server; of adapters, about what seven matrices in each of 64 layers of a width of 4096
@@ -243,7 +243,8 @@ class TinkerEngine:
         saved.save(folder, self.link, self.text.tokenizer, self.model, self.lora, answer.path)
 
     def close(self) -> None:
-        """Leave the session."""
+        """Give the adapters back, and leave the session."""
+        self.link.unload(self.client)
         self.link.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
@@ -124,6 +125,17 @@ class Link:
         mine = place.startswith("/")
         headers = {"X-API-Key": self._key} if mine else {}
         return httpx.request(method, self.url + place if mine else place, headers=headers, timeout=30, **more)
+
+    def capabilities(self) -> Any:
+        """What the server serves."""
+        with warnings.catch_warnings():  # newer SDKs have this in a second place, older ones only here
+            warnings.simplefilter("ignore", FutureWarning)
+            return self.service.get_server_capabilities()
+
+    def unload(self, client: Any) -> None:
+        """Give the adapters of a client back; a server that takes none back forgets them with the session."""
+        with suppress(Exception):
+            self.get("/api/v1/unload_model", "POST", json={"model_id": client.model_id, "type": "unload_model"})
 
     def close(self) -> None:
         """End the session, as far as the SDK and the server know of such a thing; nobody waits long for it."""
