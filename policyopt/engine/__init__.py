@@ -49,7 +49,14 @@ def check_engine(recipe: Recipe, engine: str = "local") -> None:
     loaded."""
     from policyopt.capability import refuse_missing
 
-    refuse_missing(recipe.name, recipe.asks, _module(engine).CAPABILITIES, engine)
+    refuse_missing(recipe.name, recipe.asks, capabilities(engine), engine)
+
+
+def capabilities(engine: str) -> frozenset[str]:
+    """What an engine can do, of :data:`policyopt.capability.CAPABILITIES`; nothing is opened for it. Raises
+    :class:`~policyopt.errors.UserError` for an engine that there is not."""
+    found: frozenset[str] = _module(engine).CAPABILITIES
+    return found
 
 
 def open_engine(engine: str, models: Models, recipe: Recipe, settings: Mapping[str, Any], **optimiser: Any) -> Engine:

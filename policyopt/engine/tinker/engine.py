@@ -58,7 +58,13 @@ class TinkerEngine:
         names = self._served([self.model, *(m.name for m in models.roles.values())])
         self.context = min(self.context, names[self.model] or self.context)
         self.version, self._base_lr, self._factor = 0, lr, 1.0
-        self._adam = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay, "grad_clip_norm": clip_norm}
+        self._adam = {
+            "beta1": betas[0],
+            "beta2": betas[1],
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "grad_clip_norm": clip_norm,
+        }
         self.passes: Counter[tuple[str, bool]] = Counter()
         self.start: Mapping[str, Tensor] = {}
         self.linear = self._probed()
@@ -85,8 +91,8 @@ class TinkerEngine:
 
     def _trainer(self) -> Any:
         """A client that trains fresh adapters."""
-        create, how = self.link.service.create_lora_training_client, {"rank": self.lora.rank, "seed": 0, "train_unembed": False}
-        return self.link.call("make adapters to train", lambda: create(self.model, **how))
+        create, rank = self.link.service.create_lora_training_client, self.lora.rank
+        return self.link.call("make adapters", lambda: create(self.model, rank=rank, seed=0, train_unembed=False))
 
     def _probed(self) -> Linear:
         """How this server makes gradients, found on adapters that are given back."""
@@ -113,8 +119,12 @@ class TinkerEngine:
         if model is None:
             raise UserError(f"the recipe reads a model in the role {name!r}, and none is given: --role {name}=NAME")
         if model != self.model and load_text(model)[0].vocabulary != self.text.vocabulary:
-            raise UserError(f"--role {name}={model}: a model in a role must read the same tokens as {self.model}, and it does not")
-        client = self.link.call(f"draw from {model}", lambda: self.link.service.create_sampling_client(base_model=model))
+            raise UserError(
+                f"--role {name}={model}: a model in a role must read the same tokens as {self.model}, and it does not"
+            )
+        client = self.link.call(
+            f"draw from {model}", lambda: self.link.service.create_sampling_client(base_model=model)
+        )
         return RemoteSampler(self.link, self.text, self.vocab, lambda: (client, self.version))
 
     # Annotating ------------------------------------------------------------------------------------------------------
@@ -145,6 +155,10 @@ class TinkerEngine:
         """[N, T] what the policy thinks of a batch now."""
         if not rows:
             return torch.zeros_like(batch.mask)
+        if batch.temperature is not None and bool((batch.temperature != 1).any()):
+            raise UserError(
+                "responses were drawn at another temperature than 1, and a Tinker server scores at 1: take --engine local"
+            )
         self.passes["policy", False] += int(batch.mask.sum())
         data = [datum(self.link.sdk.types, row.ids, weights=[0.0] * (len(row.ids) - 1)) for row in rows]
         answer = self.link.call("score a batch", lambda: self.client.forward(data, "cross_entropy"), again=True)
@@ -174,8 +188,11 @@ class TinkerEngine:
     def _step(self, rows: Sequence[Row], weight: Tensor, logp: Tensor) -> float:
         """An optimiser step along token weights [N, T]. Returns the norm of the gradient, NaN where the server does not say."""
         types, client = self.link.sdk.types, self.client
-        sent = [(row.ids, *(row.spread(x[row.number, row.places]) for x in (weight, logp))) for row in rows]
-        data = self.linear.data(types, sent)
+
+        def spread(row: Row, x: Tensor) -> list[float]:
+            return row.spread(x[row.number, row.places])
+
+        data = self.linear.data(types, [(row.ids, spread(row, weight), spread(row, logp)) for row in rows])
 
         def step() -> Any:
             back = client.forward_backward(data, self.linear.loss)
@@ -227,7 +244,9 @@ class TinkerEngine:
         try:
             client = self.link.call("go back to a checkpoint", lambda: load(said["path"]))
         except UserError as error:
-            raise UserError(f"{error}. The checkpoint lies on the server {said.get('base_url')} as {said['path']}") from error
+            raise UserError(
+                f"{error}. The checkpoint lies on the server {said.get('base_url')} as {said['path']}"
+            ) from error
         self.link.unload(self.client)
         self.client, self.version, self._snapshot = client, version, (None, -1)
 

@@ -173,7 +173,9 @@ class Link:
                 "a newer version of it"
             )
         if code == 429 or code >= 500:
-            return UserError(f"{self.url}: the server could not {doing}, also when asked again ({code}: {said}); {RESUME}")
+            return UserError(
+                f"{self.url}: the server could not {doing}, also when asked again ({code}: {said}); {RESUME}"
+            )
         if code or "Request failed" in said:
             return UserError(f"{self.url}: the server refuses to {doing} ({said}); {RESUME}")
         if isinstance(error, self.sdk.APIConnectionError):
@@ -192,7 +194,9 @@ class Link:
 
     def _refused(self, code: int) -> UserError:
         what = "asks for a key" if self._key == NO_KEY else "refuses the key in"
-        return UserError(f"--base-url {self.url}: the server {what} {KEY} ({code}): put one that it knows into the environment")
+        return UserError(
+            f"--base-url {self.url}: the server {what} {KEY} ({code}): put one that it knows into the environment"
+        )
 
 
 def aside(make: Callable[[], Any]) -> Future[Any]:
@@ -225,7 +229,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def status(error: BaseException) -> int:
     """The HTTP status in an error or in what it came from; 0 where there is none."""
-    return next((e.status_code for e in causes(error) if isinstance(getattr(e, "status_code", None), int)), 0)
+    codes = (getattr(e, "status_code", None) for e in causes(error))
+    return next((code for code in codes if isinstance(code, int)), 0)
 
 
 def forgotten(error: BaseException) -> bool:
@@ -257,7 +262,9 @@ def _address(base_url: str | None) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"--base-url {url}: an address such as http://127.0.0.1:8000 is needed")
     if parts.username or parts.password:
-        raise UserError(f"--base-url: a run writes its address down, so no name or password may stand in it; put the key into {KEY}")
+        raise UserError(
+            f"--base-url: a run writes its address down, so no name or password may stand in it; put the key into {KEY}"
+        )
     return url
 
 

@@ -49,7 +49,9 @@ class RemoteSampler:
         """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be, and for what this
         engine does not declare."""
         if n < 1 or (resume is not None and n != 1) or not len(tokens):
-            raise ValueError(f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume")
+            raise ValueError(
+                f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
+            )
         if callable(temperature) or processor is not None or top or (truncation is not None and truncation.min_p):
             raise ValueError("a Tinker server takes no functions of logits, tells no alternatives, and has no min_p")
         responses = [resume or Response([], [], []) for _ in range(n)]
@@ -85,7 +87,9 @@ class RemoteSampler:
         for response, found in zip(responses, answer.sequences, strict=True):
             drawn, logp = list(map(int, found.tokens)), found.logprobs
             if logp is None or len(logp) != len(drawn):
-                raise UserError(f"{self._link.url}: the server tells no log-probabilities of what it draws, and nothing can be learned")
+                raise UserError(
+                    f"{self._link.url}: the server tells no log-probabilities of what it draws, and nothing can be learned"
+                )
             if found.stop_reason == "stop" and (not drawn or drawn[-1] not in ends):
                 raise UserError(
                     f"{self._link.url}: the server leaves out the token that a response ends with, so that its log-probability is not known"

@@ -65,8 +65,8 @@ def save(folder: Path, link: Link, tokenizer: Any, model: str, lora: LoRA, path:
 
 def fetch(link: Link, path: str) -> bytes | None:
     """The archive of weights under a path ``tinker://RUN/[sampler_weights/]NAME``; None where the server gives none."""
-    run, _, name = path.removeprefix("tinker://").partition("/")
-    for name in dict.fromkeys([name, name.rpartition("/")[2]]):
+    run, _, kind = path.removeprefix("tinker://").partition("/")
+    for name in dict.fromkeys([kind, kind.rpartition("/")[2]]):
         try:
             answer = link.get(f"/api/v1/training_runs/{run}/checkpoints/{name}/archive")
             for _ in range(3):  # to the file itself, which may lie with somebody else
@@ -98,7 +98,11 @@ def unpack(archive: bytes, folder: Path, model: str, lora: LoRA) -> bool:
         return False
     with safe_open(folder / TENSORS, "pt") as tensors:
         modules = {name.split(".lora_")[0].rpartition(".")[2] for name in tensors.keys() if ".lora_" in name}  # noqa: SIM118
-    there = json.loads((folder / CONFIG).read_text()) if (folder / CONFIG).is_file() else {"r": lora.rank, "lora_alpha": lora.alpha}
+    there = (
+        json.loads((folder / CONFIG).read_text())
+        if (folder / CONFIG).is_file()
+        else {"r": lora.rank, "lora_alpha": lora.alpha}
+    )
     there |= {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": model}
     there["target_modules"] = there.get("target_modules") or sorted(modules)
     (folder / CONFIG).write_text(json.dumps(there, indent=1))

@@ -17,7 +17,7 @@ pytest.importorskip("tinker", reason="needs tinker (pip install 'policyopt[tinke
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from tests.serve.server import here  # noqa: E402
+from tests.serve.server import here
 
 SECRET = "tml-a-secret-of-mine"
 

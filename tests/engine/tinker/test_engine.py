@@ -11,90 +11,39 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from policyopt.engine.local import LocalEngine
 from policyopt.errors import UserError
-from policyopt.methods.clip.bapo import bapo
-from policyopt.methods.contrast.disco import disco
 from policyopt.methods.group.grpo import grpo
-from policyopt.methods.ratio.gspo import gspo
-from policyopt.methods.tree.treepo import treepo
-from policyopt.models.load import load_policy
 from policyopt.models.prompting import Prompting
-from policyopt.objective import credit
 from policyopt.recipe import Recipe
-from policyopt.rows import Batch
-from tests.batches import random_batch
+from tests.engine.tinker.agreement import RECIPES, SMOOTH, apart, drawn, logp
 from tests.engine.tinker.conftest import SECRET
 
 PLAIN = grpo(group_size=4, kl_coef=0.0)
 
 
-def drawn(engine: Any, recipe: Recipe, gaps: bool = False) -> Batch:
-    """A batch as a run would have it, whose tokens are any and whose policy has moved a little since it was drawn."""
-    batch = random_batch(groups=(3, 3), dtype=torch.float32)
-    if gaps:  # the second token of every response is somebody else's
-        batch = batch.replace(present=batch.mask, mask=batch.mask * (torch.arange(batch.mask.shape[1]) != 1))
-    batch = batch.replace(version=torch.zeros_like(batch.version), share=None, support=None, support_ids=None)
-    asked = torch.randint(6, 102, batch.prompt.shape, generator=torch.Generator().manual_seed(1))
-    tokens = torch.randint(6, 102, batch.tokens.shape, generator=torch.Generator().manual_seed(2))
-    batch = batch.replace(prompt=asked, tokens=tokens)
-    old = engine._logp(batch, rows(batch)) if hasattr(engine, "link") else engine._by_rows(batch, engine.likelihood.leaves)["logp"]
-    batch = batch.replace(old_logp=(old + 0.05 * torch.sin(7 * old)).detach() * batch.mask)
-    return credit(recipe, engine.prepare(engine.annotate(batch, recipe), recipe))
-
-
-def rows(batch: Batch) -> list[Any]:
-    from policyopt.engine.tinker.rows import rows_of
-
-    return list(rows_of(batch))
-
-
-@pytest.mark.parametrize(
-    "recipe", [grpo(group_size=3, kl_coef=0.04), gspo(group_size=3), bapo(group_size=3), disco(group_size=3), treepo()],
-    ids=lambda r: r.name,
-)  # fmt: skip
-def test_weights_gradient_and_step_are_those_of_the_local_engine(
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.name)
+def test_weights_gradients_and_steps_are_those_of_the_local_engine(
     open_on: Callable[..., Any], tmp_path: Path, recipe: Recipe
 ) -> None:
-    settings: dict[str, Any] = {"lr": 1e-3, "clip_norm": 0.1, "betas": (0.9, 0.99), "eps": 1e-8}
-    far = open_on(recipe, **settings)
-    far.save(tmp_path / "start")
-    near = LocalEngine(load_policy(str(tmp_path / "start"), device="cpu"), recipe, **settings)
-    for _ in range(2):
-        mine, theirs = near.update(recipe, drawn(near, recipe)), far.update(recipe, drawn(far, recipe))
-        torch.testing.assert_close(theirs.weight, mine.weight, rtol=1e-4, atol=1e-6)
-        assert theirs.loss == pytest.approx(mine.loss, rel=1e-4, abs=1e-5)
-        assert theirs.grad_norm == pytest.approx(mine.grad_norm, rel=1e-3)
-        assert mine.applied and theirs.applied
-    far.save(tmp_path / "end")
-    moved = load_file(tmp_path / "end" / "adapter_model.safetensors")
-    wanted = {n.replace(".default", ""): p for n, p in near.policy.trainable()}
-    assert moved.keys() == wanted.keys()
-    assert max(float((moved[n] - wanted[n].detach()).abs().max()) for n in wanted) < 2e-5, "a step is 1e-3"
-    assert far.version == 2
+    settings = SMOOTH | {"clip_norm": 0.1}
+    found = apart(open_on(recipe, **settings), recipe, tmp_path, **settings)
+    assert max(found.values()) < 1e-3, found
 
 
 def test_words_of_others_are_read_and_never_trained_on(open_on: Callable[..., Any], tmp_path: Path) -> None:
-    far = open_on(PLAIN)
-    far.save(tmp_path / "start")
-    near = LocalEngine(load_policy(str(tmp_path / "start"), device="cpu"), PLAIN)
-    batch = drawn(far, PLAIN, gaps=True)
-    assert bool((batch.present > batch.mask).any())
-    mine, theirs = near.update(PLAIN, batch), far.update(PLAIN, batch)
-    torch.testing.assert_close(theirs.weight, mine.weight, rtol=1e-4, atol=1e-6)
-    assert theirs.grad_norm == pytest.approx(mine.grad_norm, rel=1e-3)
+    far = open_on(PLAIN, **SMOOTH)
+    assert max(apart(far, PLAIN, tmp_path, 1, gaps=True, **SMOOTH).values()) < 1e-3
 
 
 def test_nothing_changes_where_the_loss_is_not_finite(open_on: Callable[..., Any]) -> None:
     far = open_on(PLAIN, lr=1e-3)
     batch = drawn(far, PLAIN)
-    before = far._logp(batch, rows(batch))
+    before = logp(far, batch)
     report = far.update(PLAIN, batch.replace(advantage=batch.advantage * math.nan))
     assert not report.applied
     assert far.version == 0
-    assert torch.equal(far._logp(batch, rows(batch)), before)
+    assert torch.equal(logp(far, batch), before)
 
 
 def draw(engine: Any, *prompts: tuple[int, ...], **how: Any) -> list[Any]:
@@ -156,7 +105,11 @@ def test_a_response_begins_as_it_is_told_to_and_goes_on(open_on: Callable[..., A
 
 def test_what_is_not_declared_is_refused(open_on: Callable[..., Any]) -> None:
     far = open_on(PLAIN)
-    for asked in ({"top": 3}, {"temperature": lambda logits: logits[:, 0]}, {"processor": lambda logits, tokens: logits}):
+    for asked in (
+        {"top": 3},
+        {"temperature": lambda logits: logits[:, 0]},
+        {"processor": lambda logits, tokens: logits},
+    ):
         with pytest.raises(ValueError, match="takes no functions of logits"):
             draw(far, (11, 30, 40), **asked)
     with pytest.raises(ValueError, match="scores at temperature 1"):
@@ -191,12 +144,12 @@ def test_a_checkpoint_brings_back_adapters_and_optimiser(open_on: Callable[..., 
     assert [p.name for p in tmp_path.iterdir()] == ["server.json"]
     assert SECRET not in (tmp_path / "server.json").read_text()
     first.update(PLAIN, batch)
-    wanted = first._logp(batch, rows(batch))
+    wanted = logp(first, batch)
     second = open_on(PLAIN, lr=1e-3)
     second.read(tmp_path, 1)
     assert second.version == 1
     second.update(PLAIN, batch)
-    assert torch.equal(second._logp(batch, rows(batch)), wanted)
+    assert torch.equal(logp(second, batch), wanted)
     with pytest.raises(KeyError):
         second.read(tmp_path / "none", 1)
     third = open_on(PLAIN, {"lora": dataclasses.replace(second.lora, rank=2)})

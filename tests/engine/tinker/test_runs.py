@@ -22,9 +22,9 @@ from tests.tiny import write_task
 
 def configured(out: Path, model: Path, url: str, **more: Any) -> TrainConfig:
     task = write_task(out.parent / "task")
-    settings = {"steps": 4, "batch": 16, "eval": Evaluation(every=0, prompts=3, samples=0)} | more
+    settings: dict[str, Any] = {"steps": 4, "batch": 16, "eval": Evaluation(every=0, prompts=3, samples=0)} | more
     recipe = settings.pop("recipe", grpo(group_size=4, kl_coef=0.04))
-    far = {"engine": "tinker", "tinker": Server(base_url=url), "adapters": LoRA(rank=4)}
+    far: dict[str, Any] = {"engine": "tinker", "tinker": Server(base_url=url), "adapters": LoRA(rank=4)}
     return tiny_run(out, model, task, recipe, **far, **settings)
 
 

@@ -22,7 +22,12 @@ STARTER = '"$@" & wait'
 def skyrl(environment: Path, model: Path, state: Path, seconds: float = 240.0, **backend: Any) -> Iterator[str]:
     """The address of a server of a model, whose files lie in the folder ``state``, until it is left."""
     port = free_port()
-    settings = {"max_lora_adapters": 6, "max_lora_rank": 8, "train_micro_batch_size": 16, "sample_max_num_sequences": 64}
+    settings = {
+        "max_lora_adapters": 6,
+        "max_lora_rank": 8,
+        "train_micro_batch_size": 16,
+        "sample_max_num_sequences": 64,
+    }
     state.mkdir(parents=True, exist_ok=True)
     command = [
         "sh", "-c", STARTER, "--", str(environment / "bin" / "python"), "-m", "skyrl.tinker.api",
