@@ -26,6 +26,8 @@ class ListOptions:
     """Print them as a JSON list."""
     properties: bool = False
     """Measure the properties of every method and print them as a table; see ``policyopt check``."""
+    engine: Literal["local", "ray", "tinker"] | None = None
+    """Print which methods an engine serves, and what the others ask for that it does not have."""
     markdown: bool = False
     """Print Markdown: the page docs/methods.md, or with ``--properties`` the page docs/properties.md."""
 
@@ -62,6 +64,8 @@ def run(args: list[str]) -> int:
     options = options_of(ListOptions(), line, "list")
     if options.properties:
         return _properties(options)
+    if options.engine is not None:
+        return _served(options.engine, words)
     kind = None if options.kind == "all" else options.kind
     chosen = [e for e in entries(kind) if all(word in _text(e) for word in words)]
     if not chosen:
@@ -88,7 +92,7 @@ def _words(args: list[str]) -> tuple[list[str], list[str]]:
     words: list[str] = []
     line: list[str] = []
     for before, word in zip([None, *args], args, strict=False):
-        (line if word.startswith("-") or before == "--kind" else words).append(word)
+        (line if word.startswith("-") or before in ("--kind", "--engine") else words).append(word)
     return [word.casefold() for word in words], line
 
 
@@ -177,6 +181,21 @@ def _print_markdown(chosen: list[Entry]) -> None:
             link = f"[{e.arxiv}](https://arxiv.org/abs/{e.arxiv})" if e.arxiv else e.source
             middle = (e.parent or "") if methods else f"`{e.how}`"
             print(f"| `{e.name}` | {_about(e)} | {middle} | {link} | {e.confidence or ''} |")
+
+
+def _served(engine: str, words: list[str]) -> int:
+    """The methods of the WORDs in Markdown, with what stands against each."""
+    from policyopt.engine import capabilities
+    from policyopt.registry import methods
+
+    has = capabilities(engine)
+    found = [(e, [x for x in methods()[e.name]().asks if x not in has]) for e in entries("method")]
+    chosen = [(e, missing) for e, missing in found if all(word in _text(e) for word in words)]
+    print(f"{sum(not missing for _, missing in chosen)} of {len(chosen)} methods run on the engine {engine}.")
+    print("\n| method | family | served | what it asks for beyond |\n| --- | --- | --- | --- |")
+    for e, missing in chosen:
+        print(f"| `{e.name}` | {e.family} | {'no' if missing else 'yes'} | {', '.join(missing)} |")
+    return 0
 
 
 def _properties(options: ListOptions) -> int:

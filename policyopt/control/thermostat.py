@@ -29,6 +29,11 @@ class Thermostat(Follows):
     metric: str = dataclasses.field(default="entropy", kw_only=True)
     """Where it is read."""
 
+    @property
+    def asks(self) -> frozenset[str]:
+        """What the log takes the metric from."""
+        return frozenset({"sampling entropy"} if self.metric == "entropy" else ())
+
     def start(self) -> dict[str, float]:
         return {"metric": 0.0}
 

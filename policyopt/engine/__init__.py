@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from policyopt.models.load import Policy
     from policyopt.recipe import Recipe
 
-ENGINES: Mapping[str, str] = {"local": "policyopt.engine.local", "sharded": "policyopt.engine.sharded"}
+ENGINES: Mapping[str, str] = {
+    "local": "policyopt.engine.local",
+    "sharded": "policyopt.engine.sharded",
+    "tinker": "policyopt.engine.tinker",
+}
 """The module of each engine. It has ``CAPABILITIES``, and ``open_engine(models, recipe, settings, **optimiser)``; it needs
 no package beyond those that are always there until that is called."""
 
@@ -49,7 +53,14 @@ def check_engine(recipe: Recipe, engine: str = "local") -> None:
     loaded."""
     from policyopt.capability import refuse_missing
 
-    refuse_missing(recipe.name, recipe.asks, _module(engine).CAPABILITIES, engine)
+    refuse_missing(recipe.name, recipe.asks, capabilities(engine), engine)
+
+
+def capabilities(engine: str) -> frozenset[str]:
+    """What an engine can do, of :data:`policyopt.capability.CAPABILITIES`; nothing is opened for it. Raises
+    :class:`~policyopt.errors.UserError` for an engine that there is not."""
+    found: frozenset[str] = _module(engine).CAPABILITIES
+    return found
 
 
 def open_engine(engine: str, models: Models, recipe: Recipe, settings: Mapping[str, Any], **optimiser: Any) -> Engine:

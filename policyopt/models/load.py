@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from policyopt.carried import is_carried, need
 from policyopt.errors import UserError, first_line
@@ -189,7 +189,7 @@ def load_policy(
         net, tokenizer = _read(model, getattr(torch, dtype), attention, few)
     check_weights(model, net)
     _check_vocabulary(model, net, tokenizer)
-    eos = _end_tokens(model, net, tokenizer)
+    eos = _end_tokens(model, net.generation_config, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
     net = (net if few or getattr(net, "is_quantized", False) else net.to(place)).eval()
@@ -209,6 +209,34 @@ def load_policy(
         net, tokenizer, model, eos, context, prompting=prompting, begun=begun, saved=(lora or LoRA()).save,
         recomputed=gradient_checkpointing, compiled=compile,
     )  # fmt: skip
+
+
+@quiet()
+def load_text(model: str, prompting: Prompting | None = None) -> tuple[Text, int]:
+    """The words of a model whose weights are somewhere else, and how many tokens it reads at most: from the tokenizer and
+    the config.json in a folder or on the hub.
+
+    Raises :class:`~policyopt.errors.UserError` where they cannot be read, and for a tokenizer without an end token.
+    """
+    if is_carried(model) or holds_adapters(model):
+        what = "a model of this session" if is_carried(model) else "a folder of adapters"
+        raise UserError(f"--model {model}: this is {what}, and the model is somewhere else: give it by its name there")
+    cached = only_cached("--model", model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, local_files_only=cached)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False, local_files_only=cached)
+    except Exception as error:  # transformers and the hub raise a dozen kinds
+        raise UserError(
+            f"--model {model}: its tokenizer and its config.json cannot be read ({first_line(error)}). The weights are "
+            "somewhere else, these two are needed here: give a folder with them, or a hub id that this machine can reach"
+        ) from error
+    try:
+        generation = GenerationConfig.from_pretrained(model, local_files_only=cached)
+    except OSError:  # not every model has one
+        generation = None
+    prompting = prompting or USUAL
+    eos = [*_end_tokens(model, generation, tokenizer), *stop_ids(tokenizer, prompting.stop_tokens)]
+    return Text(tokenizer, tuple(dict.fromkeys(eos)), prompting), _context(config)
 
 
 def _copied(loaded: Loaded, dtype: torch.dtype, attention: Attention | None, lora: LoRA | None) -> tuple[Any, Any]:
@@ -310,9 +338,9 @@ def _check_vocabulary(model: str, net: Any, tokenizer: Any) -> None:
         )
 
 
-def _end_tokens(model: str, net: Any, tokenizer: Any) -> tuple[int, ...]:
+def _end_tokens(model: str, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     """What ends a turn in the chat template, then the tokenizer's end, then the other ends of the model."""
-    ends = net.generation_config.eos_token_id if net.generation_config is not None else None
+    ends = generation.eos_token_id if generation is not None else None
     others = sorted({*(ends if isinstance(ends, list) else [ends])} - {None})
     found = [end for end in (turn_end(tokenizer), tokenizer.eos_token_id, *others) if end is not None]
     if not found:

@@ -246,11 +246,17 @@ class TrainConfig:
         """Prompts per step."""
         return self.batch // self.recipe.source.size
 
+    @property
+    def trains_adapters(self) -> bool:
+        """Whether low-rank adapters are trained: where that is asked for, where the model is one, and on a Tinker server,
+        which trains nothing else."""
+        return self.lora or self.engine == "tinker" or holds_adapters(self.model)
+
     def learning_rate(self) -> float:
         """The learning rate, with the default for the kind of model where none is set."""
         if self.optim.lr is not None:
             return self.optim.lr
-        return 1e-4 if self.model == "embedded" else 1e-5 if self.lora or holds_adapters(self.model) else 1e-6
+        return 1e-4 if self.model == "embedded" else 1e-5 if self.trains_adapters else 1e-6
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain data."""

@@ -12,7 +12,6 @@ from policyopt.engine import Model, Models, check_engine, open_engine
 from policyopt.engine.protocol import Engine, EngineSampler
 from policyopt.errors import UserError, nearest
 from policyopt.items import Task
-from policyopt.models.adapters import holds_adapters
 from policyopt.models.embedded import build_embedded
 from policyopt.models.load import Policy, load_policy
 from policyopt.models.warmstart import WARM_START, WarmStart
@@ -53,7 +52,7 @@ def models_of(config: TrainConfig, task: Task, progress: Progress) -> Models:
     """
     kind = {"dtype": config.dtype, "device": config.device, "attention": config.attention}
     more = {
-        "lora": config.adapters if config.lora or holds_adapters(config.model) else None,
+        "lora": config.adapters if config.trains_adapters else None,
         "gradient_checkpointing": config.gradient_checkpointing, "compile": config.compile, "prompting": config.prompting,
     }  # fmt: skip
     roles = {

@@ -50,6 +50,7 @@ class Mastered(Selector):
     """From which reward on an answer counts as right."""
 
     unit: ClassVar[Unit] = "row"
+    asks: ClassVar[frozenset[str]] = frozenset({"sampling entropy"})
 
     def __call__(self, batch: Batch) -> Tensor:
         calm = masked_mean(batch.sampled_entropy, batch.mask, dim=-1) < self.sigma

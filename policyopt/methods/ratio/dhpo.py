@@ -49,6 +49,11 @@ class HybridClip(Surrogate):
         return self.token.needs | self.sequence.needs
 
     @property
+    def asks(self) -> frozenset[str]:
+        """The entropy that tokens were drawn with, where it decides."""
+        return frozenset({"sampling entropy"} if self.mix == "entropy" else ())
+
+    @property
     def unit(self) -> Unit:
         """The batch where its largest entropy is the measure, else the row, or what the branches take."""
         own: Unit = "batch" if (self.mix, self.entropy_norm) == ("entropy", "batch") else "row"

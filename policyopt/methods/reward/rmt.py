@@ -32,6 +32,7 @@ class TierWeight(Weight):
     """p: weights of the easy, the middle and the hard tier; controllers may move them."""
 
     unit: ClassVar[Unit] = "batch"
+    asks: ClassVar[frozenset[str]] = frozenset({"sampling entropy"})
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         tier = self.tiers(batch)
