@@ -35,10 +35,12 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     Raises :class:`~policyopt.errors.UserError` for a model that cannot be used, a role that nobody fills, and where the
     recipe asks for what the engine cannot do.
     """
-    check_engine(config.recipe, config.engine)
+    check_engine(config.recipe, config.engine, config.sampler)
     optim = config.optim
+    vllm = config.vllm if config.sampler == "vllm" else None
+    settings = {"local": vllm, "ray": config.ray, "tinker": config.tinker}
     return open_engine(
-        config.engine, models_of(config, task, progress), config.recipe, {"ray": config.ray, "tinker": config.tinker},
+        config.engine, models_of(config, task, progress), config.recipe, settings,
         lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
     )  # fmt: skip
