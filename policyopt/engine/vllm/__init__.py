@@ -130,6 +130,7 @@ def _in_process(settings: Vllm, policy: Policy, masked: bool) -> Backend:
     options: dict[str, Any] = {
         "dtype": str(policy.model.dtype).removeprefix("torch."), "max_num_seqs": settings.rows,
         "gpu_memory_utilization": settings.memory, "enable_sleep_mode": settings.sleep,
+        "enforce_eager": policy.model.device.type == "cpu",  # there, compiling takes longer than it saves
     }  # fmt: skip
     if policy.context < 1 << 20:
         options["max_model_len"] = policy.context

@@ -42,6 +42,7 @@ class Double:
         self.asleep: set[str] = set()
         self.deaf = False  # takes weights and goes on with its own
         self.packed: set[str] = set()  # weights whose kernels go on reading an older copy
+        self.copies: dict[str, str] = {}
         self.samplers = {None: self._sampler(self.policy.model)}
         self.seeds: list[int] = []
 
@@ -112,7 +113,9 @@ class Double:
         assert found.keys() == named.keys()
         with torch.no_grad():
             for name, p in named.items() if not self.deaf else ():
-                if name not in self.packed:
+                if name in self.packed:
+                    self.copies[name] = digest(found[name])
+                else:
                     p.copy_(found[name])
 
     def finish(self, version: str | None) -> None:
@@ -123,7 +126,8 @@ class Double:
         self.samplers[None].forget()
 
     def checksums(self) -> dict[str, str]:
-        return {f"dp0:pp0:pcp0:tp0:{n}": digest(p) for n, p in self.policy.model.named_parameters()}
+        found = {n: digest(p) for n, p in self.policy.model.named_parameters()} | self.copies
+        return {f"dp0:pp0:pcp0:tp0:{n}": x for n, x in found.items()}
 
     def load_adapter(self, name: str, folder: str) -> None:
         self.samplers[name] = self._sampler(PeftModel.from_pretrained(copy.deepcopy(self.policy.model), folder).eval())
@@ -375,5 +379,5 @@ def installed(release: str = "0.32.0") -> Iterator[list[FakeLLM]]:
         "vllm.distributed.weight_transfer": module("weight_transfer", WeightTransferEngineFactory=factory),
     }
     FakeLLM.made = []
-    with mock.patch.dict("sys.modules", modules), mock.patch("policyopt.engine.vllm._installed", lambda: release):
+    with mock.patch.dict("sys.modules", modules), mock.patch("policyopt.engine.vllm._installed", return_value=release):
         yield FakeLLM.made
