@@ -183,7 +183,7 @@ class TrainConfig:
     """The server of the engine ``tinker``."""
     sampler: Literal["own", "vllm"] = "own"
     """What draws: the engine itself, or vLLM beside it."""
-    vllm: Vllm = dataclasses.field(default=Vllm(), metadata=UNNAMED)
+    vllm: Vllm = Vllm()
     """How vLLM draws."""
     seed: Whole = 0
     """All randomness of the run follows from it."""

@@ -197,7 +197,12 @@ class VllmSampler:
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """See :class:`~policyopt.engine.protocol.EngineSampler`; newer weights are brought first."""
-        self.weights.bring(self.version)
+        try:
+            self.weights.bring(self.version)
+        except BaseException:
+            for program in programs:  # nobody will await them
+                getattr(program, "close", bool)()
+            raise
         found = self._finished(programs)
         self.weights.leave()
         return found
