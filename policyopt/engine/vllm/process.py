@@ -187,8 +187,8 @@ def read(output: Any, asked: Sequence[int], params: Params) -> Drawn:
     """A ``RequestOutput`` to some tokens."""
     choice = output.outputs[0]
     tokens = list(choice.token_ids)
-    k, places = params.get("logprobs", 0), choice.logprobs
-    best = [sorted(p.items(), key=lambda x: -x[1].logprob)[:k] for p in places] if k else []
+    k, places = params["logprobs"] - 1, choice.logprobs
+    best = [sorted(p.items(), key=lambda x: -x[1].logprob)[:k] for p in places] if k > 0 else []
     spans = getattr(choice, "weight_versions", None)
     mask = getattr(choice, "sampling_mask", None)
     return Drawn(

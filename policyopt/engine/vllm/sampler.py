@@ -19,6 +19,9 @@ from policyopt.sources.truncation import BOUND, WHOLE, Truncation
 
 X = TypeVar("X")
 
+NEVER = -9000.0
+"""vLLM's server says -9999 of a token that is never drawn, and where it has no number."""
+
 
 class Holder(Protocol):
     """Brings weights to a vLLM; :class:`~policyopt.engine.vllm.weights.Weights` is one."""
@@ -114,7 +117,8 @@ class VllmSampler:
         """What all requests for a response say."""
         texts = list(self.stops.texts) if self.stops is not None else []
         asked: Params = {
-            "temperature": temperature, "logprobs": top, "ignore_eos": True,
+            "temperature": temperature, "ignore_eos": True,
+            "logprobs": top + 1 if top else 0,  # the server counts the token that was drawn as one of them
             "stop_token_ids": sorted(self.eos | {s[-1] for s in ends}), "detokenize": bool(texts),
         }  # fmt: skip
         if texts:
@@ -157,6 +161,10 @@ class VllmSampler:
         wrong = [len(x) for x in (drawn.logp, drawn.masks, drawn.versions) if x is not None and len(x) != n]
         if wrong or (params.get("logprobs") and len(drawn.top) != n):
             raise self._odd(f"{n} tokens came with {wrong[0] if wrong else len(drawn.top)} numbers of another kind")
+        if not all(x > NEVER for x in drawn.logp):  # NaN fails too
+            raise self._odd(
+                f"a token came with the log-probability {min(drawn.logp)}: its weights or its numbers are broken"
+            )
         if drawn.masks is None and self.masked:
             raise self._odd("it does not say which tokens it drew from; start it with --return-sampling-mask")
         if self.weights.label is not None and (other := {*(drawn.versions or ())} - {self.weights.label}):
@@ -179,7 +187,7 @@ class VllmSampler:
                 response.support.append(mask)
             if drawn.top:
                 ids, logp = drawn.top[i]
-                likely = [(t, x) for t, x in zip(ids, logp, strict=True) if x > _NEVER]
+                likely = [(t, x) for t, x in zip(ids, logp, strict=True) if x > NEVER]
                 response.top.append(([t for t, _ in likely], [x for _, x in likely]))
             response.tokens.append(token)
             response.logp.append(drawn.logp[i])
@@ -230,7 +238,3 @@ class VllmSampler:
         """Let go of vLLM."""
         self.weights.close()
         self.backend.close()
-
-
-_NEVER = -9000.0
-"""What vLLM's server says of a token that is never drawn is below."""

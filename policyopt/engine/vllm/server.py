@@ -28,7 +28,7 @@ WAIT = 0.5
 """Seconds before the second try; they double with every further one."""
 
 START = (
-    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs "
+    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs "
     """--weight-transfer-config '{"backend": "policyopt"}'"""
 )
 """How a server is started, for people."""
@@ -81,15 +81,16 @@ class ServerBackend:
             except ValueError as error:
                 raise self._odd(path, f"its answer is no JSON ({first_line(error)})") from error
         said = " ".join(response.text.split())[:300]
-        if status in (401, 403):
-            raise UserError(f"--vllm.url {self.url}: the key is refused ({status}); set {KEY} to that of the server")
+        if status == 401:
+            raise UserError(f"--vllm.url {self.url}: the key is refused; set {KEY} to that of the server")
         if status in (404, 405):
             raise UserError(
                 f"--vllm.url {self.url}: the server has no route {path} ({said}); vLLM 0.32 or newer has it when it is started "
                 f"as {START}; adapters need VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora too"
             )
         raise UserError(
-            f"--vllm.url {self.url}: {path} was refused ({status}: {said}); the log of the server says more"
+            f"--vllm.url {self.url}: {path} was refused ({status}: {said}); the log of the server says more. It is started "
+            f"as {START}"
         )
 
     def _odd(self, path: str, what: str) -> UserError:
@@ -201,8 +202,8 @@ def read(answer: Mapping[str, Any], asked: Sequence[int], params: Params) -> Dra
     tokens = [int(t) for t in choice["token_ids"]]
     if [p["token_id"] for p in places] != tokens:
         raise ValueError(f"{len(tokens)} tokens came with log-probabilities of {len(places)} others")
-    k = params.get("logprobs", 0)
-    best = [sorted(p["top_logprobs"], key=lambda x: -x["logprob"])[:k] for p in places] if k else []
+    k = params["logprobs"] - 1
+    best = [sorted(p["top_logprobs"], key=lambda x: -x["logprob"])[:k] for p in places] if k > 0 else []
     spans = choice.get("weight_versions")
     seen = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
     return Drawn(

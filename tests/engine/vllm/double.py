@@ -78,7 +78,7 @@ class Double:
                 [scored] = sampler.run([sampler.logprobs(tuple(tokens[:1]), tuple(tokens[1:]), temperature=1.0)])
                 said = [{str(t): {"logprob": x}} for t, x in zip(tokens[1:], scored.logp, strict=True)]
         content = [
-            {"token_id": t, "logprob": x, "top_logprobs": [{"token_id": i, "logprob": p} for i, p in zip(*top)]}
+            {"token_id": t, "logprob": x, "top_logprobs": counted(t, x, top, max(1, params["logprobs"]))}
             for t, x, top in zip(drawn.tokens, drawn.logp, drawn.top)
         ]
         whole = list(range(sampler.vocab))
@@ -144,6 +144,12 @@ class Double:
 
     def wake(self, tag: str) -> None:
         self.asleep.discard(tag)
+
+
+def counted(token: int, logp: float, top: Any, most: int) -> list[dict[str, Any]]:
+    """As the real server lists the likeliest tokens: the one that was drawn is the first and counts."""
+    rows = [(token, logp), *((i, p) for i, p in zip(*top) if i != token)]
+    return [{"token_id": i, "logprob": p} for i, p in rows[:most]]
 
 
 # The server ------------------------------------------------------------------------------------------------------------
