@@ -20,7 +20,10 @@ ENGINES: Mapping[str, str] = {
     "tinker": "policyopt.engine.tinker",
 }
 """The module of each engine. It has ``CAPABILITIES``, and ``open_engine(models, recipe, settings, **optimiser)``; it needs
-no package beyond those that are always there until that is called."""
+no package beyond those that are always there until that is called. ``SAMPLERS`` names what can draw for it beside itself."""
+
+SAMPLERS: Mapping[str, str] = {"vllm": "policyopt.engine.vllm"}
+"""The module of each sampler beyond an engine's own. It has ``lacks(recipe)``, the capabilities that an engine loses by it."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,18 @@ class Models:
     """Those that are named for the roles that the recipe reads; "reference" and "previous" may be missing."""
 
 
-def check_engine(recipe: Recipe, engine: str = "local") -> None:
-    """Raises :class:`~policyopt.errors.UserError` where a recipe asks for what an engine cannot do, before any model is
-    loaded."""
+def check_engine(recipe: Recipe, engine: str = "local", sampler: str = "own") -> None:
+    """Raises :class:`~policyopt.errors.UserError` where a recipe asks for what an engine cannot do with a sampler, before any
+    model is loaded."""
     from policyopt.capability import refuse_missing
 
-    refuse_missing(recipe.name, recipe.asks, capabilities(engine), engine)
+    module, lacks = _module(engine), frozenset[str]()
+    if sampler != "own":
+        if sampler not in getattr(module, "SAMPLERS", ()):
+            raise UserError(f"--sampler {sampler}: the engine {engine!r} draws by itself; leave it out")
+        lacks = importlib.import_module(SAMPLERS[sampler]).lacks(recipe)
+    name = engine if sampler == "own" else f"{engine} with --sampler {sampler}"
+    refuse_missing(recipe.name, recipe.asks, capabilities(engine) - lacks, name)
 
 
 def capabilities(engine: str) -> frozenset[str]:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from policyopt.aliases import ours
 from policyopt.data.columns import written
-from policyopt.engine.settings import Cluster, Server
+from policyopt.engine.settings import Cluster, Server, Vllm
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.hub import check_repository
@@ -181,6 +181,10 @@ class TrainConfig:
     """Processes of the engine ``ray``."""
     tinker: Server = dataclasses.field(default=Server(), metadata=UNNAMED)
     """The server of the engine ``tinker``."""
+    sampler: Literal["own", "vllm"] = "own"
+    """What draws: the engine itself, or vLLM beside it."""
+    vllm: Vllm = Vllm()
+    """How vLLM draws."""
     seed: Whole = 0
     """All randomness of the run follows from it."""
     out: Path | None = None
@@ -316,7 +320,7 @@ def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
     check_names(cls, data, path)
     kinds = {
         "optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "stopping": Stopping, "tracking": Tracking,
-        "judging": Judging, "adapters": LoRA, "prompting": Prompting, "ray": Cluster, "tinker": Server,
+        "judging": Judging, "adapters": LoRA, "prompting": Prompting, "ray": Cluster, "tinker": Server, "vllm": Vllm,
     }  # fmt: skip
     fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
     for name, value in data.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -36,8 +37,10 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "length/mean": float(length.mean()),
         "length/max": float(length.max()),
         "length/truncated": float(batch.truncated.mean()),
-        "entropy": float(masked_mean(batch.sampled_entropy, batch.own())),
     }
+    entropy = float(masked_mean(batch.sampled_entropy, batch.own()))
+    if not math.isnan(entropy):  # a sampler that does not know it
+        out["entropy"] = entropy
     said = {name: x[~x.isnan()] for name, x in sorted(batch.components().items())}
     out |= {f"component/{name}": float(x.mean()) for name, x in said.items() if len(x)}
     if batch.ref_logp is not None:

@@ -36,10 +36,12 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     recipe asks for what the engine cannot do.
     """
     engine = "sharded" if ranks() > 1 else config.engine
-    check_engine(config.recipe, engine)
+    check_engine(config.recipe, engine, config.sampler)
     optim = config.optim
+    vllm = config.vllm if config.sampler == "vllm" else None
+    settings = {"local": vllm, "ray": config.ray, "tinker": config.tinker}
     return open_engine(
-        engine, models_of(config, task, progress), config.recipe, {"ray": config.ray, "tinker": config.tinker},
+        engine, models_of(config, task, progress), config.recipe, settings,
         lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
     )  # fmt: skip

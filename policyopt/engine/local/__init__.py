@@ -7,14 +7,21 @@ from typing import Any
 from policyopt.engine import Models
 from policyopt.engine.local.engine import LocalEngine
 from policyopt.engine.local.sampler import LocalSampler
+from policyopt.engine.settings import Vllm
 from policyopt.recipe import Recipe
 
-__all__ = ["CAPABILITIES", "LocalEngine", "LocalSampler", "open_engine"]
+__all__ = ["CAPABILITIES", "SAMPLERS", "LocalEngine", "LocalSampler", "open_engine"]
 
 CAPABILITIES = LocalEngine.capabilities
+SAMPLERS = ("vllm",)
 
 
-def open_engine(models: Models, recipe: Recipe, settings: None = None, **optimiser: Any) -> LocalEngine:
-    """The local engine on models that it loads. Raises :class:`~policyopt.errors.UserError` where one cannot be used."""
+def open_engine(models: Models, recipe: Recipe, settings: Vllm | None = None, **optimiser: Any) -> LocalEngine:
+    """The local engine on models that it loads, with vLLM to draw where its ``settings`` are given. Raises
+    :class:`~policyopt.errors.UserError` where a model cannot be used, or vLLM cannot."""
+    if settings is not None:
+        from policyopt.engine.vllm import open_sampler
+
+        optimiser["sampler"] = open_sampler(settings, recipe)
     policy = models.policy.load()
     return LocalEngine(policy, recipe, {name: model.load() for name, model in models.roles.items()}, **optimiser)

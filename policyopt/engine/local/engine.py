@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,11 +18,11 @@ from policyopt.engine.local.roles import Follower, fill_roles
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate
-from policyopt.engine.protocol import Size
+from policyopt.engine.protocol import EngineSampler, Size
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
 from policyopt.models.critic import ValueModel
-from policyopt.models.likelihood import LOGP, Likelihood, Wanted
+from policyopt.models.likelihood import LOGP, Likelihood, Stepwise, Wanted
 from policyopt.models.load import Policy
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
@@ -33,12 +34,24 @@ TENSORS = "engine.safetensors"
 """What a checkpoint holds of this engine."""
 
 
+class Drawing(EngineSampler, Protocol):
+    """A sampler that the engine makes and closes."""
+
+    version: int
+    """Of the weights that it draws from."""
+
+    def close(self) -> None:
+        """Let go of what it holds outside this process."""
+        ...
+
+
 class LocalEngine:
     """An :class:`~policyopt.engine.protocol.Engine` whose models are in this process, on a CPU or a GPU.
 
     ``roles`` holds the models that are given for the roles that the recipe reads; what it does not read is never made.
     ``lr`` is the learning rate of the policy, ``critic_lr`` that of the critic (ten times as much where it is unset);
-    ``micro_batch`` the rows of a forward pass (as many as fit in 16,384 tokens where it is unset). Raises
+    ``micro_batch`` the rows of a forward pass (as many as fit in 16,384 tokens where it is unset); ``sampler`` makes what
+    draws from the policy in the place of its own. Raises
     :class:`~policyopt.errors.UserError` for a role that cannot be filled.
     """
 
@@ -49,6 +62,7 @@ class LocalEngine:
         critic_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0,
         clip_norm: float = 1.0, micro_batch: int | None = None,
+        sampler: Callable[[Policy, Stepwise], Drawing] | None = None,
     ) -> None:  # fmt: skip
         self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
         self.device = next(policy.model.parameters()).device
@@ -56,7 +70,7 @@ class LocalEngine:
         """16-bit models give float32 columns."""
         stepwise = policy.likelihood()
         self.likelihood: Likelihood = stepwise
-        self._stepwise = stepwise
+        self._stepwise, self._sampler = stepwise, sampler
         self.roles = fill_roles(policy, recipe, roles or {})
         self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
         self._settle(recipe)
@@ -90,9 +104,13 @@ class LocalEngine:
         return self.policy.context
 
     @cached_property
-    def sampler(self) -> LocalSampler:
+    def sampler(self) -> Drawing:
         """Draws from the policy; made when somebody first does."""
-        sampler = LocalSampler(self._stepwise, self.policy.eos, self.device, stops=self.text.stops)
+        sampler: Drawing
+        if self._sampler is None:
+            sampler = LocalSampler(self._stepwise, self.policy.eos, self.device, stops=self.text.stops)
+        else:
+            sampler = self._sampler(self.policy, self._stepwise)
         sampler.version = self.version
         return sampler
 
@@ -271,7 +289,9 @@ class LocalEngine:
             self.load_tensors(placed(found, like), version)
 
     def close(self) -> None:
-        """There is nothing outside this process."""
+        """Let go of what draws."""
+        if "sampler" in self.__dict__:
+            self.sampler.close()
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name: parameters, the moments of the optimisers, roles that move."""

@@ -96,6 +96,9 @@ class LocalSampler:
         """Let go of what is held for later requests."""
         self.stepper.forget()
 
+    def close(self) -> None:
+        """There is nothing outside this process."""
+
     # The proof -------------------------------------------------------------------------------------------------------
 
     def _proven(self, max_rows: int) -> Stepper:
