@@ -80,7 +80,7 @@ VERL = Host(
     or (isinstance(term, EntropyBonus) and not term.mean),
 )  # fmt: skip
 PRIME_RL = Host(
-    "prime-rl 0.8", credit=_ROWS | {"true_length", "correct", "pass_rate"}, loss=frozenset({"mask", "old_logp"}),
+    "prime-rl 0.8", credit=_ROWS | {"correct", "pass_rate"}, loss=frozenset({"mask", "old_logp"}),
     credit_unit="group", aggregates=(TokenMean(),),
 )  # fmt: skip
 HOSTS = (TRL, VERL, PRIME_RL)
@@ -89,8 +89,11 @@ HOSTS = (TRL, VERL, PRIME_RL)
 # Which recipes -------------------------------------------------------------------------------------------------------
 
 
-def serve(recipe: str | Path | Recipe | Method, host: Host, **hyper: Any) -> Recipe:
-    """The recipe of a name (``"gspo"``, ``"my.py:name"``, ``"recipe.yaml"``) or method, with hyper-parameters, or the recipe itself.
+def serve(
+    recipe: str | Path | Recipe | Method, host: Host, instead: Aggregate | None = None, /, **hyper: Any
+) -> Recipe:
+    """The recipe of a name (``"gspo"``, ``"my.py:name"``, ``"recipe.yaml"``) or method, with hyper-parameters, or the recipe itself;
+    ``instead`` is an aggregation in the place of its own.
 
     Raises :class:`~policyopt.errors.UserError` for what is none, and with every reason why the host cannot serve it.
     """
@@ -102,6 +105,7 @@ def serve(recipe: str | Path | Recipe | Method, host: Host, **hyper: Any) -> Rec
         made = recipe
     else:
         made = _made(recipe if isinstance(recipe, Method) else resolve(recipe), hyper)
+    made = made if instead is None else made.replace(aggregate=instead)
     reasons = refusals(made, host)
     if reasons:
         said = "; ".join(sentence for _, sentence in reasons)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -53,7 +56,7 @@ LOSSES: dict[str, tuple[Recipe, dict[str, Any], int]] = {
     "bnpo": (bare("grpo", kl_coef=0.0).replace(aggregate=TokenMean()), {"loss_type": "bnpo"}, 1),
     "dapo": (dapo(), {"loss_type": "dapo", "epsilon_high": 0.28}, 2),
     "dr_grpo": (made("dr-grpo"), {"loss_type": "dr_grpo"}, 2),
-    "cispo": (made("cispo", high=5.0), {"loss_type": "cispo", "epsilon_high": 5.0}, 2),
+    "cispo": (made("cispo", high=0.01), {"loss_type": "cispo", "epsilon_high": 1.01}, 2),
     "gspo": (
         bare("gspo", low=3e-4, high=4e-4),
         {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon_low": 3e-4, "epsilon_high": 4e-4},
@@ -272,3 +275,29 @@ def test_the_name_of_a_recipe_of_ones_own_will_do(tmp_path: Path) -> None:
     own.write_text("import policyopt as po\n\ndef mine():\n    return po.methods.grpo(group_size=6)\n")
     assert config(f"{own}:mine", **settings(tmp_path, per_device_train_batch_size=6)).num_generations == 6
     assert po.methods.grpo().source.size == 8
+
+
+@pytest.mark.heavy
+def test_two_processes_take_the_step_of_one(tiny_model: Path, tmp_path: Path) -> None:
+    line = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tests.integrations.trl_ranks",
+    ]
+    root = Path(__file__).parents[2]
+    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *line, str(tiny_model), str(tmp_path)],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "grpo: 24 of 24 rows" in done.stdout and "bapo: 24 of 24 rows" in done.stdout
+    assert "dapo: 16 of 24 rows" in done.stdout
