@@ -33,6 +33,31 @@ def save_tiny_model(folder: Path, seed: int = 0, scale: float = 3.0) -> Path:
     return folder
 
 
+EXPERTS: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+    "intermediate_size": 32, "moe_intermediate_size": 16, "max_position_embeddings": 256, "num_experts": 8,
+    "num_experts_per_tok": 2, "norm_topk_prob": True, "tie_word_embeddings": True, "decoder_sparse_step": 1,
+}  # fmt: skip
+"""Sizes of a mixture of experts of 60 thousand parameters."""
+
+
+def save_tiny_moe(folder: Path, family: str = "qwen3_moe", seed: int = 0, scale: float = 6.0, **changes: Any) -> Path:
+    """An untrained mixture of experts of a family of transformers, with the tokenizer of the other tiny model."""
+    _, tokenizer = random_tiny(seed)
+    sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    sizes |= {"eos_token_id": tokenizer.eos_token_id, "initializer_range": 0.06}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **EXPERTS | sizes | changes)).eval()
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.normal_(std=scale / p.shape[-1] if scale else 0.02)
+    model.generation_config.eos_token_id = list(ENDS)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def load_tiny(folder: Path, dtype: Any = "float64", **options: Any) -> Policy:
     return load_policy(str(folder), dtype=dtype, device="cpu", **options)
 
