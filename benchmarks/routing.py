@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,36 @@ def moved(start: Any, size: float, args: argparse.Namespace) -> str:
     return f"| {size:.1%} | {tokens:.1%} | {' | '.join(cells)} |"
 
 
+def cost(model: Any, args: argparse.Namespace) -> str:
+    """Processor time of drawing and of reading, without and with records; the least of three."""
+    split = split_model(model)
+    batch = draw(split, args.responses, args.tokens, args.seed)
+    prompt = tuple(range(1, PROMPT))
+
+    def seconds(f: Callable[[], object]) -> float:
+        found = []
+        for _ in range(3):
+            start = time.process_time()
+            f()
+            found.append(time.process_time() - start)
+        return min(found)
+
+    def drawing(routers: Any) -> float:
+        sampler = LocalSampler(split, eos=(), routers=routers)
+        asked = {"n": args.responses, "max_tokens": args.tokens, "key": (0,)}
+        return seconds(lambda: sampler.run([sampler.generate(prompt, **asked)]))
+
+    def reading(batch: Batch) -> float:
+        return seconds(lambda: split.leaves(batch)["logp"].sum().backward())
+
+    free = batch.replace(routes=None)
+    size = batch.routes.numel() * batch.routes.element_size()
+    return (
+        f"Drawing takes {drawing(None):.2f} s of processor time, with records {drawing(split.routers):.2f} s; forward and backward "
+        f"{reading(free):.2f} s, with replay {reading(batch):.2f} s. The records take {size:,} bytes, {LAYERS * TOP_K} a token."
+    )
+
+
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--responses", type=int, default=64)
@@ -144,9 +175,11 @@ def main() -> None:
         *(moved(whole, size, args) for size in (0.001, 0.003, 0.01)),
     ]
     print("\n".join(["", *later]))
+    spent = cost(whole, args)
+    print(f"\n{spent}")
     said = f"# Routing replay\n\n{args.responses} responses of {args.tokens} tokens, seed {args.seed}, torch {torch.__version__}.\n\n"
     made = f"\n\nMade by `python benchmarks/routing.py --responses {args.responses} --tokens {args.tokens} --seed {args.seed}`.\n"
-    text = said + "\n".join(lines) + "\n\nAfter an update (float32):\n\n" + "\n".join(later) + made
+    text = said + "\n".join(lines) + "\n\nAfter an update (float32):\n\n" + "\n".join(later) + f"\n\n{spent}" + made
     (Path(__file__).parent / "results" / "routing.md").write_text(text)
 
 
