@@ -25,6 +25,7 @@ CAPABILITIES: Mapping[str, str] = {
     "token embeddings": "the input embeddings of token ids (`Sampler.embed`)",
     "sampling entropy": "the entropy of the distribution that each token was drawn from (`Response.entropy`)",
     "role sampling": "drawing from another model than the policy (`Context.sampler_of`)",
+    "routing replay": "the experts of a mixture of experts are recorded and taken again in training (`routing_replay`)",
     # Scoring and updating
     "temperature": "log-probabilities at another temperature than 1, with their gradient",
     "entropy": "the entropy of the policy's distribution at each token, with its gradient",
@@ -80,6 +81,8 @@ def _derived(part: Part) -> Iterator[str]:
             yield "temperature"
         if isinstance(part, Rollout) and part.truncation:
             yield "truncated draws"
+        if isinstance(part, Rollout) and part.routing_replay != "no":
+            yield "routing replay"
 
 
 def _check_uses(program: Source) -> None:

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from policyopt.errors import UserError, nearest
 
-Axes = Literal["N", "NT", "NP", "NK", "ND", "NS", "NV"]
+Axes = Literal["N", "NT", "NP", "NK", "ND", "NS", "NV", "NR"]
 """N rows, T tokens of the response, P tokens of the prompt, K steps of a response, D depth of a tree, S numbers of a
-memory, V tokens of the vocabulary that the tokens of a row were drawn from."""
+memory, V tokens of the vocabulary that the tokens of a row were drawn from, R experts that they were sent to."""
 Filler = Literal["rollout", "verdict", "recipe", "engine", "lines", "critic", "memory", "program", "judge", "part"]
 """Who fills a column. The first five always do, or do so where it is asked for; of the others a recipe, or a judge, has
 to hold one that promises it (``provides``)."""
@@ -126,6 +126,9 @@ _LIBRARY = (
     Column("support", "NT", "rollout", "from how many tokens each token was drawn, where draws are truncated (top_p, top_k, min_p); 0 where it was "
            "drawn from the whole vocabulary. All that models say of a token is said over its support", dtype="int", absent=0),
     Column("support_ids", "NV", "rollout", "ids of these tokens, those of each token of the row after those of the one before",
+           dtype="int", absent=0),
+    Column("routes", "NR", "rollout", "the experts that each token was sent to, prompt first, where they are replayed (routing_replay): 1 + their "
+           "numbers, layer after layer, those of each token after those of the one before; 0 where the model chooses by itself",
            dtype="int", absent=0),
     Column("thought", "N", "rollout", "which of its prompt's thoughts a row holds, or answers from",
            dtype="int", absent=0, read=lambda r: r.response.thought, invent=lambda s: s.tree("thought")),

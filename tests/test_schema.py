@@ -51,7 +51,7 @@ def asking(*names: str) -> Advantage:
 
 
 def test_every_column_says_what_it_is_and_how_a_check_makes_one() -> None:
-    made_later = {"true_length", "token_reward", "advantage", "returns", "share", "support", "support_ids"}
+    made_later = {"true_length", "token_reward", "advantage", "returns", "share", "support", "support_ids", "routes"}
     for column in schema.columns():
         assert column.sentence and column.sentence[-1] != "."
         assert (column.invent is None) == (column.name in made_later), column.name

@@ -33,6 +33,36 @@ def save_tiny_model(folder: Path, seed: int = 0, scale: float = 3.0) -> Path:
     return folder
 
 
+EXPERTS: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+    "intermediate_size": 32, "moe_intermediate_size": 16, "max_position_embeddings": 256, "num_experts": 8,
+    "num_experts_per_tok": 2, "norm_topk_prob": True, "tie_word_embeddings": True, "decoder_sparse_step": 1,
+}  # fmt: skip
+"""Sizes of a small mixture of experts."""
+
+
+def tiny_moe(family: str = "qwen3_moe", vocab: int = 102, seed: int = 0, **changes: Any) -> Any:
+    """An untrained mixture of experts of a family of transformers, with weights that make its distributions uneven."""
+    sizes = {"vocab_size": vocab, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **EXPERTS | sizes | changes)).eval()
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.normal_(std=6 / p.shape[-1])
+    return model
+
+
+def save_tiny_moe(folder: Path, **changes: Any) -> Path:
+    """A Qwen3-MoE of 50 thousand parameters with the tokenizer of the other tiny model."""
+    _, tokenizer = random_tiny()
+    model = tiny_moe("qwen3_moe", len(tokenizer), **changes)
+    model.generation_config.eos_token_id = list(ENDS)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def load_tiny(folder: Path, dtype: Any = "float64", **options: Any) -> Policy:
     return load_policy(str(folder), dtype=dtype, device="cpu", **options)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -18,6 +19,7 @@ from policyopt.errors import UserError
 from policyopt.models.likelihood import LOGP, Others, Wanted
 from policyopt.models.prefix import can_share, shared_hidden
 from policyopt.models.proof import check_finite, near, pads_right
+from policyopt.models.routing import Routers, Within, find_routers
 from policyopt.rows import Batch
 
 _CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fits pays no recomputation
@@ -41,6 +43,17 @@ class SplitModel:
     """The backbone for texts that are passed whole, where that is another function, as compiled code is."""
     agreed: Callable[[int], int] = int
     """How often the backbone is called for a batch whose prompts are shared; see :func:`policyopt.models.prefix.shared_hidden`."""
+    replays: bool = True
+    """The experts that a batch brings (``routes``) are this model's."""
+
+    @cached_property
+    def routers(self) -> Routers:
+        """Those of a mixture of experts; see :func:`~policyopt.models.routing.find_routers`."""
+        if self.whole is not None:
+            raise UserError(
+                "--recipe.source.routing-replay: compiled code chooses its experts itself; leave out --compile"
+            )
+        return find_routers(self.hidden, self.vocab)
 
     def leaves(self, batch: Batch, wanted: Wanted = LOGP, others: Others | None = None) -> dict[str, Tensor]:
         """See :class:`~policyopt.models.likelihood.Likelihood`.
@@ -80,10 +93,29 @@ class SplitModel:
 
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
-        if self.shares and (found := shared_hidden(self.hidden, batch, self.agreed)) is not None:
+        routers = self.routers if self.replays and batch.routes is not None else None
+        if self.shares and (found := shared_hidden(self.hidden, batch, routers, self.agreed)) is not None:
             return found
         # Not by its truth: what is compiled has that of a container.
-        return hidden_at(self.hidden if self.whole is None else self.whole, *pack(batch), pads=self.pads)
+        backbone = self.hidden if self.whole is None else self.whole
+        within = _alone if routers is None else routers.within(batch.routes)
+        return hidden_at(backbone, *pack(batch), pads=self.pads, within=within)
+
+    @torch.no_grad()
+    def choices(self, batch: Batch) -> Tensor:
+        """See :class:`~policyopt.models.likelihood.Stepwise`."""
+        ids, _, _ = pack(batch)
+        present = batch.mask if batch.present is None else batch.present
+        length = (batch.prompt_mask.sum(1) + present.sum(1)).long()
+        pieces = [ids] if self.pads else [row[:n][None] for row, n in zip(ids, length.tolist(), strict=True)]
+        found: list[Tensor] = []
+        for piece in pieces:
+            with self.routers.recording() as seen:
+                self.hidden(input_ids=piece, use_cache=False)
+            found += seen.routes(len(piece))
+        routes = nn.utils.rnn.pad_sequence(found, batch_first=True)
+        there = torch.arange(routes.shape[1], device=routes.device) < length[:, None]
+        return routes.masked_fill(~there[:, :, None], 0).flatten(1)
 
 
 def split_model(model: nn.Module) -> SplitModel:
@@ -167,17 +199,32 @@ def _given(backbone: Any, hidden: Tensor) -> Iterator[None]:
             backbone.forward = own
 
 
-def hidden_at(backbone: Callable[..., Any], ids: Tensor, row: Tensor, position: Tensor, *, pads: bool = True) -> Tensor:
+def _alone(rows: slice, width: int) -> AbstractContextManager[Any]:
+    return nullcontext()
+
+
+def hidden_at(
+    backbone: Callable[..., Any],
+    ids: Tensor,
+    row: Tensor,
+    position: Tensor,
+    *,
+    pads: bool = True,
+    within: Within = _alone,
+) -> Tensor:
     """The hidden states [M, H] at places (row, position), each [M], of right-padded texts ids [N, L]; row by row where
-    padding is not without effect. Places come row after row."""
+    padding is not without effect. Places come row after row. Each call of the backbone stands ``within`` what is asked
+    for its rows and width."""
     if pads:
-        out: Tensor = backbone(input_ids=ids, use_cache=False).last_hidden_state
+        with within(slice(None), ids.shape[1]):
+            out: Tensor = backbone(input_ids=ids, use_cache=False).last_hidden_state
         return out[row, position]
     found = []
     for i in row.unique().tolist():
         there = position[row == i]
         text = ids[i : i + 1, : int(there.max()) + 1]
-        found.append(backbone(input_ids=text, use_cache=False).last_hidden_state[0, there])
+        with within(slice(i, i + 1), text.shape[1]):
+            found.append(backbone(input_ids=text, use_cache=False).last_hidden_state[0, there])
     return torch.cat(found)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from policyopt.models.routing import Routers
 from policyopt.part import Statistic
 from policyopt.rows import Batch
 
@@ -72,4 +73,14 @@ class Stepwise(Likelihood, Protocol):
 
     def embed(self, ids: Tensor) -> Tensor:
         """The input embeddings [..., E] of ids [...], on the CPU and without gradient."""
+        ...
+
+    @property
+    def routers(self) -> Routers:
+        """Those of a mixture of experts. Raises :class:`~policyopt.errors.UserError` for a model without experts, and where
+        their choice cannot be recorded and taken again."""
+        ...
+
+    def choices(self, batch: Batch) -> Tensor:
+        """The experts that the tokens of each row go to, prompt included, as the column ``routes``; without gradient."""
         ...

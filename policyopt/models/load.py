@@ -50,9 +50,11 @@ DTypeName = Literal["float32", "bfloat16", "float16", "float64"]
 class Role:
     """A model beside the policy that is only read: the reference, a teacher. Use as ``with role as split: ...``."""
 
-    def __init__(self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+    def __init__(
+        self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext, replays: bool = True
+    ) -> None:
         self.model, self._state = model, state
-        self.split = split_model(model)
+        self.split = dataclasses.replace(split_model(model), replays=replays)
         """How it is called."""
         self._within: AbstractContextManager[Any] = nullcontext()
 
@@ -138,7 +140,7 @@ class Policy:
                 f"{option}{self.name}: its vocabulary ({len(mine)} tokens, {sizes[0]} embedded) is not that of "
                 f"{policy.name} ({len(theirs)}, {sizes[1]}); a model in a role must read the same tokens"
             )
-        return Role(self.model.requires_grad_(False).eval())
+        return Role(self.model.requires_grad_(False).eval(), replays=False)  # its experts are others than the policy's
 
     @quiet()
     def save(self, folder: Path) -> None:
@@ -193,6 +195,8 @@ def load_policy(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
     net = (net if few or getattr(net, "is_quantized", False) else net.to(place)).eval()
+    if dtype == "float64" and getattr(net.config, "num_experts_per_tok", None):  # grouped products take no such numbers
+        net.set_experts_implementation("eager")
     if hasattr(net.config, "rescale_every"):  # RWKV else divides its own weights in place, and would be saved so
         net.config.rescale_every = 0
     if gradient_checkpointing:

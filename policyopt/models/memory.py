@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from policyopt.errors import UserError, first_line
 from policyopt.models.proof import near, probe_ids
+from policyopt.models.routing import again
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 
@@ -27,7 +28,7 @@ class _Recomputed:
         held = any(isinstance(x, Cache) for x in (*args, *keywords.values()))
         if held or not torch.is_grad_enabled():
             return forward(*args, **keywords)
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **keywords)
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=again, **keywords)
 
 
 def recompute_layers(model: str, net: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from policyopt.models.proof import near, probe_ids, reach
+from policyopt.models.routing import Routers, records_at
 from policyopt.rows import Batch
 
 WORTH = 0.1
@@ -55,19 +57,27 @@ def can_share(backbone: nn.Module, vocab: int) -> bool:
     return True
 
 
-def shared_hidden(backbone: Any, batch: Batch, agreed: Callable[[int], int] = int) -> Tensor | None:
+def shared_hidden(
+    backbone: Any, batch: Batch, routers: Routers | None = None, agreed: Callable[[int], int] = int
+) -> Tensor | None:
     """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``; ``None``
     where too few tokens would be saved.
 
     Each distinct prompt is passed once; the responses attend to its keys and values, through which their gradients
     come together. For G responses of length T to a prompt of length P it computes P + GT tokens in the place of
-    G(P + T). ``agreed`` gets the calls of the backbone that this would take, 0 where it is not worth it, and gives those that
-    it shall take: processes that compute together have to call it equally often.
+    G(P + T). With ``routers`` the experts of ``batch.routes`` are taken again; prompts are distinct then by their tokens
+    and experts. ``agreed`` gets the calls of the backbone that this would take, 0 where it is not worth it, and gives those
+    that it shall take: processes that compute together have to call it equally often.
     """
     mask, asked = batch.mask.bool(), batch.prompt_mask.bool()
     present = mask if batch.present is None else batch.present.bool()
-    prompt = batch.prompt.masked_fill(~asked, -1)
+    prompt, places = batch.prompt.masked_fill(~asked, -1), batch.prompt.shape[1]
+    if routers is not None:
+        table, length = routers.table(batch.routes), asked.sum(1)
+        records = records_at(table, torch.zeros_like(length), places).masked_fill(~asked[:, :, None], 0)
+        prompt = torch.cat([prompt, records.flatten(1)], 1)
     distinct, owner = torch.unique(prompt, dim=0, return_inverse=True)
+    distinct, told = distinct[:, :places], distinct[:, places:]
     rows, tokens = mask.shape[0], int(present.sum())
     saved = int(asked.sum()) - int((distinct >= 0).sum())
     gaps = bool((present[:, 1:] & ~present[:, :-1]).any() | (asked[:, 1:] & ~asked[:, :-1]).any())
@@ -76,17 +86,24 @@ def shared_hidden(backbone: Any, batch: Batch, agreed: Callable[[int], int] = in
     if not agreed(min(width, 2) if worth else 0):
         return None
     ids = batch.tokens[:, :width].masked_fill(~present[:, :width], 0)
-    found = _hidden(backbone, distinct.clamp(min=0), (distinct >= 0).long(), owner, ids)
+    routing = None
+    if routers is not None:
+        routing = (routers, told.view(len(told), places, routers.width), records_at(table, length, width - 1))
+    found = _hidden(backbone, distinct.clamp(min=0), (distinct >= 0).long(), owner, ids, routing)
     return found[mask[:, :width]]
 
 
-def _hidden(backbone: Any, prompt: Tensor, there: Tensor, owner: Tensor, tokens: Tensor) -> Tensor:
+def _hidden(
+    backbone: Any, prompt: Tensor, there: Tensor, owner: Tensor, tokens: Tensor,
+    routing: tuple[Routers, Tensor, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """[N, T, H] from right-padded distinct prompts [D, P] with their mask, the prompt of each row [N], and right-padded
-    responses [N, T]."""
+    responses [N, T]; ``routing`` holds records of experts [D, P, R] and [N, T - 1, R]."""
     width = int(there.sum(1).max())
     prompt, there = prompt[:, :width], there[:, :width]
     cache = DynamicCache(config=backbone.config)
-    before = backbone(input_ids=prompt, past_key_values=cache, use_cache=True).last_hidden_state
+    with nullcontext() if routing is None else routing[0].replaying(routing[1][:, :width]):
+        before = backbone(input_ids=prompt, past_key_values=cache, use_cache=True).last_hidden_state
     length = there.sum(1)
     last = before[torch.arange(len(prompt), device=prompt.device), length - 1][owner][:, None]
     if tokens.shape[1] == 1:
@@ -97,5 +114,6 @@ def _hidden(backbone: Any, prompt: Tensor, there: Tensor, owner: Tensor, tokens:
     keywords: dict[str, Any] = {"position_ids": length[owner][:, None] + steps}
     if not bool(there.all()):
         keywords["attention_mask"] = torch.cat([there[owner], torch.ones_like(following)], 1)
-    after = backbone(input_ids=following, past_key_values=cache, use_cache=True, **keywords).last_hidden_state
+    with nullcontext() if routing is None else routing[0].replaying(routing[2]):
+        after = backbone(input_ids=following, past_key_values=cache, use_cache=True, **keywords).last_hidden_state
     return torch.cat([last, after], 1)

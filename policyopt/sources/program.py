@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from torch import Tensor
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.part import part
+from policyopt.sources.round import Round as Round
+from policyopt.sources.routes import Routes
 from policyopt.sources.source import Source
 from policyopt.sources.truncation import MinP, TopK, TopP, Truncation
 
@@ -176,41 +177,6 @@ def line_ends(tokens: Sequence[int], breaks: AbstractSet[int]) -> list[int]:
     return [i for i, t in enumerate(tokens, 1) if t in breaks and i < end] + [end] * (end > 0)
 
 
-class Round:
-    """The programs that run together, for those that share a budget: what each shows, all who take part see.
-
-    A program takes part between ``async with context.round:`` and the end of this block. Who leaves is waited for no more.
-    """
-
-    def __init__(self) -> None:
-        self._members = 0
-        self._shown: dict[tuple[int, ...], Any] = {}
-        self._done: asyncio.Future[dict[tuple[int, ...], Any]] | None = None
-
-    async def __aenter__(self) -> Round:
-        self._members += 1
-        await asyncio.sleep(0)  # all that start together are in before the first can meet
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._members -= 1
-        self._close()
-
-    async def meet(self, key: tuple[int, ...], shown: Any) -> dict[tuple[int, ...], Any]:
-        """What everybody has shown, by the keys of their questions and in their order, once all who take part have."""
-        if self._done is None:
-            self._done = asyncio.get_running_loop().create_future()
-        done, self._shown[key] = self._done, shown
-        self._close()
-        return await asyncio.shield(done)
-
-    def _close(self) -> None:
-        if self._done is not None and self._shown and len(self._shown) >= self._members:
-            if not self._done.done():
-                self._done.set_result(dict(sorted(self._shown.items())))
-            self._shown, self._done = {}, None
-
-
 StopReason = Literal["eos", "stop", "length"]
 Use = Literal["train", "baseline", "pool", "wait"]
 
@@ -233,6 +199,8 @@ class Response:
     the list ends early. Models are asked about a token over its support alone."""
     versions: list[int] = field(default_factory=list)
     """How many updates the policy that wrote each token had seen."""
+    routes: Routes | None = field(default=None, compare=False)
+    """The experts that its prompt and its tokens were sent to, where they are recorded (``Rollout.routing_replay``)."""
     heat: list[float] = field(default_factory=list)
     """The temperature that each token was drawn at, where it changes from token to token."""
     top: list[tuple[list[int], list[float]]] = field(default_factory=list)
@@ -389,6 +357,10 @@ class Rollout(Source):
     """Draw from so many likeliest tokens; unset: from all."""
     min_p: MinP = 0.0
     """Draw from tokens that are at least this share as likely as the likeliest; 0 draws from all."""
+
+    routing_replay: Literal["no", "trainer", "sampler"] = "no"
+    """For mixtures of experts: train every token through the experts that it went to as it was drawn, those of the "sampler"
+    (R3) or those that the "trainer" takes at the same weights (R2)."""
 
     @property
     def truncation(self) -> Truncation:

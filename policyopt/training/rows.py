@@ -42,7 +42,8 @@ def to_batch(
         if asked or any(x is not None for x in entries):
             found[column.name] = _tensor(column, entries, rows, dtype)
     said = components(verdicts, needs, dtype)
-    return make_batch(**found, **said, **supports(responses), pass_rate=pass_rate(responses, verdicts, group, dtype))
+    said |= supports(responses) | routes(prompts, responses)
+    return make_batch(**found, **said, pass_rate=pass_rate(responses, verdicts, group, dtype))
 
 
 def supports(responses: Sequence[Response]) -> dict[str, Tensor]:
@@ -53,6 +54,20 @@ def supports(responses: Sequence[Response]) -> dict[str, Tensor]:
     rows = [np.array([*itertools.chain(*r.support)], dtype=np.int32) for r in responses]
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
     return {"support": pad(counts, torch.long), "support_ids": padded}
+
+
+def routes(prompts: Sequence[Sequence[int]], responses: Sequence[Response]) -> dict[str, Tensor]:
+    """The column that says which experts the tokens of each row went to, as far as its text is the one that was recorded; none
+    where nothing was."""
+    first = next((r.routes for r in responses if r.routes is not None), None)
+    if first is None:
+        return {}
+    none = first.experts[:0]
+    found = [
+        none if r.routes is None else r.routes.of((*(r.context or prompt), *r.tokens))
+        for prompt, r in zip(prompts, responses, strict=True)
+    ]
+    return {"routes": torch.nn.utils.rnn.pad_sequence(found, batch_first=True).flatten(1)}
 
 
 def check_filled(recipe: Recipe, judge: str, provides: frozenset[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from policyopt.errors import UserError
 from policyopt.items import Example, Message, Verdict
 from policyopt.sources.program import Response
+from policyopt.sources.routes import Routes
 from policyopt.sources.source import Source
 
 Q = TypeVar("Q")
@@ -33,6 +34,8 @@ class Held:
         plain = asdict(self)
         for saved in plain["responses"]:
             saved["support"] = [list(ids) for ids in saved["support"]]
+        for saved, r in zip(plain["responses"], self.responses, strict=True):
+            saved["routes"] = r.routes and r.routes.to_dict()
         return plain
 
     @classmethod
@@ -40,8 +43,9 @@ class Held:
         """Read back what :meth:`to_dict` made, JSON in between."""
         example = Example(**saved["example"] | {"prompt": tuple(saved["example"]["prompt"])})
         pairs = {i: [(ids, logp) for ids, logp in r["top"]] for i, r in enumerate(saved["responses"])}
+        routes = [r.get("routes") and Routes.from_dict(r["routes"]) for r in saved["responses"]]
         responses = [
-            Response(**r | {"top": pairs[i], "context": tuple(r["context"]), "verdict": None})
+            Response(**r | {"top": pairs[i], "context": tuple(r["context"]), "verdict": None, "routes": routes[i]})
             for i, r in enumerate(saved["responses"])
         ]
         return cls(example, tuple(saved["tokens"]), tuple(saved["key"]), responses, saved["step"])

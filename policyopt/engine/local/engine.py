@@ -28,6 +28,7 @@ from policyopt.models.text import Text
 from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
+from policyopt.sources.program import Rollout
 
 _MICRO_TOKENS = 16_384
 TENSORS = "engine.safetensors"
@@ -71,6 +72,8 @@ class LocalEngine:
         stepwise = policy.likelihood()
         self.likelihood: Likelihood = stepwise
         self._stepwise, self._sampler = stepwise, sampler
+        self.replay = recipe.source.routing_replay if isinstance(recipe.source, Rollout) else "no"
+        self._routers = None if self.replay == "no" else stepwise.routers
         self.roles = fill_roles(policy, recipe, roles or {})
         self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
         self._settle(recipe)
@@ -108,7 +111,8 @@ class LocalEngine:
         """Draws from the policy; made when somebody first does."""
         sampler: Drawing
         if self._sampler is None:
-            sampler = LocalSampler(self._stepwise, self.policy.eos, self.device, stops=self.text.stops)
+            routers = self._routers if self.replay == "sampler" else None
+            sampler = LocalSampler(self._stepwise, self.policy.eos, self.device, stops=self.text.stops, routers=routers)
         else:
             sampler = self._sampler(self.policy, self._stepwise)
         sampler.version = self.version
@@ -135,6 +139,8 @@ class LocalEngine:
     @torch.no_grad()
     def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
+        if self.replay == "trainer":
+            batch = batch.replace(routes=self._routes(batch))
         for name in self.roles:
             if name != "previous" and member("logp_of", name) in recipe.needs:
                 batch = batch.replace(**{member("logp_of", name): self._logp(batch, name)})
@@ -174,6 +180,14 @@ class LocalEngine:
             return {"value": critic.after(piece.prompt[:, : int(length.max())], length)[:, None]}
 
         return self._by_rows(texts, after)["value"][:, 0].tolist()
+
+    def _routes(self, batch: Batch) -> Tensor:
+        """[N, R] the experts that the policy sends the tokens of a batch to."""
+        found: dict[int, Tensor] = {}
+        for rows in self._pieces(batch):
+            self._count("policy", batch[rows])
+            found |= zip(rows.tolist(), self._stepwise.choices(batch[rows]), strict=True)
+        return nn.utils.rnn.pad_sequence([found[i] for i in range(len(batch))], batch_first=True)
 
     def _logp(self, batch: Batch, role: str) -> Tensor:
         """[N, T] what a role thinks of a batch."""

@@ -16,6 +16,7 @@ from policyopt.engine.local.requests import Request, Row
 from policyopt.engine.local.slots import Slots
 from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.models.likelihood import Stepwise
+from policyopt.models.routing import Routers
 
 KEEP_BYTES = 1 << 30
 """Keys and values that are held for later requests."""
@@ -30,12 +31,14 @@ class Flight(Stepper):
 
     Raises :class:`~policyopt.errors.UserError` for a model that keeps another state than keys and values."""
 
-    def __init__(self, split: Stepwise, device: torch.device | str, max_rows: int) -> None:
-        super().__init__(split, device, max_rows)
+    def __init__(
+        self, split: Stepwise, device: torch.device | str, max_rows: int, routers: Routers | None = None
+    ) -> None:
+        super().__init__(split, device, max_rows, routers)
         self._config: Any = getattr(split.hidden, "config", None)
         takes = inspect.signature(getattr(split.hidden, "forward", split.hidden)).parameters
         self._positions = "position_ids" in takes
-        self._slots = Slots(self._config)
+        self._slots = Slots(self._config, notes=routers is not None)
         self._prefixes = Prefixes(KEEP_BYTES if self._positions else 0)
         self._held_version = 0
         self._ready: deque[tuple[Row, int, Tensor]] = deque()
@@ -69,6 +72,8 @@ class Flight(Stepper):
 
     def drop_all(self) -> list[Request]:
         """See :class:`~policyopt.engine.local.stepper.Stepper`."""
+        for i in range(len(self.active)):
+            self._keep_routes(i)
         dropped = super().drop_all()
         self._length = self._length[:0]
         self._ready.clear()
@@ -77,10 +82,15 @@ class Flight(Stepper):
     def _close(self, i: int) -> Request | None:
         """An active row has ended; returns its request where it was the last."""
         row, length = self.active[i], int(self._length[i])
+        self._keep_routes(i)
         if row.request.keep:  # the last token has been drawn but not read
             whole = (*row.request.prompt, *row.response.tokens)
             self._prefixes.add(whole[:length], self._slots.read(i, length))
         return self.closed(row)
+
+    def _keep_routes(self, i: int) -> None:
+        if self.routers is not None:
+            self.keep_routes(self.active[i], self._slots.noted(i, int(self._length[i])))
 
     def _compact(self, over: np.ndarray) -> np.ndarray:
         """Move the last rows into the places of those that have ended. Returns the old place of each row that stays."""
@@ -180,7 +190,9 @@ class Flight(Stepper):
             keywords["position_ids"] = where[:1] if place.level else where
         if not place.level or (width > 1 and place.begin):
             keywords["attention_mask"] = self._mask(where, place.begin + width)
-        out = self.split.hidden(input_ids=ids, past_key_values=self._slots.cache, use_cache=True, **keywords)
+        out, routes = self.read(input_ids=ids, past_key_values=self._slots.cache, use_cache=True, **keywords)
+        if routes is not None:
+            self._slots.note(routes)
         self.computed += ids.numel()
         hidden: Tensor = out.last_hidden_state
         return hidden

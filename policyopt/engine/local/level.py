@@ -26,6 +26,8 @@ class _Batch:
     kept: dict[str, Any] = field(default_factory=dict)
     """What the model gave back for its next step, under its own name for it."""
     hidden: Tensor | None = None
+    routes: Tensor | None = None
+    """[B, L, R] the experts that what was read was sent to, where they are recorded."""
 
 
 class Level(Stepper):
@@ -67,6 +69,7 @@ class Level(Stepper):
             drawn = batch.ids[:, -1].clone()
             drawn[torch.from_numpy(live).to(self.device)] = token[mine]
             batch.ids = torch.cat([batch.ids, drawn[:, None]], 1)
+            self._keep_routes(batch, live[over[mine]])
             batch.alive[live[over[mine]]] = False
             first += len(live)
         self._batches = [b for b in self._batches if b.alive.any()]
@@ -77,8 +80,16 @@ class Level(Stepper):
 
     def drop_all(self) -> list[Request]:
         """See :class:`~policyopt.engine.local.stepper.Stepper`."""
+        for batch in self._batches:
+            self._keep_routes(batch, np.flatnonzero(batch.alive))
         self._batches = []
         return super().drop_all()
+
+    def _keep_routes(self, batch: _Batch, rows: np.ndarray) -> None:
+        routes = batch.routes
+        if routes is not None:
+            for i in rows:
+                self.keep_routes(batch.rows[i], routes[i].cpu())
 
     def _gather(self) -> None:
         self.active = [row for b in self._batches for row, alive in zip(b.rows, b.alive, strict=True) if alive]
@@ -87,7 +98,9 @@ class Level(Stepper):
 
     def _pass(self, batch: _Batch, new: Tensor) -> None:
         """Read the new tokens [B, Q] of a batch."""
-        out = self.split.hidden(input_ids=new, use_cache=True, **batch.kept)
+        out, routes = self.read(input_ids=new, use_cache=True, **batch.kept)
+        if routes is not None:
+            batch.routes = routes if batch.routes is None else torch.cat([batch.routes, routes], 1)
         self.computed += new.numel()
         batch.kept = {name: out[name] for name in ALL_CACHE_NAMES if out.get(name) is not None}
         if not batch.kept:
@@ -103,6 +116,6 @@ class Whole(Level):
             live = torch.from_numpy(np.flatnonzero(batch.alive)).to(self.device)
             batch.rows = [row for row, alive in zip(batch.rows, batch.alive, strict=True) if alive]
             batch.ids, batch.alive = batch.ids[live], batch.alive[batch.alive]
-        out = self.split.hidden(input_ids=batch.ids, use_cache=False)
+        out, batch.routes = self.read(input_ids=batch.ids, use_cache=False)
         self.computed += batch.ids.numel()
         batch.hidden = out.last_hidden_state[:, -1]

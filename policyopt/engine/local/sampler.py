@@ -22,6 +22,7 @@ from policyopt.errors import UserError, first_line
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
 from policyopt.models.proof import Reach, check_finite, probe_ids, reach
+from policyopt.models.routing import Routers
 from policyopt.models.stops import Stops
 from policyopt.sources.program import Heat, Processor, Response, StopReason
 from policyopt.sources.truncation import Truncation
@@ -44,16 +45,18 @@ class LocalSampler:
     flight, up to the float noise of matrix products of another shape (a draw that falls within it of a boundary between
     two tokens can differ). At most ``max_rows`` rows run at once; as one ends, the next that waits takes its place.
 
+    With ``routers`` it records the experts that every token is sent to (``Response.routes``).
+
     It decodes in the fastest of the :data:`STEPPERS` that a probe proves right, past any window of the model that the
     probe can reach. Raises :class:`~policyopt.errors.UserError` with the reasons where none is.
     """
 
     def __init__(
         self, split: Stepwise, eos: Sequence[int], device: torch.device | str = "cpu", max_rows: int = 512,
-        stops: Stops | None = None,
+        stops: Stops | None = None, routers: Routers | None = None,
     ) -> None:  # fmt: skip
         self.split, self.device = split, torch.device(device)
-        self.eos, self.stops = frozenset(eos), stops
+        self.eos, self.stops, self.routers = frozenset(eos), stops, routers
         self.drawn = 0
         """Tokens that were drawn so far."""
         self._written: list[Written] = []
@@ -113,7 +116,7 @@ class LocalSampler:
                 continue
             self.slow = f"{reasons[0]}: it draws slowly ({how})" if reasons else ""
             self.drawn = 0
-            return kind(self.split, self.device, max_rows)
+            return kind(self.split, self.device, max_rows, self.routers)
         raise UserError(f"{name} cannot be sampled from ({'; '.join(dict.fromkeys(reasons))}); it is not supported")
 
     @torch.no_grad()
@@ -129,7 +132,7 @@ class LocalSampler:
             return f"{name} has a window ({unseen[0]}) that is too long to be proven right with rows of unlike length"
         asked = [(0,), (1, 2, 3), (1, 2, 3, 4), text[:-3], text]
         try:
-            self.stepper = kind(self.split, self.device, 3)
+            self.stepper = kind(self.split, self.device, 3, self.routers)
             drawn = self.run([self.generate(p, n=2, max_tokens=3, key=(i,), keep=True) for i, p in enumerate(asked)])
         except UserError as error:
             return str(error)

@@ -89,12 +89,12 @@ class SlotLayer(DynamicLayer):
 
 
 class Slots:
-    """The cache of a model with places for rows of unlike length.
+    """The cache of a model with places for rows of unlike length; with ``notes``, some numbers of ours for every position too.
 
     Raises :class:`~policyopt.errors.UserError` for a model that keeps another state than keys and values.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, notes: bool = False) -> None:
         plain = DynamicCache(config=config)
         if not plain.layers or not all(isinstance(layer, CacheLayerMixin) for layer in plain.layers):
             raise UserError(f"{type(config).__name__}: the model keeps another state than keys and values")
@@ -102,6 +102,16 @@ class Slots:
         self.cache: Any = DynamicCache()
         self.layers = [SlotLayer(self.place) for _ in plain.layers]
         self.cache.layers = list(self.layers)
+        if notes:  # kept like the keys of one more layer, which goes with a position wherever its keys and values go
+            self.layers.append(SlotLayer(self.place))
+
+    def note(self, numbers: Tensor) -> None:
+        """Write numbers [B, Q, R] down for the tokens of the last forward pass."""
+        self.layers[-1].update(numbers[:, None], numbers[:, None, :, :0])
+
+    def noted(self, slot: int, length: int) -> Tensor:
+        """[length, R] what was written down for the first positions of a slot, on the CPU."""
+        return self.layers[-1].keys[slot, 0, :length].to("cpu", copy=True)
 
     def reserve(self, slots: int, length: int) -> None:
         """Make place for rows of up to ``length`` positions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from policyopt.engine.local.requests import Request, Row
 from policyopt.models.likelihood import Stepwise
+from policyopt.models.routing import Routers
+from policyopt.sources.routes import Routes
 
 READ_TOKENS = 16_384
 """Of contexts that are read at once."""
@@ -19,7 +22,11 @@ READ_TOKENS = 16_384
 class Stepper(ABC):
     """Decodes rows together, at most ``max_rows`` at once; as one ends, the next that waits takes its place."""
 
-    def __init__(self, split: Stepwise, device: torch.device | str, max_rows: int) -> None:
+    def __init__(
+        self, split: Stepwise, device: torch.device | str, max_rows: int, routers: Routers | None = None
+    ) -> None:
+        self.routers = routers
+        """Of a mixture of experts, where the experts of every token are recorded."""
         self.split, self.device, self.max_rows, self.version = split, torch.device(device), max_rows, 0
         self.computed = 0
         """Tokens that went through the model so far, prompts included (what is shared counts once)."""
@@ -55,6 +62,23 @@ class Stepper(ABC):
         self.active, self.hidden = [], None
         self.waiting.clear()
         return list({id(row.request): row.request for row in rows}.values())
+
+    def read(self, **inputs: Any) -> tuple[Any, Tensor | None]:
+        """Call the backbone on ``input_ids`` [B, Q]. Returns what it gives, and the experts that the tokens were sent to,
+        [B, Q, R], where they are recorded."""
+        if self.routers is None:
+            return self.split.hidden(**inputs), None
+        with self.routers.recording() as seen:
+            out = self.split.hidden(**inputs)
+        return out, seen.routes(len(inputs["input_ids"]))
+
+    def keep_routes(self, row: Row, routes: Tensor) -> None:
+        """Write down the experts [n, R] that the first n tokens of a row's text were sent to. What was resumed keeps those of
+        the weights that drew it."""
+        response = row.response
+        ids = (*row.request.prompt, *response.tokens)[: len(routes)]
+        earlier = response.routes
+        response.routes = Routes(ids, routes) if earlier is None else earlier.followed(ids, routes)
 
     def closed(self, row: Row) -> Request | None:
         """A row has ended; returns its request where it was the last."""

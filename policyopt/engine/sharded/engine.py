@@ -22,7 +22,7 @@ from policyopt.models.text import Text
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 
-LEFT_OUT = frozenset[str]()
+LEFT_OUT = frozenset({"routing replay"})
 """What the ranks cannot do of what one process can."""
 
 

@@ -35,6 +35,8 @@ def lacks(recipe: Recipe) -> frozenset[str]:
         missing |= {"forced tokens", "scoring"}
     if "truncated draws" in recipe.asks:
         missing |= {"forced tokens"}
+    if getattr(recipe.source, "routing_replay", "no") == "sampler":
+        missing |= {"routing replay"}
     return frozenset(missing)
 
 

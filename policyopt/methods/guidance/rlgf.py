@@ -56,6 +56,7 @@ def finished_by(start: Response, rest: Response, h: int) -> Response:
         start.entropy[:h] + rest.entropy,
         rest.stop_reason,
         support=start.supports[:h] + rest.support,
+        routes=start.routes,
         versions=start.versions[:h] + rest.versions,
         guided=[False] * h + [True] * len(rest.tokens),
         temperature=rest.temperature,

@@ -27,8 +27,8 @@ def minirl(
     ``mismatch_cap``, None for no cap. M is 0 where PPO's minimum would silence the token (A > 0 and r > 1 + ``high``, or
     A < 0 and r < 1 - ``low``). Token sums, no length normalisation: the objective is the first-order form of the
     reward of whole responses. Sources: arXiv:2512.01374 as reported by others; C from memory. Our reading: the cap is
-    on pi_old/mu_old, and no std (``std_normalize``). Routing replay for mixtures of experts is the sampler's business
-    and not part of the recipe.
+    on pi_old/mu_old, and no std (``std_normalize``). Routing replay for mixtures of experts is a choice of the source, off
+    here: ``routing_replay`` "trainer" is R2, "sampler" R3.
     """
     return reinforce(baseline="group-mean", group_size=group_size).replace(
         advantage=Normalise(centre="group", scale="group" if std_normalize else "none"),

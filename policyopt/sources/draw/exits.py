@@ -93,6 +93,7 @@ def joined(thought: Response, cut: int, opener: Sequence[int], end: Response, tr
         end.stop_reason,
         support=[*thought.supports[:cut], *[()] * len(opener), *end.support],
         versions=[*thought.versions[:cut], *version, *end.versions],
+        routes=end.routes,
         own=[trained] * cut + [False] * len(opener) + [True] * len(end.tokens),
         temperature=end.temperature,
         thought=thought.thought,
