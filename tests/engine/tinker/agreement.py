@@ -49,7 +49,9 @@ def drawn(engine: Any, recipe: Recipe, gaps: bool = False) -> Batch:
     return credit(recipe, engine.prepare(engine.annotate(batch, recipe), recipe))
 
 
-def apart(far: Any, recipe: Recipe, folder: Path, steps: int = 2, gaps: bool = False, **settings: Any) -> dict[str, float]:
+def apart(
+    far: Any, recipe: Recipe, folder: Path, steps: int = 2, gaps: bool = False, **settings: Any
+) -> dict[str, float]:
     """The largest relative distances over some updates: of token weights, losses, norms of gradients; then of the adapters, over
     the learning rate."""
     far.save(folder / "start")
