@@ -46,10 +46,12 @@ def field_docs(cls: type) -> dict[str, str]:
 @functools.lru_cache(maxsize=1024)
 def _own_field_docs(cls: type) -> dict[str, str]:
     """Those that the class itself has, read once: a command asks for each a dozen times."""
-    docs: dict[str, str] = dict(cls.__dict__.get("__docs__", {}))
+    if "__docs__" in cls.__dict__:  # made while the program runs: there is no source to search
+        return dict(cls.__docs__)  # type: ignore[attr-defined]
+    docs: dict[str, str] = {}
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError):  # made while the program runs
+    except (OSError, TypeError, SyntaxError):
         return docs
     for field, text in itertools.pairwise(getattr(tree.body[0], "body", [])):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
