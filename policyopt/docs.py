@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import re
@@ -39,14 +40,20 @@ def first_sentence(doc: str) -> str:
 
 def field_docs(cls: type) -> dict[str, str]:
     """The docstrings below the fields of a class, which Python itself does not keep."""
+    return {name: text for base in reversed(cls.__mro__) for name, text in _own_field_docs(base).items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _own_field_docs(cls: type) -> dict[str, str]:
+    """Those that the class itself has, read once: a command asks for each a dozen times."""
+    if "__docs__" in cls.__dict__:  # made while the program runs: there is no source to search
+        return dict(cls.__docs__)  # type: ignore[attr-defined]
     docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        docs |= base.__dict__.get("__docs__", {})
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # made while the program runs
-            continue
-        for field, text in itertools.pairwise(getattr(tree.body[0], "body", [])):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                docs[ast.unparse(field.target)] = plain(str(text.value.value))
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):
+        return docs
+    for field, text in itertools.pairwise(getattr(tree.body[0], "body", [])):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            docs[ast.unparse(field.target)] = plain(str(text.value.value))
     return docs

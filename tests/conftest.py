@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +15,19 @@ import torch
 from tests.commands import Said, caller
 from tests.tiny import save_tiny_model
 
+# One thread each, here and in the processes that tests start: the workers of pytest-xdist share the cores among them.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHROMIUM = Path("/usr/bin/chromium")
 
 # A shell that starts a job in the background lets it ignore Ctrl-C, and every process of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all that they import stay until the end: the garbage collector need not go through them."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,13 @@ class Tempered(Surrogate):
 # As data -------------------------------------------------------------------------------------------------------------
 
 
+# The same YAML, read and written in C where PyYAML has that: thousands of recipes pass here.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
 def through_yaml(recipe: Recipe) -> Recipe:
-    return recipe_from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict())))
+    return recipe_from_dict(yaml.load(yaml.dump(recipe.to_dict(), Dumper=DUMPER), Loader=LOADER))
 
 
 @EVERY_METHOD
