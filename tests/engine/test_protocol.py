@@ -154,6 +154,8 @@ def recipe_asking(capability: str) -> Recipe:
         return grpo().set("source.temperature", 0.7)
     if capability == "truncated draws":
         return grpo().set("source.top_k", 5)
+    if capability == "routing replay":
+        return grpo().set("source.routing_replay", "sampler")
     if capability == "parameters":
         return grpo().replace(probes=get_study("rl-subnetworks")())
     names = {

@@ -284,7 +284,7 @@ def test_a_random_batch_is_consistent() -> None:
 
 
 def test_a_random_batch_has_every_column_that_is_there_before_credit() -> None:
-    later = {"token_reward", "true_length", "advantage", "returns", "share", "support", "support_ids"}
+    later = {"token_reward", "true_length", "advantage", "returns", "share", "support", "support_ids", "routes"}
     batch = random_batch()
     assert {c.name for c in schema.columns() if getattr(batch, c.name) is None} == later
 

@@ -183,6 +183,7 @@ def test_every_column_is_filled() -> None:
         "history",
         "support",
         "support_ids",
+        "routes",
     }
     assert all(x.isfinite().all() for x in filled.values())
 
