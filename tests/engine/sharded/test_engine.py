@@ -177,6 +177,7 @@ def test_what_is_refused(options: dict[str, Any], words: str, pair: Pair, tiny_m
         sharded(pair, tiny_model, grpo(kl_coef=0.0), **options)
 
 
+@pytest.mark.heavy
 def test_adapters_that_were_trained_before_keep_no_reference(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     engine = local(tiny_model, grpo(kl_coef=0.0), lora=LoRA(rank=2, save="alone"))
     engine.save(tmp_path / "adapters")
@@ -199,6 +200,7 @@ def test_a_checkpoint_of_three_ranks(pair: Pair, tiny_model: Path, tmp_path: Pat
     assert all(torch.equal(x, written[name]) for name, x in two.parameters().items())
 
 
+@pytest.mark.heavy
 def test_a_role_is_drawn_from_on_all_ranks(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     teacher = save_tiny_model(tmp_path / "teacher", seed=1)
     recipe = get_method("rlgf")()

@@ -20,11 +20,11 @@ from tests.engine.test_local import CoupledRows
 FEW_METHODS = pytest.mark.parametrize(
     "method",
     [
-        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 16 else ())
+        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 20 else ())
         for i, (name, method) in enumerate(methods().items())
     ],
 )
-"""Every sixteenth method, and under ``-m heavy`` the others."""
+"""Every twentieth method, and under ``-m heavy`` the others."""
 
 
 @FEW_METHODS
