@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -79,6 +80,7 @@ def run(args: list[str]) -> int:
         return 0
     if serves():  # what there is to say the first rank says
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for as long as the process lives
+        logging.getLogger("policyopt").setLevel(logging.ERROR)
     args, notes = renamed(args)
     for note in notes:
         print(note, file=sys.stderr)

@@ -39,7 +39,7 @@ class ShardedEngine:
     policy = None
 
     def __init__(self, crew: Crew, models: Models, recipe: Recipe, **optimiser: Any) -> None:
-        self.crew = crew
+        self.crew, self._roles = crew, recipe.roles
         crew.call("load", models)
         self.opened: Opened = crew.call("open", recipe, optimiser)[0]
         self.version = 0
@@ -105,7 +105,7 @@ class ShardedEngine:
 
     def follow(self, fraction: float, role: str = "reference") -> None:
         """Move a role by a fraction of its way towards the policy."""
-        if fraction:
+        if fraction and role in self._roles:
             self.crew.call("follow", fraction, role)
 
     def set_lr(self, factor: float) -> None:

@@ -118,8 +118,8 @@ def until(path: Path, run: Torchrun) -> None:
 
 
 def curve(out: Path) -> list[dict[str, float]]:
-    """What the log says of each step, without times and without what is nothing but float noise."""
-    noise = ("time/", "tokens_per_s", "mismatch/", "loss", "kl/")
+    """What the log says of each step, without what it took and without what is nothing but float noise."""
+    noise = ("time/", "tokens_per_s", "tokens/computed", "mismatch/", "loss", "kl/")
     rows = lines(out / "metrics.jsonl")
     return [{k: v for k, v in row.items() if not k.startswith(noise)} for row in rows]
 

@@ -85,7 +85,7 @@ def test_ranks_go_on_with_a_run_of_one_process_and_stop_at_a_damaged_shard(
 @pytest.mark.heavy
 def test_bad_input_under_a_launcher_ends_all_ranks(tmp_path: Path, tiny_model: Path, task: dict[str, str]) -> None:
     codes, said = forked(line(tmp_path / "run", tmp_path / "nowhere", task, "--steps", 1), tmp_path)
-    assert codes == [2, 2] and "there is no such folder" in said
+    assert codes == [2, 0] and "there is no such folder" in said, "rank 1 was sent home"
     codes, said = forked(line(tmp_path / "run", tiny_model, task, "--steps", 1, "--compile"), tmp_path)
     assert codes == [2, 0] and "--compile" in said
     codes, said = forked(line(tmp_path / "run", tiny_model, task, "--engine", "tinker"), tmp_path)
@@ -135,3 +135,43 @@ def test_sigterm_stops_after_the_step_with_a_checkpoint(tmp_path: Path, tiny_mod
     last = max(int(p.name.removeprefix("step-")) for p in (out / "checkpoints").glob("step-*"))
     assert len(lines(out / "metrics.jsonl")) == last + 1
     assert (out / "model" / "model.safetensors").is_file()
+
+
+BREAKS = '''
+import os
+from typing import ClassVar
+
+import policyopt as po
+from policyopt.part import part
+from policyopt.parts import PPOClip
+
+
+@part
+class Breaks(PPOClip):
+    def __call__(self, log_ratio, batch):
+        if os.environ.get("RANK") == "{rank}":
+            raise RuntimeError("boom")
+        return super().__call__(log_ratio, batch)
+
+
+def breaks():
+    """Ends one rank in its first update."""
+    return po.methods.grpo(group_size=4).replace(surrogate=Breaks())
+'''
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_rank_ends_all(rank: int, tmp_path: Path, tiny_model: Path, task: dict[str, str]) -> None:
+    (tmp_path / "breaks.py").write_text(BREAKS.replace("{rank}", str(rank)))
+    words = line(tmp_path / "run", tiny_model, task, "--steps", 3)
+    words[1] = f"{tmp_path / 'breaks.py'}:breaks"
+    del words[words.index("--group-size") : words.index("--group-size") + 2]
+    run = Torchrun(words, tmp_path / "said.txt")
+    assert run.wait() != 0
+    said = run.console.read_text()
+    assert "RuntimeError: boom" in said
+    assert said.count("running ") == 1, "the first alone speaks"
+    if rank == 1:  # unless torchrun is quicker to end it
+        told = "policyopt: rank 1 stopped: boom. Go on from the last checkpoint with --resume"
+        assert told in said or "go on with: policyopt train --resume" in said
