@@ -154,7 +154,7 @@ def test_models_keep_apart_and_forget_nothing(client: Any, served: Any, tiny_mod
 
     def alone(kind: dict[str, Any]) -> list[list[float]]:
         training = client.create_lora_training_client(base_model=str(tiny_model), seed=1, **kind).result()
-        for _ in range(3):
+        for _ in range(2):
             training.forward_backward(data, "cross_entropy")
             training.optim_step(tinker.AdamParams(learning_rate=0.01)).result()
         return logprobs(training.forward(data, "cross_entropy").result())
@@ -162,7 +162,7 @@ def test_models_keep_apart_and_forget_nothing(client: Any, served: Any, tiny_mod
     expected = [alone(kind) for kind in kinds]
     assert expected[0] != expected[1]
     both = [client.create_lora_training_client(base_model=str(tiny_model), seed=1, **kind).result() for kind in kinds]
-    for _ in range(3):
+    for _ in range(2):
         for training in both:
             training.forward_backward(data, "cross_entropy").result()
         for training in both:
