@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tinker
 import torch
 
 from policyopt.serve import service
@@ -19,7 +20,6 @@ from tests.commands import Said
 from tests.serve.data import datum, logprobs, texts
 from tests.serve.server import ROOT, end, here, start
 
-tinker = pytest.importorskip("tinker")
 warnings.filterwarnings("ignore", category=FutureWarning, module="tinker")
 
 DATA = [datum(t) for t in texts(7, 5, 9)]

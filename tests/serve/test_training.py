@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tinker
 import torch
 
 from policyopt.serve.losses import LOSSES
 from tests.serve.data import datum, logprobs, texts
 from tests.tiny import load_tiny
 
-tinker = pytest.importorskip("tinker")
 warnings.filterwarnings("ignore", category=FutureWarning, module="tinker")
 
 
