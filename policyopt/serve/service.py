@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from policyopt.engine.local.sampler import LocalSampler
+from policyopt.errors import UserError
 from policyopt.models.load import Policy
 from policyopt.serve.desk import Answer, Desk, Job
 from policyopt.serve.drawing import Wanted, draw_together, read_order
@@ -47,9 +48,15 @@ class Service:
         self.desk.start()
 
     def stop(self) -> None:
-        """End, and write down where every model stands and what nobody has fetched yet."""
+        """End, and write down where every model stands and what nobody has fetched yet. Raises
+        :class:`~policyopt.errors.UserError` where that cannot be written."""
         self.desk.stop()
-        self.held.rest()
+        try:
+            self.held.rest()
+        except Refused as error:
+            raise UserError(
+                f"{self.store.folder}: {error}; clients have to load the last states that they saved"
+            ) from error
         self.desk.write(self.store.folder / RESULTS)
 
     # Sessions --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tinker
 
 from policyopt.errors import UserError
 from policyopt.serve import app, desk
@@ -26,7 +27,6 @@ from policyopt.serve.wire import Limits, proto, read_forward
 from tests.serve.data import datum, logprobs, texts
 from tests.serve.server import serving
 
-tinker = pytest.importorskip("tinker")
 warnings.filterwarnings("ignore", category=FutureWarning, module="tinker")
 
 LIMITS = Limits(vocab=100, context=8)
