@@ -50,12 +50,18 @@ def drawn(engine: Any, recipe: Recipe, gaps: bool = False) -> Batch:
 
 
 def apart(
-    far: Any, recipe: Recipe, folder: Path, steps: int = 2, gaps: bool = False, **settings: Any
+    far: Any,
+    recipe: Recipe,
+    folder: Path,
+    steps: int = 2,
+    gaps: bool = False,
+    local: type[LocalEngine] = LocalEngine,
+    **settings: Any,
 ) -> dict[str, float]:
     """The largest relative distances over some updates: of token weights, losses, norms of gradients; then of the adapters, over
     the learning rate."""
     far.save(folder / "start")
-    near = LocalEngine(load_policy(str(folder / "start"), device="cpu"), recipe, **settings)
+    near = local(load_policy(str(folder / "start"), device="cpu"), recipe, **settings)
     found = dict.fromkeys(("weight", "loss", "grad_norm"), 0.0)
     for _ in range(steps):
         mine, theirs = near.update(recipe, drawn(near, recipe, gaps)), far.update(recipe, drawn(far, recipe, gaps))

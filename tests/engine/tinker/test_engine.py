@@ -62,8 +62,8 @@ def test_what_is_drawn_has_the_log_probabilities_of_the_trainer(open_on: Callabl
         assert all(r.versions == [far.version] * len(r.tokens) for r in answers)
         prompts = [p for p in asked for _ in range(2)]
         read = far.sampler.score(list(zip(prompts, [r.tokens for r in answers], strict=True)))
-        for r, found in zip(answers, read, strict=True):
-            assert r.logp == pytest.approx(found, abs=1e-4)
+        for r, scored in zip(answers, read, strict=True):
+            assert r.logp == pytest.approx(scored, abs=1e-4)
             assert all(map(math.isnan, r.entropy))
         assert far.update(PLAIN, drawn(far, PLAIN)).applied
 
