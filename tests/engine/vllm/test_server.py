@@ -246,6 +246,9 @@ def test_a_server_that_is_busy_is_asked_again(
     place[1].status["/inference/v1/generate"] = [503, 0, 429]
     with mock.patch.object(servers, "WAIT", 0.001):
         assert draw()
+        place[1].status["/inference/v1/generate"] = [0] * 4
+        with pytest.raises(UserError, match=r"no answer to /inference/v1/generate .*--resume"):
+            draw()
     place[1].status["/update_weights"] = [500]
     with pytest.raises(UserError, match=r"/update_weights was refused .500: .*out of order"):
         draw()
@@ -263,6 +266,7 @@ def test_a_server_that_is_not_there(configure: Configure) -> None:
     assert config.out is not None and not config.out.exists()
 
 
+@pytest.mark.heavy  # a single draw from a dead server is its reduced form
 def test_a_server_that_dies(configure: Configure, place: tuple[str, Faults]) -> None:
     config = configure(**LITTLE)
 
