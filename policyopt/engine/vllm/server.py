@@ -145,8 +145,15 @@ class ServerBackend:
         self._call("POST", "/init_weight_transfer_engine", {"init_info": {}})
 
     def start_update(self) -> None:
-        """See :class:`~policyopt.engine.vllm.backend.Backend`."""
-        self._call("POST", "/start_weight_update")
+        """See :class:`~policyopt.engine.vllm.backend.Backend`. An update that a run which was killed has left open is closed."""
+        try:
+            self._call("POST", "/start_weight_update")
+        except UserError as refused:
+            try:
+                self._call("POST", "/finish_weight_update", {"weight_version": "none"})
+            except UserError:
+                raise refused from None
+            self._call("POST", "/start_weight_update")
 
     def update(self, folder: Path) -> None:
         """See :class:`~policyopt.engine.vllm.backend.Backend`."""

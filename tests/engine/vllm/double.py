@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import threading
+import time
 import types
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,10 @@ class Refused(Exception):
     """What the real one answers with a status other than 200."""
 
 
+Asked = tuple[list[int], dict[str, Any], str | None]
+"""Tokens, sampling parameters, and the adapters that are to draw."""
+
+
 class Double:
     """A vLLM: draws, and takes weights in its phases and in no other order."""
 
@@ -37,7 +42,9 @@ class Double:
         self.policy = load_policy(str(model), dtype="float32", device="cpu")
         self.masks, self.release, self.weight_version = masks, release, "default"
         self.calls: list[str] = []
-        self.lock = threading.Lock()
+        self.lock, self.joins = threading.Lock(), True
+        self.waiting: list[Asked] = []
+        self.ready_answers: dict[int, Any] = {}
         self.ready = self.updating = self.paused = False
         self.asleep: set[str] = set()
         self.deaf = False  # takes weights and goes on with its own
@@ -50,33 +57,59 @@ class Double:
         return LocalSampler(split_model(net), (), "cpu")
 
     def generate(self, tokens: list[int], params: dict[str, Any], adapter: str | None = None) -> dict[str, Any]:
-        """An answer of ``/inference/v1/generate``."""
+        """An answer of ``/inference/v1/generate``; what several threads ask for is drawn together."""
+        asked: Asked = (tokens, params, adapter)
+        self.waiting.append(asked)
+        if self.joins:
+            time.sleep(0.003)
         with self.lock:
-            if self.paused or self.asleep:
-                raise Refused("paused or asleep")
-            if adapter not in self.samplers:
-                raise Refused(f"the model {adapter} does not exist")
-            sampler = self.samplers[adapter]
-            texts = params.get("stop")
-            sampler.stops = Stops(self.policy.tokenizer, texts) if texts else None
-            k, warm = params.get("top_k") or None, params["temperature"]
-            if self.masks and (k is None or not warm):
-                raise Refused("sampling distribution replay requires top_k > 0 and temperature > 0")
-            cut = Truncation(params.get("top_p", 1.0), k, params.get("min_p", 0.0))
-            self.seeds.append(params.get("seed", -1))
-            [[drawn]] = sampler.run(
-                [
-                    sampler.generate(
-                        tokens, max_tokens=params["max_tokens"], temperature=warm, key=(params.get("seed", 0),),
-                        stop=[(t,) for t in params.get("stop_token_ids", ())], top=max(1, params["logprobs"]),
-                        truncation=cut,
-                    )
-                ]
-            )  # fmt: skip
-            said: list[Any] = []
-            if params.get("prompt_logprobs") is not None:
-                [scored] = sampler.run([sampler.logprobs(tuple(tokens[:1]), tuple(tokens[1:]), temperature=1.0)])
-                said = [{str(t): {"logprob": x}} for t, x in zip(tokens[1:], scored.logp, strict=True)]
+            if id(asked) not in self.ready_answers:
+                if self.joins:
+                    batch, self.waiting = self.waiting, []
+                else:
+                    batch = [asked]
+                for one, found in zip(batch, self.answers(batch), strict=True):
+                    self.ready_answers[id(one)] = found
+            found = self.ready_answers.pop(id(asked))
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+    def answers(self, batch: list[Asked]) -> list[Any]:
+        """The answers to some requests, a refusal in the place of one."""
+        refused = [self._refusal(*one) for one in batch]
+        fine = [one for one, no in zip(batch, refused, strict=True) if no is None]
+        drawn: dict[int, Any] = {}
+        for kind in {(adapter, tuple(params.get("stop") or ())) for _, params, adapter in fine}:
+            mine = [one for one in fine if (one[2], tuple(one[1].get("stop") or ())) == kind]
+            sampler = self.samplers[kind[0]]
+            sampler.stops = Stops(self.policy.tokenizer, kind[1]) if kind[1] else None
+            found = sampler.run([self._drawn(sampler, *one) for one in mine])
+            drawn |= {id(one): x for one, x in zip(mine, found, strict=True)}
+        return [no or drawn[id(one)] for one, no in zip(batch, refused, strict=True)]
+
+    def _refusal(self, tokens: list[int], params: dict[str, Any], adapter: str | None) -> Refused | None:
+        if self.paused or self.asleep:
+            return Refused("paused or asleep")
+        if adapter not in self.samplers:
+            return Refused(f"the model {adapter} does not exist")
+        if self.masks and (not params.get("top_k") or not params["temperature"]):
+            return Refused("sampling distribution replay requires top_k > 0 and temperature > 0")
+        return None
+
+    async def _drawn(
+        self, sampler: LocalSampler, tokens: list[int], params: dict[str, Any], adapter: str | None
+    ) -> Any:
+        self.seeds.append(params.get("seed", -1))
+        cut = Truncation(params.get("top_p", 1.0), params.get("top_k") or None, params.get("min_p", 0.0))
+        [drawn] = await sampler.generate(
+            tokens, max_tokens=params["max_tokens"], temperature=params["temperature"], key=(params.get("seed", 0),),
+            stop=[(t,) for t in params.get("stop_token_ids", ())], top=max(1, params["logprobs"]), truncation=cut,
+        )  # fmt: skip
+        said: list[Any] = []
+        if params.get("prompt_logprobs") is not None:
+            scored = await sampler.logprobs(tuple(tokens[:1]), tuple(tokens[1:]), temperature=1.0)
+            said = [{str(t): {"logprob": x}} for t, x in zip(tokens[1:], scored.logp, strict=True)]
         content = [
             {"token_id": t, "logprob": x, "top_logprobs": counted(t, x, top, max(1, params["logprobs"]))}
             for t, x, top in zip(drawn.tokens, drawn.logp, drawn.top)
@@ -285,19 +318,23 @@ class Engine:
             self.pending.pop(number, None)
 
     def step(self) -> list[Any]:
-        out = []
-        for number, one in list(self.pending.items()):
+        for one in self.pending.values():
             one[0] -= 1
-            if not one[0]:
-                del self.pending[number]
-                out.append(self._output(number, *one[1:]))
-        return out
+        over = {number: one for number, one in self.pending.items() if not one[0]}
+        self.abort_request(list(over))
+        return [self._output(n, x) for n, x in zip(over, self._found(list(over.values())), strict=True)]
 
-    def _output(self, number: str, tokens: list[int], params: dict[str, Any], lora: Any) -> Any:
+    def _found(self, over: list[Any]) -> list[Any]:
         double = self.llm.double
-        if lora is not None and lora.lora_name not in double.samplers:
-            double.load_adapter(lora.lora_name, lora.lora_path)
-        found = double.generate(tokens, params, lora and lora.lora_name)
+        for lora in (one[3] for one in over):
+            if lora is not None and lora.lora_name not in double.samplers:
+                double.load_adapter(lora.lora_name, lora.lora_path)
+        found = double.answers([(one[1], one[2], one[3] and one[3].lora_name) for one in over])
+        for refused in (x for x in found if isinstance(x, Refused)):
+            raise refused
+        return found
+
+    def _output(self, number: str, found: Any) -> Any:
         [choice] = found["choices"]
         places = [
             {x["token_id"]: _params(logprob=x["logprob"]) for x in [*p["top_logprobs"], p]}

@@ -14,20 +14,23 @@ import pytest
 
 from policyopt.engine import check_engine
 from policyopt.engine.settings import Vllm
+from policyopt.engine.vllm import open_sampler
 from policyopt.engine.vllm import server as servers
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.adapters import LoRA
+from policyopt.models.load import Policy
 from policyopt.recipe import Recipe
+from policyopt.sources.program import Response
 from policyopt.training.config import Evaluation, TrainConfig
 from policyopt.training.run import run
 from tests.commands import Said
 from tests.engine.vllm.double import Double, Faults, served
 from tests.runs import assert_same_end, left_behind, lines, power_cut, tiny_run
-from tests.tiny import write_task
+from tests.tiny import load_tiny, write_task
 
 PHASES = ["/pause", "/start_weight_update", "/update_weights", "/finish_weight_update", "/resume"]
-LITTLE: dict[str, Any] = {"steps": 2, "batch": 8, "eval": Evaluation(every=0, prompts=2, samples=0)}
+LITTLE: dict[str, Any] = {"steps": 2, "batch": 8, "max_tokens": 6, "eval": Evaluation(every=0, prompts=2, samples=0)}
 
 
 @pytest.fixture
@@ -91,11 +94,12 @@ def test_a_run_learns(
 
 
 def test_a_run_that_was_killed_goes_on(configure: Configure, double: Double) -> None:
-    short = LITTLE | {"steps": 4}
+    double.joins = False  # so that the same bits come, whatever arrives together
+    short = LITTLE | {"steps": 3}
     whole = run(configure("whole", **short), quiet=True).out
-    with power_cut(after=3):
+    with power_cut(after=2):
         run(configure("parts", **short), quiet=True)
-    double.paused = True  # it died in the middle of a hand-over
+    double.paused = double.updating = True  # it died in the middle of a hand-over
     run(configure("parts", **short), resume=configure("parts").out, quiet=True)
     reference = left_behind(whole)
     assert_same_end(whole.with_name("parts"), reference)
@@ -110,26 +114,6 @@ def test_adapters_alone_are_handed_over(configure: Configure, double: Double, sh
     assert names == ["/v1/load_lora_adapter", *["/v1/load_lora_adapter", "/v1/unload_lora_adapter"] * 2, names[-1]]
     assert double.samplers.keys() == {None}, "none is left"
     assert list(share.iterdir()) == []
-
-
-def test_truncated_draws_are_replayed(configure: Configure, double: Double) -> None:
-    recipe = grpo(group_size=4).set("source.top_p", 0.7)
-    with pytest.raises(
-        UserError, match=r"grpo asks for .*without --return-sampling-mask.*'truncated draws' \(source Group\)"
-    ):
-        run(dataclasses.replace(configure(recipe=recipe), model="no/such/model"), quiet=True)
-    double.masks = True
-    out = run(configure(recipe=recipe, **LITTLE), quiet=True).out
-    assert mismatch(out) < 1e-5, "the trainer takes log-probabilities over what vLLM drew from"
-
-
-def test_it_sleeps_while_the_trainer_computes(configure: Configure, double: Double) -> None:
-    config = configure(**LITTLE)
-    out = run(dataclasses.replace(config, vllm=dataclasses.replace(config.vllm, sleep=True)), quiet=True).out
-    assert mismatch(out) < 1e-5
-    asleep = [path for path in double.calls if path in ("/sleep", "/wake_up", "/update_weights")]
-    assert asleep[:5] == ["/update_weights", "/sleep", "/wake_up", "/update_weights", "/wake_up"]
-    assert asleep[-1] == "/sleep"
 
 
 # Stale weights -----------------------------------------------------------------------------------------------------------
@@ -160,14 +144,6 @@ def test_a_kernel_that_reads_an_older_copy(configure: Configure, double: Double)
     stale(configure, "gives a text other log-probabilities than the trainer")
 
 
-def test_another_model(configure: Configure, double: Double) -> None:
-    double.deaf = True
-    for p in double.policy.model.parameters():
-        p.data.mul_(1.1)
-    with pytest.raises(UserError, match="does not have them"):
-        run(configure(**LITTLE), quiet=True)
-
-
 def test_somebody_elses_weights(configure: Configure, place: tuple[str, Faults], double: Double) -> None:
     def overtaken(found: Any) -> Any:
         if double.calls.count("/finish_weight_update") == 2:
@@ -193,43 +169,56 @@ def test_a_server_that_was_started_anew(configure: Configure, double: Double, ti
 # Servers that fail -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path) -> Policy:
+    return load_tiny(tiny_model, "float32")
+
+
+@pytest.fixture
+def draw(place: tuple[str, Faults], share: Path, policy: Policy) -> Callable[[], list[Response]]:
+    """Opens a sampler and draws one token."""
+
+    def drawn() -> list[Response]:
+        sampler = open_sampler(Vllm(url=place[0], share=share), grpo())(policy, policy.likelihood())
+        try:
+            return sampler.run([sampler.generate((7, 8), max_tokens=1, key=(1,))])[0]
+        finally:
+            sampler.close()
+            assert list(share.iterdir()) == []
+
+    return drawn
+
+
 @pytest.mark.parametrize(
-    ("path", "match"),
-    [
-        ("/version", "no route /version"),
-        ("/start_weight_update", r"no route /start_weight_update .*VLLM_SERVER_DEV_MODE=1 vllm serve"),
-        ("/weight_info", "no route /weight_info"),
-        ("/weight_checker", "no route /weight_checker"),
-        ("/inference/v1/generate", "no route /inference/v1/generate"),
-    ],
+    "path", ["/version", "/start_weight_update", "/weight_info", "/weight_checker", "/inference/v1/generate"]
 )
-def test_a_server_without_a_route(
-    configure: Configure, place: tuple[str, Faults], path: str, match: str, share: Path
-) -> None:
+def test_a_server_without_a_route(draw: Callable[[], Any], place: tuple[str, Faults], path: str) -> None:
     place[1].missing.add(path)
-    with pytest.raises(UserError, match=match):
-        run(configure(**LITTLE), quiet=True)
-    assert not share.exists() or list(share.iterdir()) == []
+    with pytest.raises(
+        UserError, match=f"no route {path} .*VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out"
+    ):
+        draw()
 
 
 @pytest.mark.parametrize(
     ("path", "change", "match"),
     [
-        ("/version", lambda x: {"version": "0.27.1"}, "vLLM 0.27.1 is there, and 0.32 is needed"),
+        ("/version", lambda x: {"version": "0.27.1"}, r"vLLM 0.27.1 is there, and 0.32 is needed"),
         ("/version", lambda x: "<html>", "is that a vLLM server"),
         ("/inference/v1/generate", lambda x: {"error": "no"}, "cannot be read"),
-        ("/inference/v1/generate", lambda x: cut(x, "token_ids"), "cannot be read .*others"),
-        ("/inference/v1/generate", lambda x: cut(x, "weight_versions"), "cannot be read .*versions of 0 tokens"),
+        ("/inference/v1/generate", lambda x: cut(x, "token_ids"), r"cannot be read .*others"),
+        ("/inference/v1/generate", lambda x: cut(x, "weight_versions"), r"cannot be read .*versions of 0 tokens"),
         ("/inference/v1/generate", lambda x: longer(x), "2 tokens came where 1 to 1"),
+        ("/inference/v1/generate", lambda x: unlikely(x), r"log-probability -9999.0"),
         ("/inference/v1/generate", lambda x: x | {"prompt_logprobs": None}, "0 log-probabilities came for 32"),
     ],
 )
 def test_a_server_that_says_something_else(
-    configure: Configure, place: tuple[str, Faults], path: str, change: Callable[[Any], Any], match: str
+    draw: Callable[[], Any], place: tuple[str, Faults], path: str, change: Callable[[Any], Any], match: str
 ) -> None:
     place[1].change[path] = change
     with pytest.raises(UserError, match=match):
-        run(configure(**(LITTLE | {"max_tokens": 1})), quiet=True)
+        draw()
 
 
 def cut(answer: Any, name: str) -> Any:
@@ -246,6 +235,27 @@ def longer(answer: Any) -> Any:
     return answer
 
 
+def unlikely(answer: Any) -> Any:
+    answer["choices"][0]["logprobs"]["content"][0]["logprob"] = -9999.0
+    return answer
+
+
+def test_a_server_that_is_busy_is_asked_again(
+    draw: Callable[[], Any], place: tuple[str, Faults], double: Double
+) -> None:
+    place[1].status["/inference/v1/generate"] = [503, 0, 429]
+    with mock.patch.object(servers, "WAIT", 0.001):
+        assert draw()
+        place[1].status["/inference/v1/generate"] = [0] * 4
+        with pytest.raises(UserError, match=r"no answer to /inference/v1/generate .*--resume"):
+            draw()
+    place[1].status["/update_weights"] = [500]
+    with pytest.raises(UserError, match=r"/update_weights was refused .500: .*out of order"):
+        draw()
+    assert double.updating
+    assert draw(), "the next one begins anew"
+
+
 def test_a_server_that_is_not_there(configure: Configure) -> None:
     config = dataclasses.replace(configure(), model="no/such/model")
     gone = dataclasses.replace(config, vllm=Vllm(url="http://127.0.0.1:9"))
@@ -256,6 +266,7 @@ def test_a_server_that_is_not_there(configure: Configure) -> None:
     assert config.out is not None and not config.out.exists()
 
 
+@pytest.mark.heavy  # a single draw from a dead server is its reduced form
 def test_a_server_that_dies(configure: Configure, place: tuple[str, Faults]) -> None:
     config = configure(**LITTLE)
 
@@ -270,27 +281,43 @@ def test_a_server_that_dies(configure: Configure, place: tuple[str, Faults]) -> 
         assert mismatch(run(config, resume=config.out, quiet=True).out) < 1e-5
 
 
-def test_a_server_that_is_busy_is_asked_again(configure: Configure, place: tuple[str, Faults]) -> None:
-    place[1].status["/inference/v1/generate"] = [503, 0, 429]
-    with mock.patch.object(servers, "WAIT", 0.001):
-        assert mismatch(run(configure(**LITTLE), quiet=True).out) < 1e-5
-    place[1].status["/update_weights"] = [500]
-    with pytest.raises(UserError, match=r"/update_weights was refused .500: .*out of order"):
-        run(configure("other", **LITTLE), quiet=True)
+def test_another_model(draw: Callable[[], Any], double: Double) -> None:
+    double.deaf = True
+    for p in double.policy.model.parameters():
+        p.data.mul_(1.1)
+    with pytest.raises(UserError, match="does not have them"):
+        draw()
 
 
 def test_the_key_comes_from_the_environment(
-    configure: Configure, place: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch
+    draw: Callable[[], Any], place: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place[1].key = "open-sesame"
     with pytest.raises(UserError, match="set VLLM_API_KEY"):
-        run(configure(**LITTLE), quiet=True)
+        draw()
     monkeypatch.setenv("VLLM_API_KEY", "open-sesame")
     place[1].keys.clear()
-    out = run(configure(**LITTLE), quiet=True).out
+    assert draw()
     assert place[1].keys == {"Bearer open-sesame"}
-    written = [p for p in out.rglob("*") if p.is_file() and b"open-sesame" in p.read_bytes()]
-    assert written == []
+
+
+def test_it_sleeps_between_draws(place: tuple[str, Faults], double: Double, share: Path, policy: Policy) -> None:
+    sampler = open_sampler(Vllm(url=place[0], share=share, sleep=True), grpo())(policy, policy.likelihood())
+    for _ in range(2):
+        assert sampler.run([sampler.generate((7, 8), max_tokens=1, key=(1,))])
+    sampler.close()
+    asleep = [path for path in double.calls if path in ("/sleep", "/wake_up", "/update_weights")]
+    assert asleep == ["/update_weights", "/sleep", "/wake_up", "/update_weights", "/wake_up", "/sleep"]
+
+
+def test_truncated_draws_need_their_record(place: tuple[str, Faults], double: Double) -> None:
+    recipe, vllm = grpo().set("source.top_p", 0.7), Vllm(url=place[0])
+    with pytest.raises(
+        UserError, match=r"grpo asks for .*without --return-sampling-mask.*'truncated draws' \(source Group\)"
+    ):
+        open_sampler(vllm, recipe)
+    double.masks = True
+    open_sampler(vllm, recipe)
 
 
 # Before anything is loaded -----------------------------------------------------------------------------------------------
@@ -321,9 +348,10 @@ def test_engines_that_draw_by_themselves() -> None:
             check_engine(grpo(), "other", "vllm")
 
 
-def test_models_that_vllm_cannot_have(configure: Configure) -> None:
+def test_models_that_vllm_cannot_have(place: tuple[str, Faults], tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
     with pytest.raises(UserError, match="vLLM has no float64"):
-        run(configure(dtype="float64", **LITTLE), quiet=True)
+        open_sampler(Vllm(url=place[0]), grpo())(policy, policy.likelihood())
 
 
 def test_folders_of_processes_that_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
