@@ -266,7 +266,7 @@ class RecipeTrainer(Base):
         if coupled:
             value, gradients = self._report.loss / self._window / self.accelerator.num_processes, self._weights[at]
         else:
-            found, gradients = token_gradients(self.recipe, batch, leaves)
+            found, gradients = _weighed(self.recipe, batch, leaves)
             value = float(found)
             self._observe(batch, {**leaves, "entropy": entropy}, found, gradients)
         if at == self._window - 1:
@@ -281,7 +281,7 @@ class RecipeTrainer(Base):
         batch, keep = self._joined(window)
         everything = {name: self._everywhere(torch.cat([s[name] for s in seen]))[keep] for name in seen[0]}
         leaves = {name: everything[name] for name in self.recipe.leaves}
-        loss, gradients = token_gradients(self.recipe, batch[keep], leaves)
+        loss, gradients = _weighed(self.recipe, batch[keep], leaves)
         self._observe(batch[keep], everything, loss, gradients)
         rows = keep.nonzero()[:, 0]
         local = {name: self._local(_back(g, rows, len(keep)), window) for name, g in gradients.items()}
@@ -294,6 +294,8 @@ class RecipeTrainer(Base):
         self, batch: Batch, leaves: Mapping[str, Tensor], loss: Tensor, gradients: Mapping[str, Tensor]
     ) -> None:
         """Add what an optimiser step does to the report of it."""
+        if not len(batch):
+            return
         seen = batch.with_leaves({name: x.detach() for name, x in leaves.items()})
         observe(self._report, self.recipe, seen, loss, gradients["logp"], version=-1)
         found, sums = {"entropy": seen.entropy}, self._report.sums
@@ -309,6 +311,8 @@ class RecipeTrainer(Base):
             found = gather_object([(report.loss, report.sums)])
             report.loss = sum(loss for loss, _ in found)
             report.sums = {name: sum(s.get(name, 0.0) for _, s in found) for _, sums in found for name in sums}
+        if not report.sums:  # nothing was left of all rows
+            return
         self._reports.append(report)
         for name, x in update_metrics([report]).items():
             if name not in ("loss", "grad_norm", "update/count", "update/skipped"):
@@ -354,6 +358,13 @@ def whole_groups(buffer: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     order = torch.randperm(int(index.max()) + 1).to(index.device)[index].argsort(stable=True)
     pieces = order.chunk(len(buffer))
     return [{name: x[rows] if x.dim() else x for name, x in joined.items()} for rows in pieces]
+
+
+def _weighed(recipe: Recipe, batch: Batch, leaves: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and its gradient by each leaf; of no rows, nothing."""
+    if len(batch):
+        return token_gradients(recipe, batch, leaves)
+    return torch.zeros(()), {name: torch.zeros_like(x) for name, x in leaves.items()}
 
 
 def _wide(x: Tensor) -> Tensor:

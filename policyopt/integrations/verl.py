@@ -46,9 +46,14 @@ def register(**recipes: str | Path | Recipe | Method) -> list[str]:
     :class:`~policyopt.errors.UserError` for a recipe that the loop cannot serve, and where verl is not installed.
     """
     try:
+        import verl
         from verl.trainer.ppo import core_algos
     except ImportError as error:
         raise UserError(f"policyopt.integrations.verl needs verl 0.9.1 ({error}): pip install verl==0.9.1") from error
+    if not verl.__version__.startswith("0.9."):
+        raise UserError(
+            f"policyopt.integrations.verl is for verl 0.9, and {verl.__version__} is here: pip install verl==0.9.1"
+        )
     made = {name: serve(recipe, VERL) for name, recipe in recipes.items()} if recipes else everything()
     for name, recipe in made.items():
         core_algos.ADV_ESTIMATOR_REGISTRY.pop(PREFIX + name, None)  # verl refuses a second function of one name

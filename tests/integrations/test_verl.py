@@ -44,6 +44,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Any:
     names = ("verl", "verl.trainer", "verl.trainer.ppo", "verl.trainer.ppo.core_algos")
     modules = {name: ModuleType(name) for name in names}
     core: Any = modules[names[-1]]
+    modules["verl"].__version__ = "0.9.1"  # type: ignore[attr-defined]
     modules[names[-2]].core_algos = core  # type: ignore[attr-defined]
     core.ADV_ESTIMATOR_REGISTRY, core.POLICY_LOSS_REGISTRY, core.agg_loss = {}, {}, agg_loss
 
@@ -170,6 +171,9 @@ def test_what_cannot_be_served_is_not_registered(core: Any, monkeypatch: pytest.
     with pytest.raises(UserError, match="ppo cannot be carried out by the loop of verl"):
         verl.register(ppo="ppo", gspo="gspo")
     assert not core.POLICY_LOSS_REGISTRY
+    monkeypatch.setattr(sys.modules["verl"], "__version__", "0.10.0")
+    with pytest.raises(UserError, match=r"for verl 0\.9, and 0\.10\.0 is here"):
+        verl.register()
     monkeypatch.setitem(sys.modules, "verl.trainer.ppo", None)
     with pytest.raises(UserError, match=r"pip install verl==0\.9\.1"):
         verl.register()
