@@ -52,7 +52,12 @@ def test_terms_that_the_host_adds_are_no_reason() -> None:
     grpo = get_method("grpo")()
     assert not refusals(grpo.replace(regularizers=(*grpo.regularizers, EntropyBonus(coef=0.1))), VERL)
     assert refusals(grpo.replace(regularizers=(EntropyBonus(mean=True),)), VERL), "verl's is weighed like the loss"
-    assert refusals(grpo, PRIME_RL) and refusals(grpo.replace(shape=(KLPenalty(),)), VERL)
+    assert refusals(grpo, PRIME_RL)
+    penalised = grpo.replace(shape=(KLPenalty(),))
+    assert not refusals(penalised, VERL)
+    right = get_method("pass-at-k")()
+    [(kind, said)] = refusals(right.replace(shape=(*right.shape, KLPenalty())), VERL)
+    assert kind == "columns" and "'correct'" in said, "the reward comes with the penalty in it"
 
 
 def test_a_host_is_served_what_it_has_and_nothing_less() -> None:
