@@ -115,9 +115,7 @@ class RecipeTrainer(Base):
             mine, found = _wide(output["old_per_token_logps"]), {}
         sampled = output.get("sampling_per_token_logps")
         sampled = mine if sampled is None else torch.where(sampled.isnan(), mine, sampled.to(mine))
-        both = (
-            "rollout_logp" in self.recipe.needs
-        )  # as on engines of this library: the sampler's numbers, unless both are asked for
+        both = "rollout_logp" in self.recipe.needs  # else the sampler's numbers alone, as on engines of this library
         found |= {"rollout_logp": sampled, "old_logp": mine} if both else {"old_logp": sampled}
         found |= {"mask": (there * output.get("tool_mask", 1)).to(mine), "tokens": ids, "prox_logp": mine}
         if "tool_mask" in output:
@@ -224,7 +222,7 @@ class RecipeTrainer(Base):
     def _looked_at(self, inputs: Mapping[str, Any], rows: int | None = None) -> dict[str, Tensor]:
         """The same without gradient."""
         with without_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            return self._leaves(self.model_wrapped if self.model.training else self.model, inputs, rows)
+            return self._leaves(self.model, inputs, rows)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         training, recipe = self.model.training, self.recipe
