@@ -9,7 +9,7 @@ reward and advantage. ``python -m policyopt.integrations.served`` prints which m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,16 @@ from policyopt.errors import UserError, nearest
 from policyopt.lens.random_batch import random_batch
 from policyopt.objective import credit, kept, log_ratios, selected, shaped
 from policyopt.own import resolve
-from policyopt.part import UNITS, Aggregate, Part, Regularizer, Unit
-from policyopt.parts import KL, EntropyBonus, SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
+from policyopt.part import UNITS, Aggregate, Part, Unit
+from policyopt.parts import (
+    KL,
+    EntropyBonus,
+    KLPenalty,
+    SeqMeanTokenMean,
+    SeqMeanTokenSum,
+    SeqMeanTokenSumNorm,
+    TokenMean,
+)
 from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method, methods
 from policyopt.rows import Batch
@@ -58,8 +66,8 @@ class Host:
     """Controllers act between steps."""
     aggregates: tuple[Aggregate, ...] | None = None
     """Those that it can carry out; ``None`` for any."""
-    adds: Callable[[Regularizer], bool] = lambda term: False
-    """Whether it adds a term to the loss itself, so that the recipe's own is left out."""
+    adds: Callable[[Part], bool] = lambda term: False
+    """Whether it adds a regularizer to the loss, or a penalty to the reward, itself, so that the recipe's own is left out."""
 
 
 # Hosts ---------------------------------------------------------------------------------------------------------------
@@ -77,6 +85,7 @@ VERL = Host(
     "verl 0.9.1", credit=_ROWS | {"correct", "pass_rate"}, loss=frozenset({"mask", "old_logp"}),
     aggregates=(TokenMean(), SeqMeanTokenMean(), SeqMeanTokenSum(), SeqMeanTokenSumNorm()),
     adds=lambda term: (isinstance(term, KL) and term.target == "reference" and term.rows is None)
+    or (isinstance(term, KLPenalty) and term.target == "reference")
     or (isinstance(term, EntropyBonus) and not term.mean),
 )  # fmt: skip
 PRIME_RL = Host(
@@ -123,6 +132,8 @@ def _made(method: Method, hyper: Mapping[str, Any]) -> Recipe:
 def refusals(recipe: Recipe, host: Host) -> list[Reason]:
     """Why a host cannot serve a recipe: each part and what it asks for; empty where it can."""
     mine = left(recipe, host)
+    if mine.shape != recipe.shape:  # rewards then come with the penalty in them, and say no more what is right
+        host = replace(host, credit=host.credit - {"correct", "pass_rate"})
     found = [*_slots(recipe), *_asked(mine, host), *_loop(recipe, mine, host), *_settings(mine, host)]
     if not found:
         found += _tried(mine, host)
@@ -130,11 +141,13 @@ def refusals(recipe: Recipe, host: Host) -> list[Reason]:
 
 
 def left(recipe: Recipe, host: Host) -> Recipe:
-    """The recipe without the terms that the host adds to the loss itself, and without what moves them."""
+    """The recipe without the terms that the host adds itself, and without what moves them."""
     terms = tuple(r for r in recipe.regularizers if not host.adds(r))
+    shape = tuple(s for s in recipe.shape if not host.adds(s))
     gone = tuple(f"regularizers.{r.handle}." for r in recipe.regularizers if r not in terms)
+    gone += tuple(f"shape.{s.handle}." for s in recipe.shape if s not in shape)
     stay = tuple(c for c in recipe.controllers if not c.field.startswith(gone or ("/",)))
-    return recipe.replace(regularizers=terms, controllers=stay)
+    return recipe.replace(regularizers=terms, shape=shape, controllers=stay)
 
 
 def _slots(recipe: Recipe) -> Iterator[Reason]:

@@ -115,9 +115,7 @@ class RecipeTrainer(Base):
             mine, found = _wide(output["old_per_token_logps"]), {}
         sampled = output.get("sampling_per_token_logps")
         sampled = mine if sampled is None else torch.where(sampled.isnan(), mine, sampled.to(mine))
-        both = (
-            "rollout_logp" in self.recipe.needs
-        )  # as on engines of this library: the sampler's numbers, unless both are asked for
+        both = "rollout_logp" in self.recipe.needs  # else the sampler's numbers alone, as on engines of this library
         found |= {"rollout_logp": sampled, "old_logp": mine} if both else {"old_logp": sampled}
         found |= {"mask": (there * output.get("tool_mask", 1)).to(mine), "tokens": ids, "prox_logp": mine}
         if "tool_mask" in output:
@@ -224,7 +222,7 @@ class RecipeTrainer(Base):
     def _looked_at(self, inputs: Mapping[str, Any], rows: int | None = None) -> dict[str, Tensor]:
         """The same without gradient."""
         with without_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            return self._leaves(self.model_wrapped if self.model.training else self.model, inputs, rows)
+            return self._leaves(self.model, inputs, rows)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         training, recipe = self.model.training, self.recipe
@@ -266,7 +264,7 @@ class RecipeTrainer(Base):
         if coupled:
             value, gradients = self._report.loss / self._window / self.accelerator.num_processes, self._weights[at]
         else:
-            found, gradients = token_gradients(self.recipe, batch, leaves)
+            found, gradients = _weighed(self.recipe, batch, leaves)
             value = float(found)
             self._observe(batch, {**leaves, "entropy": entropy}, found, gradients)
         if at == self._window - 1:
@@ -281,7 +279,7 @@ class RecipeTrainer(Base):
         batch, keep = self._joined(window)
         everything = {name: self._everywhere(torch.cat([s[name] for s in seen]))[keep] for name in seen[0]}
         leaves = {name: everything[name] for name in self.recipe.leaves}
-        loss, gradients = token_gradients(self.recipe, batch[keep], leaves)
+        loss, gradients = _weighed(self.recipe, batch[keep], leaves)
         self._observe(batch[keep], everything, loss, gradients)
         rows = keep.nonzero()[:, 0]
         local = {name: self._local(_back(g, rows, len(keep)), window) for name, g in gradients.items()}
@@ -294,6 +292,8 @@ class RecipeTrainer(Base):
         self, batch: Batch, leaves: Mapping[str, Tensor], loss: Tensor, gradients: Mapping[str, Tensor]
     ) -> None:
         """Add what an optimiser step does to the report of it."""
+        if not len(batch):
+            return
         seen = batch.with_leaves({name: x.detach() for name, x in leaves.items()})
         observe(self._report, self.recipe, seen, loss, gradients["logp"], version=-1)
         found, sums = {"entropy": seen.entropy}, self._report.sums
@@ -309,6 +309,8 @@ class RecipeTrainer(Base):
             found = gather_object([(report.loss, report.sums)])
             report.loss = sum(loss for loss, _ in found)
             report.sums = {name: sum(s.get(name, 0.0) for _, s in found) for _, sums in found for name in sums}
+        if not report.sums:  # nothing was left of all rows
+            return
         self._reports.append(report)
         for name, x in update_metrics([report]).items():
             if name not in ("loss", "grad_norm", "update/count", "update/skipped"):
@@ -354,6 +356,13 @@ def whole_groups(buffer: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     order = torch.randperm(int(index.max()) + 1).to(index.device)[index].argsort(stable=True)
     pieces = order.chunk(len(buffer))
     return [{name: x[rows] if x.dim() else x for name, x in joined.items()} for rows in pieces]
+
+
+def _weighed(recipe: Recipe, batch: Batch, leaves: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and its gradient by each leaf; of no rows, nothing."""
+    if len(batch):
+        return token_gradients(recipe, batch, leaves)
+    return torch.zeros(()), {name: torch.zeros_like(x) for name, x in leaves.items()}
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -12,11 +12,18 @@ from policyopt.recipe import Recipe
 from policyopt.registry import Method
 
 try:
+    import trl
     from trl.models.utils import disable_gradient_checkpointing
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 except ImportError as error:
     raise UserError(f"policyopt.integrations.trl needs TRL 1.16 ({error}): pip install 'policyopt[trl]'") from error
+if not trl.__version__.startswith(
+    "1.16."
+):  # its private methods are overridden, which another version may call otherwise
+    raise UserError(
+        f"policyopt.integrations.trl is for TRL 1.16, and {trl.__version__} is here: pip install 'policyopt[trl]'"
+    )
 
 Base: Any = GRPOTrainer
 """What a recipe is put into."""

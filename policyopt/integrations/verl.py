@@ -21,12 +21,20 @@ from policyopt.errors import UserError
 from policyopt.groups import group_mean
 from policyopt.integrations.served import VERL, credited, left, refusals, serve
 from policyopt.objective import objective
-from policyopt.parts import KL, EntropyBonus, SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
+from policyopt.parts import (
+    KL,
+    EntropyBonus,
+    KLPenalty,
+    SeqMeanTokenMean,
+    SeqMeanTokenSum,
+    SeqMeanTokenSumNorm,
+    TokenMean,
+)
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
 from policyopt.rows import make_batch, masked_mean
 
-PREFIX = "policyopt/"
+PREFIX, ACTOR = "policyopt/", "actor_rollout_ref.actor."
 MODES = {
     TokenMean: "token-mean",
     SeqMeanTokenMean: "seq-mean-token-mean",
@@ -46,9 +54,14 @@ def register(**recipes: str | Path | Recipe | Method) -> list[str]:
     :class:`~policyopt.errors.UserError` for a recipe that the loop cannot serve, and where verl is not installed.
     """
     try:
+        import verl
         from verl.trainer.ppo import core_algos
     except ImportError as error:
         raise UserError(f"policyopt.integrations.verl needs verl 0.9.1 ({error}): pip install verl==0.9.1") from error
+    if not verl.__version__.startswith("0.9."):
+        raise UserError(
+            f"policyopt.integrations.verl is for verl 0.9, and {verl.__version__} is here: pip install verl==0.9.1"
+        )
     made = {name: serve(recipe, VERL) for name, recipe in recipes.items()} if recipes else everything()
     for name, recipe in made.items():
         core_algos.ADV_ESTIMATOR_REGISTRY.pop(PREFIX + name, None)  # verl refuses a second function of one name
@@ -65,15 +78,15 @@ def everything() -> dict[str, Recipe]:
 def advantage_of(recipe: Recipe) -> Callable[..., tuple[Tensor, Tensor]]:
     """A recipe as an advantage estimator of verl."""
 
+    inner, penalty = left(recipe, VERL), any(VERL.adds(s) for s in recipe.shape)
+
     def advantage(
         token_level_rewards: Tensor, response_mask: Tensor, index: Any = None, config: Any = None, **unread: Any
     ) -> tuple[Tensor, Tensor]:
-        """[bs, T] twice: the advantage is its own return, as for verl's estimators without a critic. The reward of a row
-        is the sum of its token rewards; it is right where that is 1 or more. Rows of one ``index`` are a group."""
-        if config is not None and config.get("use_kl_in_reward", False):
-            raise UserError(
-                f"algorithm.use_kl_in_reward is on, and {recipe.name} has no such penalty: set it to false, or train with verl's own"
-            )
+        """[bs, T] twice: the advantage is its own return, as for verl's estimators without a critic. The reward of a row is
+        the sum of its token rewards; it is right where that is 1 or more. Rows of one ``index`` are a group."""
+        if config is not None:
+            check(recipe, config, "algorithm.")
         if index is None:
             raise UserError("verl gives no uid of the prompts (index): advantages over groups need it")
         mask = response_mask.to(token_level_rewards.dtype)
@@ -81,11 +94,12 @@ def advantage_of(recipe: Recipe) -> Callable[..., tuple[Tensor, Tensor]]:
         _, numbers = np.unique(np.asarray(index), return_inverse=True)
         group = torch.from_numpy(numbers).to(mask.device)
         correct = (reward >= 1).to(mask)
+        rewards = {"reward": 0 * reward, "token_reward": token_level_rewards} if penalty else {"reward": reward}
         batch = make_batch(
-            mask=mask, group=group, reward=reward, correct=correct, pass_rate=group_mean(correct, group),
-            version=torch.zeros_like(group),
+            mask=mask, group=group, correct=correct, pass_rate=group_mean(correct, group), version=torch.zeros_like(group),
+            **rewards,
         )  # fmt: skip
-        found, _ = credited(recipe, batch)
+        found, _ = credited(inner, batch)
         return found.advantage, found.advantage
 
     return advantage
@@ -104,9 +118,13 @@ def loss_of(recipe: Recipe, aggregate: Callable[..., Tensor]) -> Callable[..., t
         config: Any = None, rollout_is_weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
         """The part of a micro-batch [bs, T] in the loss, and what the recipe's parts tell the log."""
-        check(recipe, config, loss_agg_mode)
+        if config is None:
+            raise UserError(f"verl hands no configuration of the actor to the loss of {recipe.name}")
+        check(recipe, config, ACTOR)
+        mode = MODES[type(recipe.aggregate)]
+        whole(config.global_batch_info, mode)
         mask = response_mask.to(log_prob.dtype)
-        share = shares_of(aggregate, mask, loss_agg_mode, config.global_batch_info)
+        share = shares_of(aggregate, mask, mode, config.global_batch_info)
         if rollout_is_weights is not None:
             if inner.regularizers:
                 raise UserError(
@@ -134,52 +152,65 @@ def shares_of(aggregate: Callable[..., Tensor], mask: Tensor, mode: str, info: M
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """What verl has to be told for a recipe, by the path in its configuration."""
-    actor, algorithm = "actor_rollout_ref.actor.", "algorithm."
-    terms = {type(r): r for r in recipe.regularizers if VERL.adds(r)}
-    kl, bonus = terms.get(KL), terms.get(EntropyBonus)
+    terms = {type(p): p for p in (*recipe.regularizers, *recipe.shape) if VERL.adds(p)}
+    kl, bonus, penalty = terms.get(KL), terms.get(EntropyBonus), terms.get(KLPenalty)
     found: dict[str, Any] = {
-        f"{algorithm}adv_estimator": PREFIX + recipe.name,
-        f"{algorithm}use_kl_in_reward": False,
-        f"{actor}policy_loss.loss_mode": PREFIX + recipe.name,
-        f"{actor}loss_agg_mode": MODES[type(recipe.aggregate)],
-        f"{actor}use_kl_loss": kl is not None,
-        f"{actor}entropy_coeff": bonus.coef if isinstance(bonus, EntropyBonus) else 0,
-        f"{actor}ppo_epochs": recipe.update.epochs,
+        "algorithm.adv_estimator": PREFIX + recipe.name,
+        "algorithm.use_kl_in_reward": penalty is not None,
+        f"{ACTOR}policy_loss.loss_mode": PREFIX + recipe.name,
+        f"{ACTOR}loss_agg_mode": MODES[type(recipe.aggregate)],
+        f"{ACTOR}use_kl_loss": kl is not None,
+        f"{ACTOR}entropy_coeff": bonus.coef if isinstance(bonus, EntropyBonus) else 0,
+        f"{ACTOR}ppo_epochs": recipe.update.epochs,
         "actor_rollout_ref.rollout.n": recipe.source.size,
         "actor_rollout_ref.rollout.temperature": recipe.source.temperature,
     }
+    if isinstance(penalty, KLPenalty):
+        kind = {"kl_ctrl.type": "fixed", "kl_ctrl.kl_coef": penalty.coef, "kl_penalty": KINDS[penalty.estimator][0]}
+        found |= {f"algorithm.{name}": x for name, x in kind.items()}
     if isinstance(kl, KL):
-        found |= {f"{actor}kl_loss_coef": kl.coef, f"{actor}kl_loss_type": KINDS[kl.estimator][0]}
+        found |= {f"{ACTOR}kl_loss_coef": kl.coef, f"{ACTOR}kl_loss_type": KINDS[kl.estimator][0]}
     if isinstance(recipe.aggregate, SeqMeanTokenSumNorm):
         norm = recipe.aggregate.norm
-        found[f"{actor}loss_scale_factor"] = "${data.max_response_length}" if norm is None else norm
+        found[f"{ACTOR}loss_scale_factor"] = "${data.max_response_length}" if norm is None else norm
     return found
 
 
-def check(recipe: Recipe, config: Any, mode: str) -> None:
-    """Refuse a configuration of the actor under which the loss would not be the recipe's."""
-    if config is None:
-        raise UserError(f"verl hands no configuration of the actor to the loss of {recipe.name}")
-    actor = "actor_rollout_ref.actor."
-    wanted = {k.removeprefix(actor): x for k, x in settings(recipe).items() if k.startswith(actor)}
-    given = {name: mode if name == "loss_agg_mode" else config.get(name) for name in wanted if "." not in name}
-    wrong = [name for name, x in given.items() if not _agrees(name, x, wanted[name])]
+def check(recipe: Recipe, config: Any, place: str) -> None:
+    """Refuse a part of verl's configuration under which the loss, or the reward, would not be the recipe's."""
+    wanted = {k.removeprefix(place): x for k, x in settings(recipe).items() if k.startswith(place)}
+    chosen = ("adv_estimator", "policy_loss.loss_mode")  # verl has come here by these
+    given = {name: _at(config, name) for name in wanted if name not in chosen}
+    wrong = [
+        f"{place}{name} is {x!r}, expected {wanted[name]!r}"
+        for name, x in given.items()
+        if not _agrees(name, x, wanted[name])
+    ]
     if wrong:
         raise UserError(
-            f"{recipe.name} in verl: "
-            + "; ".join(f"{actor}{name} is {given[name]!r}, expected {wanted[name]!r}" for name in wrong)
-            + f". python -m policyopt.integrations.verl {recipe.name} prints what it needs"
+            f"{recipe.name} in verl: {'; '.join(wrong)}. python -m policyopt.integrations.verl {recipe.name} prints what it needs"
         )
+
+
+def whole(info: Mapping[str, Any], mode: str) -> None:
+    """Refuse a loss that would be normalised over a micro-batch."""
     needed = "batch_num_tokens" if mode == "token-mean" else "global_batch_size"
-    if config.global_batch_info.get(needed) is None:
+    if info.get(needed) is None:
         raise UserError(
             f"verl says nothing of the whole mini-batch (global_batch_info has no {needed}): the loss would be normalised over a "
             "micro-batch. Take the engine workers of verl 0.9"
         )
 
 
+def _at(config: Any, path: str) -> Any:
+    """What stands at a path of a configuration, ``None`` for nothing."""
+    for name in path.split("."):
+        config = None if config is None else config.get(name)
+    return config
+
+
 def _agrees(name: str, given: Any, wanted: Any) -> bool:
-    if name == "kl_loss_type":
+    if name in ("kl_loss_type", "kl_penalty"):
         return any(given in names for names in KINDS.values() if wanted in names)
     if name == "loss_scale_factor" and isinstance(wanted, str):  # the budget, which the loss does not see
         return given is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,13 +52,18 @@ def test_terms_that_the_host_adds_are_no_reason() -> None:
     grpo = get_method("grpo")()
     assert not refusals(grpo.replace(regularizers=(*grpo.regularizers, EntropyBonus(coef=0.1))), VERL)
     assert refusals(grpo.replace(regularizers=(EntropyBonus(mean=True),)), VERL), "verl's is weighed like the loss"
-    assert refusals(grpo, PRIME_RL) and refusals(grpo.replace(shape=(KLPenalty(),)), VERL)
+    assert refusals(grpo, PRIME_RL)
+    penalised = grpo.replace(shape=(KLPenalty(),))
+    assert not refusals(penalised, VERL)
+    right = get_method("pass-at-k")()
+    [(kind, said)] = refusals(right.replace(shape=(*right.shape, KLPenalty())), VERL)
+    assert kind == "columns" and "'correct'" in said, "the reward comes with the penalty in it"
 
 
 def test_a_host_is_served_what_it_has_and_nothing_less() -> None:
     """Every column that is taken from TRL's host is missed by somebody, by name; so the trial reads what parts read."""
     served = [name for name, method in methods().items() if not (refusals(method(), TRL) or method().controllers)]
-    for column in ("ref_logp", "correct", "truncated", "noise", "rollout_logp"):
+    for column in ("ref_logp", "correct", "noise", "rollout_logp"):
         less = dataclasses.replace(TRL, credit=TRL.credit - {column}, loss=TRL.loss - {column})
         refused = [reasons[0] for name in served if (reasons := refusals(get_method(name)(), less))]
         assert refused and all(kind == "columns" and repr(column) in said for kind, said in refused), column
@@ -89,3 +95,9 @@ def test_the_table_counts_every_method_once() -> None:
         served = head.split(": ")[1].rstrip(".").split(", ")
         refused: list[Any] = [row.split(" | ")[2].removesuffix(" |").split(", ") for row in rows]
         assert some in served and sorted([*served, *(n for names in refused for n in names)]) == sorted(methods())
+
+
+def test_the_document_has_the_tables_of_the_command() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text()
+    for host in HOSTS:
+        assert table(host) in page, f"python -m policyopt.integrations.served prints another table of {host.name}"

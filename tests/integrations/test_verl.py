@@ -16,9 +16,10 @@ from torch import Tensor
 
 from policyopt.errors import UserError
 from policyopt.integrations import verl
-from policyopt.objective import objective
+from policyopt.objective import credit, objective, shaped
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method
+from policyopt.rows import masked
 from tests.batches import random_batch, ready
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Any:
     names = ("verl", "verl.trainer", "verl.trainer.ppo", "verl.trainer.ppo.core_algos")
     modules = {name: ModuleType(name) for name in names}
     core: Any = modules[names[-1]]
+    modules["verl"].__version__ = "0.9.1"  # type: ignore[attr-defined]
     modules[names[-2]].core_algos = core  # type: ignore[attr-defined]
     core.ADV_ESTIMATOR_REGISTRY, core.POLICY_LOSS_REGISTRY, core.agg_loss = {}, {}, agg_loss
 
@@ -131,6 +133,22 @@ def test_advantages_are_over_the_groups_of_uids(core: Any) -> None:
     assert returns is found
 
 
+def test_a_penalty_in_the_reward_is_the_one_that_verl_has_put_there(core: Any) -> None:
+    recipe = get_method("reinforce-plus-plus")()
+    verl.register(mine=recipe)
+    batch = random_batch(groups=(4, 4)).replace(token_reward=None)
+    wanted = credit(recipe, shaped(recipe, batch)).advantage
+    kl = masked(batch.old_logp - batch.ref_logp, batch.mask)
+    rewards = batch.terminal() * batch.reward[:, None] - 0.001 * kl
+    config = Config(use_kl_in_reward=True, kl_penalty="kl", kl_ctrl=Config(type="fixed", kl_coef=0.001))
+    estimator = core.ADV_ESTIMATOR_REGISTRY["policyopt/mine"]
+    found, _ = estimator(rewards, batch.mask, batch.group.tolist(), config=config)
+    torch.testing.assert_close(found, wanted)
+    config.kl_ctrl.type = "adaptive"
+    with pytest.raises(UserError, match=r"algorithm.kl_ctrl.type is 'adaptive', expected 'fixed'"):
+        estimator(rewards, batch.mask, batch.group.tolist(), config=config)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -160,7 +178,7 @@ def test_a_configuration_that_contradicts_the_recipe_is_refused(core: Any, chang
 def test_estimators_refuse_what_would_change_the_reward_behind_their_back(core: Any) -> None:
     verl.register()
     estimator = core.ADV_ESTIMATOR_REGISTRY["policyopt/gspo"]
-    with pytest.raises(UserError, match="use_kl_in_reward is on"):
+    with pytest.raises(UserError, match=r"algorithm.use_kl_in_reward is True, expected False"):
         estimator(torch.zeros(2, 2), torch.ones(2, 2), ["a", "a"], config=Config(use_kl_in_reward=True))
     with pytest.raises(UserError, match="no uid"):
         estimator(torch.zeros(2, 2), torch.ones(2, 2))
@@ -170,6 +188,9 @@ def test_what_cannot_be_served_is_not_registered(core: Any, monkeypatch: pytest.
     with pytest.raises(UserError, match="ppo cannot be carried out by the loop of verl"):
         verl.register(ppo="ppo", gspo="gspo")
     assert not core.POLICY_LOSS_REGISTRY
+    monkeypatch.setattr(sys.modules["verl"], "__version__", "0.10.0")
+    with pytest.raises(UserError, match=r"for verl 0\.9, and 0\.10\.0 is here"):
+        verl.register()
     monkeypatch.setitem(sys.modules, "verl.trainer.ppo", None)
     with pytest.raises(UserError, match=r"pip install verl==0\.9\.1"):
         verl.register()
@@ -191,4 +212,5 @@ def test_losses_estimators_and_the_loss_of_the_workers_of_verl_itself() -> None:
     line = [PYTHON, "-W", "ignore", "-m", "tests.integrations.verl_cases"]
     done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split()[-3:] == ["same_losses", "same_estimators", "same_through_the_loss_of_the_workers"]
+    said = ["same_losses", "same_estimators", "same_penalties_in_the_reward", "same_through_the_loss_of_the_workers"]
+    assert done.stdout.split()[-4:] == said

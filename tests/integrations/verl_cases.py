@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 from verl import DataProto
-from verl.trainer.config import AlgoConfig
+from verl.trainer.config import AlgoConfig, KLControlConfig
 from verl.trainer.ppo import core_algos
-from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.trainer.ppo.ray_trainer import apply_kl_penalty, compute_advantage
 from verl.utils import tensordict_utils
 from verl.workers.config import ActorConfig, PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss
 
 from policyopt.integrations.verl import PREFIX, everything, register, settings
-from policyopt.objective import objective
+from policyopt.objective import credit, objective, shaped
 from policyopt.parts import KL, EntropyBonus, Normalise, PPOClip, SequenceRatioPerToken, TokenMean, TruncatedRatio
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method
@@ -124,6 +124,35 @@ def same_estimators() -> None:
             found.append(compute_advantage(data, adv_estimator=name, config=AlgoConfig()).batch["advantages"])
         torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4, msg=lambda m, n=theirs: f"{n}: {m}")
         assert float(found[0].abs().max()) > 0.1
+
+
+def same_penalties_in_the_reward() -> None:
+    given, uid = rows(2), np.array([f"prompt {i // 4}" for i in range(N)], dtype=object)
+    mask, ref = given["response_mask"], given["ref"]
+    scores = torch.zeros(N, T)
+    scores[torch.arange(N), mask.sum(1).long() - 1] = given["reward"]
+    for name in ("rloo", "reinforce-plus-plus"):
+        recipe = get_method(name)().set("source.size", 4)
+        register(case=recipe)
+        told = {k.removeprefix("algorithm."): x for k, x in settings(recipe).items() if k.startswith("algorithm.")}
+        config = AlgoConfig(
+            use_kl_in_reward=told["use_kl_in_reward"], kl_penalty=told["kl_penalty"],
+            kl_ctrl=KLControlConfig(type=told["kl_ctrl.type"], kl_coef=told["kl_ctrl.kl_coef"]),
+        )  # fmt: skip
+        batch = {
+            "token_level_scores": scores.clone(),
+            "response_mask": mask,
+            "old_log_probs": given["old_log_prob"],
+            "ref_log_prob": ref,
+        }
+        data = DataProto.from_dict(tensors=batch, non_tensors={"uid": uid})
+        data, _ = apply_kl_penalty(data, core_algos.get_kl_controller(config.kl_ctrl), kl_penalty=config.kl_penalty)
+        found = compute_advantage(data, adv_estimator=f"{PREFIX}case", config=config).batch["advantages"]
+        plain = make_batch(
+            mask=mask, reward=given["reward"], old_logp=given["old_log_prob"], ref_logp=ref, group=torch.arange(N) // 4
+        )
+        wanted = credit(recipe, shaped(recipe, plain)).advantage
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def micro_batch(given: dict[str, torch.Tensor], logp: torch.Tensor, some: slice) -> tuple[dict[str, Any], TensorDict]:
