@@ -8,7 +8,7 @@ engine's own matter, and so are the models; :func:`policyopt.engine.plan.accumul
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -116,6 +116,11 @@ class Engine(Protocol):
     def passes(self) -> Mapping[tuple[str, bool], int]:
         """Tokens of responses that each model has scored so far, by role ("policy", "critic", "reference" ...) and
         whether with gradient; what samplers do is not counted."""
+        ...
+
+    def ahead(self, draw: Callable[[], X]) -> Callable[[], X]:
+        """Begin to draw a batch for a later step, with the policy as it is now; ``draw`` reads nothing that training changes.
+        Returns what waits for the batch, once. An engine that can goes on with it beside training; another draws at once."""
         ...
 
     # Scoring

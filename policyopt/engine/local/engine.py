@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +27,8 @@ from policyopt.models.text import Text
 from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
+
+X = TypeVar("X")
 
 _MICRO_TOKENS = 16_384
 TENSORS = "engine.safetensors"
@@ -106,6 +109,11 @@ class LocalEngine:
             )
         with role as likelihood:
             return LocalSampler(likelihood, self.policy.eos, self.device, stops=self.text.stops)
+
+    def ahead(self, draw: Callable[[], X]) -> Callable[[], X]:
+        """Draw at once: there is one process."""
+        drawn = draw()
+        return lambda: drawn
 
     # Annotating -------------------------------------------------------------------------------------------------------
 

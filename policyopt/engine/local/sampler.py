@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from policyopt.engine.local.requests import Request, Row, Written, as_batch
 from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.engine.local.tokens import draw
 from policyopt.engine.streams import stream_key
+from policyopt.engine.together import run_together
 from policyopt.errors import UserError, first_line
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
@@ -201,23 +201,21 @@ class LocalSampler:
         """Hand back everything in flight as it stands, at the next token; ``resume`` goes on with it."""
         self._interrupted = self.stepper.busy
 
+    def reread(self) -> None:
+        """Read everything in flight anew before its next token, with the weights as they are now; what was drawn stays."""
+        rows = self.stepper.rows()
+        self.stepper.drop_all()
+        for row in rows:
+            row.context = (*row.request.prompt, *row.response.tokens)
+        self.stepper.waiting.extend(rows)
+
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """Run rollout programs to their end, together, and return what each returned, in order.
 
         Nothing is held from one run to the next: what is drawn depends on the programs alone, to the bit, also in a
         process that has just been resumed.
         """
-
-        async def together() -> list[X]:
-            self.forget()
-            return await asyncio.gather(*programs)
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(together())
-        with ThreadPoolExecutor(1) as pool:  # a notebook's own event loop is running in this thread
-            return pool.submit(asyncio.run, together()).result()
+        return run_together(programs, self.forget)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._worker is None:
