@@ -28,7 +28,7 @@ from policyopt.files import need_run, read_yaml
 from policyopt.index import index
 from policyopt.qualified import need
 from policyopt.registry import entries, get_study, need_study
-from policyopt.training.process import need_one_process
+from policyopt.training.process import serves
 
 if TYPE_CHECKING:
     from policyopt.options import Option
@@ -77,6 +77,8 @@ def run(args: list[str]) -> int:
     if not args or args[0] in HELP:
         print(TRAIN.format(methods=names["method"], studies=names["study"]))
         return 0
+    if serves():  # what there is to say the first rank says
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for as long as the process lives
     args, notes = renamed(args)
     for note in notes:
         print(note, file=sys.stderr)
@@ -136,7 +138,6 @@ def _holds_recipe(name: str) -> bool:
 
 def _need(line: list[str]) -> None:
     """Raises ``UserError`` for files, tasks, columns, models and studies on a line that cannot be, before torch is imported."""
-    need_one_process()
     if config := _last(line, "--config"):
         read_yaml(Path(config))
     if resume := _last(line, "--resume"):

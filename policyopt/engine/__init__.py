@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from policyopt.models.load import Policy
     from policyopt.recipe import Recipe
 
-ENGINES: Mapping[str, str] = {"local": "policyopt.engine.local", "ray": "policyopt.engine.ray"}
+ENGINES: Mapping[str, str] = {
+    "local": "policyopt.engine.local", "sharded": "policyopt.engine.sharded", "ray": "policyopt.engine.ray",
+}  # fmt: skip
 """The module of each engine. It has ``CAPABILITIES``, and ``open_engine(models, recipe, settings, **optimiser)``; it needs
 no package beyond those that are always there until that is called."""
 

@@ -33,7 +33,7 @@ class UpdateReport:
 def accumulate(
     recipe: Recipe, batch: Batch, pieces: Sequence[Tensor], *, version: int,
     leaves: Callable[[Batch], Leaves], whole: Callable[[Batch], Leaves],
-    push: Callable[[Leaves, Mapping[str, Tensor]], None],
+    push: Callable[[Leaves, Mapping[str, Tensor]], None], split: bool = False,
 ) -> UpdateReport:  # fmt: skip
     r"""Work out the gradient of the objective on a mini-batch, the same one for any split into micro-batches.
 
@@ -44,7 +44,7 @@ def accumulate(
     the whole leaf, and a second one pushes the token weights of the whole batch through the model.
 
     ``batch`` is the whole mini-batch, ``pieces`` the numbers [n] of the rows of each micro-batch that this process has
-    (all of them, or a rank's share of them). ``leaves`` computes those of a micro-batch, with gradient; ``whole`` those
+    (all of them, or a rank's share of them, which may be none: then ``split`` says that others have rows too). ``leaves`` computes those of a micro-batch, with gradient; ``whole`` those
     of the batch without gradient, gathered from all ranks (the report is then of the whole batch, else of this process's
     rows); ``push`` adds the gradient of the parameters, given leaves
     with the gradient of the loss by each of them. ``version`` counts the updates that the policy has seen.
@@ -52,7 +52,7 @@ def accumulate(
     batch = batch.replace(share=recipe.aggregate(batch))
     report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
     gradients: Mapping[str, Tensor] | None = None
-    if recipe.gathers and (len(pieces) > 1 or len(pieces[0]) < len(batch.mask)):
+    if recipe.gathers and (split or len(pieces) > 1 or len(pieces[0]) < len(batch.mask)):
         found = whole(batch)
         loss, gradients = token_gradients(recipe, batch, found)
         observe(report, recipe, batch.with_leaves(found), loss, gradients["logp"], version)

@@ -39,6 +39,8 @@ class SplitModel:
     """Rows of unlike length can go side by side, padded on the right; otherwise they go one by one."""
     whole: Callable[..., Any] | None = None
     """The backbone for texts that are passed whole, where that is another function, as compiled code is."""
+    agreed: Callable[[int], int] = int
+    """How often the backbone is called for a batch whose prompts are shared; see :func:`policyopt.models.prefix.shared_hidden`."""
 
     def leaves(self, batch: Batch, wanted: Wanted = LOGP, others: Others | None = None) -> dict[str, Tensor]:
         """See :class:`~policyopt.models.likelihood.Likelihood`.
@@ -78,7 +80,7 @@ class SplitModel:
 
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
-        if self.shares and (found := shared_hidden(self.hidden, batch)) is not None:
+        if self.shares and (found := shared_hidden(self.hidden, batch, self.agreed)) is not None:
             return found
         # Not by its truth: what is compiled has that of a container.
         return hidden_at(self.hidden if self.whole is None else self.whole, *pack(batch), pads=self.pads)

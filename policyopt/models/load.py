@@ -52,13 +52,14 @@ class Role:
 
     def __init__(self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         self.model, self._state = model, state
-        self._split = split_model(model)
+        self.split = split_model(model)
+        """How it is called."""
         self._within: AbstractContextManager[Any] = nullcontext()
 
     def __enter__(self) -> SplitModel:
         self._within = self._state()
         self._within.__enter__()
-        return self._split
+        return self.split
 
     def __exit__(self, *error: Any) -> None:
         self._within.__exit__(*error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,13 +55,14 @@ def can_share(backbone: nn.Module, vocab: int) -> bool:
     return True
 
 
-def shared_hidden(backbone: Any, batch: Batch) -> Tensor | None:
+def shared_hidden(backbone: Any, batch: Batch, agreed: Callable[[int], int] = int) -> Tensor | None:
     """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``; ``None``
     where too few tokens would be saved.
 
     Each distinct prompt is passed once; the responses attend to its keys and values, through which their gradients
     come together. For G responses of length T to a prompt of length P it computes P + GT tokens in the place of
-    G(P + T).
+    G(P + T). ``agreed`` gets the calls of the backbone that this would take, 0 where it is not worth it, and gives those that
+    it shall take: processes that compute together have to call it equally often.
     """
     mask, asked = batch.mask.bool(), batch.prompt_mask.bool()
     present = mask if batch.present is None else batch.present.bool()
@@ -69,9 +71,10 @@ def shared_hidden(backbone: Any, batch: Batch) -> Tensor | None:
     rows, tokens = mask.shape[0], int(present.sum())
     saved = int(asked.sum()) - int((distinct >= 0).sum())
     gaps = bool((present[:, 1:] & ~present[:, :-1]).any() | (asked[:, 1:] & ~asked[:, :-1]).any())
-    if rows == 0 or gaps or saved < WORTH * (int(asked.sum()) + tokens):
+    worth = rows > 0 and not gaps and saved >= WORTH * (int(asked.sum()) + tokens)
+    width = int(present.sum(1).max()) if rows else 0
+    if not agreed(min(width, 2) if worth else 0):
         return None
-    width = int(present.sum(1).max())
     ids = batch.tokens[:, :width].masked_fill(~present[:, :width], 0)
     found = _hidden(backbone, distinct.clamp(min=0), (distinct >= 0).long(), owner, ids)
     return found[mask[:, :width]]

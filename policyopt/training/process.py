@@ -122,11 +122,42 @@ def memory_errors(advice: str) -> Iterator[None]:
         raise UserError(f"{where} is out of memory{asked}: {advice}") from error
 
 
+def ranks() -> int:
+    """How many processes a launcher such as torchrun has started of this one; 1 without a launcher."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    return max(1, int(world)) if world.isdecimal() else 1
+
+
+def serves() -> bool:
+    """Whether this process is one of several that a launcher has started, and not the first, which drives the others."""
+    return ranks() > 1 and os.environ.get("RANK", "0") != "0"
+
+
 def need_one_process() -> None:
     """Raises :class:`~policyopt.errors.UserError` where a launcher has started several processes of this one."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world.isdecimal() and int(world) > 1:
+    if ranks() > 1:
         raise UserError(
-            f"WORLD_SIZE is {world}, as a launcher such as torchrun sets it, and a run is one process: start it by `policyopt "
-            "train` itself, on one GPU (--device cuda:0)"
+            f"WORLD_SIZE is {ranks()}, as a launcher such as torchrun sets it, and only training runs in several processes: "
+            "start this by `policyopt` itself, in one process, on one GPU (--device cuda:0)"
         )
+
+
+@contextmanager
+def together(engine: str) -> Iterator[None]:
+    """Where a launcher has started several processes, they are one crew in here: the first carries out what is inside, the
+    others serve it and leave by ``SystemExit``.
+
+    Raises :class:`~policyopt.errors.UserError` for an engine that starts processes of its own.
+    """
+    if ranks() == 1:
+        yield
+        return
+    if engine != "local":
+        raise UserError(
+            f"--engine {engine}: it starts processes of its own, and WORLD_SIZE is {ranks()}, as a launcher such as torchrun "
+            "sets it: start it by `policyopt train` itself, or leave --engine out"
+        )
+    from policyopt.engine.sharded.launch import launched
+
+    with launched():
+        yield

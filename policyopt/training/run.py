@@ -27,7 +27,7 @@ from policyopt.training.inputs import inputs_of, refuse_changes
 from policyopt.training.logging import RunLog
 from policyopt.training.loop import OnStep, State, Trainer
 from policyopt.training.mixture import check_weights
-from policyopt.training.process import memory_errors, need_one_process, stoppable
+from policyopt.training.process import memory_errors, stoppable, together
 from policyopt.training.prompts import PromptStream
 from policyopt.training.resolved import same_judge
 from policyopt.training.result import Result
@@ -53,12 +53,11 @@ def run(
 
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
-    need_one_process()
     check_carried(config)
     need_trackers(config.track)
     if config.push_to_hub is not None:
         need_token(config.push_to_hub)
-    with stoppable(), memory_errors(LESS), claimed(config, resume) as out:
+    with together(config.engine), stoppable(), memory_errors(LESS), claimed(config, resume) as out:
         task = load_task(
             config.task, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
             heldout=config.eval.prompts, columns=config.columns, eval_task=config.eval_task,

@@ -21,6 +21,7 @@ from policyopt.parts import Correctness, Decoupled
 from policyopt.recipe import Recipe
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
+from policyopt.training.process import ranks
 
 Progress = Callable[[str, float, float], None]
 """Called with a label, how much is done, and out of how much."""
@@ -35,10 +36,11 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     Raises :class:`~policyopt.errors.UserError` for a model that cannot be used, a role that nobody fills, and where the
     recipe asks for what the engine cannot do.
     """
-    check_engine(config.recipe, config.engine)
+    engine = "sharded" if ranks() > 1 else config.engine
+    check_engine(config.recipe, engine)
     optim = config.optim
     return open_engine(
-        config.engine, models_of(config, task, progress), config.recipe, {"ray": config.ray, "tinker": config.tinker},
+        engine, models_of(config, task, progress), config.recipe, {"ray": config.ray, "tinker": config.tinker},
         lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
     )  # fmt: skip

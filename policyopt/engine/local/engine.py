@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate
 from policyopt.engine.protocol import Size
+from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
 from policyopt.models.critic import ValueModel
 from policyopt.models.likelihood import LOGP, Likelihood, Wanted
@@ -60,8 +61,9 @@ class LocalEngine:
         self.likelihood: Likelihood = stepwise
         self._stepwise = stepwise
         self.roles = fill_roles(policy, recipe, roles or {})
-        self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
         self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
+        self._settle(recipe)
+        self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
         self.version = 0
         self.passes: Counter[tuple[str, bool]] = Counter()
         trained = {"policy": dict(policy.trainable())}
@@ -76,6 +78,9 @@ class LocalEngine:
             if name in moving
         }
         self.start = {n: p.clone() for n, p in self.parameters().items()} if recipe.probes else {}
+
+    def _settle(self, recipe: Recipe) -> None:
+        """Put the models where they stay, before anything is made of their parameters: here they stay as they came."""
 
     @property
     def text(self) -> Text:
@@ -148,13 +153,17 @@ class LocalEngine:
         """What the critic thinks of texts, given as ids. Raises :class:`~policyopt.errors.UserError` without a critic."""
         if self.critic is None:
             raise UserError("the rollout asks for values, but there is no critic: set recipe.critic")
+        critic = self.critic
         ids = nn.utils.rnn.pad_sequence([torch.tensor(s, device=self.device) for s in states], batch_first=True)
         length = torch.tensor([len(s) for s in states], device=self.device)
-        texts = make_batch(mask=ids.new_zeros(len(ids), 1), prompt=ids, prompt_mask=_first(length, ids.shape[1]))
-        values = torch.zeros(len(ids), dtype=self.dtype, device=self.device)
-        for rows in self._pieces(texts):
-            values[rows] = self.critic.after(ids[rows, : int(length[rows].max())], length[rows]).to(values)
-        return values.tolist()
+        nothing = torch.zeros(len(ids), 1, dtype=self.dtype, device=self.device)
+        texts = make_batch(mask=nothing, prompt=ids, prompt_mask=_first(length, ids.shape[1]))
+
+        def after(piece: Batch) -> Leaves:
+            length = piece.prompt_mask.sum(1)
+            return {"value": critic.after(piece.prompt[:, : int(length.max())], length)[:, None]}
+
+        return self._by_rows(texts, after)["value"][:, 0].tolist()
 
     def _logp(self, batch: Batch, role: str) -> Tensor:
         """[N, T] what a role thinks of a batch."""
@@ -212,15 +221,16 @@ class LocalEngine:
             out = self._policy(piece, wanted)
             return out if self.critic is None else out | {"value": self._values(piece)}
 
-        @torch.no_grad()
-        def whole(batch: Batch) -> Leaves:
-            return self._by_rows(batch, leaves)
+        return self._accumulated(recipe, batch, leaves)
 
-        def push(leaves: Leaves, gradients: Mapping[str, Tensor]) -> None:
-            torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])
-
+    def _accumulated(self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves]) -> UpdateReport:
+        """Carry out the plan with the leaves of a piece of the batch."""
         pieces = list(self._pieces(batch))
-        return accumulate(recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=push)
+        whole = torch.no_grad()(partial(self._by_rows, f=leaves))
+        return accumulate(recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=self._push)
+
+    def _push(self, leaves: Leaves, gradients: Mapping[str, Tensor]) -> None:
+        torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])
 
     def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
         """One optimiser step on a mini-batch. Nothing changes where the loss or a gradient is not finite."""
@@ -259,8 +269,14 @@ class LocalEngine:
         save_file({name: x.detach().cpu().contiguous() for name, x in self.tensors().items()}, folder / TENSORS)
 
     def read(self, folder: Path, version: int) -> None:
-        """Put back what :meth:`write` wrote. Raises ``KeyError`` for a tensor that is missing or of another shape."""
-        self.load_tensors(load_file(folder / TENSORS) if (folder / TENSORS).is_file() else {}, version)
+        """Put back what :meth:`write` wrote, on this engine or on one whose models are spread over ranks. Raises ``KeyError``
+        for a tensor that is missing or of another shape."""
+        like = self.weights.like() | self.tensors()
+        if (folder / SHARDS).is_dir():
+            self.load_tensors(read_shards(folder / SHARDS, like), version)
+        else:
+            found = load_file(folder / TENSORS) if (folder / TENSORS).is_file() else {}
+            self.load_tensors(placed(found, like), version)
 
     def close(self) -> None:
         """There is nothing outside this process."""

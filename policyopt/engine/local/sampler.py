@@ -4,7 +4,8 @@ computed twice."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,6 @@ from policyopt.engine.local.requests import Request, Row, Written, as_batch
 from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.engine.local.tokens import draw
 from policyopt.engine.streams import stream_key
-from policyopt.engine.together import run_together
 from policyopt.errors import UserError, first_line
 from policyopt.models.likelihood import Stepwise, Wanted
 from policyopt.models.load import Policy
@@ -148,9 +148,10 @@ class LocalSampler:
         self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
         key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
         processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
-        truncation: Truncation | None = None,
+        truncation: Truncation | None = None, first: int = 0,
     ) -> list[Response]:  # fmt: skip
-        """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be."""
+        """See :class:`~policyopt.sources.program.Sampler`. ``first`` is the number of the first response, where those of one
+        request are drawn in several places. Raises ``ValueError`` for a request that cannot be."""
         if n < 1 or (resume is not None and n != 1) or not len(tokens):
             raise ValueError(
                 f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
@@ -164,7 +165,7 @@ class LocalSampler:
         request = Request(
             prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future()
         )
-        for i in range(n):
+        for i in range(first, first + n):
             response = resume or Response([], [], [])
             response.stop_reason = "length"
             response.temperature = 1.0 if callable(temperature) else temperature or 1.0
@@ -215,7 +216,7 @@ class LocalSampler:
         Nothing is held from one run to the next: what is drawn depends on the programs alone, to the bit, also in a
         process that has just been resumed.
         """
-        return run_together(programs, self.forget)
+        return carried_out(programs, self.forget)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._worker is None:
@@ -296,3 +297,18 @@ class LocalSampler:
     def _cut(self) -> list[Request]:
         self._interrupted = False
         return self.stepper.drop_all()
+
+
+def carried_out(programs: Sequence[Awaitable[X]], begin: Callable[[], None] = lambda: None) -> list[X]:
+    """What awaitables give, awaited together in an event loop of their own after ``begin`` was called in it."""
+
+    async def together() -> list[X]:
+        begin()
+        return await asyncio.gather(*programs)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(together())
+    with ThreadPoolExecutor(1) as pool:  # an event loop is running in this thread, such as a notebook's own
+        return pool.submit(asyncio.run, together()).result()

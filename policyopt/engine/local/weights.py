@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 SHORT = (torch.bfloat16, torch.float16)
 """Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
@@ -50,7 +51,7 @@ class Weights:
             if master is not p and p.grad is not None:
                 master.grad = p.grad.float()
         norms = {
-            role: float(nn.utils.clip_grad_norm_(o.param_groups[0]["params"], clip_norm))
+            role: number(nn.utils.clip_grad_norm_(o.param_groups[0]["params"], clip_norm))
             for role, o in self.optimizers.items()
         }
         applied = finite and all(map(math.isfinite, norms.values()))
@@ -95,8 +96,8 @@ class Weights:
             direction = (
                 state["exp_avg"] / (1 - beta1**step) / ((state["exp_avg_sq"] / (1 - beta2**step)).sqrt() + group["eps"])
             )
-            moved += float(direction.float().norm()) ** 2
-            size += float(p.float().norm()) ** 2
+            moved += number(direction.float().norm()) ** 2
+            size += number(p.float().norm()) ** 2
         return float(group["lr"] * math.sqrt(moved / size)) if size else 0.0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -107,6 +108,15 @@ class Weights:
                 out[f"{role}/{name}"] = p
                 for key, value in self.optimizers[role].state.get(p, {}).items():
                     out[f"{role}.{key}/{name}"] = value
+        return out
+
+    def like(self) -> dict[str, Tensor]:
+        """Tensors of the shapes and places of all that :meth:`tensors` gives after a step."""
+        out = self.tensors()
+        for role, named in self.masters.items():
+            for name, p in named.items():
+                out[f"{role}.step/{name}"] = torch.zeros((), device=p.device)
+                out |= {f"{role}.{key}/{name}": p for key in ("exp_avg", "exp_avg_sq")}
         return out
 
     @torch.no_grad()
@@ -124,6 +134,11 @@ class Weights:
                 if state:
                     optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
         self.publish()
+
+
+def number(x: Tensor) -> float:
+    """A number that a tensor holds; one that is spread over ranks is brought together (all of them have to ask)."""
+    return float(x.full_tensor() if isinstance(x, DTensor) else x)
 
 
 def _master(p: nn.Parameter) -> nn.Parameter:

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from policyopt.engine.local.sampler import carried_out
 from policyopt.engine.ray.actors import Request
 from policyopt.engine.ray.cluster import need_ray
 from policyopt.engine.ray.fleet import Fleet
-from policyopt.engine.together import run_together
 from policyopt.errors import UserError
 from policyopt.sources.program import Heat, Processor, Response
 from policyopt.sources.truncation import Truncation
@@ -70,7 +70,7 @@ class RaySampler:
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """Run rollout programs to their end; see :class:`~policyopt.engine.protocol.EngineSampler`."""
-        return run_together(programs, self._begin)
+        return carried_out(programs, self._begin)
 
     def forget(self) -> None:
         """Every run of programs begins with nothing held."""

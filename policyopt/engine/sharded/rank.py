@@ -1,0 +1,174 @@
+"""What each trainer rank does when the driver calls, whoever started it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from policyopt.engine import Model, Models
+from policyopt.engine.plan import UpdateReport
+from policyopt.engine.protocol import Size
+from policyopt.engine.sharded.share import Asked, ShareEngine
+from policyopt.errors import UserError
+from policyopt.models.text import Text
+from policyopt.recipe import Recipe
+from policyopt.rows import Batch
+from policyopt.sources.program import Response
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the driver learns of an engine that was opened."""
+
+    text: Text
+    context: int
+    dtype: torch.dtype
+    size: Size
+    start: Mapping[str, Tensor]
+    vocab: int
+
+
+class Rank:
+    """A member of a :class:`~policyopt.engine.sharded.crew.Crew`, in a process whose group of :mod:`torch.distributed` is there.
+
+    Every method is called on all ranks at the same time with the same arguments. Batches come and go on the CPU; what all
+    ranks would give alike, the first gives alone.
+    """
+
+    def __init__(self) -> None:
+        self._opened: ShareEngine | None = None
+        self.first = dist.get_rank() == 0
+
+    def open(self, models: Models, recipe: Recipe, optimiser: Mapping[str, Any]) -> Opened | None:
+        """Load the models, each rank on its device, and spread them."""
+        local = Models(_here(models.policy), {name: _here(model) for name, model in models.roles.items()})
+        policy = local.policy.load()
+        roles = {name: model.load() for name, model in local.roles.items()}
+        self._opened = engine = ShareEngine(policy, recipe, roles, **optimiser)
+        if not self.first:
+            return None
+        vocab = policy.model.get_input_embeddings().weight.shape[0]
+        start = {name: x.cpu() for name, x in engine.start.items()}
+        return Opened(engine.text, engine.context, engine.dtype, engine.size(), start, vocab)
+
+    @property
+    def engine(self) -> ShareEngine:
+        """The share of this rank."""
+        assert self._opened is not None, "nothing was opened"
+        return self._opened
+
+    # Scoring and updating ------------------------------------------------------------------------------------------
+
+    def annotate(self, batch: Batch, recipe: Recipe) -> Batch | None:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        return self._given(self.engine.annotate(batch.to(self.engine.device), recipe))
+
+    def prepare(self, batch: Batch, recipe: Recipe) -> Batch | None:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        return self._given(self.engine.prepare(batch.to(self.engine.device), recipe))
+
+    def values(self, states: Sequence[Sequence[int]]) -> list[float] | None:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        found = self.engine.values(states)
+        return found if self.first else None
+
+    def update(self, recipe: Recipe, batch: Batch) -> UpdateReport | None:
+        """See :class:`~policyopt.engine.protocol.Engine`; the report is of the whole mini-batch."""
+        report = self.engine.update(recipe, batch.to(self.engine.device))
+        return dataclasses.replace(report, weight=report.weight.cpu()) if self.first else None
+
+    def follow(self, fraction: float, role: str) -> None:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        self.engine.follow(fraction, role)
+
+    def set_lr(self, factor: float) -> float:
+        """Put the learning rates at ``factor`` times their base. Returns that of the policy."""
+        self.engine.set_lr(factor)
+        return self.engine.lr
+
+    def update_size(self) -> float:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        return self.engine.update_size()
+
+    def passes(self) -> Mapping[tuple[str, bool], int]:
+        """Tokens that this rank has scored."""
+        return self.engine.passes
+
+    # Drawing -------------------------------------------------------------------------------------------------------
+
+    def sampler(self, role: str | None) -> str | None:
+        """Make the sampler of the policy, or of a role, ready. Returns why it draws slowly, or nothing."""
+        slow = self.engine.sampler_of(role).slow
+        return slow if self.first else None
+
+    def forget(self, role: str | None) -> None:
+        """Let go of what the sampler holds for later requests."""
+        self.engine.sampler_of(role).forget()
+
+    def draw(self, role: str | None, asked: Sequence[Sequence[Asked]]) -> tuple[list[list[Response]], int, int]:
+        """Answer this rank's share of requests, ``asked[rank]``. Returns the responses to each, how many tokens were computed
+        and how many drawn."""
+        return self.engine.draw(role, asked[dist.get_rank()])
+
+    def embed(self, role: str | None, ids: Tensor) -> Tensor | None:
+        """The input embeddings of ids."""
+        found = self.engine.sampler_of(role).embed(ids)
+        return found if self.first else None
+
+    # State ---------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> Mapping[str, Tensor] | None:
+        """What is trained of the policy, whole, on the CPU."""
+        found = self.engine.parameters()
+        return found if self.first else None
+
+    def weights(self) -> Mapping[str, Tensor] | None:
+        """All weights of the policy, whole, on the CPU, in the precision that it computes in."""
+        found = self.engine.published()
+        return found if self.first else None
+
+    def write(self, folder: Path) -> None:
+        """See :class:`~policyopt.engine.protocol.Engine`; the ranks write their parts side by side."""
+        self.engine.write(folder)
+
+    def read(self, folder: Path, version: int) -> None:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        self.engine.read(folder, version)
+
+    def save(self, folder: Path) -> None:
+        """See :class:`~policyopt.engine.protocol.Engine`; the first rank writes."""
+        self.engine.save(folder)
+
+    def _given(self, batch: Batch) -> Batch | None:
+        return batch.cpu() if self.first else None
+
+
+def _here(model: Model) -> Model:
+    """A model with the device that is this rank's own.
+
+    Raises :class:`~policyopt.errors.UserError` for a device that all ranks would share, and for a GPU that is not there.
+    """
+    asked = str(model.options.get("device", "auto"))
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return dataclasses.replace(model, options={**model.options, "device": "cpu"})
+    if asked not in ("auto", "cuda"):
+        raise UserError(
+            f"--device {asked}: {dist.get_world_size()} ranks train together, each on a device of its own: take --device "
+            "auto, or cpu"
+        )
+    mine, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if mine >= count:
+        raise UserError(
+            f"--device {asked}: rank {dist.get_rank()} would be on GPU {mine}, and there are {count} here: start at most one "
+            "rank for each GPU (--nproc-per-node), or take --device cpu"
+        )
+    torch.cuda.set_device(mine)
+    return dataclasses.replace(model, options={**model.options, "device": f"cuda:{mine}"})
