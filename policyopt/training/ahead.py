@@ -37,4 +37,7 @@ def lag(drawn: Drawn, version: int) -> dict[str, float]:
     wrote, tokens = drawn.stats.pop(WRITTEN, 0.0), drawn.stats.pop(f"{WRITTEN}/tokens", 0.0)
     if drawn.batch is None or not tokens:
         return {}
-    return {"staleness/mean": version - wrote / tokens, "staleness/max": float(version - int(drawn.batch.version.min()))}
+    return {
+        "staleness/mean": version - wrote / tokens,
+        "staleness/max": float(version - int(drawn.batch.version.min())),
+    }

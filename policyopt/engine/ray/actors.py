@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import platform
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +20,10 @@ from policyopt.engine.checksum import checksum
 from policyopt.engine.local import LocalEngine, LocalSampler
 from policyopt.engine.local.roles import fill_roles
 from policyopt.engine.plan import UpdateReport
-from policyopt.engine.protocol import Size
 from policyopt.engine.ray.cluster import need_ray, versions
+from policyopt.engine.sharded.rank import Opened, Rank
 from policyopt.errors import UserError
 from policyopt.models.load import Policy
-from policyopt.models.text import Text
 from policyopt.qualified import load_file
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
@@ -66,19 +66,6 @@ class Worker:
         return versions()
 
 
-@dataclass(frozen=True)
-class Opened:
-    """What the driver learns of the models of the trainers."""
-
-    text: Text
-    context: int
-    dtype: torch.dtype
-    size: Size
-    start: Mapping[str, Tensor]
-    frozen: str | None
-    """A checksum of what is never trained of the policy."""
-
-
 class Alone:
     """The one trainer: a local engine in a process of its own. It has the methods that a rank among several has; batches come and
     go on the CPU."""
@@ -89,9 +76,8 @@ class Alone:
         """Load the models. Raises :class:`~policyopt.errors.UserError` where one cannot be used."""
         named = {role: model.load() for role, model in models.roles.items()}
         self.engine = engine = LocalEngine(models.policy.load(), recipe, named, **optimiser)
-        frozen = checksum(_frozen(engine.policy))
         start = {name: x.cpu() for name, x in engine.start.items()}
-        return Opened(engine.text, engine.context, engine.dtype, engine.size(), start, frozen)
+        return Opened(engine.text, engine.context, engine.dtype, engine.size(), start, engine.sampler.vocab)
 
     def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
@@ -120,21 +106,35 @@ class Alone:
         return {name: x.cpu() for name, x in self.engine.parameters().items()}
 
     def weights(self) -> Mapping[str, Tensor]:
-        """What is trained of the policy, on the CPU, in the precision that it computes in."""
-        return {name: p.detach().cpu() for name, p in self.engine.policy.trainable()}
+        """All weights of the policy, on the CPU, in the precision that it computes in."""
+        return {name: p.detach().cpu() for name, p in self.engine.policy.model.named_parameters()}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
 
 
 class TrainerActor(Worker):
-    """The process of a trainer."""
+    """The process of a trainer: alone, or one rank of several."""
 
     rank: Any
 
-    def start(self) -> None:
-        """Be the only trainer."""
-        self.rank = Alone()
+    def place(self) -> tuple[str, int]:
+        """An address and a port of this machine at which ranks may meet."""
+        host = need_ray().util.get_node_ip_address()
+        with socket.socket() as found:
+            found.bind(("", 0))
+            return host, int(found.getsockname()[1])
+
+    def join(self, rank: int, size: int, host: str, port: int) -> None:
+        """Become rank ``rank`` of ``size``, that meet at an address."""
+        if size == 1:
+            self.rank = Alone()
+            return
+        import torch.distributed as dist
+
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, init_method=f"tcp://{host}:{port}", rank=rank, world_size=size)
+        self.rank = Rank()
 
     def call(self, name: str, *args: Any) -> Any:
         """Call a method of the rank."""
@@ -145,10 +145,17 @@ class TrainerActor(Worker):
             )
         return getattr(self.rank, name)(*args)
 
+    def frozen(self) -> str | None:
+        """A checksum of what is never trained of the policy; ``None`` where it is spread over ranks."""
+        return checksum(_frozen(self.rank.engine.policy)) if isinstance(self.rank, Alone) else None
+
     def publish(self, version: int) -> Published | None:
         """The trained weights as they are now, those of adapters alone where adapters are trained, in the object store."""
-        weights = self.rank.weights()
-        return None if weights is None else Published(version, checksum(weights), (need_ray().put(weights),))
+        found, trained = self.rank.weights(), {name for name, _ in self.rank.engine.policy.trainable()}
+        if found is None:
+            return None
+        weights = {name: x for name, x in found.items() if name in trained}
+        return Published(version, checksum(weights), (need_ray().put(weights),))
 
 
 class SamplerActor(Worker):

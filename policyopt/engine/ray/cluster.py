@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import secrets
@@ -78,7 +79,9 @@ class Connection:
     def _start(self, processes: int) -> str:
         """Start Ray on this machine; returns its address. It has a place for each process, however few processors there are."""
         _take_token()
-        short = "/tmp" if os.path.isdir("/tmp") else None  # sockets lie there, whose paths may have a hundred characters
+        short = (
+            "/tmp" if os.path.isdir("/tmp") else None
+        )  # sockets lie there, whose paths may have a hundred characters
         folder = tempfile.mkdtemp(prefix="policyopt-ray-", dir=short)
         said = Path(folder, "keeper.txt")
         places = max(os.cpu_count() or 1, processes)
@@ -103,7 +106,7 @@ class Connection:
             if port.isdecimal():
                 socket.create_connection((host, int(port)), timeout=10).close()
             with _signals_kept():
-                self.ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+                self.ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"--address {address}: no Ray cluster can be joined there ({first_line(error, 300)}): start one with `ray start "
@@ -152,7 +155,7 @@ def _take_token() -> None:
         return
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with contextlib.suppress(ImportError):  # what was read of the environment when Ray was imported
-        from ray._raylet import AuthenticationTokenLoader, Config
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from policyopt.engine.ray.actors import TrainerActor
 from policyopt.engine.ray.cluster import PATIENCE, Connection, versions
+from policyopt.engine.sharded.crew import ALIKE
 from policyopt.errors import UserError, first_line
 from policyopt.judging.modules import import_path
 from policyopt.qualified import loaded_files
@@ -20,32 +23,38 @@ class Hire:
         cores = int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, (os.cpu_count() or 1) // processes)
         self.threads = cores if connection.local else 1
 
-    def start(self, kind: type, what: str) -> Any:
-        """Start a process. Returns its handle. Raises :class:`~policyopt.errors.UserError` where there is no place for it, or
-        it runs other code."""
+    def start(self, kind: type, names: Sequence[str]) -> list[Any]:
+        """Start processes, by the names that errors call them. Returns their handles. Raises
+        :class:`~policyopt.errors.UserError` where there is no place for one, or it runs other code; none is left then."""
         place = {"num_gpus": 1, "num_cpus": 1} if self.device == "cuda" else {"num_cpus": 1}
-        actor = self.ray.remote(kind).options(**place).remote()
+        actors = [self.ray.remote(kind).options(**place).remote() for _ in names]
         try:
-            prepared = actor.prepare.remote(import_path(), loaded_files(), self.threads)
-            found = self.ray.get(prepared, timeout=PATIENCE)
-        except self.ray.exceptions.GetTimeoutError as error:
-            self.ray.kill(actor)
-            raise UserError(
-                f"the Ray cluster found no place for {what} in {PATIENCE:g} s: it is busy (`ray status` says with what); wait, "
-                "or take fewer --trainers or --samplers"
-            ) from error
-        except self.ray.exceptions.RayError as error:
-            raise self.said(error, what) from error
-        mine = versions()
-        if other := [f"{name} {found.get(name)} instead of {mine[name]}" for name in mine if found.get(name) != mine[name]]:
-            self.ray.kill(actor)
-            raise UserError(f"{what} runs {', '.join(other)}: install the same versions on all machines of the cluster")
-        return actor
+            asked = [actor.prepare.remote(import_path(), loaded_files(), self.threads) for actor in actors]
+            for name, answer in zip(names, asked, strict=True):
+                self._same(name, self.get(answer, name, timeout=PATIENCE))
+        except BaseException:
+            for actor in actors:
+                self.ray.kill(actor)
+            raise
+        return actors
 
-    def get(self, answer: Any, what: str) -> Any:
+    @staticmethod
+    def _same(name: str, found: Mapping[str, str]) -> None:
+        mine = versions()
+        if other := [
+            f"{what} {found.get(what)} instead of {mine[what]}" for what in mine if found.get(what) != mine[what]
+        ]:
+            raise UserError(f"{name} runs {', '.join(other)}: install the same versions on all machines of the cluster")
+
+    def get(self, answer: Any, what: str, timeout: float | None = None) -> Any:
         """What a process answers. Its errors are raised as they are; its death as a :class:`~policyopt.errors.UserError`."""
         try:
-            return self.ray.get(answer)
+            return self.ray.get(answer, timeout=timeout)
+        except self.ray.exceptions.GetTimeoutError as error:
+            raise UserError(
+                f"the Ray cluster found no place for {what} in {timeout:g} s: it is busy (`ray status` says with what); wait, or "
+                "take fewer --trainers or --samplers"
+            ) from error
         except self.ray.exceptions.RayError as error:
             raise self.said(error, what) from error
 
@@ -61,10 +70,14 @@ class Hire:
 
 
 class Trainers:
-    """The trainer processes; see :class:`policyopt.engine.sharded.crew.Crew`."""
+    """The trainer processes as a :class:`~policyopt.engine.sharded.crew.Crew`. Any thread may call them; all get the calls in
+    the same order."""
 
-    def __init__(self, hire: Hire, actors: Sequence[Any]) -> None:
-        self._hire, self.actors = hire, list(actors)
+    def __init__(self, hire: Hire, count: int) -> None:
+        self._hire, self._order = hire, threading.Lock()
+        self.actors = hire.start(TrainerActor, [f"trainer {i}" for i in range(count)])
+        host, port = hire.get(self.actors[0].place.remote(), "trainer 0")
+        self._all([actor.join.remote(i, count, host, port) for i, actor in enumerate(self.actors)])
 
     @property
     def size(self) -> int:
@@ -72,18 +85,35 @@ class Trainers:
         return len(self.actors)
 
     def call(self, name: str, *args: Any) -> list[Any]:
-        """Call a method of all at the same time; what each gave."""
-        return self._all([actor.call.remote(name, *args) for actor in self.actors])
+        """See :class:`~policyopt.engine.sharded.crew.Crew`."""
+        with self._order:
+            asked = [actor.call.remote(name, *args) for actor in self.actors]
+        return self._all(asked)
 
     def publish(self, version: int) -> Any:
-        """Have the weights of now put where samplers get them."""
-        return self._all([actor.publish.remote(version) for actor in self.actors])[0]
+        """Have the weights of now, and their version, put where samplers get them."""
+        with self._order:
+            asked = [actor.publish.remote(version) for actor in self.actors]
+        return self._all(asked)[0]
+
+    def frozen(self) -> str | None:
+        """A checksum of what is never trained."""
+        found: str | None = self._hire.get(self.actors[0].frozen.remote(), "trainer 0")
+        return found
 
     def _all(self, answers: list[Any]) -> list[Any]:
-        ready = answers
-        while ready:  # the first that fails, for the others may be waiting for it
-            done, ready = self._hire.ray.wait(ready)
-            self._hire.get(done[0], f"trainer {answers.index(done[0])}")
+        left = answers
+        while left:  # the first that fails is heard first, for the others may be waiting for it
+            [done], left = self._hire.ray.wait(left)
+            i = answers.index(done)
+            try:
+                self._hire.get(done, f"trainer {i}")
+            except Exception as error:
+                if self.size == 1 or isinstance(error, ALIKE):
+                    raise
+                raise UserError(
+                    f"trainer {i} stopped: {first_line(error)}. Go on from the last checkpoint with --resume"
+                ) from error
         return [self._hire.get(answer, "a trainer") for answer in answers]
 
     def close(self) -> None:

@@ -24,12 +24,12 @@ class Fleet:
     With ``rounds``, what programs ask for at the same time goes out together, and the next round when all of it is answered:
     what runs beside what then follows from the programs alone, so that every bit does. Without, each request goes out at
     once. Requests with the same first three numbers in their keys, those of a prompt, go to the same sampler, which holds what
-    they share. ``start(i)`` starts sampler ``i``, loads its models, and returns its handle.
+    they share. ``start`` starts samplers by their numbers, has them load their models, and returns their handles.
     """
 
-    def __init__(self, start: Callable[[int], Any], count: int, *, rounds: bool) -> None:
+    def __init__(self, start: Callable[[Sequence[int]], list[Any]], count: int, *, rounds: bool) -> None:
         self._ray, self._start, self._rounds = need_ray(), start, rounds
-        self.actors = [start(i) for i in range(count)]
+        self.actors = start(range(count))
         self.held: Published | None = None
         """What all of them hold."""
         self.computed, self.drawn = Counter[str](), Counter[str]()
@@ -74,7 +74,8 @@ class Fleet:
                 return
             self._ray.kill(dead)
             self.deaths += 1
-            self.actors[i] = actor = self._start(i)
+            [actor] = self._start([i])
+            self.actors[i] = actor
             if self.held is not None:
                 self._check(i, self._ray.get(actor.load.remote(self.held.version, *self.held.weights)), self.held)
 

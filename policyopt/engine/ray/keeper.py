@@ -6,6 +6,7 @@ own, so that no signal of the run's terminal reaches Ray; and however the run en
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -20,7 +21,9 @@ def main(cpus: int, folder: str) -> None:
     import ray
 
     try:
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _temp_dir=folder)
+        ray.init(
+            num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder
+        )
         print(f"{ADDRESS}{ray.get_runtime_context().gcs_address}", flush=True)
         sys.stdin.read()
     finally:

@@ -59,7 +59,9 @@ class RaySampler:
 
     async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
         """See :class:`~policyopt.sources.program.Sampler`."""
-        request = Request(self._role, "logprobs", tuple(tokens), {"written": tuple(written), "temperature": temperature})
+        request = Request(
+            self._role, "logprobs", tuple(tokens), {"written": tuple(written), "temperature": temperature}
+        )
         found: Response = await self._fleet.ask(request, (-1, *tokens[:2]), len(tokens) + len(written))
         return found
 

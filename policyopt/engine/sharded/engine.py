@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from policyopt.engine.sharded.sampler import DealtSampler
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
+
+X = TypeVar("X")
 
 LEFT_OUT = frozenset[str]()
 """What the ranks cannot do of what one process can."""
@@ -78,6 +80,11 @@ class ShardedEngine:
     def passes(self) -> Mapping[tuple[str, bool], int]:
         """Tokens of responses that each model has scored so far, on all ranks."""
         return sum((Counter(found) for found in self.crew.call("passes")), Counter[tuple[str, bool]]())
+
+    def ahead(self, draw: Callable[[], X]) -> Callable[[], X]:
+        """Draw at once: the ranks that draw are those that train."""
+        drawn = draw()
+        return lambda: drawn
 
     # Scoring and updating ------------------------------------------------------------------------------------------
 
