@@ -46,7 +46,10 @@ def seconds(folder: Path, name: str, args: argparse.Namespace, staleness: int) -
     )  # fmt: skip
     run(config, quiet=True)
     rows = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()][1 + WARM :]
-    parts = {key: statistics.median(r[key] for r in rows) for key in ("time/rollout", "time/judge", "time/update", "time/wait")}
+    parts = {
+        key: statistics.median(r[key] for r in rows)
+        for key in ("time/rollout", "time/judge", "time/update", "time/wait")
+    }
     return statistics.median(r["time/step"] for r in rows), parts
 
 
@@ -70,14 +73,22 @@ def main() -> None:
             found = [seconds(folder, f"run-{number}-{staleness}", args, staleness) for staleness in (0, 1)]
             ratios.append(found[0][0] / found[1][0])
             for staleness, (step, parts) in enumerate(found):
-                figures = " | ".join(f"{parts[key]:.2f}" for key in ("time/rollout", "time/judge", "time/update", "time/wait"))
+                figures = " | ".join(
+                    f"{parts[key]:.2f}" for key in ("time/rollout", "time/judge", "time/update", "time/wait")
+                )
                 table.append(f"| {number + 1} | {staleness} | {step:.2f} | {figures} |")
                 print(table[-1], flush=True)
     load = os.getloadavg()[0]
     text = "\n".join(
-        ["| round | staleness | step (s) | drawing | judging | update | waiting for the batch |", "|---|---|---|---|---|---|---|", *table]
+        [
+            "| round | staleness | step (s) | drawing | judging | update | waiting for the batch |",
+            "|---|---|---|---|---|---|---|",
+            *table,
+        ]
     )
-    text += f"\n\nRatio (median): {statistics.median(ratios):.2f}; {os.cpu_count()} cores, load at the end {load:.1f}.\n"
+    text += (
+        f"\n\nRatio (median): {statistics.median(ratios):.2f}; {os.cpu_count()} cores, load at the end {load:.1f}.\n"
+    )
     print(text)
     results = Path(__file__).parent / "results"
     results.mkdir(exist_ok=True)

@@ -26,15 +26,10 @@ def settled(batch: Waiting) -> Drawn:
     return batch if isinstance(batch, Drawn) else batch()
 
 
-WRITTEN = "versions"
-"""Among the figures of a batch, until it is trained on: the sum of the versions that wrote its tokens, and ``/tokens`` of how
-many."""
-
-
 def lag(drawn: Drawn, version: int) -> dict[str, float]:
-    """How many updates the policy has seen since it wrote the tokens of a batch: the mean over tokens, and the most. What the
-    figures of the batch hold of it is taken out."""
-    wrote, tokens = drawn.stats.pop(WRITTEN, 0.0), drawn.stats.pop(f"{WRITTEN}/tokens", 0.0)
+    """How many updates the policy has seen since it wrote the tokens of a batch: the mean over tokens, and the most. What
+    :func:`~policyopt.training.services.written` noted is taken out."""
+    wrote, tokens = drawn.stats.pop("versions", 0.0), drawn.stats.pop("versioned", 0.0)
     if drawn.batch is None or not tokens:
         return {}
     return {

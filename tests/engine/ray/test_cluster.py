@@ -62,13 +62,11 @@ def test_too_few_places(cluster: Connection, models: Models, tiny_model: Path) -
         open_engine(on_gpus, RECIPE, Cluster())
 
 
-def test_processes_that_run_other_code_and_models_that_are_not_there(cluster: Connection, models: Models) -> None:
+def test_processes_that_run_other_code(cluster: Connection, models: Models) -> None:
     theirs = crew.versions() | {"torch": "1.0"}
     with mock.patch.object(crew, "versions", return_value=theirs):
         with pytest.raises(UserError, match=r"trainer 0 runs torch .* instead of 1.0: install the same versions"):
             open_engine(models, RECIPE, Cluster())
-    with pytest.raises(UserError, match="nothing-there"):
-        open_engine(Models(Model("/nothing-there", {"device": "cpu"})), RECIPE, Cluster())
 
 
 def test_ray_that_is_not_installed() -> None:
@@ -122,7 +120,7 @@ def test_nothing_is_left_of_a_ray_whose_run_is_killed() -> None:
     process.kill()
     process.join()
     for _ in range(600):
-        if not session(leader):
+        if not session(leader) and set(os.listdir("/dev/shm")) <= shared:  # where other programs come and go
             break
         time.sleep(0.1)
     assert session(leader) == [] and not Path(folder).exists()

@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 import torch
 
-from policyopt.engine import Models
+from policyopt.engine import Model, Models
 from policyopt.engine.local import open_engine as open_local
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
@@ -235,6 +235,18 @@ def test_an_error_in_a_draw_comes_out_where_the_batch_is_needed(engine: Any, sta
     with pytest.raises(ValueError, match="at least one of each is needed"):
         wait()
     assert engine.ahead(partial(drawn, engine))() == drawn(engine)
+
+
+def test_what_a_process_cannot_load_is_said_in_its_own_words(engine: Any) -> None:
+    nothing = Models(Model("/nothing-there", {"device": "cpu"}))
+    with pytest.raises(UserError, match="nothing-there"):
+        engine.crew.call("open", nothing, RECIPE, OPTIMISER)
+    with (
+        mock.patch.object(engine, "_models", nothing),
+        mock.patch.object(engine._hire, "start", return_value=engine._fleet.actors),
+        pytest.raises(UserError, match="nothing-there"),
+    ):
+        engine._samplers([0, 1])
 
 
 def test_a_dead_trainer_stops_the_run_in_words(engine: Any) -> None:
