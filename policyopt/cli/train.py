@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -28,7 +29,7 @@ from policyopt.files import need_run, read_yaml
 from policyopt.index import index
 from policyopt.qualified import need
 from policyopt.registry import entries, get_study, need_study
-from policyopt.training.process import serves
+from policyopt.training.process import need_launcher, serves
 
 if TYPE_CHECKING:
     from policyopt.options import Option
@@ -79,6 +80,7 @@ def run(args: list[str]) -> int:
         return 0
     if serves():  # what there is to say the first rank says
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for as long as the process lives
+        logging.getLogger("policyopt").setLevel(logging.ERROR)
     args, notes = renamed(args)
     for note in notes:
         print(note, file=sys.stderr)
@@ -138,6 +140,7 @@ def _holds_recipe(name: str) -> bool:
 
 def _need(line: list[str]) -> None:
     """Raises ``UserError`` for files, tasks, columns, models and studies on a line that cannot be, before torch is imported."""
+    need_launcher()
     if config := _last(line, "--config"):
         read_yaml(Path(config))
     if resume := _last(line, "--resume"):

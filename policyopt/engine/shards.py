@@ -18,11 +18,13 @@ def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
     Raises ``OSError``, on every rank, where one of them cannot write.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
-        dcp.save({name: x.detach() for name, x in tensors.items()}, storage_writer=dcp.FileSystemWriter(folder))
-    except dcp.CheckpointException as error:
+        save({name: x.detach() for name, x in tensors.items()}, storage_writer=FileSystemWriter(folder))
+    except CheckpointException as error:
         raise _reason(error, folder) from error
 
 
@@ -32,9 +34,11 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises ``KeyError`` for one of another shape, ``OSError``, on every rank, where a file cannot be read.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader = dcp.FileSystemReader(folder)
+    reader = FileSystemReader(folder)
     try:
         written = reader.read_metadata().state_dict_metadata
     except Exception as error:  # whatever a pickle raises that is none
@@ -45,8 +49,8 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if size != x.shape:
             raise KeyError(f"{name}: shape {tuple(size or ())}, expected {tuple(x.shape)}")
     try:
-        dcp.load(found, storage_reader=reader)
-    except dcp.CheckpointException as error:
+        load(found, storage_reader=reader)
+    except CheckpointException as error:
         raise _reason(error, folder) from error
     return found
 
@@ -62,7 +66,7 @@ def placed(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[st
     return {name: spread(x, like.get(name)) for name, x in tensors.items()}
 
 
-def _reason(error: Exception, folder: Path) -> OSError:
+def _reason(error: BaseException, folder: Path) -> OSError:
     """What went wrong on a rank, as all of them tell it."""
     failures = getattr(error, "failures", {})
     first = next((e for e, _ in failures.values()), error)

@@ -142,12 +142,24 @@ def need_one_process() -> None:
         )
 
 
+def need_launcher() -> None:
+    """Raises :class:`~policyopt.errors.UserError` where there are to be several processes and nothing says how they find each
+    other."""
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if ranks() > 1 and missing:
+        raise UserError(
+            f"WORLD_SIZE is {ranks()}, and {', '.join(missing)} are not set: start several processes with torchrun "
+            "--nproc-per-node N -m policyopt train ..., or unset WORLD_SIZE to train in one process"
+        )
+
+
 @contextmanager
 def together(engine: str) -> Iterator[None]:
     """Where a launcher has started several processes, they are one crew in here: the first carries out what is inside, the
     others serve it and leave by ``SystemExit``.
 
-    Raises :class:`~policyopt.errors.UserError` for an engine that starts processes of its own.
+    Raises :class:`~policyopt.errors.UserError` for an engine that starts processes of its own, and where they do not find
+    each other.
     """
     if ranks() == 1:
         yield
@@ -157,6 +169,7 @@ def together(engine: str) -> Iterator[None]:
             f"--engine {engine}: it starts processes of its own, and WORLD_SIZE is {ranks()}, as a launcher such as torchrun "
             "sets it: start it by `policyopt train` itself, or leave --engine out"
         )
+    need_launcher()
     from policyopt.engine.sharded.launch import launched
 
     with launched():

@@ -179,7 +179,10 @@ def test_a_name_with_a_nul_in_it(train: Command, command: Command, untouched: No
 
 def test_a_launcher_of_several_processes(command: Command, monkeypatch: pytest.MonkeyPatch, untouched: None) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(command("train", "grpo"), "WORLD_SIZE is 2", "torchrun", "one process")
+    refused(command("train", "grpo"), "WORLD_SIZE is 2, and RANK", "torchrun", "one process")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    refused(command("eval"), "WORLD_SIZE is 2", "only training runs in several processes")
 
 
 def test_a_file_that_runs_is_announced(command: Command) -> None:

@@ -16,7 +16,17 @@ from policyopt.items import Example, JudgeSpec, user
 from policyopt.judging.pool import JudgePool
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.config import Checkpoints
-from policyopt.training.process import Stopped, exit_code, memory_errors, need_one_process, stoppable
+from policyopt.training.process import (
+    Stopped,
+    exit_code,
+    memory_errors,
+    need_launcher,
+    need_one_process,
+    ranks,
+    serves,
+    stoppable,
+    together,
+)
 from tests.runs import finish, nth, start, tiny_run
 from tests.tiny import write_task
 
@@ -101,9 +111,20 @@ def test_a_launcher_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     for world in ("1", "", "many"):
         monkeypatch.setenv("WORLD_SIZE", world)
         need_one_process()
+        need_launcher()
+        with together("tinker"):
+            pass
+        assert ranks() == 1 and not serves()
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UserError, match=r"WORLD_SIZE is 4.*torchrun.*one process"):
         need_one_process()
+    with pytest.raises(UserError, match=r"RANK, MASTER_ADDR, MASTER_PORT are not set: .*torchrun.*unset WORLD_SIZE"):
+        need_launcher()
+    with pytest.raises(UserError, match=r"--engine ray: it starts processes of its own, and WORLD_SIZE is 4"):
+        with together("ray"):
+            pass
+    monkeypatch.setenv("RANK", "1")
+    assert ranks() == 4 and serves()
 
 
 CHILDREN = """

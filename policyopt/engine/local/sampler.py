@@ -303,7 +303,12 @@ def carried_out(programs: Sequence[Awaitable[X]], begin: Callable[[], None] = la
     """What awaitables give, awaited together in an event loop of their own after ``begin`` was called in it."""
 
     async def together() -> list[X]:
-        begin()
+        try:
+            begin()
+        except BaseException:
+            for program in programs:  # else Python warns that nobody awaits them
+                getattr(program, "close", int)()
+            raise
         return await asyncio.gather(*programs)
 
     try:

@@ -16,6 +16,7 @@ from policyopt.engine import Models
 from policyopt.engine.plan import UpdateReport
 from policyopt.engine.protocol import EngineSampler, Size
 from policyopt.engine.sharded.crew import Crew
+from policyopt.engine.sharded.rank import Opened
 from policyopt.engine.sharded.sampler import DealtSampler
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
@@ -40,8 +41,9 @@ class ShardedEngine:
     policy = None
 
     def __init__(self, crew: Crew, models: Models, recipe: Recipe, **optimiser: Any) -> None:
-        self.crew = crew
-        self.opened = crew.call("open", models, recipe, optimiser)[0]
+        self.crew, self._roles = crew, recipe.roles
+        crew.call("load", models)
+        self.opened: Opened = crew.call("open", recipe, optimiser)[0]
         self.version = 0
         self.lr = crew.call("set_lr", 1.0)[0]
         self.samplers: dict[str, EngineSampler] = {
@@ -51,25 +53,22 @@ class ShardedEngine:
     @property
     def text(self) -> Text:
         """From text to the policy's tokens and back."""
-        text: Text = self.opened.text
-        return text
+        return self.opened.text
 
     @property
     def context(self) -> int:
         """How many tokens the policy reads at most, prompt and response together."""
-        return int(self.opened.context)
+        return self.opened.context
 
     @property
     def dtype(self) -> torch.dtype:
         """Of all floating columns of a batch."""
-        dtype: torch.dtype = self.opened.dtype
-        return dtype
+        return self.opened.dtype
 
     @property
     def start(self) -> Mapping[str, Tensor]:
         """What is trained as it was before the first step, where the recipe has probes."""
-        start: Mapping[str, Tensor] = self.opened.start
-        return start
+        return self.opened.start
 
     @cached_property
     def sampler(self) -> EngineSampler:
@@ -113,7 +112,7 @@ class ShardedEngine:
 
     def follow(self, fraction: float, role: str = "reference") -> None:
         """Move a role by a fraction of its way towards the policy."""
-        if fraction:
+        if fraction and role in self._roles:
             self.crew.call("follow", fraction, role)
 
     def set_lr(self, factor: float) -> None:
@@ -143,8 +142,7 @@ class ShardedEngine:
 
     def size(self) -> Size:
         """What a checkpoint (parameters and two moments) and the model take on the disk."""
-        size: Size = self.opened.size
-        return size
+        return self.opened.size
 
     def save(self, folder: Path) -> None:
         """Have the first rank write the policy as a folder."""

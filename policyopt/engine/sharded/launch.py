@@ -7,15 +7,18 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
 from policyopt.engine.sharded.crew import ALIKE
 from policyopt.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from policyopt.engine.sharded.rank import Rank
 
 _HOME = "go home"
 _FALLEN = "policyopt/fallen"
@@ -44,7 +47,7 @@ class Launched:
         try:
             _say((name, args), self._group)
             replies: list[Any] = [None] * self.size
-            _gather(_outcome(lambda: getattr(self._rank, name)(*args)), replies, self._group)
+            _gather(_outcome(self._rank, name, args), replies, self._group)
         except BaseException as error:
             self._open = False  # the others may be in the middle of it, and are not to be talked to any more
             if isinstance(error, RuntimeError) and _of_peers(error):
@@ -112,7 +115,7 @@ def serve() -> None:
             if name == _HOME:
                 dist.destroy_process_group()
                 return
-            _gather(_outcome(lambda name=name, args=args: getattr(rank, name)(*args)), None, group)
+            _gather(_outcome(rank, name, args), None, group)
         except Exception as error:
             if not _of_peers(error):
                 _tell(error)
@@ -138,10 +141,10 @@ def _join() -> Any:
     return dist.new_group(backend="gloo", timeout=_LONG)
 
 
-def _outcome(act: Callable[[], Any]) -> Any:
+def _outcome(rank: Rank, name: str, args: tuple[Any, ...]) -> Any:
     """What comes of a call: a result, or an error that every rank comes to alike."""
     try:
-        return act()
+        return getattr(rank, name)(*args)
     except ALIKE as error:
         return error
 
@@ -198,7 +201,8 @@ def _why(error: BaseException) -> str:
             return str(store.get(_FALLEN).decode())
     except Exception:  # the store has ended as well
         pass
-    return f"a rank of this run has ended ({first_line(error)})"
+    said = "" if "gloo" in str(error) else f" ({first_line(error)})"  # gloo knows no more than that
+    return f"a rank of this run has ended, and the others with it{said}"
 
 
 def _store() -> Any:

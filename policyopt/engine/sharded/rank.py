@@ -18,6 +18,7 @@ from policyopt.engine.plan import UpdateReport
 from policyopt.engine.protocol import Size
 from policyopt.engine.sharded.share import Asked, ShareEngine
 from policyopt.errors import UserError
+from policyopt.models.load import Policy
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
@@ -44,20 +45,27 @@ class Rank:
     """
 
     def __init__(self) -> None:
+        self._loaded: tuple[Policy, dict[str, Policy]] | None = None
         self._opened: ShareEngine | None = None
         self.first = dist.get_rank() == 0
 
-    def open(self, models: Models, recipe: Recipe, optimiser: Mapping[str, Any]) -> Opened | None:
-        """Load the models, each rank on its device, and spread them."""
-        local = Models(_here(models.policy), {name: _here(model) for name, model in models.roles.items()})
-        policy = local.policy.load()
-        roles = {name: model.load() for name, model in local.roles.items()}
+    def load(self, models: Models) -> None:
+        """Load the models, each rank on its own device. The ranks do not talk here, so that a model which one of them cannot use
+        is an error that nobody waits behind."""
+        if models.policy.options.get("compile"):
+            raise UserError("--compile: compiled code is not spread over ranks; leave it out")
+        policy, roles = _here(models.policy), {name: _here(model) for name, model in models.roles.items()}
+        self._loaded = policy.load(), {name: model.load() for name, model in roles.items()}
+
+    def open(self, recipe: Recipe, optimiser: Mapping[str, Any]) -> Opened | None:
+        """Spread the models that are loaded."""
+        assert self._loaded is not None, "nothing was loaded"
+        (policy, roles), self._loaded = self._loaded, None
+        vocab = policy.model.get_input_embeddings().weight.shape[0]
         self._opened = engine = ShareEngine(policy, recipe, roles, **optimiser)
         if not self.first:
             return None
-        vocab = policy.model.get_input_embeddings().weight.shape[0]
-        start = {name: x.cpu() for name, x in engine.start.items()}
-        return Opened(engine.text, engine.context, engine.dtype, engine.size(), start, vocab)
+        return Opened(engine.text, engine.context, engine.dtype, engine.size(), engine.start, vocab)
 
     @property
     def engine(self) -> ShareEngine:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -84,11 +84,11 @@ def read_through(root: Root, split: SplitModel, agreed: Callable[[int], int]) ->
 def let_go(root: Root) -> None:
     """Let go of what a root has gathered and keeps, once the passes of a call are over: at the next the weights may be
     others."""
-    reset = getattr(root, "reset_iter_state", None)
-    if root.passed and reset is not None and not any(p.requires_grad for p in root.parameters()):
-        reset()  # clears the notes of its passes too, which else only a backward does
+    spread: Any = root  # which FSDP2 has made one of its own modules
+    if root.passed and hasattr(spread, "reset_iter_state") and not any(p.requires_grad for p in root.parameters()):
+        spread.reset_iter_state()  # clears the notes of its passes too, which else only a backward does
     else:
-        root.reshard()
+        spread.reshard()
 
 
 def whole(p: Tensor) -> Tensor:

@@ -260,8 +260,6 @@ class ShareEngine(LocalEngine):
 def refuse(policy: Any, split: SplitModel, within: Sequence[str]) -> None:
     """Raises :class:`~policyopt.errors.UserError` for a policy that cannot be spread over ranks; ``within`` are the roles that
     it plays itself, without its adapters."""
-    if policy.compiled:
-        raise UserError("--compile: compiled code is not spread over ranks; leave it out")
     if not split.pads:
         raise UserError(
             f"--model {policy.name}: its rows go through the model one by one, which ranks cannot do together: train it in one "
