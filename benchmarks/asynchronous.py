@@ -1,10 +1,10 @@
 """A run that draws beside training against one that does not, with a judge that is slow.
 
-Both are ``policyopt train grpo --engine ray`` on the embedded model, with the same batches and steps: one at ``--staleness 0``, where a step
+Both are ``policyopt train grpo --engine ray`` on a small untrained model, with the same batches and steps: one at ``--staleness 0``, where a step
 is drawing, judging and updating one after the other, and one at ``--staleness 1``, where the next batch is drawn and judged
 while this one is trained on. The judge sleeps, as one does that asks a server.
 
-    python benchmarks/asynchronous.py [--steps 8] [--batch 64] [--judge 4.0] [--rounds 2]
+    python benchmarks/asynchronous.py [--steps 8] [--batch 64] [--tokens 32] [--layers 4] [--judge 4.0] [--rounds 2]
 
 ``--judge`` is how many seconds the judge takes for a batch. Prints a table and writes ``benchmarks/results/asynchronous.md``. A time is the
 median over steps, without the first two, which wait for processes and batches; the two runs take turns, and the ratio is the
@@ -22,6 +22,8 @@ from pathlib import Path
 
 from policyopt.engine.settings import Cluster
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.embedded import Architecture
+from policyopt.models.tokenizer import build_tokenizer
 from policyopt.training.config import Checkpoints, Evaluation, Judging, Optim, TrainConfig
 from policyopt.training.run import run
 
@@ -38,7 +40,7 @@ def score(prompt, response, answer):
 def seconds(folder: Path, name: str, args: argparse.Namespace, staleness: int) -> tuple[float, dict[str, float]]:
     """Of a step, and of its parts."""
     config = TrainConfig(
-        recipe=grpo(group_size=8), model="embedded", task=str(folder / "data.jsonl"), judge=f"{folder / 'judge.py'}:score",
+        recipe=grpo(group_size=8), model=str(folder / "model"), task=str(folder / "data.jsonl"), judge=f"{folder / 'judge.py'}:score",
         steps=args.steps + WARM, batch=args.batch, max_tokens=args.tokens, out=folder / name, device="cpu", engine="ray",
         ray=Cluster(trainers=1, samplers=args.samplers), staleness=staleness, optim=Optim(lr=1e-4),
         eval=Evaluation(every=0, prompts=2, samples=0), checkpoints=Checkpoints(every=args.steps + WARM, keep=1),
@@ -58,6 +60,7 @@ def main() -> None:
     ask.add_argument("--steps", type=int, default=8)
     ask.add_argument("--batch", type=int, default=64)
     ask.add_argument("--tokens", type=int, default=32)
+    ask.add_argument("--layers", type=int, default=4)
     ask.add_argument("--samplers", type=int, default=1)
     ask.add_argument("--judge", type=float, default=4.0)
     ask.add_argument("--rounds", type=int, default=2)
@@ -66,6 +69,9 @@ def main() -> None:
     ratios: list[float] = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
+        tokenizer = build_tokenizer()
+        Architecture(layers=args.layers).build(tokenizer, 0).save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
         rows = [{"prompt": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1)} for i in range(64)]
         (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "judge.py").write_text(JUDGE.format(seconds=args.judge / args.batch))

@@ -72,10 +72,14 @@ class Alone:
 
     engine: LocalEngine
 
-    def open(self, models: Models, recipe: Recipe, optimiser: Mapping[str, Any]) -> Opened:
+    def load(self, models: Models) -> None:
         """Load the models. Raises :class:`~policyopt.errors.UserError` where one cannot be used."""
-        named = {role: model.load() for role, model in models.roles.items()}
-        self.engine = engine = LocalEngine(models.policy.load(), recipe, named, **optimiser)
+        self._roles = {role: model.load() for role, model in models.roles.items()}
+        self._policy = models.policy.load()
+
+    def open(self, recipe: Recipe, optimiser: Mapping[str, Any]) -> Opened:
+        """Make an engine of them."""
+        self.engine = engine = LocalEngine(self._policy, recipe, self._roles, **optimiser)
         start = {name: x.cpu() for name, x in engine.start.items()}
         return Opened(engine.text, engine.context, engine.dtype, engine.size(), start, engine.sampler.vocab)
 
@@ -109,8 +113,8 @@ class Alone:
         """All weights of the policy, on the CPU, in the precision that it computes in."""
         return {name: p.detach().cpu() for name, p in self.engine.policy.model.named_parameters()}
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.engine, name)
+    def __getattr__(self, name: str) -> Any:  # what is the engine's own
+        return getattr(self.__dict__["engine"], name)
 
 
 class TrainerActor(Worker):

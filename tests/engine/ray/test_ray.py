@@ -240,7 +240,7 @@ def test_an_error_in_a_draw_comes_out_where_the_batch_is_needed(engine: Any, sta
 def test_what_a_process_cannot_load_is_said_in_its_own_words(engine: Any) -> None:
     nothing = Models(Model("/nothing-there", {"device": "cpu"}))
     with pytest.raises(UserError, match="nothing-there"):
-        engine.crew.call("open", nothing, RECIPE, OPTIMISER)
+        engine.crew.call("load", nothing)
     with (
         mock.patch.object(engine, "_models", nothing),
         mock.patch.object(engine._hire, "start", return_value=engine._fleet.actors),
