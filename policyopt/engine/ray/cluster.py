@@ -30,6 +30,10 @@ ENDING = 30.0
 """Seconds that a Ray of our own may take to end."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0"}
 
+SECRET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+"""Where Ray reads that it has to ask for a secret, and which. Its ports are open to whoever reaches this machine; the secret of a Ray
+that is started here is made anew each time, and never written."""
+
 
 def need_ray() -> Any:
     """The package. Raises :class:`~policyopt.errors.UserError` where it is not installed."""
@@ -61,6 +65,7 @@ class Connection:
         self.ray = need_ray()
         self.address = settings.address
         self._keeper: subprocess.Popen[str] | None = None
+        self._secret: dict[str, str] = {}
         self._mine = not self.ray.is_initialized()
         if not self._mine:
             return
@@ -78,7 +83,8 @@ class Connection:
 
     def _start(self, processes: int) -> str:
         """Start Ray on this machine; returns its address. It has a place for each process, however few processors there are."""
-        _take_token()
+        if SECRET[0] not in os.environ:  # else somebody has chosen
+            self._secret = _secret({SECRET[0]: "token", SECRET[1]: os.environ.get(SECRET[1]) or secrets.token_hex(32)})
         short = (
             "/tmp" if os.path.isdir("/tmp") else None
         )  # sockets lie there, whose paths may have a hundred characters
@@ -146,19 +152,21 @@ class Connection:
                     os.killpg(keeper.pid, signal.SIGKILL)
                 keeper.wait()
             keeper.stdout.close()
+        if self._secret:
+            self._secret = _secret({})
 
 
-def _take_token() -> None:
-    """Have the Ray that is started here ask for a secret, which its processes find in their environment: its ports are open to
-    whoever reaches this machine. It is made anew for each process and never written; who has set ``RAY_AUTH_MODE`` has chosen."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+def _secret(secret: dict[str, str]) -> dict[str, str]:
+    """Put a secret into the environment, where Ray and its processes find it, and return it; an empty one takes it out again."""
+    for name in SECRET:
+        os.environ.pop(name, None)
+    os.environ |= secret
     with contextlib.suppress(ImportError):  # what was read of the environment when Ray was imported
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
+    return secret
 
 
 @contextlib.contextmanager
