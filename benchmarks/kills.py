@@ -6,7 +6,7 @@ After a sampler or a judge it has to go on by itself; after a trainer it has to 
 died over a response, which then has no reward; no token of weights that nobody handed over; and after each end of the driver
 no process, no shared memory and no folder of Ray.
 
-    python benchmarks/kills.py [--rounds 20] [--trainers 1] [--samplers 2] [--seed 0]
+    python benchmarks/kills.py [--rounds 20] [--trainers 1] [--samplers 2] [--seed 0] [--who sampler driver ...]
 
 Prints a line for each round and writes ``benchmarks/results/kills.md``. It reads /proc.
 """
@@ -177,7 +177,7 @@ def rounds(folder: Path, args: argparse.Namespace) -> tuple[list[str], Run]:
     """Kill the processes of a run until that was done often enough, then let it end. Returns a line for each round, and the run."""
     dice, lines, run = random.Random(args.seed), [], Run(folder, "killed", args)
     random.seed(args.seed)
-    deck = [WHO[i % len(WHO)] for i in range(args.rounds)]
+    deck = [args.who[i % len(args.who)] for i in range(args.rounds)]
     dice.shuffle(deck)
     run.start()
     for number, who in enumerate(deck, 1):
@@ -211,6 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     ask.add_argument("--trainers", type=int, default=1)
     ask.add_argument("--samplers", type=int, default=2)
     ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--who", nargs="+", choices=WHO, default=list(WHO))
     args = ask.parse_args(arguments)
     with tempfile.TemporaryDirectory() as place:
         folder, shared = Path(place), set(os.listdir("/dev/shm"))
