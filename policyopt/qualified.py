@@ -130,6 +130,11 @@ def load_module(name: str) -> ModuleType:
         raise UserError(f"{name} cannot be imported: {place}{_said(error)}") from error
 
 
+def loaded_files() -> list[str]:
+    """The files of one's own that have run, in order: another process needs them to read what was made of them."""
+    return [str(path) for path in _LOADED]
+
+
 @contextlib.contextmanager
 def forgotten(path: Path) -> Iterator[ModuleType]:
     """The module of a file; if it had not run before, it and its columns are forgotten afterwards."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ENGINES: Mapping[str, str] = {
     "local": "policyopt.engine.local",
+    "ray": "policyopt.engine.ray",
     "sharded": "policyopt.engine.sharded",
     "tinker": "policyopt.engine.tinker",
 }

@@ -8,7 +8,7 @@ engine's own matter, and so are the models; :func:`policyopt.engine.plan.accumul
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,7 +22,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.sources.program import Sampler
 
-__all__ = ["Engine", "EngineSampler", "Sampler", "Size", "UpdateReport"]
+__all__ = ["Engine", "EngineSampler", "Sampler", "Size", "UpdateReport", "at_once"]
 
 X = TypeVar("X")
 
@@ -118,6 +118,11 @@ class Engine(Protocol):
         whether with gradient; what samplers do is not counted."""
         ...
 
+    def ahead(self, draw: Callable[[], X]) -> Callable[[], X]:
+        """Begin to draw a batch for a later step, with the policy as it is now; ``draw`` reads nothing that training changes.
+        Returns what waits for the batch, once. An engine that can goes on with it beside training; another draws at once."""
+        ...
+
     # Scoring
 
     def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
@@ -196,3 +201,9 @@ class Engine(Protocol):
     def policy(self) -> Any:
         """The trained model where it is in this process (a :class:`~policyopt.models.load.Policy`), else ``None``."""
         ...
+
+
+def at_once(draw: Callable[[], X]) -> Callable[[], X]:
+    """:meth:`Engine.ahead` of an engine that cannot draw beside training."""
+    drawn = draw()
+    return lambda: drawn

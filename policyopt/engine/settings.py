@@ -20,6 +20,9 @@ class Cluster:
     """Processes that draw (engine ``ray``), each with a whole copy of the model."""
     address: str | None = None
     """A Ray cluster to join, ``host:port`` or ``auto``; unset: one that is started here and ends with the run."""
+    continue_in_flight: bool = False
+    """Hand new weights to the samplers while responses are under way (engine ``ray``): they go on with them, and each token
+    notes which ones wrote it. Unset: a batch is drawn with the weights at which its draw began. Read with ``--staleness``."""
 
 
 @part

@@ -281,6 +281,8 @@ class JudgePool:
         self.close()
 
     def _start(self) -> _Worker:
+        if self._closed:  # by another thread, while this one judged
+            raise RuntimeError("this JudgePool is closed")
         return _Worker(self.judge, self._functions, self.timeout, self.memory)
 
     def _verdicts(self, items: Sequence[Item]) -> list[Verdict]:

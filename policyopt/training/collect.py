@@ -27,7 +27,7 @@ from policyopt.training.curriculum import ranking
 from policyopt.training.judged import TRAINING, Opinions
 from policyopt.training.prompts import PromptStream
 from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
-from policyopt.training.services import Between, Held, asked_instead, record, unanswered
+from policyopt.training.services import Between, Held, asked_instead, record, unanswered, written
 
 X = TypeVar("X")
 
@@ -141,6 +141,7 @@ class Collector:
         groups = [Answered(e, q, r) for (e, _), (q, _), r in zip(taken, asked, drawn, strict=True)]
         rows = [r for group in groups for r in group.responses if r.use != "wait"]
         stats["responses"] += len(rows)
+        written(rows, stats)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         groups = opinions.settle(groups)
         answered += groups

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.steering import States, control, controlled
 from policyopt.training.advice import Advice
+from policyopt.training.ahead import Waiting, independent, lag, settled
 from policyopt.training.best import Watch
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn
@@ -53,8 +55,8 @@ class State:
     """What controllers remember, by name."""
     last: dict[str, float] = field(default_factory=dict)
     """Metrics of the last step, which controllers read."""
-    queue: deque[Drawn] = field(default_factory=deque)
-    """Batches that were drawn and wait to be trained on (staleness)."""
+    queue: deque[Waiting] = field(default_factory=deque)
+    """Batches that wait to be trained on (staleness), drawn or being drawn."""
     recent: deque[Drawn] = field(default_factory=deque)
     """Batches that were trained on and are joined to the next ones (``update.replay``), newest first."""
     before: dict[str, Any] | None = None
@@ -132,8 +134,10 @@ class Trainer:
         state, config = self.state, self.config
         state.recipe = control(state.recipe, state.last, state.control)
         drawn = self.next_batch()
-        metrics = drawn.stats | controlled(state.recipe)
+        late = lag(drawn, self.engine.version)
+        metrics = drawn.stats | controlled(state.recipe) | (late if config.staleness else {})
         begun = time.perf_counter()
+        metrics["time/wait"] = begun - start
         self.engine.set_lr(lr_factor(config, state.step))
         self.remark = drawn.remark
         if not self.told and (cost := costly(drawn.stats)):
@@ -177,8 +181,17 @@ class Trainer:
         state, config = self.state, self.config
         newest = state.step + len(state.queue)
         for step in range(newest, min(state.step + config.staleness + 1, config.steps)):
-            state.queue.append(self.collector.draw(state.recipe, step, config.prompts))
-        return state.queue.popleft()
+            draw = partial(self.collector.draw, state.recipe, step, config.prompts)
+            if step > state.step and independent(state.recipe):
+                state.queue.append(self.engine.ahead(draw))
+            else:
+                self.settle()
+                state.queue.append(draw())
+        return settled(state.queue.popleft())
+
+    def settle(self) -> None:
+        """Wait for the batches that are being drawn."""
+        self.state.queue = deque(map(settled, self.state.queue))
 
     def update(self, batch: Batch) -> tuple[list[UpdateReport], torch.Tensor]:
         """All passes over the rows of a batch that the recipe selects. Returns what each optimiser step did and the
@@ -230,6 +243,7 @@ class Trainer:
 
     def evaluate(self, phase: str) -> Scores:
         """Held-out scores; their responses go to the samples, up to 32 of them."""
+        self.settle()
         deep = phase != "eval"
         scores = self.evaluator(
             self.config.eval.samples if deep else 0,
@@ -267,6 +281,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self.settle()
         state, tensors = self.state, dict[str, torch.Tensor]()
         kept: dict[str, list[dict[str, Any]]] = {"queue": [], "recent": []}
         for name, plain_batches in kept.items():

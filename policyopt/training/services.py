@@ -107,6 +107,12 @@ def unanswered(source: Source, drawn: Sequence[Sequence[Response]]) -> int:
     return sum(not responses for responses in drawn)
 
 
+def written(rows: Sequence[Response], stats: dict[str, float]) -> None:
+    """Add to the figures of a batch which versions of the policy wrote the tokens of some responses."""
+    stats["versions"] = stats.get("versions", 0.0) + sum(sum(r.versions) for r in rows)
+    stats["versioned"] = stats.get("versioned", 0.0) + sum(len(r.versions) for r in rows)
+
+
 def asked_instead(prompt: Sequence[Message], text: str) -> list[Message]:
     """The messages of a prompt with another text in the place of the last one."""
     return [*prompt[:-1], {**prompt[-1], "content": text}]

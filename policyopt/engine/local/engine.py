@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +18,7 @@ from policyopt.engine.local.roles import Follower, fill_roles
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate
-from policyopt.engine.protocol import EngineSampler, Size
+from policyopt.engine.protocol import EngineSampler, Size, at_once
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
 from policyopt.models.critic import ValueModel
@@ -29,6 +29,8 @@ from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
 from policyopt.sources.program import Rollout
+
+X = TypeVar("X")
 
 _MICRO_TOKENS = 16_384
 TENSORS = "engine.safetensors"
@@ -133,6 +135,10 @@ class LocalEngine:
             )
         with role as likelihood:
             return LocalSampler(likelihood, self.policy.eos, self.device, stops=self.text.stops)
+
+    def ahead(self, draw: Callable[[], X]) -> Callable[[], X]:
+        """Draw at once: there is one process."""
+        return at_once(draw)
 
     # Annotating -------------------------------------------------------------------------------------------------------
 

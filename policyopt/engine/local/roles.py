@@ -16,13 +16,15 @@ START = ("reference", "previous")
 """Roles that the policy of the start fills where no other model is given."""
 
 
-def fill_roles(policy: Policy, recipe: Recipe, given: Mapping[str, Policy]) -> dict[str, Role]:
-    """A model for each role that a recipe reads; one that it does not read is never made.
+def fill_roles(
+    policy: Policy, recipe: Recipe, given: Mapping[str, Policy], wanted: frozenset[str] | None = None
+) -> dict[str, Role]:
+    """A model for each role that a recipe reads, or of those that are ``wanted``; one that it does not read is never made.
 
     Raises :class:`~policyopt.errors.UserError` for a role that nobody fills, and a model that reads other tokens.
     """
     roles: dict[str, Role] = {}
-    for name in sorted(recipe.roles):
+    for name in sorted(recipe.roles if wanted is None else wanted):
         if name in given:
             roles[name] = given[name].frozen(name, policy)
         elif name in START:

@@ -218,13 +218,20 @@ class LocalSampler:
         """Hand back everything in flight as it stands, at the next token; ``resume`` goes on with it."""
         self._interrupted = self.stepper.busy
 
+    def reread(self) -> None:
+        """Read everything in flight anew before its next token, with the weights as they are now; what was drawn stays."""
+        rows = self.stepper.rows()
+        self.stepper.drop_all()
+        for row in rows:
+            row.context = (*row.request.prompt, *row.response.tokens)
+        self.stepper.waiting.extend(rows)
+
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """Run rollout programs to their end, together, and return what each returned, in order.
 
         Nothing is held from one run to the next: what is drawn depends on the programs alone, to the bit, also in a
         process that has just been resumed.
         """
-
         return carried_out(programs, self.forget)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:

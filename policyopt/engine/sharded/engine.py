@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,15 @@ from torch import Tensor
 from policyopt.capability import CAPABILITIES
 from policyopt.engine import Models
 from policyopt.engine.plan import UpdateReport
-from policyopt.engine.protocol import EngineSampler, Size
+from policyopt.engine.protocol import EngineSampler, Size, at_once
 from policyopt.engine.sharded.crew import Crew
 from policyopt.engine.sharded.rank import Opened
 from policyopt.engine.sharded.sampler import DealtSampler
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
+
+X = TypeVar("X")
 
 LEFT_OUT = frozenset({"routing replay"})
 """What the ranks cannot do of what one process can."""
@@ -77,6 +79,10 @@ class ShardedEngine:
     def passes(self) -> Mapping[tuple[str, bool], int]:
         """Tokens of responses that each model has scored so far, on all ranks."""
         return sum((Counter(found) for found in self.crew.call("passes")), Counter[tuple[str, bool]]())
+
+    def ahead(self, draw: Callable[[], X]) -> Callable[[], X]:
+        """Draw at once: the ranks that draw are those that train."""
+        return at_once(draw)
 
     # Scoring and updating ------------------------------------------------------------------------------------------
 

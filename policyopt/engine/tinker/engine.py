@@ -6,16 +6,16 @@ import logging
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from policyopt.engine import Models
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate
-from policyopt.engine.protocol import Size
+from policyopt.engine.protocol import Size, at_once
 from policyopt.engine.tinker import CAPABILITIES, saved
 from policyopt.engine.tinker.linear import Linear, find, norm_of
 from policyopt.engine.tinker.link import RESUME, Link
@@ -30,6 +30,8 @@ from policyopt.schema import member
 
 START = "reference"
 """The role that the model of the start fills where no other is named."""
+
+X = TypeVar("X")
 
 
 class TinkerEngine:
@@ -73,6 +75,10 @@ class TinkerEngine:
         self.sampler = RemoteSampler(link, self.text, self.vocab, self._sampling)
         self._roles = {name: self._role(name, models) for name in sorted(recipe.roles)}
         self.samplers = {name: self._roles[name] for name in sorted(recipe.sampled_roles)}
+
+    def ahead(self, draw: Callable[[], X]) -> Callable[[], X]:
+        """Draw at once."""
+        return at_once(draw)
 
     # The server ------------------------------------------------------------------------------------------------------
 
