@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -49,7 +51,9 @@ def read_shards(folder: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if size != x.shape:
             raise KeyError(f"{name}: shape {tuple(size or ())}, expected {tuple(x.shape)}")
     try:
-        load(found, storage_reader=reader)
+        with warnings.catch_warnings():  # that there is one process alone, as there should be
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            load(found, storage_reader=reader, no_dist=not dist.is_initialized())
     except CheckpointException as error:
         raise _reason(error, folder) from error
     return found

@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +64,9 @@ class Launched:
 
         if self._open:
             self._open = False
-            _say((_HOME, ()), self._group)
-            dist.destroy_process_group()
+            with suppress(RuntimeError):  # of ranks that have gone already
+                _say((_HOME, ()), self._group)
+                dist.destroy_process_group()
 
 
 _crew: Launched | None = None

@@ -22,10 +22,11 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.models.load import LoRA
 from policyopt.parts import EMA
 from policyopt.recipe import Recipe
+from policyopt.registry import get_method
 from policyopt.sources.program import Response
 from tests.engine.sharded.pair import Pair, pair_of
 from tests.engine.test_local import drawn
-from tests.tiny import load_tiny
+from tests.tiny import load_tiny, save_tiny_model
 
 TINY = {"dtype": "float32", "device": "cpu"}
 RATES = {"lr": 1e-2, "critic_lr": 1e-2}
@@ -148,6 +149,7 @@ def test_a_checkpoint_goes_from_two_ranks_to_one_process_and_back(pair: Pair, ti
         sharded(pair, tiny_model, wider, lora=LoRA(rank=2)).read(tmp_path / "two", 2)
 
 
+@pytest.mark.heavy
 def test_adapters_are_merged_into_what_is_saved(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     recipe = grpo(kl_coef=0.1)
     lora = {"lora": LoRA(rank=2)}
@@ -175,6 +177,7 @@ def test_what_is_refused(options: dict[str, Any], words: str, pair: Pair, tiny_m
         sharded(pair, tiny_model, grpo(kl_coef=0.0), **options)
 
 
+@pytest.mark.heavy
 def test_adapters_that_were_trained_before_keep_no_reference(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     engine = local(tiny_model, grpo(kl_coef=0.0), lora=LoRA(rank=2, save="alone"))
     engine.save(tmp_path / "adapters")
@@ -183,6 +186,7 @@ def test_adapters_that_were_trained_before_keep_no_reference(pair: Pair, tiny_mo
         sharded(pair, tmp_path / "adapters", grpo(kl_coef=0.1))
 
 
+@pytest.mark.heavy
 def test_a_checkpoint_of_three_ranks(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     recipe = grpo(kl_coef=0.0)
     batches = local(tiny_model, recipe)
@@ -194,3 +198,19 @@ def test_a_checkpoint_of_three_ranks(pair: Pair, tiny_model: Path, tmp_path: Pat
     two = sharded(pair, tiny_model, recipe)
     two.read(tmp_path, 1)
     assert all(torch.equal(x, written[name]) for name, x in two.parameters().items())
+
+
+@pytest.mark.heavy
+def test_a_role_is_drawn_from_on_all_ranks(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
+    teacher = save_tiny_model(tmp_path / "teacher", seed=1)
+    recipe = get_method("rlgf")()
+    (role,) = recipe.sampled_roles
+    models = Models(Model(str(tiny_model), TINY), {role: Model(str(teacher), TINY)})
+    two = ShardedEngine(pair, models, recipe, **RATES)
+    one = LocalEngine(load_tiny(tiny_model, "float32"), recipe, {role: load_tiny(teacher, "float32")}, **RATES)
+    batch = drawn(one, recipe)
+    for engine in (two, one):
+        assert engine.update(recipe, batch).applied
+    mine, theirs = (answers(engine.samplers[role], groups, read) for engine in (two, one))
+    assert mine == theirs != answers(one.sampler, groups, read)
+    assert two.passes["policy", True] == one.passes["policy", True], "all ranks together"

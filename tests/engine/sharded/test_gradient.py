@@ -20,11 +20,11 @@ from tests.engine.test_local import CoupledRows
 FEW_METHODS = pytest.mark.parametrize(
     "method",
     [
-        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 12 else ())
+        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 20 else ())
         for i, (name, method) in enumerate(methods().items())
     ],
 )
-"""Every twelfth method, and under ``-m heavy`` the others."""
+"""Every twentieth method, and under ``-m heavy`` the others."""
 
 
 @FEW_METHODS
@@ -48,7 +48,10 @@ NEAR = {"float64": 1e-9, "float32": 2e-4, "bfloat16": 0.05}
 """Float noise: of sums in another order, and in 16 bits of activations."""
 
 
-@pytest.mark.parametrize("case", CASES)
+HEAVY = {"one row for two ranks", "coupled rows, shared prompts"}
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.heavy if c in HEAVY else ()) for c in CASES])
 def test_whatever_is_trained(case: str, pair: Pair, tiny_model: Path) -> None:
     recipe, dtype, micro, groups, options = CASES[case]
     for found in pair.run(sides.compared, recipe, tiny_model, dtype, micro, groups, options):
