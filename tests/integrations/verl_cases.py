@@ -5,10 +5,14 @@ Every function ``same_*`` compares recipes with verl's own functions, through th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import verl
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl import DataProto
 from verl.trainer.config import AlgoConfig, KLControlConfig
@@ -208,6 +212,17 @@ def same_through_the_loss_of_the_workers() -> None:
         torch.testing.assert_close(
             gradient, torch.autograd.grad(wanted, free)[0], atol=1e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def same_settings_in_the_configuration_of_verl() -> None:
+    with initialize_config_dir(config_dir=str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
+        for name, recipe in everything().items():
+            wanted = settings(recipe)
+            lines = [f"{path}={str(x).lower() if isinstance(x, bool) else x}" for path, x in wanted.items()]
+            found = compose("ppo_trainer", overrides=lines)
+            for path, x in wanted.items():
+                given = OmegaConf.select(found, path)
+                assert given == (found.data.max_response_length if "${" in str(x) else x), f"{name}: {path}"
 
 
 if __name__ == "__main__":
