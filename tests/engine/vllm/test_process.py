@@ -17,7 +17,7 @@ from policyopt.models.adapters import LoRA
 from policyopt.recipe import Recipe
 from policyopt.training.config import Evaluation, TrainConfig
 from policyopt.training.run import run
-from tests.engine.vllm.double import FakeLLM, installed
+from tests.engine.vllm.module import FakeLLM, installed
 from tests.runs import lines, tiny_run
 from tests.tiny import write_task
 
@@ -117,6 +117,6 @@ def test_errors_of_vllm(configure: Callable[..., TrainConfig]) -> None:
             with pytest.raises(UserError, match=rf"--sampler vllm: .*{match} .out of memory.$"):
                 run(configure(), quiet=True)
     shutil.rmtree(configure().out or Path())
-    with installed(), mock.patch("tests.engine.vllm.double.Engine.step", broken):
+    with installed(), mock.patch("tests.engine.vllm.module.Engine.step", broken):
         with pytest.raises(UserError, match=r"it failed .out of memory"):
             run(configure(), quiet=True)
