@@ -39,11 +39,11 @@ def run(args: list[str]) -> int:
     options = options_of(ServeOptions(), args, "serve")
     from policyopt.serve.server import need_packages, serve, token_for
 
-    need_packages()
     token_for(options.host)
     if options.model == "embedded":
         need_task(options.task)
     need_model(options.model)
+    need_packages()
     try:
         serve(
             lambda: _loaded(options), _folder(options), host=options.host, port=options.port, queue=options.queue,

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from policyopt.errors import explain
 from policyopt.files import Malformed, parse_json
 from policyopt.serve import listing
 from policyopt.serve.desk import Job
+from policyopt.serve.links import VALID, Links
 from policyopt.serve.refused import Refused
 from policyopt.serve.service import Service
 from policyopt.serve.wire import read_forward
@@ -49,6 +51,7 @@ class App:
 
     def __init__(self, service: Service, token: str | None, *, local: bool = True) -> None:
         self.service, self._token, self._local = service, token, local
+        self.links = Links(service.store)
         self.closing = asyncio.Event()
         self.asgi = Starlette(
             routes=[Route(f"/api/v1/{p}", self._guarded(h, p), methods=[m]) for m, p, h in self._routes()],
@@ -78,6 +81,7 @@ class App:
             ("POST", "optim_step", job("OptimStepRequest", s.optim_step)),
             ("POST", "save_weights", job("SaveWeightsRequest", s.save_weights)),
             ("POST", "save_weights_for_sampler", job("SaveWeightsForSamplerRequest", s.save_weights_for_sampler)),
+            ("POST", "save_weights_external", job("SaveWeightsExternalRequest", s.save_weights_external)),
             ("POST", "load_weights", job("LoadWeightsRequest", s.load_weights)),
             ("POST", "create_sampling_session", json("CreateSamplingSessionRequest", s.create_sampling_session)),
             ("GET", "samplers/{name}", _said(self._sampler)),
@@ -89,6 +93,8 @@ class App:
             ("GET", run + "/checkpoints", _said(lambda r: _checkpoints(r, s, r.path_params["run"]))),
             ("GET", "checkpoints", _said(lambda r: _checkpoints(r, s, "*"))),
             ("GET", one + "/archive", self._archive),
+            ("GET", one + "/external_weights_urls", _said(self._external)),
+            ("GET", "download/{until}/{signature}/{what:path}", self._download),
             ("PUT", one + "/ttl", self._ttl),
             ("DELETE", one, self._delete),
         ]
@@ -98,7 +104,7 @@ class App:
     def _guarded(self, handler: Handler, path: str) -> Handler:
         async def answer(request: Request) -> Response:
             try:
-                if path != "healthz":
+                if not path.startswith(("healthz", "download/")):  # an address of the latter is a key itself
                     self._need_key(request)
                 return await handler(request)
             except Refused as error:
@@ -205,8 +211,17 @@ class App:
         return {"training_runs": runs, "cursor": _cursor(request, len(names))}
 
     async def _archive(self, request: Request) -> Response:
-        data = await run_in_threadpool(listing.archive, listing.of_run(self.service, *_which(request)))
-        return Response(data, media_type="application/x-tar")
+        path, until = self.links.archive(listing.of_run(self.service, *_which(request)))
+        return Response(status_code=302, headers={"Location": _absolute(request, path), "Expires": until})
+
+    def _external(self, request: Request) -> dict[str, Any]:
+        files = self.links.files(listing.of_run(self.service, *_which(request)))
+        until = datetime.now(UTC) + timedelta(seconds=VALID)
+        return {"urls": {n: _absolute(request, p) for n, p in files.items()}, "expires": until.isoformat()}
+
+    async def _download(self, request: Request) -> Response:
+        data = await run_in_threadpool(self.links.fetch, **request.path_params)
+        return Response(data, media_type="application/octet-stream")
 
     async def _ttl(self, request: Request) -> Response:
         seconds = (await _object(request)).get("ttl_seconds")
@@ -238,6 +253,10 @@ def _checkpoints(request: Request, service: Service, run: str) -> dict[str, Any]
 
 def _which(request: Request) -> tuple[str, str]:
     return request.path_params["run"], request.path_params["checkpoint"]
+
+
+def _absolute(request: Request, path: str) -> str:
+    return str(request.base_url).rstrip("/") + path
 
 
 def _range(request: Request) -> tuple[int, int]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from policyopt.serve.refused import Refused, unknown
+from policyopt.serve.refused import Refused
 from policyopt.serve.service import Service
 from policyopt.serve.store import Saved
 
-TYPES = {"weights": "training", "sampler_weights": "sampler"}
+TYPES = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
 
 
 def checkpoint(saved: Saved) -> dict[str, Any]:
@@ -77,17 +75,6 @@ def set_ttl(service: Service, saved: Saved, seconds: Any) -> None:
     if seconds is not None and (not isinstance(seconds, int) or not 0 < seconds <= 10 * 366 * 86400):
         raise Refused("ttl_seconds: a number of seconds up to 10 years is needed, or null")
     service.store.amend(saved, expires=None if seconds is None else time.time() + seconds)
-
-
-def archive(saved: Saved) -> bytes:
-    """The files of a checkpoint as a tar: adapters and configuration as PEFT reads them, and the state of the optimiser."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for path in sorted(saved.folder.iterdir()):
-            tar.add(path, path.name, recursive=False)
-    if not out.tell():
-        raise unknown(f"{saved.path}: this server holds no such checkpoint")
-    return out.getvalue()
 
 
 def _time(seconds: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from policyopt.errors import UserError, first_line
 from policyopt.models.load import Policy
 from policyopt.models.quiet import quiet
 from policyopt.serve.refused import Refused
@@ -21,6 +22,9 @@ ALPHA = 32.0
 MAX_RANK = 512
 
 _ATTENTION = re.compile(r"(^|[._])(self_)?(attn|attention)([._]|$)", re.IGNORECASE)
+
+_ROUTER = re.compile(r"(^|\.)(gate|router)$")
+"""What sends tokens to experts is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Shape:
 
 
 class Seats:
-    """A model with places for adapters; it computes with one at a time, or with none."""
+    """A model with places for adapters; it computes with one at a time, or with none. Raises
+    :class:`~policyopt.errors.UserError` for a model that takes none."""
 
     def __init__(self, policy: Policy) -> None:
         if hasattr(policy.model, "merge_and_unload"):
@@ -55,7 +60,12 @@ class Seats:
         from peft import get_peft_model
 
         every = sorted(name for group in self._groups.values() for name in group)
-        return get_peft_model(net, self._config(1, every), adapter_name="none").eval().requires_grad_(False)
+        try:
+            return get_peft_model(net, self._config(1, every), adapter_name="none").eval().requires_grad_(False)
+        except ValueError as error:
+            raise UserError(
+                f"{type(net).__name__} cannot be served: it takes no adapters ({first_line(error)})"
+            ) from error
 
     @staticmethod
     def _config(rank: int, modules: list[str]) -> Any:
@@ -124,7 +134,7 @@ def _groups(net: Any) -> dict[str, list[str]]:
     head = net.get_output_embeddings()
     groups: dict[str, list[str]] = {"attn": [], "mlp": [], "unembed": []}
     for name, module in net.named_modules():
-        if type(module).__name__ not in ("Linear", "Conv1D"):
+        if type(module).__name__ not in ("Linear", "Conv1D") or _ROUTER.search(name):
             continue
         kind = "unembed" if module is head else "attn" if _ATTENTION.search(name) else "mlp"
         groups[kind].append(name)

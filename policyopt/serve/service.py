@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from policyopt.engine.local.sampler import LocalSampler
+from policyopt.errors import UserError
 from policyopt.models.load import Policy
 from policyopt.serve.desk import Answer, Desk, Job
 from policyopt.serve.drawing import Wanted, draw_together, read_order
@@ -47,9 +48,15 @@ class Service:
         self.desk.start()
 
     def stop(self) -> None:
-        """End, and write down where every model stands and what nobody has fetched yet."""
+        """End, and write down where every model stands and what nobody has fetched yet. Raises
+        :class:`~policyopt.errors.UserError` where that cannot be written."""
         self.desk.stop()
-        self.held.rest()
+        try:
+            self.held.rest()
+        except Refused as error:
+            raise UserError(
+                f"{self.store.folder}: {error}; clients have to load the last states that they saved"
+            ) from error
         self.desk.write(self.store.folder / RESULTS)
 
     # Sessions --------------------------------------------------------------------------------------------------------
@@ -75,7 +82,8 @@ class Service:
         session = self.session(name, going=False)
         self.store.put("sessions", {**session, "over": True})
         for model in [m for m, r in [*self.store.things["models"].items()] if r["session"] == name]:
-            self.desk.submit(Job(f"{model}:over", lambda model=model: self._unload(model)))  # type: ignore[misc]
+            job = Job(f"{model}:over", lambda model=model: self._unload(model))  # type: ignore[misc]
+            self.desk.fetched(self.desk.submit(job))  # nobody asks for its result
         return {}
 
     # Models ----------------------------------------------------------------------------------------------------------
@@ -101,7 +109,7 @@ class Service:
             self._register(name, Trained(shape, fresh, fresh, seed=seed), request)
             return {"type": "create_model", "model_id": name}
 
-        return self._once(name, 0, work)
+        return self.desk.submit(Job(f"{name}:0", work))
 
     def model(self, name: str) -> dict[str, Any]:
         """The record of a model. Raises :class:`~policyopt.serve.refused.Refused` where there is none."""
@@ -122,7 +130,7 @@ class Service:
     def unload(self, name: str) -> Job:
         """Let go of a model; its checkpoints stay."""
         self.model(name)
-        return self.desk.submit(Job(f"{name}:unload", lambda: self._unload(name)))
+        return self.desk.submit(Job(f"{name}:unload-{secrets.token_hex(4)}", lambda: self._unload(name)))
 
     def _unload(self, name: str) -> Answer:
         self.held.drop(name)
@@ -167,7 +175,6 @@ class Service:
     def save_weights(self, request: Any) -> Job:
         """A checkpoint with the optimiser's state, under a name."""
         self.model(request.model_id)
-
         _need_short(getattr(request, "user_metadata", None))
 
         def work() -> Answer:
@@ -205,6 +212,19 @@ class Service:
 
         return self._once(request.model_id, request.seq_id, work)
 
+    def save_weights_external(self, request: Any) -> Job:
+        """Adapters as PEFT reads them, to be taken away."""
+        self.model(request.model_id)
+        if request.age_encryption_recipients:
+            raise Refused("age_encryption_recipients: files are not encrypted here; leave it out")
+
+        def work() -> Answer:
+            trained = self.held.get(request.model_id)
+            saved = self.held.write(request.model_id, "external_weights", request.path, trained, request)
+            return {"type": "save_weights_external", "path": saved.path, "size_bytes": saved.bytes}
+
+        return self._once(request.model_id, request.seq_id, work)
+
     def load_weights(self, request: Any) -> Job:
         """Put saved weights in the place of a model's own, or begin a new model with them."""
         saved = self.store.find(request.path)
@@ -217,7 +237,7 @@ class Service:
             _need_adam(getattr(request, "optimizer_config", None))
             self._need_name(request.base_model or saved.record["base"])
             _need_short(request.user_metadata)
-            name, seq = f"{session}:train:{request.model_seq_id}", 0
+            name, seq = f"{session}:train:{request.model_seq_id}", None
         if request.optimizer and saved.record["kind"] != "weights":
             raise Refused(f"{request.path} holds weights for sampling alone, without the optimiser's state: load one saved by save_state")  # fmt: skip
         if session is None and self.model(name)["shape"] != saved.record["shape"]:
@@ -232,7 +252,7 @@ class Service:
                 self._register(name, trained, request, request.base_model or saved.record["base"])
             return {"type": "load_weights", "path": request.path, "model_id": name}
 
-        return self._once(name, seq, work)
+        return self._once(name, seq, work) if session is None else self.desk.submit(Job(f"{name}:0", work))
 
     # Drawing ---------------------------------------------------------------------------------------------------------
 
@@ -298,8 +318,8 @@ class Service:
 
     def _once(self, model: str, seq: int | None, work: Callable[[], Answer], size: int = 0) -> Job:
         """A request of a model, which counts once however often it comes."""
-        if seq is None or seq < 0:
-            raise Refused("seq_id is missing: requests of a model are numbered")
+        if seq is None or seq < 1:
+            raise Refused("seq_id is missing: requests of a model are numbered from 1 on")
         return self.desk.submit(Job(f"{model}:{seq}", work, size=size))
 
 

@@ -21,13 +21,14 @@ from policyopt.errors import UserError
 from policyopt.files import read_json
 from policyopt.serve.refused import Refused, unknown
 
-Kind = Literal["weights", "sampler_weights", "live"]
-"""Of a checkpoint: with the optimiser's state, or without; ``live`` is where a model stood when the server was ended."""
+Kind = Literal["weights", "sampler_weights", "external_weights", "live"]
+"""Of a checkpoint: with the optimiser's state, to draw from, to take away; ``live`` is where a model stood when the server was ended."""
 Thing = Literal["sessions", "models", "samplers"]
 
 ADAPTERS, REST, RECORD = "adapter_model.safetensors", "optimizer.safetensors", "checkpoint.json"
+_OLD, _GONE = "tmp-old-", "tmp-gone-"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}", re.ASCII)
-_PATH = re.compile(r"tinker://([^/]+)/(weights|sampler_weights)/([^/]+)", re.ASCII)
+_PATH = re.compile(r"tinker://([^/]+)/(weights|sampler_weights|external_weights)/([^/]+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ class Store:
             (folder / thing).mkdir(parents=True, exist_ok=True)
             self.things[thing] = dict(self._read(thing))
         (folder / "checkpoints").mkdir(exist_ok=True)
-        for scrap in folder.glob("checkpoints/*/*/tmp-*"):  # of a process that was killed while it wrote
+        for old in folder.glob(f"checkpoints/*/*/{_OLD}*"):  # of a process that was killed between two renames
+            if not (name := old.with_name(old.name.removeprefix(_OLD))).exists():
+                old.rename(name)
+        for scrap in folder.glob("checkpoints/*/*/tmp-*"):  # ... while it wrote
             shutil.rmtree(scrap, ignore_errors=True)
 
     def _read(self, thing: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -119,7 +123,7 @@ class Store:
             for file in (*scratch.iterdir(), scratch):
                 _sync(file)
             if final.exists():
-                final.rename(old := scratch.with_name(f"tmp-old-{name}"))
+                final.rename(old := final.with_name(_OLD + name))
                 scratch.rename(final)
                 shutil.rmtree(old, ignore_errors=True)
             else:
@@ -136,7 +140,7 @@ class Store:
         parts = _PATH.fullmatch(path)
         if parts is None:
             raise Refused(
-                f"{path[:200]!r} is no address of a checkpoint: tinker://MODEL/weights/NAME or .../sampler_weights/NAME"
+                f"{path[:200]!r} is no address of a checkpoint: tinker://MODEL/weights/NAME (or sampler_weights, external_weights)"
             )
         model, kind, name = parts.groups()
         if _NAME.fullmatch(model) and _NAME.fullmatch(name):
@@ -175,7 +179,7 @@ class Store:
 
     def delete(self, saved: Saved) -> None:
         """Remove a checkpoint: first its name, then its files."""
-        old = saved.folder.with_name(f"tmp-old-{saved.folder.name}")
+        old = saved.folder.with_name(_GONE + saved.folder.name)
         with suppress(OSError):
             saved.folder.rename(old)
             shutil.rmtree(old, ignore_errors=True)

@@ -59,6 +59,8 @@ def ran(*line: str, folder: Path) -> tuple[int, set[str], str]:
         ("list --kind all --json", 0, "RewardCliff"),
         ("tasks", 0, "chain_sum"),
         ("eval --help", 0, "--samples"),
+        ("serve --help", 0, "--port"),
+        ("serve --host 0.0.0.0", 2, "set POLICYOPT_SERVE_TOKEN"),
         ("train", 0, "METHOD is one of"),
         ("explain --help", 0, "NAME is one of"),
         ("train grppo", 2, "no method is called 'grppo'"),

@@ -526,6 +526,21 @@ def test_stops_forced_tokens_and_the_likeliest_ones(tiny_model: Path) -> None:
     assert all(values == sorted(values, reverse=True) and len(values) == 3 for _, values in top.top)
 
 
+def test_a_request_says_itself_where_it_ends(tiny_model: Path) -> None:
+    sampler = LocalSampler(split_model(load_tiny(tiny_model).model), eos=range(102))
+    [prompt] = prompts((7,))
+
+    async def both() -> list[list[Response]]:
+        return await asyncio.gather(
+            sampler.generate(prompt, max_tokens=5, key=(0,), until=lambda tokens: False),
+            sampler.generate(prompt, max_tokens=5, key=(0,), until=lambda tokens: len(tokens) == 3),
+        )
+
+    [([never], [third])] = sampler.run([both()])
+    assert (never.stop_reason, len(never.tokens)) == ("length", 5)  # not even the sampler's own ends end it
+    assert (third.stop_reason, third.tokens) == ("stop", never.tokens[:3])
+
+
 def test_processors_and_changing_temperatures_are_part_of_what_is_recorded(tiny_model: Path) -> None:
     sampler = LocalSampler(split_model(load_tiny(tiny_model).model), eos=())
     a, b = prompts((7, 4))

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tinker
 
 from policyopt.serve import drawing
 from policyopt.serve.drawing import Wanted, draw_together
 from policyopt.serve.refused import Refused
 from tests.serve.data import datum, logprobs, texts
-
-tinker = pytest.importorskip("tinker")
 
 
 def asked(sampler: Any, prompt: list[int], n: int = 1, more: dict[str, Any] | None = None, **params: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tinker
 
 from policyopt.errors import UserError
 from policyopt.serve import app, desk
@@ -26,7 +27,6 @@ from policyopt.serve.wire import Limits, proto, read_forward
 from tests.serve.data import datum, logprobs, texts
 from tests.serve.server import serving
 
-tinker = pytest.importorskip("tinker")
 warnings.filterwarnings("ignore", category=FutureWarning, module="tinker")
 
 LIMITS = Limits(vocab=100, context=8)
@@ -263,10 +263,22 @@ def test_what_a_server_holds_is_listed(client: Any, served: Any, tiny_model: Pat
     assert session.training_run_ids == [training.model_id]
     status, data, _ = call(
         served[0], f"/api/v1/training_runs/{training.model_id}/checkpoints/sampler_weights/two/archive"
-    )
+    )  # it leads to another address
     assert status == 200
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert set(tar.getnames()) == {"adapter_model.safetensors", "adapter_config.json", "checkpoint.json"}
+    external = training.save_weights_external("out").result().path
+    urls = rest.get_external_weights_urls(external).result().urls
+    assert set(urls) == {"adapter_model.safetensors", "adapter_config.json"}
+    assert call(urls["adapter_config.json"], "", X_API_Key="")[1]["r"] == 2
+    place = urls["adapter_config.json"]
+    for wrong, code in (
+        (place.replace("adapter_config.json", "checkpoint.json"), 403),
+        (place.replace("/download/", "/download/9"), 403),
+    ):
+        assert call(wrong, "")[0] == code
+    rest.delete_checkpoint_from_tinker_path(external).result()
+    assert call(place, "")[0] == 404
     rest.set_checkpoint_ttl_from_tinker_path(one, None).result()
     assert rest.list_checkpoints(training.model_id).result().checkpoints[1].expires_at is None
     rest.delete_checkpoint_from_tinker_path(two).result()

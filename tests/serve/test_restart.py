@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tinker
 import torch
 
 from policyopt.serve import service
 from tests.commands import Said
 from tests.serve.data import datum, logprobs, texts
-from tests.serve.server import end, here, start
+from tests.serve.server import ROOT, end, here, start
 
-tinker = pytest.importorskip("tinker")
 warnings.filterwarnings("ignore", category=FutureWarning, module="tinker")
 
 DATA = [datum(t) for t in texts(7, 5, 9)]
@@ -86,9 +88,12 @@ def test_a_server_that_is_killed_goes_on_from_what_was_saved(tiny_model: Path, t
     scrap = inside.store.find(path).folder.with_name("tmp-three")  # half a checkpoint
     scrap.mkdir()
     (scrap / "adapter_model.safetensors").write_bytes(b"half")
+    taken = inside.store.find(path).folder  # ... and one that was about to be replaced
+    taken.rename(taken.with_name("tmp-old-two"))
     with here(tiny_model, tmp_path) as (url, inside):
         reconnected(client, url)
         assert not scrap.exists()
+        assert taken.is_dir()
         with pytest.raises(Exception, match=r"the server ended without saving them\. Load the last state"):
             training.forward(DATA, "cross_entropy").result()
         training.load_state_with_optimizer(path).result()
@@ -128,7 +133,43 @@ def test_unnamed_weights_are_kept_for_a_while(
         assert len(inside.store.things["samplers"]) == 2
 
 
-def test_a_process_that_is_killed_and_one_that_is_interrupted(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_example_trains(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    example = importlib.import_module("tinker_client")
+    for name, n in (("STEPS", 2), ("QUESTIONS", 2), ("GROUP", 4)):
+        monkeypatch.setattr(example, name, n)
+    with here(tiny_model, tmp_path) as (url, inside):
+        monkeypatch.setenv("TINKER_BASE_URL", url)
+        # An untrained model is never right: here every response of an even length is.
+        monkeypatch.setattr(example, "is_right", lambda text, answer: len(text) % 2 == 0)
+        example.main()
+        said = capsys.readouterr().out
+        assert re.search(r"step 1: 0\.\d\d right", said)
+        saved = inside.store.find(said.split()[-1])
+        assert saved.record["steps"] == 2
+
+
+def test_a_process_that_is_interrupted(tiny_model: Path, tmp_path: Path) -> None:
+    process, url = start(tiny_model, tmp_path / "state")
+    try:
+        training = (
+            tinker.ServiceClient(base_url=url).create_lora_training_client(base_model=str(tiny_model), rank=3).result()
+        )
+        steps(training, 1)
+        training.forward(DATA, "cross_entropy")  # somebody waits
+    finally:
+        said = end(process)
+    assert process.returncode == 0
+    assert said.splitlines()[-1].startswith("ended: clients go on")
+    assert "Traceback" not in said
+    assert (tmp_path / "state" / "checkpoints" / training.model_id / "live").is_dir()
+    assert isinstance(json.loads((tmp_path / "state" / "results.json").read_text()), list)
+
+
+@pytest.mark.heavy
+def test_a_process_that_is_killed(tiny_model: Path, tmp_path: Path) -> None:
     process, url = start(tiny_model, tmp_path / "state")
     try:
         client = tinker.ServiceClient(base_url=url)
@@ -144,14 +185,9 @@ def test_a_process_that_is_killed_and_one_that_is_interrupted(tiny_model: Path, 
         training.load_state_with_optimizer(path).result()
         steps(training, 2)
         assert logprobs(training.forward(DATA, "cross_entropy").result()) == expected
-        training.forward(DATA, "cross_entropy")  # somebody waits
     finally:
-        said = end(process)
+        end(process, signal.SIGTERM)
     assert process.returncode == 0
-    assert said.splitlines()[-1].startswith("ended: clients go on")
-    assert "Traceback" not in said
-    assert (tmp_path / "state" / "checkpoints" / training.model_id / "live").is_dir()
-    assert json.loads((tmp_path / "state" / "results.json").read_text()) is not None
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tinker
 import torch
 
 from policyopt.serve.losses import LOSSES
 from tests.serve.data import datum, logprobs, texts
 from tests.tiny import load_tiny
 
-tinker = pytest.importorskip("tinker")
 warnings.filterwarnings("ignore", category=FutureWarning, module="tinker")
 
 
@@ -154,7 +155,7 @@ def test_models_keep_apart_and_forget_nothing(client: Any, served: Any, tiny_mod
 
     def alone(kind: dict[str, Any]) -> list[list[float]]:
         training = client.create_lora_training_client(base_model=str(tiny_model), seed=1, **kind).result()
-        for _ in range(3):
+        for _ in range(2):
             training.forward_backward(data, "cross_entropy")
             training.optim_step(tinker.AdamParams(learning_rate=0.01)).result()
         return logprobs(training.forward(data, "cross_entropy").result())
@@ -162,7 +163,7 @@ def test_models_keep_apart_and_forget_nothing(client: Any, served: Any, tiny_mod
     expected = [alone(kind) for kind in kinds]
     assert expected[0] != expected[1]
     both = [client.create_lora_training_client(base_model=str(tiny_model), seed=1, **kind).result() for kind in kinds]
-    for _ in range(3):
+    for _ in range(2):
         for training in both:
             training.forward_backward(data, "cross_entropy").result()
         for training in both:
@@ -174,3 +175,26 @@ def test_models_keep_apart_and_forget_nothing(client: Any, served: Any, tiny_mod
     assert [training.get_info().lora_rank for training in both] == [2, 5]
     names = list(served[1].held.get(both[1].model_id).parameters)
     assert names and all("self_attn" in n for n in names)
+
+
+def test_clients_at_the_same_time_get_what_each_gets_alone(served: Any, tiny_model: Path) -> None:
+    def loop(seed: int) -> Any:
+        training = (
+            tinker.ServiceClient(base_url=served[0])
+            .create_lora_training_client(base_model=str(tiny_model), rank=2 + seed, seed=seed)
+            .result()
+        )
+        drawn = []
+        for step in range(2):
+            sampler = training.save_weights_and_get_sampling_client().result()
+            params = tinker.SamplingParams(max_tokens=8, seed=step)
+            asked = [sampler.sample(tinker.ModelInput.from_ints(p), 2, params) for p in texts(5, 7, seed=seed)]
+            drawn.append([[s.tokens for s in each.result().sequences] for each in asked])
+            training.forward_backward([datum(t) for t in texts(6, 8, seed=seed + step)], "cross_entropy")
+            training.optim_step(tinker.AdamParams(learning_rate=0.02))
+        return drawn, logprobs(training.forward([datum(texts(9)[0])], "cross_entropy").result())
+
+    alone = [loop(seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(loop, range(2))) == alone
+    assert alone[0] != alone[1]

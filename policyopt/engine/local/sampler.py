@@ -163,7 +163,15 @@ class LocalSampler:
         for sequence in stop:
             ends.setdefault(sequence[-1], []).append(tuple(sequence))
         request = Request(
-            prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future(),
+            prompt,
+            temperature,
+            ends,
+            tuple(forced),
+            processor,
+            top,
+            keep,
+            truncation or None,
+            loop.create_future(),
             until,
         )
         for i in range(n):
