@@ -73,11 +73,12 @@ class Loss:
 _OLD = ("logprobs", "advantages")
 _CLIP = {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}
 
-LOSSES: Mapping[str, Loss] = {
-    "cross_entropy": Loss(cross_entropy, ("weights",)),
-    "importance_sampling": Loss(importance_sampling, _OLD),
-    "ppo": Loss(ppo, _OLD, _CLIP),
-    "cispo": Loss(cispo, _OLD, _CLIP),
-    "dro": Loss(dro, _OLD, {"beta": 0.05}),
-}
-"""By the names of the protocol."""
+_ALL = (
+    Loss(cross_entropy, ("weights",)),
+    Loss(importance_sampling, _OLD),
+    Loss(ppo, _OLD, _CLIP),
+    Loss(cispo, _OLD, _CLIP),
+    Loss(dro, _OLD, {"beta": 0.05}),
+)
+LOSSES: Mapping[str, Loss] = {loss.value.__name__: loss for loss in _ALL}
+"""By the names of the protocol, which the functions have."""

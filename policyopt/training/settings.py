@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
-from policyopt.engine.settings import Cluster, Server
+from policyopt.engine.settings import Cluster, Server, Vllm
 from policyopt.models.adapters import LoRA
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.memory import Attention
@@ -60,6 +60,8 @@ class Settings(TypedDict, total=False):
     engine: Literal["local", "ray", "tinker"]
     ray: Cluster | Fields
     tinker: Server | Fields
+    sampler: Literal["own", "vllm"]
+    vllm: Vllm | Fields
     seed: int
     out: str | Path | None
     staleness: int

@@ -52,7 +52,8 @@ def refused(said: Said, *messages: str) -> None:
 def untouched(tmp_path: Path) -> Iterator[None]:
     """Nothing appears in the current folder but the input that the test writes itself."""
     yield
-    found = {name for name in contents(tmp_path) if not name.endswith((".jsonl", ".yaml", ".py", ".parquet"))}
+    inputs = (".jsonl", ".yaml", ".py", ".parquet")
+    found = {name for name in contents(tmp_path) if not name.endswith(inputs) and "__pycache__" not in name}
     assert not found, found
 
 

@@ -318,6 +318,7 @@ class TestPool:
             ),
         ):
             pool([(example(), "")])
+        path = tmp_path / "ends.py"  # not the file of before: its bytecode may lie there, by the same size and second
         path.write_text("import os\nos._exit(4)\ndef judge(prompt, response, answer): return 1\n")
         with (
             JudgePool(JudgeSpec(f"{path}:judge")) as pool,
