@@ -4,7 +4,7 @@ Both are ``policyopt train grpo --engine ray`` on a small untrained model, with 
 is drawing, judging and updating one after the other, and one at ``--staleness 1``, where the next batch is drawn and judged
 while this one is trained on. The judge sleeps, as one does that asks a server.
 
-    python benchmarks/asynchronous.py [--steps 8] [--batch 32] [--tokens 32] [--layers 4] [--epochs 8] [--judge 3.0] [--rounds 2]
+    python benchmarks/asynchronous.py [--steps 8] [--batch 32] [--tokens 32] [--layers 4] [--epochs 8] [--judge 1.0] [--rounds 2]
 
 ``--judge`` is how many seconds the judge takes for a batch, ``--epochs`` how often a batch is trained on: where drawing and judging take as long as
 training, half of the time is saved, and less where one of them takes longer. Prints a table and writes ``benchmarks/results/asynchronous.md``. A time is the
@@ -64,7 +64,7 @@ def main() -> None:
     ask.add_argument("--layers", type=int, default=4)
     ask.add_argument("--epochs", type=int, default=8)
     ask.add_argument("--samplers", type=int, default=1)
-    ask.add_argument("--judge", type=float, default=3.0)
+    ask.add_argument("--judge", type=float, default=1.0)
     ask.add_argument("--rounds", type=int, default=2)
     args = ask.parse_args()
     table: list[str] = []
