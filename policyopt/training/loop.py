@@ -323,7 +323,7 @@ class Trainer:
             self.log.rewind({})
             return False
         saved, state = found.state, self.state
-        if not isinstance(saved["control"], dict):
+        if not isinstance(saved["control"], dict) or any(name.startswith("policy/") for name in found.tensors):
             raise UserError(f"{self.out}/checkpoints: written by an earlier version of policyopt; start another run")
         try:
             state.recipe = recipe_from_dict(saved["recipe"])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from policyopt.errors import UserError
 from policyopt.methods.baseline.reinforce import reinforce
@@ -25,7 +26,7 @@ from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.recipe import Update
-from policyopt.training.checkpoint import load_checkpoint
+from policyopt.training.checkpoint import load_checkpoint, save_checkpoint
 from policyopt.training.config import Checkpoints, Optim, TrainConfig, config_from_yaml
 from policyopt.training.run import run
 from tests.runs import assert_same_end, die, finish, hear, left_behind, nth, start, tiny_run
@@ -239,6 +240,19 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed: Any, tmp_path: Pat
     shutil.copytree(undisturbed("grpo")[0].out, config.out)
     finish(start(config, resume=True), config)
     assert_same_end(config.out, reference)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_as_such(undisturbed: Any, tmp_path: Path) -> None:
+    config, _, _ = undisturbed("grpo")
+    config = again(config, tmp_path / "run")
+    shutil.copytree(undisturbed("grpo")[0].out, config.out)
+    found = load_checkpoint(config.out / "checkpoints")
+    assert found is not None
+    old = {"policy/lm_head.weight": torch.zeros(2)}
+    state = {name: value for name, value in found.state.items() if name != "step"}
+    save_checkpoint(config.out / "checkpoints", found.step, state, old, keep=1)
+    with pytest.raises(UserError, match="written by an earlier version of policyopt"):
+        run(config, resume=config.out, quiet=True)
 
 
 def test_more_steps_may_be_asked_for_and_are_remembered(place: Path, tmp_path: Path, tiny_model: Path) -> None:

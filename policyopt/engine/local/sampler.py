@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from policyopt.engine.local.level import Level, Whole
 from policyopt.engine.local.requests import Request, Row, Written, as_batch
 from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.engine.local.tokens import draw
+from policyopt.engine.programs import carried_out
 from policyopt.engine.streams import stream_key
 from policyopt.errors import UserError, first_line
 from policyopt.models.likelihood import Stepwise, Wanted
@@ -313,23 +313,3 @@ class LocalSampler:
     def _cut(self) -> list[Request]:
         self._interrupted = False
         return self.stepper.drop_all()
-
-
-def carried_out(programs: Sequence[Awaitable[X]], begin: Callable[[], None] = lambda: None) -> list[X]:
-    """What awaitables give, awaited together in an event loop of their own after ``begin`` was called in it."""
-
-    async def together() -> list[X]:
-        try:
-            begin()
-        except BaseException:
-            for program in programs:  # else Python warns that nobody awaits them
-                getattr(program, "close", int)()
-            raise
-        return await asyncio.gather(*programs)
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(together())
-    with ThreadPoolExecutor(1) as pool:  # an event loop is running in this thread, such as a notebook's own
-        return pool.submit(asyncio.run, together()).result()

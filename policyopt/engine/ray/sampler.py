@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from policyopt.engine.local.sampler import carried_out
+from policyopt.engine.programs import carried_out
 from policyopt.engine.ray.actors import Request
 from policyopt.engine.ray.cluster import need_ray
 from policyopt.engine.ray.fleet import Fleet

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from policyopt.engine.local.sampler import carried_out
+from policyopt.engine.programs import carried_out
 from policyopt.engine.sharded.crew import Crew
 from policyopt.engine.sharded.share import Asked
 from policyopt.sources.program import Heat, Processor, Response

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from policyopt.engine.local import LocalEngine, LocalSampler
-from policyopt.engine.local.sampler import carried_out
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate
+from policyopt.engine.programs import carried_out
 from policyopt.engine.sharded.shard import Called, Plain, Root, let_go, read_through, spread, whole
 from policyopt.engine.shards import SHARDS, write_shards
 from policyopt.errors import UserError

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from policyopt.engine.programs import carried_out
 from policyopt.engine.streams import stream_key
 from policyopt.engine.tinker.link import Link
 from policyopt.errors import UserError
@@ -148,17 +147,8 @@ class RemoteSampler:
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """Run rollout programs to their end, together, and return what each returned, in order."""
-
-        async def together() -> list[X]:
-            return await asyncio.gather(*programs)
-
         self._client()  # weights are published before any program waits for them
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(together())
-        with ThreadPoolExecutor(1) as pool:  # a notebook's own event loop is running in this thread
-            return pool.submit(asyncio.run, together()).result()
+        return carried_out(programs)
 
     def forget(self) -> None:
         """There is nothing held here."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from policyopt.engine.programs import carried_out
 from policyopt.engine.streams import stream_key
 from policyopt.engine.vllm.backend import Backend, Drawn, Params
 from policyopt.errors import UserError
@@ -220,16 +220,7 @@ class VllmSampler:
         return self._finished([self._score(tokens, written)])[0]
 
     def _finished(self, programs: Sequence[Awaitable[X]]) -> list[X]:
-        async def together() -> list[X]:
-            async with self.backend.session():
-                return await asyncio.gather(*programs)
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(together())
-        with ThreadPoolExecutor(1) as pool:  # a notebook's own event loop is running in this thread
-            return pool.submit(asyncio.run, together()).result()
+        return carried_out(programs, within=self.backend.session)
 
     def forget(self) -> None:
         """vLLM keeps beginnings of texts by itself, and forgets them when the weights change."""
