@@ -18,7 +18,7 @@ def independent(recipe: Recipe) -> bool:
     source = recipe.source
     policy = "rollout_logp" in recipe.needs or recipe.fixed
     moving = recipe.reference.moves and "reference" in recipe.roles
-    return "sampler" in source.services and not (recipe.memory or policy or moving or "values" in source.uses)
+    return "sampler" in source.services and not (recipe.memory or policy or moving or "critic" in source.uses)
 
 
 def settled(batch: Waiting) -> Drawn:

@@ -258,6 +258,8 @@ def test_a_dead_trainer_stops_the_run_in_words(engine: Any) -> None:
 def test_what_training_changes_is_not_read_by_a_draw_beside_it() -> None:
     assert independent(RECIPE) and independent(get_method("ppo")())
     assert not independent(replace(grpo(group_size=4, kl_coef=0.1), reference=EMA())), "a reference that moves"
+    search = get_method("oreo")()
+    assert not independent(search.replace(source=search.decode)), "a critic that is asked while it draws"
     read = {name: m() for name, m in methods().items()}
     for name, recipe in read.items():
         if (
