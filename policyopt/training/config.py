@@ -230,6 +230,7 @@ class TrainConfig:
     """Limits on the judge."""
 
     def __post_init__(self) -> None:
+        self._check_places()
         if self.batch % self.recipe.source.size:
             raise ValueError(
                 f"batch is {self.batch} responses, which is not a multiple of recipe.source.size "
@@ -244,6 +245,17 @@ class TrainConfig:
             raise ValueError(
                 f"eval.k is {self.eval.k}, but pass@k needs at least k samples: eval.samples is {self.eval.samples}"
             )
+
+    def _check_places(self) -> None:
+        """Refuse settings of an engine, or of a sampler, that the run has not."""
+        places = (("ray", "engine", self.engine), ("tinker", "engine", self.engine), ("vllm", "sampler", self.sampler))
+        for group, choice, taken in places:
+            mine = getattr(self, group)
+            if taken != group and mine != type(mine)():
+                fields = [f.name for f in dataclasses.fields(mine) if getattr(mine, f.name) != f.default]
+                raise ValueError(
+                    f"{group}.{fields[0]} is set, and {choice} is {taken}: take {choice} {group}, or leave it out"
+                )
 
     @property
     def prompts(self) -> int:
