@@ -16,7 +16,7 @@ from policyopt.engine.local.level import Level, Whole
 from policyopt.engine.local.requests import Request, Row, Written, as_batch
 from policyopt.engine.local.stepper import READ_TOKENS, Stepper
 from policyopt.engine.local.tokens import draw
-from policyopt.engine.programs import carried_out
+from policyopt.engine.programs import carried_out, check_request, ended, hand_over
 from policyopt.engine.streams import stream_key
 from policyopt.errors import UserError, first_line
 from policyopt.models.likelihood import Stepwise, Wanted
@@ -24,7 +24,7 @@ from policyopt.models.load import Policy
 from policyopt.models.proof import Reach, check_finite, probe_ids, reach
 from policyopt.models.routing import Routers
 from policyopt.models.stops import Stops
-from policyopt.sources.program import Heat, Processor, Response, StopReason
+from policyopt.sources.program import Heat, Processor, Response
 from policyopt.sources.truncation import Truncation
 
 X = TypeVar("X")
@@ -159,10 +159,7 @@ class LocalSampler:
         """See :class:`~policyopt.sources.program.Sampler`. ``first`` is the number of the first response, where those of one
         request are drawn in several places; ``until`` says after each token whether a response ends by it, in the place of the
         sampler's own ends. Raises ``ValueError`` for a request that cannot be."""
-        if n < 1 or (resume is not None and n != 1) or not len(tokens):
-            raise ValueError(
-                f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
-            )
+        check_request(tokens, n, resume)
         loop = asyncio.get_running_loop()
         self._forget_other_loops(loop)
         prompt = tuple(map(int, tokens))
@@ -170,17 +167,9 @@ class LocalSampler:
         for sequence in stop:
             ends.setdefault(sequence[-1], []).append(tuple(sequence))
         request = Request(
-            prompt,
-            temperature,
-            ends,
-            tuple(forced),
-            processor,
-            top,
-            keep,
-            truncation or None,
-            loop.create_future(),
+            prompt, temperature, ends, tuple(forced), processor, top, keep, truncation or None, loop.create_future(),
             until,
-        )
+        )  # fmt: skip
         for i in range(first, first + n):
             response = resume or Response([], [], [])
             response.stop_reason = "length"
@@ -260,13 +249,11 @@ class LocalSampler:
                         request.done.set_result([row.response for row in request.rows])
                 for _ in range(4 if ended or read else 1):  # who has an answer may ask for more before the next token
                     await asyncio.sleep(0)
-        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
+        except BaseException as error:
             waiting: list[asyncio.Future[Any]] = [r.done for r in self.stepper.drop_all()]
             waiting += [asked.done for asked in self._written]
             self._written.clear()
-            for done in waiting:
-                if not done.done():
-                    done.set_exception(error)
+            hand_over(error, waiting)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
@@ -286,9 +273,7 @@ class LocalSampler:
             for i, asked in enumerate(piece):
                 n = len(asked.written)
                 logp, entropy = (leaves[name][i, :n].tolist() for name in ("logp", "entropy"))
-                over = asked.written[-1] in self.eos or (self.stops is not None and self.stops(asked.written))
-                ended: StopReason = "eos" if over else "length"
-                read = Response(list(asked.written), logp, entropy, ended)
+                read = Response(list(asked.written), logp, entropy, ended(asked.written, self.eos, self.stops))
                 read.versions, read.temperature = [self.version] * n, asked.temperature
                 if not asked.done.done():
                     asked.done.set_result(read)

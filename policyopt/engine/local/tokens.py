@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from policyopt.engine.local.requests import Row
+from policyopt.engine.programs import ended
 from policyopt.engine.streams import uniforms
 from policyopt.models.stops import Stops
 from policyopt.sources.truncation import BOUND, left
@@ -116,13 +117,9 @@ def note(row: Row, token: int, logp: float, entropy: float, heat: float, version
 
 def ends(row: Row, eos: Collection[int], texts: Stops | None) -> bool:
     """Whether a response ends by its last token."""
-    response = row.response
-    token = response.tokens[-1]
-    stops = row.request.stop.get(token, ())
-    if row.request.until is not None:
-        response.stop_reason = "stop" if row.request.until(response.tokens) else "length"
-    elif token in eos or (texts is not None and texts(response.tokens)):
-        response.stop_reason = "eos"
-    elif any(tuple(response.tokens[-len(stop) :]) == stop for stop in stops):
-        response.stop_reason = "stop"
+    response, until = row.response, row.request.until
+    if until is not None:
+        response.stop_reason = "stop" if until(response.tokens) else "length"
+    else:
+        response.stop_reason = ended(response.tokens, eos, texts, row.request.stop.get(response.tokens[-1], ()))
     return response.stop_reason != "length" or len(response.tokens) >= row.end

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from policyopt.engine.programs import hand_over
 from policyopt.engine.ray.actors import Published, Request
 from policyopt.engine.ray.cluster import need_ray
 from policyopt.errors import UserError, first_line
@@ -133,10 +134,8 @@ class Fleet:
                     for place, answer in zip(places, answers, strict=True):
                         if not asked[place][2].done():  # else its program was cancelled meanwhile
                             asked[place][2].set_result(answer)
-        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
-            for _, _, done in [*asked, *self._waiting]:
-                if not done.done():
-                    done.set_exception(error)
+        except BaseException as error:
+            hand_over(error, [done for _, _, done in [*asked, *self._waiting]])
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:

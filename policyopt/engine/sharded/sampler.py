@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from policyopt.engine.programs import carried_out
+from policyopt.engine.programs import carried_out, check_request, hand_over
 from policyopt.engine.sharded.crew import Crew
 from policyopt.engine.sharded.share import Asked
 from policyopt.sources.program import Heat, Processor, Response
@@ -74,10 +74,7 @@ class DealtSampler:
         truncation: Truncation | None = None,
     ) -> list[Response]:  # fmt: skip
         """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be."""
-        if n < 1 or (resume is not None and n != 1) or not len(tokens):
-            raise ValueError(
-                f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
-            )
+        check_request(tokens, n, resume)
         options: dict[str, Any] = {
             "n": n, "max_tokens": max_tokens, "temperature": temperature, "key": key, "stop": stop, "forced": forced,
             "processor": processor, "top": top, "keep": keep, "resume": resume, "truncation": truncation,
@@ -121,9 +118,8 @@ class DealtSampler:
             load[least] += _tokens(parts[at][1])
         try:
             found = self._crew.call("draw", self._role, [[parts[at][1] for at in share] for share in dealt])
-        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
-            for waiting in wave:
-                waiting.done.set_exception(error)
+        except BaseException as error:
+            hand_over(error, [waiting.done for waiting in wave])
             return
         answers: dict[int, list[Response]] = {}
         for share, (responses, computed, drawn) in zip(dealt, found, strict=True):

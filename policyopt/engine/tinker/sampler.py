@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from policyopt.engine.programs import carried_out
+from policyopt.engine.programs import carried_out, check_request, ended
 from policyopt.engine.streams import stream_key
 from policyopt.engine.tinker.link import Link
 from policyopt.errors import UserError
@@ -47,10 +47,7 @@ class RemoteSampler:
     ) -> list[Response]:  # fmt: skip
         """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be, and for what this
         engine does not declare."""
-        if n < 1 or (resume is not None and n != 1) or not len(tokens):
-            raise ValueError(
-                f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
-            )
+        check_request(tokens, n, resume)
         if callable(temperature) or processor is not None or top or (truncation is not None and truncation.min_p):
             raise ValueError("a Tinker server takes no functions of logits, tells no alternatives, and has no min_p")
         responses = [resume or Response([], [], []) for _ in range(n)]
@@ -105,22 +102,16 @@ class RemoteSampler:
             response.logp.append(lp)
             response.entropy.append(math.nan)
             response.versions.append(version)
-            if self._over(response.tokens):
-                response.stop_reason = "eos"
-            elif any(response.tokens[-len(s) :] == list(s) for s in stop):
-                response.stop_reason = "stop"
+            response.stop_reason = ended(response.tokens, self._text.eos, self._text.stops, stop)
             if response.stop_reason != "length":
                 return
-
-    def _over(self, tokens: Sequence[int]) -> bool:
-        return tokens[-1] in self._text.eos or (self._text.stops is not None and self._text.stops(tokens))
 
     async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
         """The continuation ``written`` of ``tokens`` with its log-probabilities; its entropies are NaN."""
         if temperature != 1:
             raise ValueError(f"a Tinker server scores at temperature 1, not {temperature}")
         read = Response(list(written), await self._read(tokens, written), [math.nan] * len(written))
-        read.stop_reason = "eos" if self._over(written) else "length"
+        read.stop_reason = ended(written, self._text.eos, self._text.stops)
         read.versions = [self._client()[1]] * len(written)
         return read
 
@@ -146,9 +137,9 @@ class RemoteSampler:
         return self._vocab
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
-        """Run rollout programs to their end, together, and return what each returned, in order."""
-        self._client()  # weights are published before any program waits for them
-        return carried_out(programs)
+        """Run rollout programs to their end, together, and return what each returned, in order; weights are published before any
+        program waits for them."""
+        return carried_out(programs, self._client)
 
     def forget(self) -> None:
         """There is nothing held here."""

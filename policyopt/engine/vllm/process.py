@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from policyopt.engine.programs import hand_over
 from policyopt.engine.vllm.backend import Drawn, Params
 from policyopt.engine.vllm.plugin import TRANSFER, register
 from policyopt.engine.vllm.server import spread
@@ -98,10 +99,8 @@ class ProcessBackend:
                         done.set_result(output)
                 for _ in range(4 if outputs else 1):  # who has an answer may ask for more before the next step
                     await asyncio.sleep(0)
-        except BaseException as error:  # hand it to whoever waits, rather than to the event loop
-            for done in self._waiting.values():
-                if not done.done():
-                    done.set_exception(error)
+        except BaseException as error:
+            hand_over(error, self._waiting.values())
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:

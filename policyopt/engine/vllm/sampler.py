@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from policyopt.engine.programs import carried_out
+from policyopt.engine.programs import carried_out, check_request, ended
 from policyopt.engine.streams import stream_key
 from policyopt.engine.vllm.backend import Backend, Drawn, Params
 from policyopt.errors import UserError
@@ -80,10 +80,7 @@ class VllmSampler:
     ) -> list[Response]:  # fmt: skip
         """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be, and
         :class:`~policyopt.errors.UserError` for one that vLLM cannot serve."""
-        if n < 1 or (resume is not None and n != 1) or not len(tokens):
-            raise ValueError(
-                f"a request for {n} responses to {len(tokens)} tokens: at least one of each is needed, and one to resume"
-            )
+        check_request(tokens, n, resume)
         if processor is not None or callable(temperature):
             raise UserError(
                 "vLLM takes no Python function that changes logits or makes the temperature from them: take --sampler own"
@@ -136,8 +133,8 @@ class VllmSampler:
         if temperature != 1:
             raise UserError("vLLM scores given tokens at temperature 1 alone: take --sampler own")
         response = Response(list(written), await self._score(tokens, written), [math.nan] * len(written))
-        over = written[-1] in self.eos or (self.stops is not None and self.stops(written))
-        response.stop_reason, response.versions = "eos" if over else "length", [self.version] * len(written)
+        response.stop_reason = ended(written, self.eos, self.stops)
+        response.versions = [self.version] * len(written)
         return response
 
     async def _score(self, tokens: Sequence[int], written: Sequence[int]) -> list[float]:
@@ -194,10 +191,7 @@ class VllmSampler:
             response.entropy.append(math.nan)
             response.versions.append(self.version)
             self.drawn += 1
-            if token in self.eos or (self.stops is not None and self.stops(response.tokens)):
-                response.stop_reason = "eos"
-            elif any(tuple(response.tokens[-len(stop) :]) == stop for stop in ends if stop[-1] == token):
-                response.stop_reason = "stop"
+            response.stop_reason = ended(response.tokens, self.eos, self.stops, ends)
             if response.stop_reason != "length":
                 return
 
@@ -205,22 +199,13 @@ class VllmSampler:
 
     def run(self, programs: Sequence[Awaitable[X]]) -> list[X]:
         """See :class:`~policyopt.engine.protocol.EngineSampler`; newer weights are brought first."""
-        try:
-            self.weights.bring(self.version)
-        except BaseException:
-            for program in programs:  # nobody will await them
-                getattr(program, "close", bool)()
-            raise
-        found = self._finished(programs)
+        found = carried_out(programs, lambda: self.weights.bring(self.version), self.backend.session)
         self.weights.leave()
         return found
 
     def score(self, tokens: Sequence[int], written: Sequence[int]) -> list[float]:
         """Log-probabilities of given tokens behind others, at temperature 1, from the weights that vLLM has."""
-        return self._finished([self._score(tokens, written)])[0]
-
-    def _finished(self, programs: Sequence[Awaitable[X]]) -> list[X]:
-        return carried_out(programs, within=self.backend.session)
+        return carried_out([self._score(tokens, written)], within=self.backend.session)[0]
 
     def forget(self) -> None:
         """vLLM keeps beginnings of texts by itself, and forgets them when the weights change."""
