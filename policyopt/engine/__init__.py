@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from policyopt.errors import UserError
@@ -36,11 +36,15 @@ class Model:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of :func:`policyopt.models.load.load_policy`."""
 
-    def load(self, **changes: Any) -> Policy:
+    def on(self, device: str) -> Model:
+        """The same on a device."""
+        return replace(self, options={**self.options, "device": device})
+
+    def load(self) -> Policy:
         """The model itself. Raises :class:`~policyopt.errors.UserError` where it cannot be used."""
         from policyopt.models.load import load_policy
 
-        return load_policy(self.name, **{**self.options, **changes})
+        return load_policy(self.name, **self.options)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class Models:
     policy: Model
     roles: Mapping[str, Model] = field(default_factory=dict)
     """Those that are named for the roles that the recipe reads; "reference" and "previous" may be missing."""
+
+    def placed(self, place: Callable[[Model], Model]) -> Models:
+        """The same, each where ``place`` puts it."""
+        return Models(place(self.policy), {name: place(model) for name, model in self.roles.items()})
+
+    def load(self) -> tuple[Policy, dict[str, Policy]]:
+        """The models themselves: the policy, and the roles by name. Raises :class:`~policyopt.errors.UserError` where one
+        cannot be used."""
+        return self.policy.load(), {name: model.load() for name, model in self.roles.items()}
 
 
 def check_engine(recipe: Recipe, engine: str = "local", sampler: str = "own") -> None:

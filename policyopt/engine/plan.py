@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -88,6 +88,17 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     for name, x in found.items():
         sums[name] = sums.get(name, 0.0) + float(masked(x, mask).sum())
     sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), float(gap.max()) if gap.numel() else 0.0)
+
+
+def added(parts: Iterable[tuple[float, Mapping[str, float]]]) -> tuple[float, dict[str, float]]:
+    """The loss and the sums of a mini-batch from those of its pieces."""
+    whole, sums = 0.0, dict[str, float]()
+    for loss, found in parts:
+        whole += loss
+        for name, x in found.items():
+            old = sums.get(name, 0.0)
+            sums[name] = max(old, x) if name == "mismatch/max" else old + x
+    return whole, sums
 
 
 def said(recipe: Recipe, piece: Batch) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from policyopt.engine.plan import UpdateReport, observe
+from policyopt.engine.plan import UpdateReport, added, observe
 from policyopt.errors import UserError
 from policyopt.groups import group_mean
 from policyopt.integrations.served import TRL, credited, metrics_of, serve, shares
@@ -306,9 +306,7 @@ class RecipeTrainer(Base):
         """Keep and log the report of an optimiser step; sums that are not of all processes are added up."""
         report = self._report
         if not everywhere and self.accelerator.num_processes > 1:
-            found = gather_object([(report.loss, report.sums)])
-            report.loss = sum(loss for loss, _ in found)
-            report.sums = {name: sum(s.get(name, 0.0) for _, s in found) for _, sums in found for name in sums}
+            report.loss, report.sums = added(gather_object([(report.loss, report.sums)]))
         if not report.sums:  # nothing was left of all rows
             return
         self._reports.append(report)

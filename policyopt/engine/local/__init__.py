@@ -23,5 +23,5 @@ def open_engine(models: Models, recipe: Recipe, settings: Vllm | None = None, **
         from policyopt.engine.vllm import open_sampler
 
         optimiser["sampler"] = open_sampler(settings, recipe)
-    policy = models.policy.load()
-    return LocalEngine(policy, recipe, {name: model.load() for name, model in models.roles.items()}, **optimiser)
+    policy, roles = models.load()
+    return LocalEngine(policy, recipe, roles, **optimiser)

@@ -104,6 +104,11 @@ class LocalEngine:
         return self.policy.text
 
     @property
+    def vocab(self) -> int:
+        """How many tokens the policy chooses from."""
+        return self._stepwise.vocab
+
+    @property
     def context(self) -> int:
         """How many tokens the policy reads at most, prompt and response together."""
         return self.policy.context
@@ -253,11 +258,15 @@ class LocalEngine:
 
         return self._accumulated(recipe, batch, leaves)
 
-    def _accumulated(self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves]) -> UpdateReport:
-        """Carry out the plan with the leaves of a piece of the batch."""
+    def _accumulated(
+        self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], split: bool = False
+    ) -> UpdateReport:
+        """Carry out the plan with the leaves of a piece of the batch, whose rows may be ``split`` over processes."""
         pieces = list(self._pieces(batch))
         whole = torch.no_grad()(partial(self._by_rows, f=leaves))
-        return accumulate(recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=self._push)
+        return accumulate(
+            recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=self._push, split=split
+        )
 
     def _push(self, leaves: Leaves, gradients: Mapping[str, Tensor]) -> None:
         torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])

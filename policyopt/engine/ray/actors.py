@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import platform
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from policyopt.engine import Model, Models
+from policyopt.engine import Models
 from policyopt.engine.checksum import checksum
-from policyopt.engine.local import LocalEngine, LocalSampler
+from policyopt.engine.local import LocalSampler
 from policyopt.engine.local.roles import fill_roles
-from policyopt.engine.plan import UpdateReport
 from policyopt.engine.ray.cluster import need_ray, versions
-from policyopt.engine.sharded.rank import Opened, Rank
+from policyopt.engine.sent import Asked
+from policyopt.engine.sharded.rank import Member, Rank
 from policyopt.errors import UserError
 from policyopt.models.load import Policy
 from policyopt.qualified import load_file
 from policyopt.recipe import Recipe
-from policyopt.rows import Batch
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a program asks of a sampler."""
-
-    role: str
-    """The model: "" for the policy."""
-    kind: str
-    """A method of :class:`~policyopt.sources.program.Sampler`: "generate" or "logprobs"."""
-    tokens: tuple[int, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,61 +52,10 @@ class Worker:
         return versions()
 
 
-class Alone:
-    """The one trainer: a local engine in a process of its own. It has the methods that a rank among several has; batches come and
-    go on the CPU."""
-
-    engine: LocalEngine
-
-    def load(self, models: Models) -> None:
-        """Load the models. Raises :class:`~policyopt.errors.UserError` where one cannot be used."""
-        self._roles = {role: model.load() for role, model in models.roles.items()}
-        self._policy = models.policy.load()
-
-    def open(self, recipe: Recipe, optimiser: Mapping[str, Any]) -> Opened:
-        """Make an engine of them."""
-        self.engine = engine = LocalEngine(self._policy, recipe, self._roles, **optimiser)
-        start = {name: x.cpu() for name, x in engine.start.items()}
-        return Opened(engine.text, engine.context, engine.dtype, engine.size(), start, engine.sampler.vocab)
-
-    def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
-        """See :class:`~policyopt.engine.protocol.Engine`."""
-        return self.engine.annotate(batch.to(self.engine.device), recipe).cpu()
-
-    def prepare(self, batch: Batch, recipe: Recipe) -> Batch:
-        """See :class:`~policyopt.engine.protocol.Engine`."""
-        return self.engine.prepare(batch.to(self.engine.device), recipe).cpu()
-
-    def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
-        """See :class:`~policyopt.engine.protocol.Engine`."""
-        report = self.engine.update(recipe, batch.to(self.engine.device))
-        return dataclasses.replace(report, weight=report.weight.cpu())
-
-    def set_lr(self, factor: float) -> float:
-        """Put the learning rates at ``factor`` times their base. Returns that of the policy."""
-        self.engine.set_lr(factor)
-        return self.engine.lr
-
-    def passes(self) -> Mapping[tuple[str, bool], int]:
-        """Tokens that were scored."""
-        return self.engine.passes
-
-    def parameters(self) -> Mapping[str, Tensor]:
-        """What is trained of the policy, on the CPU."""
-        return {name: x.cpu() for name, x in self.engine.parameters().items()}
-
-    def weights(self) -> Mapping[str, Tensor]:
-        """All weights of the policy, on the CPU, in the precision that it computes in."""
-        return {name: p.detach().cpu() for name, p in self.engine.policy.model.named_parameters()}
-
-    def __getattr__(self, name: str) -> Any:  # what is the engine's own
-        return getattr(self.__dict__["engine"], name)
-
-
 class TrainerActor(Worker):
     """The process of a trainer: alone, or one rank of several."""
 
-    rank: Any
+    rank: Member
 
     def place(self) -> tuple[str, int]:
         """An address and a port of this machine at which ranks may meet."""
@@ -132,7 +67,7 @@ class TrainerActor(Worker):
     def join(self, rank: int, size: int, host: str, port: int) -> None:
         """Become rank ``rank`` of ``size``, that meet at an address."""
         if size == 1:
-            self.rank = Alone()
+            self.rank = Member()
             return
         import torch.distributed as dist
 
@@ -151,7 +86,7 @@ class TrainerActor(Worker):
 
     def frozen(self) -> str | None:
         """A checksum of what is never trained of the policy; ``None`` where it is spread over ranks."""
-        return checksum(_frozen(self.rank.engine.policy)) if isinstance(self.rank, Alone) else None
+        return checksum(_frozen(self.rank.engine.policy)) if type(self.rank) is Member else None
 
     def publish(self, version: int) -> Published | None:
         """The trained weights as they are now, those of adapters alone where adapters are trained, in the object store."""
@@ -201,17 +136,14 @@ class SamplerActor(Worker):
         sampler.reread()
         return sampler.version, checksum(held)
 
-    async def answer(self, requests: Sequence[Request]) -> tuple[list[Any], dict[str, tuple[int, int]]]:
-        """What was asked for together, in order, errors in their places; and for each model how many tokens were computed and
-        drawn since it was last said."""
-        answers = await asyncio.gather(*map(self._answer, requests), return_exceptions=True)
+    async def answer(self, requests: Sequence[tuple[str, Asked]]) -> tuple[list[Any], dict[str, tuple[int, int]]]:
+        """What was asked of models for together, in order, errors in their places; and for each model how many tokens were computed
+        and drawn since it was last said."""
+        asked = [one.answered(self.samplers[role]) for role, one in requests]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         now = {name: (s.computed, s.drawn) for name, s in self.samplers.items()}
         told, self._told = self._told, now
         return answers, {name: (now[name][0] - told[name][0], now[name][1] - told[name][1]) for name in now}
-
-    async def _answer(self, request: Request) -> Any:
-        sampler = self.samplers[request.role]
-        return await getattr(sampler, request.kind)(request.tokens, **request.options)
 
     async def embed(self, role: str, ids: Tensor) -> Tensor:
         """The input embeddings of ids."""
@@ -225,12 +157,3 @@ class SamplerActor(Worker):
 
 def _frozen(policy: Policy) -> dict[str, Tensor]:
     return {name: p for name, p in policy.model.named_parameters() if not p.requires_grad}
-
-
-def placed(models: Models, device: str) -> Models:
-    """Models that are loaded on a device."""
-
-    def on(model: Model) -> Model:
-        return dataclasses.replace(model, options={**model.options, "device": device})
-
-    return Models(on(models.policy), {name: on(model) for name, model in models.roles.items()})

@@ -10,7 +10,7 @@ from policyopt.engine import Models
 from policyopt.engine.plan import UpdateReport
 from policyopt.engine.protocol import EngineSampler
 from policyopt.engine.ray import CAPABILITIES
-from policyopt.engine.ray.actors import SamplerActor, placed
+from policyopt.engine.ray.actors import SamplerActor
 from policyopt.engine.ray.ahead import Drawing
 from policyopt.engine.ray.cluster import Connection
 from policyopt.engine.ray.crew import Hire, Trainers
@@ -51,7 +51,7 @@ class RayEngine(ShardedEngine):
             asked = str(models.policy.options.get("device", "auto"))
             device = connection.need_places(settings.trainers, settings.samplers, asked)
             self._hire = Hire(connection, device, settings.trainers + settings.samplers)
-            self._models, self._recipe = placed(models, device), recipe
+            self._models, self._recipe = models.placed(lambda model: model.on(device)), recipe
             self._trainers = Trainers(self._hire, settings.trainers)
             super().__init__(self._trainers, self._models, recipe, **optimiser)
             self._frozen = self._trainers.frozen()
@@ -59,6 +59,10 @@ class RayEngine(ShardedEngine):
         except BaseException:
             self.close()
             raise
+
+    def _role_samplers(self, recipe: Recipe) -> dict[str, EngineSampler]:
+        """None: trainers do not draw."""
+        return {}
 
     def _draw_with(self, count: int) -> None:
         """Start the samplers."""

@@ -9,14 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from policyopt.engine.programs import hand_over
-from policyopt.engine.ray.actors import Published, Request
+from policyopt.engine.ray.actors import Published
 from policyopt.engine.ray.cluster import need_ray
+from policyopt.engine.sent import Asked
 from policyopt.errors import UserError, first_line
+from policyopt.sources.program import Response
 
 TURNS = 8
 """Turns of the event loop in which programs that have an answer may ask for more before the next round."""
 DEATHS = 3
 """So many samplers in a row may die of the same requests."""
+
+Request = tuple[str, Asked]
+"""The model, by its role ("" for the policy), and what is asked of it."""
 
 
 class Fleet:
@@ -90,18 +95,19 @@ class Fleet:
         for actor in self.actors:
             actor.forget.remote()
 
-    async def ask(self, request: Request, key: Sequence[int], size: int) -> Any:
-        """The answer to a request of at most ``size`` tokens; ``key`` is what its randomness is derived from."""
-        prompt = tuple(key[:3])
+    async def ask(self, role: str, asked: Asked) -> list[Response]:
+        """The responses to a request to the model in a role."""
+        prompt = tuple(asked.options.get("key", (-1, *asked.tokens))[:3])
         home = self._homes.setdefault(prompt, min(range(len(self._load)), key=self._load.__getitem__))
-        self._load[home] += size
+        self._load[home] += asked.size
         try:
-            answer = await (self._in_round(request, home) if self._rounds else self._alone(request, home))
+            answer = await (self._in_round if self._rounds else self._alone)((role, asked), home)
         finally:
-            self._load[home] -= size
+            self._load[home] -= asked.size
         if isinstance(answer, BaseException):
             raise answer
-        return answer
+        found: list[Response] = answer
+        return found
 
     async def _alone(self, request: Request, home: int) -> Any:
         return (await self._answered(home, [request]))[0]
@@ -164,11 +170,12 @@ class Fleet:
     def _check_versions(self, home: int, requests: list[Request], answers: list[Any], before: Published | None) -> None:
         """What the policy drew must come from weights that were handed over, none older than when it was asked."""
         assert before is not None and self.held is not None
-        for request, answer in zip(requests, answers, strict=True):
-            if request.role or isinstance(answer, BaseException):
+        for (role, asked), answer in zip(requests, answers, strict=True):
+            if role or isinstance(answer, BaseException):
                 continue
-            earlier = len(request.options["resume"].tokens) if request.options.get("resume") is not None else 0
-            for response in answer if isinstance(answer, list) else [answer]:
+            resumed = asked.options.get("resume")
+            earlier = 0 if resumed is None else len(resumed.tokens)
+            for response in answer:
                 new = response.versions[earlier:]
                 if new and not before.version <= min(new) <= max(new) <= self.held.version:
                     raise UserError(

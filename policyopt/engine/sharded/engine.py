@@ -46,9 +46,11 @@ class ShardedEngine:
         self.opened: Opened = crew.call("open", recipe, optimiser)[0]
         self.version = 0
         self.lr = crew.call("set_lr", 1.0)[0]
-        self.samplers: dict[str, EngineSampler] = {
-            role: DealtSampler(crew, self.opened.vocab, role) for role in sorted(recipe.sampled_roles)
-        }
+        self.samplers = self._role_samplers(recipe)
+
+    def _role_samplers(self, recipe: Recipe) -> dict[str, EngineSampler]:
+        """What draws from the roles that programs draw from."""
+        return {role: DealtSampler(self.crew, self.opened.vocab, role) for role in sorted(recipe.sampled_roles)}
 
     @property
     def text(self) -> Text:

@@ -14,9 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from policyopt.engine import Model, Models
+from policyopt.engine.local import LocalEngine
 from policyopt.engine.plan import UpdateReport
 from policyopt.engine.protocol import Size
-from policyopt.engine.sharded.share import Asked, ShareEngine
+from policyopt.engine.sent import Asked
+from policyopt.engine.sharded.share import ShareEngine
 from policyopt.errors import UserError
 from policyopt.models.load import Policy
 from policyopt.models.text import Text
@@ -37,39 +39,35 @@ class Opened:
     vocab: int
 
 
-class Rank:
-    """A member of a :class:`~policyopt.engine.sharded.crew.Crew`, in a process whose group of :mod:`torch.distributed` is there.
+class Member:
+    """What a trainer process of a :class:`~policyopt.engine.sharded.crew.Crew` does with its engine when the driver calls. Batches
+    come and go on the CPU; what all would give alike, the first gives alone."""
 
-    Every method is called on all ranks at the same time with the same arguments. Batches come and go on the CPU; what all
-    ranks would give alike, the first gives alone.
-    """
+    first = True
+    """Whether it is the first, or the only one."""
 
     def __init__(self) -> None:
         self._loaded: tuple[Policy, dict[str, Policy]] | None = None
-        self._opened: ShareEngine | None = None
-        self.first = dist.get_rank() == 0
+        self._opened: LocalEngine | None = None
 
     def load(self, models: Models) -> None:
-        """Load the models, each rank on its own device. The ranks do not talk here, so that a model which one of them cannot use
-        is an error that nobody waits behind."""
-        if models.policy.options.get("compile"):
-            raise UserError("--compile: compiled code is not spread over ranks; leave it out")
-        policy, roles = _here(models.policy), {name: _here(model) for name, model in models.roles.items()}
-        self._loaded = policy.load(), {name: model.load() for name, model in roles.items()}
+        """Load the models. Raises :class:`~policyopt.errors.UserError` where one cannot be used."""
+        self._loaded = models.load()
 
     def open(self, recipe: Recipe, optimiser: Mapping[str, Any]) -> Opened | None:
-        """Spread the models that are loaded."""
+        """Make an engine of the models that are loaded."""
         assert self._loaded is not None, "nothing was loaded"
         (policy, roles), self._loaded = self._loaded, None
-        vocab = policy.model.get_input_embeddings().weight.shape[0]
-        self._opened = engine = ShareEngine(policy, recipe, roles, **optimiser)
-        if not self.first:
-            return None
-        return Opened(engine.text, engine.context, engine.dtype, engine.size(), engine.start, vocab)
+        self._opened = engine = self._made(policy, recipe, roles, **optimiser)
+        start = {name: x.cpu() for name, x in engine.start.items()}
+        opened = Opened(engine.text, engine.context, engine.dtype, engine.size(), start, engine.vocab)
+        return opened if self.first else None
+
+    _made: type[LocalEngine] = LocalEngine
 
     @property
-    def engine(self) -> ShareEngine:
-        """The share of this rank."""
+    def engine(self) -> LocalEngine:
+        """That of this process."""
         assert self._opened is not None, "nothing was opened"
         return self._opened
 
@@ -77,11 +75,13 @@ class Rank:
 
     def annotate(self, batch: Batch, recipe: Recipe) -> Batch | None:
         """See :class:`~policyopt.engine.protocol.Engine`."""
-        return self._given(self.engine.annotate(batch.to(self.engine.device), recipe))
+        found = self.engine.annotate(batch.to(self.engine.device), recipe)
+        return found.cpu() if self.first else None
 
     def prepare(self, batch: Batch, recipe: Recipe) -> Batch | None:
         """See :class:`~policyopt.engine.protocol.Engine`."""
-        return self._given(self.engine.prepare(batch.to(self.engine.device), recipe))
+        found = self.engine.prepare(batch.to(self.engine.device), recipe)
+        return found.cpu() if self.first else None
 
     def values(self, states: Sequence[Sequence[int]]) -> list[float] | None:
         """See :class:`~policyopt.engine.protocol.Engine`."""
@@ -107,8 +107,62 @@ class Rank:
         return self.engine.update_size()
 
     def passes(self) -> Mapping[tuple[str, bool], int]:
-        """Tokens that this rank has scored."""
+        """Tokens that this process has scored."""
         return self.engine.passes
+
+    # State ---------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> Mapping[str, Tensor] | None:
+        """What is trained of the policy, whole, on the CPU."""
+        found = self.engine.parameters()
+        return {name: x.cpu() for name, x in found.items()} if self.first else None
+
+    def weights(self) -> Mapping[str, Tensor] | None:
+        """All weights of the policy, whole, on the CPU, in the precision that it computes in."""
+        return {name: p.detach().cpu() for name, p in self.engine.policy.model.named_parameters()}
+
+    def write(self, folder: Path) -> None:
+        """See :class:`~policyopt.engine.protocol.Engine`; members write their parts side by side."""
+        self.engine.write(folder)
+
+    def read(self, folder: Path, version: int) -> None:
+        """See :class:`~policyopt.engine.protocol.Engine`."""
+        self.engine.read(folder, version)
+
+    def save(self, folder: Path) -> None:
+        """See :class:`~policyopt.engine.protocol.Engine`; the first writes."""
+        self.engine.save(folder)
+
+
+class Rank(Member):
+    """One of several members, in a process whose group of :mod:`torch.distributed` is there.
+
+    Every method is called on all ranks at the same time with the same arguments.
+    """
+
+    _made = ShareEngine
+
+    @property
+    def engine(self) -> ShareEngine:
+        """The share of this rank."""
+        assert isinstance(self._opened, ShareEngine), "nothing was opened"
+        return self._opened
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = dist.get_rank() == 0
+
+    def load(self, models: Models) -> None:
+        """Load the models, each rank on its own device. The ranks do not talk here, so that a model which one of them cannot use
+        is an error that nobody waits behind."""
+        if models.policy.options.get("compile"):
+            raise UserError("--compile: compiled code is not spread over ranks; leave it out")
+        super().load(models.placed(_here))
+
+    def weights(self) -> Mapping[str, Tensor] | None:
+        """See :class:`Member`."""
+        found = self.engine.published()
+        return found if self.first else None
 
     # Drawing -------------------------------------------------------------------------------------------------------
 
@@ -131,33 +185,6 @@ class Rank:
         found = self.engine.sampler_of(role).embed(ids)
         return found if self.first else None
 
-    # State ---------------------------------------------------------------------------------------------------------
-
-    def parameters(self) -> Mapping[str, Tensor] | None:
-        """What is trained of the policy, whole, on the CPU."""
-        found = self.engine.parameters()
-        return found if self.first else None
-
-    def weights(self) -> Mapping[str, Tensor] | None:
-        """All weights of the policy, whole, on the CPU, in the precision that it computes in."""
-        found = self.engine.published()
-        return found if self.first else None
-
-    def write(self, folder: Path) -> None:
-        """See :class:`~policyopt.engine.protocol.Engine`; the ranks write their parts side by side."""
-        self.engine.write(folder)
-
-    def read(self, folder: Path, version: int) -> None:
-        """See :class:`~policyopt.engine.protocol.Engine`."""
-        self.engine.read(folder, version)
-
-    def save(self, folder: Path) -> None:
-        """See :class:`~policyopt.engine.protocol.Engine`; the first rank writes."""
-        self.engine.save(folder)
-
-    def _given(self, batch: Batch) -> Batch | None:
-        return batch.cpu() if self.first else None
-
 
 def _here(model: Model) -> Model:
     """A model with the device that is this rank's own.
@@ -166,7 +193,7 @@ def _here(model: Model) -> Model:
     """
     asked = str(model.options.get("device", "auto"))
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return dataclasses.replace(model, options={**model.options, "device": "cpu"})
+        return model.on("cpu")
     if asked not in ("auto", "cuda"):
         raise UserError(
             f"--device {asked}: {dist.get_world_size()} ranks train together, each on a device of its own: take --device "
@@ -179,4 +206,4 @@ def _here(model: Model) -> Model:
             "rank for each GPU (--nproc-per-node), or take --device cpu"
         )
     torch.cuda.set_device(mine)
-    return dataclasses.replace(model, options={**model.options, "device": f"cuda:{mine}"})
+    return model.on(f"cuda:{mine}")

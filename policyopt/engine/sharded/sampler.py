@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
-from policyopt.engine.programs import carried_out, check_request, hand_over
+from policyopt.engine.programs import carried_out, hand_over
+from policyopt.engine.sent import Asked, SentSampler
 from policyopt.engine.sharded.crew import Crew
-from policyopt.engine.sharded.share import Asked
-from policyopt.sources.program import Heat, Processor, Response
-from policyopt.sources.truncation import Truncation
+from policyopt.sources.program import Response
 
 X = TypeVar("X")
 
@@ -24,27 +23,21 @@ class _Waiting:
 
     asked: Asked
     done: asyncio.Future[list[Response]]
-    n: int = 1
 
     def parts(self, most: int) -> list[Asked]:
         """The request in at most so many parts, which may be answered in different places."""
-        size = -(-self.n // most)
-        starts = range(0, self.n, size)
         own = self.asked.options
-        return (
-            [dataclasses.replace(self.asked, options={**own, "n": min(size, self.n - i), "first": i}) for i in starts]
-            if self.n > 1
-            else [self.asked]
-        )
+        n: int = own.get("n", 1)
+        if n == 1:
+            return [self.asked]
+        size = -(-n // most)
+        return [
+            dataclasses.replace(self.asked, options={**own, "n": min(size, n - i), "first": i})
+            for i in range(0, n, size)
+        ]
 
 
-def _tokens(asked: Asked) -> int:
-    """How many tokens a request may take, those that are read included."""
-    more = len(asked.written) if asked.written is not None else asked.options["n"] * asked.options["max_tokens"]
-    return int(len(asked.tokens) + more)
-
-
-class DealtSampler:
+class DealtSampler(SentSampler):
     """An :class:`~policyopt.engine.protocol.EngineSampler` over a crew: the policy's, or that of a ``role``.
 
     Requests go out in waves: as soon as every program waits, all that they wait for is spread over the ranks, and once all of it
@@ -67,41 +60,18 @@ class DealtSampler:
         """Let go of what is held for later requests."""
         self._crew.call("forget", self._role)
 
-    async def generate(
-        self, tokens: Sequence[int], *, n: int = 1, max_tokens: int, temperature: float | Heat = 1.0,
-        key: tuple[int, ...], stop: Sequence[Sequence[int]] = (), forced: Sequence[int] = (),
-        processor: Processor | None = None, top: int = 0, keep: bool = False, resume: Response | None = None,
-        truncation: Truncation | None = None,
-    ) -> list[Response]:  # fmt: skip
-        """See :class:`~policyopt.sources.program.Sampler`. Raises ``ValueError`` for a request that cannot be."""
-        check_request(tokens, n, resume)
-        options: dict[str, Any] = {
-            "n": n, "max_tokens": max_tokens, "temperature": temperature, "key": key, "stop": stop, "forced": forced,
-            "processor": processor, "top": top, "keep": keep, "resume": resume, "truncation": truncation,
-        }  # fmt: skip
-        drawn = await self._ask(Asked(tuple(map(int, tokens)), options), n)
-        if resume is None:
-            return drawn
-        resume.__dict__.update(drawn[0].__dict__)  # it is gone on with in place
-        return [resume]
-
-    async def logprobs(self, tokens: tuple[int, ...], written: tuple[int, ...], *, temperature: float) -> Response:
-        """See :class:`~policyopt.sources.program.Sampler`."""
-        asked = Asked(tuple(tokens), {"temperature": temperature}, tuple(written))
-        return (await self._ask(asked))[0]
-
     def embed(self, ids: Tensor) -> Tensor:
         """The input embeddings [..., E] of ids [...], on the CPU."""
         found: Tensor = self._crew.call("embed", self._role, ids.cpu())[0]
         return found
 
-    def _ask(self, asked: Asked, n: int = 1) -> asyncio.Future[list[Response]]:
+    async def _answered(self, asked: Asked) -> list[Response]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Response]] = loop.create_future()
         if not self._waiting:  # after every program that is ready now has had its turn to ask
             loop.call_soon(loop.call_soon, loop.call_soon, self._wave)
-        self._waiting.append(_Waiting(asked, done, n))
-        return done
+        self._waiting.append(_Waiting(asked, done))
+        return await done
 
     def _wave(self) -> None:
         """Have all that is waited for drawn."""
@@ -112,10 +82,10 @@ class DealtSampler:
         parts = [(i, part) for i, w in enumerate(wave) for part in w.parts(-(-2 * self._crew.size // len(wave)))]
         dealt: list[list[int]] = [[] for _ in range(self._crew.size)]
         load = [0] * self._crew.size
-        for at in sorted(range(len(parts)), key=lambda at: -_tokens(parts[at][1])):
+        for at in sorted(range(len(parts)), key=lambda at: -parts[at][1].size):
             least = load.index(min(load))
             dealt[least].append(at)
-            load[least] += _tokens(parts[at][1])
+            load[least] += parts[at][1].size
         try:
             found = self._crew.call("draw", self._role, [[parts[at][1] for at in share] for share in dealt])
         except BaseException as error:

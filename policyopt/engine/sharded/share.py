@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from policyopt.engine.local import LocalEngine, LocalSampler
-from policyopt.engine.plan import Leaves, UpdateReport, accumulate
+from policyopt.engine.plan import Leaves, UpdateReport, added
 from policyopt.engine.programs import carried_out
+from policyopt.engine.sent import Asked
 from policyopt.engine.sharded.shard import Called, Plain, Root, let_go, read_through, spread, whole
 from policyopt.engine.shards import SHARDS, write_shards
 from policyopt.errors import UserError
@@ -24,16 +25,6 @@ from policyopt.models.likelihood import LOGP, Likelihood, Others, Wanted
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.sources.program import Response
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request for responses, or where ``written`` stands, for what is thought of a text."""
-
-    tokens: tuple[int, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Of :meth:`~policyopt.engine.local.sampler.LocalSampler.generate`, or of its ``logprobs``."""
-    written: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,16 +141,10 @@ class ShareEngine(LocalEngine):
         self._apart()
         return report
 
-    def _accumulated(self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves]) -> UpdateReport:
-        @torch.no_grad()
-        def gathered(batch: Batch) -> Leaves:
-            return self._by_rows(batch, leaves)
-
-        mine = list(self._pieces(batch))
-        report = accumulate(
-            recipe, batch, mine, version=self.version, leaves=leaves, whole=gathered, push=self._push,
-            split=self._ranks > 1,
-        )  # fmt: skip
+    def _accumulated(
+        self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], split: bool = False
+    ) -> UpdateReport:
+        report = super()._accumulated(recipe, batch, leaves, split=self._ranks > 1)
         for row in self._spare(batch):
             found = leaves(row)
             self._push(found, {name: torch.zeros_like(x) for name, x in found.items()})
@@ -176,12 +161,8 @@ class ShareEngine(LocalEngine):
         dist.all_gather_object(every, (report.loss, report.sums))
         if coupled and self._ranks > 1:
             return report
-        sums: dict[str, float] = {}
-        for _, found in every:
-            for name, x in found.items():
-                old = sums.get(name, 0.0)
-                sums[name] = max(old, x) if name == "mismatch/max" else old + x
-        return dataclasses.replace(report, loss=sum(loss for loss, _ in every), sums=sums)
+        loss, sums = added(every)
+        return dataclasses.replace(report, loss=loss, sums=sums)
 
     def follow(self, fraction: float, role: str = "reference") -> None:
         """See :class:`~policyopt.engine.protocol.Engine`."""
@@ -214,13 +195,7 @@ class ShareEngine(LocalEngine):
         """The responses to each request, how many tokens were computed for them and how many drawn."""
         sampler = self.sampler_of(role)
         before = sampler.computed, sampler.drawn
-
-        async def answer(one: Asked) -> list[Response]:
-            if one.written is not None:
-                return [await sampler.logprobs(one.tokens, one.written, **one.options)]
-            return await sampler.generate(one.tokens, **one.options)
-
-        found = carried_out([answer(one) for one in asked]) if asked else []
+        found = carried_out([one.answered(sampler) for one in asked]) if asked else []
         return found, sampler.computed - before[0], sampler.drawn - before[1]
 
     def _release(self) -> None:

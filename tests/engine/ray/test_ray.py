@@ -18,6 +18,9 @@ import torch
 
 from policyopt.engine import Model, Models
 from policyopt.engine.local import open_engine as open_local
+from policyopt.engine.ray import open_engine
+from policyopt.engine.ray.cluster import Connection
+from policyopt.engine.settings import Cluster
 from policyopt.errors import UserError
 from policyopt.methods.group.grpo import grpo
 from policyopt.objective import credit
@@ -130,6 +133,21 @@ def test_samplers_draw_what_one_process_draws(engine: Any, models: Models, start
     assert engine._fleet.held.version == 1
     used = set(engine._fleet._homes.values())
     assert used == {0, 1}, "both samplers draw"
+
+
+def test_programs_draw_from_other_models_too(cluster: Connection, models: Models) -> None:
+    recipe, teacher = get_method("rlgf")(), replace(models, roles={"teacher": models.policy})
+    engine = open_engine(teacher, recipe, Cluster(), **OPTIMISER)
+    try:
+        asked = [
+            engine.samplers["teacher"].generate(p, n=2, max_tokens=6, key=(0, 0, i)) for i, p in enumerate(PROMPTS)
+        ]
+        mine = flat(engine.sampler.run(asked))
+    finally:
+        engine.close()
+    sampler = open_local(teacher, recipe, **OPTIMISER).samplers["teacher"]
+    own = flat(sampler.run([sampler.generate(p, n=2, max_tokens=6, key=(0, 0, i)) for i, p in enumerate(PROMPTS)]))
+    assert [r.tokens for r in mine] == [r.tokens for r in own]
 
 
 def test_drawing_beside_training_gives_the_bits_of_drawing_before_it(
