@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from json.decoder import JSONObject  # type: ignore[attr-defined]
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from pathlib import Path
@@ -57,17 +62,45 @@ def read_bytes(path: Path, most: int) -> bytes:
     return data
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, whole or not at all. Raises ``OSError`` as any writing does; nothing is left behind then.
+def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a file, whole or not at all; a ``durable`` one is on the disk for good before it has its name. Raises ``OSError`` as
+    any writing does; nothing is left behind then.
 
     A lone surrogate, which a model's bytes can decode to, has no UTF-8 form: it becomes "?".
     """
     scratch = path.with_name(f"tmp-{path.name}")
     try:
         scratch.write_bytes(text.encode("utf-8", "replace"))
+        if durable:
+            sync(scratch)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """See to it that a file, or the names in a folder, are on the disk for good."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of ``folder`` at the end: that appears whole or not at all, and one that exists is
+    replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f"tmp-{folder.name}-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"tmp-{folder.name}-", dir=folder.parent) as scratch:
+        whole = Path(scratch) / "whole"
+        whole.mkdir()
+        yield whole
+        if folder.exists():
+            folder.rename(Path(scratch) / "old")
+        whole.rename(folder)
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from policyopt.carried import is_carried, need
 from policyopt.errors import UserError, first_line
+from policyopt.files import appearing
 from policyopt.hub import only_cached
 from policyopt.models.adapters import (
     LoRA,
@@ -149,20 +148,13 @@ class Policy:
 
         The folder appears whole or not at all; one that exists is replaced.
         """
-        folder.parent.mkdir(parents=True, exist_ok=True)
         adapted = hasattr(self.model, "merge_and_unload")
-        for leftover in folder.parent.glob(f"tmp-{folder.name}-*"):  # of a process that was killed while it wrote
-            shutil.rmtree(leftover, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=f"tmp-{folder.name}-", dir=folder.parent) as scratch:
-            whole = Path(scratch) / "model"
+        with appearing(folder) as whole:
             if not adapted or self.saved != "alone":
                 (merged(self.model) if adapted else self.model).save_pretrained(whole)
             if adapted and self.saved != "merged":
                 save_adapters(self.model, whole if self.saved == "alone" else whole / "adapters")
             self.tokenizer.save_pretrained(whole)
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            whole.rename(folder)
 
 
 @quiet()

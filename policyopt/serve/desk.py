@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from policyopt.files import write_whole
 from policyopt.serve.drawing import Wanted
 from policyopt.serve.refused import Refused, gone, unknown
 
@@ -200,9 +201,7 @@ class Desk:
         """Write the results that nobody has fetched."""
         done = [(j.id, j.answer.result()) for j in self._jobs.values() if j.answer.done()]
         rows = [[name, a if isinstance(a, dict) else base64.b64encode(a).decode()] for name, a in done]
-        scratch = path.with_name(f"tmp-{path.name}")
-        scratch.write_text(json.dumps(rows))
-        scratch.replace(path)
+        write_whole(path, json.dumps(rows))
 
     def read(self, path: Path) -> None:
         """Take the results back that :meth:`write` wrote; the file goes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policyopt.errors import UserError
-from policyopt.files import read_json
+from policyopt.files import read_json, sync, write_whole
 from policyopt.serve.refused import Refused, unknown
 
 Kind = Literal["weights", "sampler_weights", "external_weights", "live"]
@@ -91,7 +90,7 @@ class Store:
 
     def put(self, thing: Thing, record: Mapping[str, Any]) -> None:
         """Write a record, which has an ``id``."""
-        _write(self.folder / thing / f"{record['id']}.json", record)
+        write_whole(self.folder / thing / f"{record['id']}.json", json.dumps(record), durable=True)
         self.things[thing][record["id"]] = dict(record)
 
     def drop(self, thing: Thing, name: str) -> None:
@@ -119,16 +118,16 @@ class Store:
             write(scratch)
             path = f"tinker://{model}/{kind}/{name}"
             whole = dict(record) | {"path": path, "model": model, "kind": kind, "name": name, "time": time.time()}
-            _write(scratch / RECORD, whole)
+            (scratch / RECORD).write_text(json.dumps(whole))
             for file in (*scratch.iterdir(), scratch):
-                _sync(file)
+                sync(file)
             if final.exists():
                 final.rename(old := final.with_name(_OLD + name))
                 scratch.rename(final)
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 scratch.rename(final)
-            _sync(final.parent)
+            sync(final.parent)
         except OSError as error:
             raise Refused(f"the checkpoint cannot be written on the server ({error.strerror or error})", 507) from error
         finally:
@@ -175,7 +174,7 @@ class Store:
 
     def amend(self, saved: Saved, **changes: Any) -> None:
         """Change the record of a checkpoint."""
-        _write(saved.folder / RECORD, dict(saved.record) | changes)
+        write_whole(saved.folder / RECORD, json.dumps(dict(saved.record) | changes), durable=True)
 
     def delete(self, saved: Saved) -> None:
         """Remove a checkpoint: first its name, then its files."""
@@ -207,20 +206,3 @@ def opened(folder: Path) -> Iterator[Store]:
         yield Store(folder)
     finally:
         lock.release()
-
-
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    scratch = path.with_name(f"tmp-{path.name}")
-    with scratch.open("w") as file:
-        file.write(json.dumps(record))
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

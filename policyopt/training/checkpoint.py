@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policyopt.errors import UserError
-from policyopt.files import read_json
+from policyopt.files import read_json, sync
 from policyopt.training.logging import disk_errors
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -56,7 +56,7 @@ def save_checkpoint(
             if final.exists():
                 final.rename(folder / f"tmp-old-{final.name}")
             scratch.rename(final)
-            _sync(folder)
+            sync(folder)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
@@ -89,7 +89,7 @@ def _write(
     manifest = {str(p.relative_to(scratch)): {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in files}
     (scratch / _MANIFEST).write_text(json.dumps(manifest))
     for path in (*scratch.rglob("*"), scratch):
-        _sync(path)
+        sync(path)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -155,11 +155,3 @@ def _folders(folder: Path, name: re.Pattern[str]) -> list[Path]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -218,7 +218,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
             SafetensorError("I/O error: No space left on device (os error 28)"),
         ),
         ("pathlib.Path.write_text", FULL),
-        ("policyopt.training.checkpoint._sync", OSError(errno.EDQUOT, "Disk quota exceeded")),
+        ("policyopt.training.checkpoint.sync", OSError(errno.EDQUOT, "Disk quota exceeded")),
         ("pathlib.Path.mkdir", FULL),
     ],
 )

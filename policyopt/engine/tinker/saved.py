@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from safetensors import safe_open
 
 from policyopt.engine.tinker.link import Link
 from policyopt.errors import UserError
-from policyopt.files import read_json
+from policyopt.files import appearing, read_json
 from policyopt.models.adapters import CONFIG, LoRA
 
 FILE = "server.json"
@@ -45,12 +43,7 @@ def noted(folder: Path) -> dict[str, Any]:
 def save(folder: Path, link: Link, tokenizer: Any, model: str, lora: LoRA, path: str) -> None:
     """Write the adapters that a server has saved under a path as a folder, in the format of PEFT, with the tokenizer; where the
     server does not give them away, a folder that says where they are. It appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f"tmp-{folder.name}-*"):  # of a process that was killed while it wrote
-        shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"tmp-{folder.name}-", dir=folder.parent) as scratch:
-        whole = Path(scratch) / "model"
-        whole.mkdir()
+    with appearing(folder) as whole:
         tokenizer.save_pretrained(whole)
         note(whole, link, model, lora.rank, path)
         archive = fetch(link, path)
@@ -58,9 +51,6 @@ def save(folder: Path, link: Link, tokenizer: Any, model: str, lora: LoRA, path:
             logging.getLogger(__name__).warning(
                 f"{link.url} does not hand its weights out, so {folder} holds the tokenizer and {FILE}, which says where they are: {path}"
             )
-        if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        whole.rename(folder)
 
 
 def fetch(link: Link, path: str) -> bytes | None:
