@@ -22,7 +22,8 @@ from policyopt.models.proof import check_finite, near, pads_right
 from policyopt.models.routing import Routers, Within, find_routers
 from policyopt.rows import Batch
 
-_CHUNK_BYTES = 256 << 20  # float32 logits held at once; a model whose batch fits pays no recomputation
+CHUNK_BYTES = 256 << 20
+"""Of logits in float32 that are held at once; a model whose batch fits pays no recomputation."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class SplitModel:
         target = batch.tokens[mask]
         heat = torch.ones_like(batch.mask) if batch.temperature is None else batch.temperature
         heat = heat[mask] if heat.dim() == 2 else heat[row]
-        size = max(1, _CHUNK_BYTES // (4 * self.vocab * len(hidden)))
+        size = max(1, CHUNK_BYTES // (4 * self.vocab * len(hidden)))
         inputs = (target, heat, *hidden[1:], *(getattr(batch, name)[row] for name in chunk.columns))
         supports = repeat(None) if batch.support is None else split_supports(batch, size)
         if len(target) <= size:

@@ -15,9 +15,9 @@ import torch
 
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.errors import UserError
+from policyopt.models.causal import CHUNK_BYTES
 from policyopt.models.stops import Stops
 from policyopt.serve.refused import Refused
-from policyopt.serve.trained import CHUNK_BYTES
 from policyopt.serve.wire import Drawn, Limits, Table, check_ids, write_sample
 from policyopt.sources.truncation import BOUND, Truncation
 

@@ -13,15 +13,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from policyopt.engine.local.weights import Weights, saved
-from policyopt.models.causal import hidden_at
+from policyopt.engine.plan import micro_batches
+from policyopt.models.causal import CHUNK_BYTES, hidden_at
 from policyopt.serve.refused import Refused
 from policyopt.serve.seats import Seats, Shape
 from policyopt.serve.wire import Asked, Datum
-
-MICRO_TOKENS = 16_384
-"""Of a forward pass."""
-CHUNK_BYTES = 256 << 20
-"""Logits in float32 that are held at once."""
 
 GRADIENT = "gradient/"
 
@@ -45,7 +41,7 @@ class Trained:
         out: list[np.ndarray] = [np.zeros(0)] * len(asked.data)
         loss = 0.0
         with seats.seated(self.shape, self.parameters) as seat, torch.set_grad_enabled(asked.backward):
-            for rows in pieces(asked.data):
+            for rows in micro_batches([len(d.tokens) for d in asked.data]):
                 some = [asked.data[i] for i in rows]
                 logp = leaf(split, some)
                 columns = {
@@ -103,16 +99,6 @@ class Trained:
         for name, p in self.parameters.items():
             if GRADIENT + name in rest:
                 p.grad = saved(rest, GRADIENT + name, p).to(p)
-
-
-def pieces(data: Sequence[Datum]) -> Iterator[list[int]]:
-    """Numbers of the texts of each forward pass: those of like length together."""
-    order = sorted(range(len(data)), key=lambda i: -len(data[i].tokens))
-    start = 0
-    while start < len(order):
-        rows = max(1, MICRO_TOKENS // len(data[order[start]].tokens))
-        yield order[start : start + rows]
-        start += rows
 
 
 def leaf(split: Any, data: Sequence[Datum]) -> Tensor:

@@ -58,11 +58,7 @@ def run(
     if config.push_to_hub is not None:
         need_token(config.push_to_hub)
     with together(config.engine), stoppable(), memory_errors(LESS), claimed(config, resume) as out:
-        task = load_task(
-            config.task, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
-            heldout=config.eval.prompts, columns=config.columns, eval_task=config.eval_task,
-        )  # fmt: skip
-        check_source(config.recipe, task)
+        task = loaded(config)
         if resume is not None and not accept_changes:
             same_judge(resume, task)
         header = {"method": config.recipe.name, "model": config.model, "task": task.name, "out": out}
@@ -100,6 +96,17 @@ def run(
                 summary = trackers.summary = summarise(config, trainer, task, stopped, trainer.evaluate("after"))
             leave(out, engine, config, summary, console.note)
     return Result(out, engine.policy)
+
+
+def loaded(config: TrainConfig) -> Task:
+    """The task of a configuration. Raises :class:`~policyopt.errors.UserError` where there is none, or its recipe cannot take
+    it."""
+    task = load_task(
+        config.task, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
+        heldout=config.eval.prompts, columns=config.columns, eval_task=config.eval_task,
+    )  # fmt: skip
+    check_source(config.recipe, task)
+    return task
 
 
 def gathered(

@@ -79,7 +79,7 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
 
     original = Chunk.__call__
     with (
-        mock.patch.object(causal, "_CHUNK_BYTES", tokens * 4 * split.vocab),
+        mock.patch.object(causal, "CHUNK_BYTES", tokens * 4 * split.vocab),
         mock.patch.object(Chunk, "__call__", counted),
     ):
         chunked = split.leaves(batch, Wanted(entropy=entropy))
@@ -94,7 +94,7 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
         torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-13)
     for a, b in zip(mine, gradient(model, whole), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-    with torch.no_grad(), mock.patch.object(causal, "_CHUNK_BYTES", 4 * split.vocab):
+    with torch.no_grad(), mock.patch.object(causal, "CHUNK_BYTES", 4 * split.vocab):
         torch.testing.assert_close(split.leaves(batch)["logp"], whole["logp"], rtol=0, atol=1e-13)
 
 

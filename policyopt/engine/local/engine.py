@@ -17,7 +17,7 @@ from policyopt.capability import CAPABILITIES
 from policyopt.engine.local.roles import Follower, fill_roles
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
-from policyopt.engine.plan import Leaves, UpdateReport, accumulate
+from policyopt.engine.plan import Leaves, UpdateReport, accumulate, micro_batches
 from policyopt.engine.protocol import EngineSampler, Size, at_once
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
@@ -32,7 +32,6 @@ from policyopt.sources.program import Rollout
 
 X = TypeVar("X")
 
-_MICRO_TOKENS = 16_384
 TENSORS = "engine.safetensors"
 """What a checkpoint holds of this engine."""
 
@@ -235,15 +234,8 @@ class LocalEngine:
     def _pieces(self, batch: Batch) -> Iterator[Tensor]:
         """Row numbers of the micro-batches: rows of like length together, so that little padding is computed."""
         length = batch.mask.sum(1) + batch.prompt_mask.sum(1)
-        order = torch.argsort(length, descending=True, stable=True)
-        if self.micro_batch is not None:
-            yield from order.split(self.micro_batch)
-            return
-        start = 0
-        while start < len(order):
-            rows = max(1, _MICRO_TOKENS // max(1, int(length[order[start]])))
-            yield order[start : start + rows]
-            start += rows
+        for rows in micro_batches(length.long().tolist(), self.micro_batch):
+            yield torch.tensor(rows, device=length.device)
 
     # Updating ------------------------------------------------------------------------------------------------------
 
