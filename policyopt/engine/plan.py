@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,21 +14,6 @@ from policyopt.rows import BOUND, Batch, masked
 
 Leaves = dict[str, Tensor]
 """[N, T] by name: those of :attr:`~policyopt.recipe.Recipe.leaves`."""
-
-
-MICRO_TOKENS = 16_384
-"""Of a forward pass, where nothing else is asked for."""
-
-
-def micro_batches(lengths: Sequence[int], rows: int | None = None) -> Iterator[list[int]]:
-    """Numbers of the texts of each forward pass, given how many tokens they have: those of like length together, so that little
-    padding is computed; ``rows`` at a time, or as many as fit in :data:`MICRO_TOKENS`."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        end = start + (rows or max(1, MICRO_TOKENS // max(1, lengths[order[start]])))
-        yield order[start:end]
-        start = end
 
 
 @dataclass

@@ -17,9 +17,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
 from policyopt.models.likelihood import LOGP, Others, Wanted
-from policyopt.models.prefix import can_share, shared_hidden
+from policyopt.models.packed import can_pack, packed_hidden, read_length
+from policyopt.models.pieces import packed_pieces, padded_pieces
 from policyopt.models.proof import check_finite, near, pads_right
-from policyopt.models.routing import Routers, Within, find_routers
+from policyopt.models.routing import Routers, Within, find_routers, records_at
 from policyopt.rows import Batch
 
 CHUNK_BYTES = 256 << 20
@@ -36,14 +37,12 @@ class SplitModel:
     logits: Callable[[Tensor], Tensor]
     """[..., H] -> [..., V]."""
     vocab: int
-    shares: bool = False
-    """A prompt that several rows share can be passed once; see :mod:`policyopt.models.prefix`."""
+    packs: int = 0
+    """How long rows may be that are passed as one packed text; 0: none. See :mod:`policyopt.models.packed`."""
     pads: bool = True
     """Rows of unlike length can go side by side, padded on the right; otherwise they go one by one."""
     whole: Callable[..., Any] | None = None
     """The backbone for texts that are passed whole, where that is another function, as compiled code is."""
-    agreed: Callable[[int], int] = int
-    """How often the backbone is called for a batch whose prompts are shared; see :func:`policyopt.models.prefix.shared_hidden`."""
     replays: bool = True
     """The experts that a batch brings (``routes``) are this model's."""
 
@@ -87,6 +86,17 @@ class SplitModel:
         names = ["logp", *(["entropy"] if wanted.entropy else []), *(s.key for s in wanted.statistics)]
         return {name: _spread(values, mask) for name, values in zip(names, found, strict=True)}
 
+    def pieces(self, batch: Batch, rows: int | None = None) -> Iterator[list[int]]:
+        """See :class:`~policyopt.models.likelihood.Stepwise`."""
+        if batch.tokens is None:  # texts whose value is asked for
+            ids, length = batch.prompt, batch.prompt_mask.sum(1).long().cpu()
+        else:
+            ids, row, position = pack(batch)
+            length = read_length(ids, row, position).cpu()
+        if ids.shape[1] <= self.packs:
+            return packed_pieces(ids.cpu().numpy(), length.numpy(), rows)
+        return padded_pieces(length.tolist(), rows)
+
     def embed(self, ids: Tensor) -> Tensor:
         """The input embeddings [..., E] of ids [...], on the CPU and without gradient."""
         table: Tensor = self.hidden.get_input_embeddings().weight  # type: ignore[attr-defined]
@@ -95,12 +105,19 @@ class SplitModel:
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
         routers = self.routers if self.replays and batch.routes is not None else None
-        if self.shares and (found := shared_hidden(self.hidden, batch, routers, self.agreed)) is not None:
-            return found
+        ids, row, position = pack(batch)
+        if ids.shape[1] <= self.packs:
+            records = None
+            if routers is not None:
+                table = routers.table(batch.routes)
+                records = records_at(
+                    table, torch.zeros(len(table), dtype=torch.long, device=table.device), ids.shape[1]
+                )
+            return packed_hidden(self.hidden, ids, row, position, routers, records)
         # Not by its truth: what is compiled has that of a container.
         backbone = self.hidden if self.whole is None else self.whole
         within = _alone if routers is None else routers.within(batch.routes)
-        return hidden_at(backbone, *pack(batch), pads=self.pads, within=within)
+        return hidden_at(backbone, ids, row, position, pads=self.pads, within=within)
 
     @torch.no_grad()
     def choices(self, batch: Batch) -> Tensor:
@@ -151,7 +168,7 @@ def split_model(model: nn.Module) -> SplitModel:
                 "is not supported"
             )
     vocab = whole.shape[-1]
-    return SplitModel(backbone, logits, vocab, can_share(backbone, vocab), pads_right(backbone, vocab, device))
+    return SplitModel(backbone, logits, vocab, can_pack(backbone, vocab), pads_right(backbone, vocab, device))
 
 
 def backbone_of(inner: Any) -> Any:

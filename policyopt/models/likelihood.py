@@ -6,7 +6,7 @@ The loop, the parts and the engines know no more of a model than this. Whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -69,6 +69,11 @@ class Stepwise(Likelihood, Protocol):
     @property
     def vocab(self) -> int:
         """V, how many tokens there are to choose from."""
+        ...
+
+    def pieces(self, batch: Batch, rows: int | None = None) -> Iterator[list[int]]:
+        """The rows of a batch that are best passed together, each row once: ``rows`` at a time, or as many as
+        :data:`~policyopt.models.pieces.MICRO_TOKENS` allow."""
         ...
 
     def embed(self, ids: Tensor) -> Tensor:

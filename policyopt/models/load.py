@@ -97,9 +97,9 @@ class Policy:
     def likelihood(self) -> Stepwise:
         """How likely its responses are. Raises :class:`~policyopt.errors.UserError` for a model that is not supported."""
         split = split_model(self.model)
-        # A prompt that is passed once needs a cache, which neither layers that are passed again nor compiled code take.
-        split = dataclasses.replace(split, shares=split.shares and not (self.recomputed or self.compiled))
-        return dataclasses.replace(split, whole=compiled(split.hidden, split.vocab)) if self.compiled else split
+        if self.compiled:  # the blocks of packed rows are others in every batch, and would be compiled for each
+            split = dataclasses.replace(split, packs=0, whole=compiled(split.hidden, split.vocab))
+        return split
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that training changes, by name."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from policyopt.engine.local.weights import Weights, saved
-from policyopt.engine.plan import micro_batches
 from policyopt.models.causal import CHUNK_BYTES, hidden_at
+from policyopt.models.pieces import padded_pieces
 from policyopt.serve.refused import Refused
 from policyopt.serve.seats import Seats, Shape
 from policyopt.serve.wire import Asked, Datum
@@ -41,7 +41,7 @@ class Trained:
         out: list[np.ndarray] = [np.zeros(0)] * len(asked.data)
         loss = 0.0
         with seats.seated(self.shape, self.parameters) as seat, torch.set_grad_enabled(asked.backward):
-            for rows in micro_batches([len(d.tokens) for d in asked.data]):
+            for rows in padded_pieces([len(d.tokens) for d in asked.data]):
                 some = [asked.data[i] for i in rows]
                 logp = leaf(split, some)
                 columns = {

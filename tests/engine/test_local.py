@@ -64,9 +64,11 @@ def engine_of(
         for p in teacher.model.parameters():
             p.add_(0.05 * torch.randn_like(p))
     engine = LocalEngine(load_tiny(folder, dtype, lora=lora), recipe, {"teacher": teacher}, **options)
-    # Norms of the tiny model are computed in float32 whatever its weights are: passing a shared prompt once changes the
-    # order of sums, and its rounding would hide how exact the rest is. Sharing has tests of its own.
-    engine.likelihood = dataclasses.replace(split_model(engine.policy.model), shares=False)
+    # Norms of the tiny model are computed in float32 whatever its weights are: packing rows changes the order of sums,
+    # and its rounding would hide how exact the rest is. Packing has tests of its own.
+    engine.likelihood = dataclasses.replace(split_model(engine.policy.model), packs=0)
+    if engine.critic is not None:
+        engine.critic.packs = 0
     with torch.no_grad():
         for p in [p for o in engine.weights.optimizers.values() for p in o.param_groups[0]["params"]]:
             p.add_(0.05 * torch.randn_like(p))

@@ -17,7 +17,7 @@ from policyopt.capability import CAPABILITIES
 from policyopt.engine.local.roles import Follower, fill_roles
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
-from policyopt.engine.plan import Leaves, UpdateReport, accumulate, micro_batches
+from policyopt.engine.plan import Leaves, UpdateReport, accumulate
 from policyopt.engine.protocol import EngineSampler, Size, at_once
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
@@ -232,10 +232,9 @@ class LocalEngine:
         return out
 
     def _pieces(self, batch: Batch) -> Iterator[Tensor]:
-        """Row numbers of the micro-batches: rows of like length together, so that little padding is computed."""
-        length = batch.mask.sum(1) + batch.prompt_mask.sum(1)
-        for rows in micro_batches(length.long().tolist(), self.micro_batch):
-            yield torch.tensor(rows, device=length.device)
+        """Row numbers of the micro-batches."""
+        for rows in self._stepwise.pieces(batch, self.micro_batch):
+            yield torch.tensor(rows, device=batch.mask.device)
 
     # Updating ------------------------------------------------------------------------------------------------------
 

@@ -59,12 +59,12 @@ class ShareEngine(LocalEngine):
         self._plain |= {name: Plain(self.roles[name].model) for name in sorted(recipe.sampled_roles)}
         self._drawing: dict[str | None, LocalSampler] = {}
         root = spread(policy.model, mesh)
-        self.likelihood = Through(root, dataclasses.replace(split, agreed=self._agreed))
+        self.likelihood = Through(root, split)
         self._roots = [root]
         for _, role in sorted(self.roles.items()):
             if role.model is not policy.model:
                 self._roots.append(spread(role.model, mesh))
-            role.split = read_through(root if role.model is policy.model else self._roots[-1], role.split, self._agreed)
+            role.split = read_through(root if role.model is policy.model else self._roots[-1], role.split)
         if self.critic is not None:
             self._roots.append(spread(self.critic, mesh))
             called: Any = Called(self._roots[-1], self.critic)
@@ -102,12 +102,6 @@ class ShareEngine(LocalEngine):
         for x in out.values():
             dist.all_reduce(x)
         return out
-
-    def _agreed(self, calls: int) -> int:
-        """How often a pass calls the backbone, where all ranks want to call it equally often; else 0, the plain way."""
-        least = torch.tensor([calls, -calls])
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-        return calls if least[0] == -least[1] else 0
 
     def _apart(self) -> None:
         """Let go of what was gathered for the passes of a call: the weights may be others at the next."""
