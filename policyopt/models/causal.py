@@ -104,19 +104,22 @@ class SplitModel:
 
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
-        routers = self.routers if self.replays and batch.routes is not None else None
-        ids, row, position = pack(batch)
+        return self.states(*pack(batch), batch.routes if self.replays else None)
+
+    def states(self, ids: Tensor, row: Tensor, position: Tensor, routes: Tensor | None = None) -> Tensor:
+        """The hidden states [M, H] at places (row, position), each [M] and row after row, of right-padded texts ids [N, L]; where
+        the experts of their tokens are told (``routes`` [N, R]) they are taken."""
+        routers = None if routes is None else self.routers
         if ids.shape[1] <= self.packs:
             records = None
-            if routers is not None:
-                table = routers.table(batch.routes)
-                records = records_at(
-                    table, torch.zeros(len(table), dtype=torch.long, device=table.device), ids.shape[1]
-                )
+            if routers is not None and routes is not None:
+                table = routers.table(routes)
+                first = torch.zeros(len(table), dtype=torch.long, device=table.device)
+                records = records_at(table, first, ids.shape[1])
             return packed_hidden(self.hidden, ids, row, position, routers, records)
         # Not by its truth: what is compiled has that of a container.
         backbone = self.hidden if self.whole is None else self.whole
-        within = _alone if routers is None else routers.within(batch.routes)
+        within = _alone if routers is None or routes is None else routers.within(routes)
         return hidden_at(backbone, ids, row, position, pads=self.pads, within=within)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from policyopt.engine.local.weights import Weights, saved
-from policyopt.models.causal import CHUNK_BYTES, hidden_at
+from policyopt.models.causal import CHUNK_BYTES
 from policyopt.models.pieces import padded_pieces
 from policyopt.serve.refused import Refused
 from policyopt.serve.seats import Seats, Shape
@@ -107,7 +107,7 @@ def leaf(split: Any, data: Sequence[Datum]) -> Tensor:
     ids = nn.utils.rnn.pad_sequence([torch.from_numpy(d.tokens) for d in data], batch_first=True)
     row = torch.cat([torch.full((len(d.tokens),), i) for i, d in enumerate(data)])
     position = torch.cat([torch.arange(len(d.tokens)) for d in data])
-    hidden = hidden_at(split.hidden, ids.to(device), row.to(device), position.to(device), pads=split.pads)
+    hidden = split.states(ids.to(device), row.to(device), position.to(device))
     found, start = [], 0
     for width, places in _widths(data):  # texts with as many targets at each place side by side
         targets = torch.from_numpy(np.concatenate([d.targets.reshape(-1, width) for d in places])).to(device)
