@@ -49,6 +49,14 @@ def linear_head(logits: Callable[[Tensor], Tensor]) -> nn.Linear | None:
     return logits if plain else None  # type: ignore[return-value]
 
 
+def gradients_of(head: nn.Linear) -> tuple[Tensor, Tensor | None] | None:
+    """The ``.grad`` of weight and bias, begun with 0, where they learn; ``None`` where the weight does not."""
+    learning = [p for p in head.parameters() if p.requires_grad]
+    for p in learning if head.weight.requires_grad else ():
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    return None if head.weight.grad is None else (head.weight.grad, None if head.bias is None else head.bias.grad)
+
+
 def linear_logp(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, heat: Tensor, entropy: bool = False,
     *, support: Support | None = None, into: tuple[Tensor, Tensor | None] | None = None,
