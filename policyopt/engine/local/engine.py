@@ -14,11 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from policyopt.capability import CAPABILITIES
+from policyopt.engine.local.optimizers import hidden_matrices
 from policyopt.engine.local.roles import Follower, fill_roles
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate, micro_batches
 from policyopt.engine.protocol import EngineSampler, Size, at_once
+from policyopt.engine.settings import OptimizerName
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
 from policyopt.models.critic import ValueModel
@@ -51,9 +53,9 @@ class LocalEngine:
     """An :class:`~policyopt.engine.protocol.Engine` whose models are in this process, on a CPU or a GPU.
 
     ``roles`` holds the models that are given for the roles that the recipe reads; what it does not read is never made.
-    ``lr`` is the learning rate of the policy, ``critic_lr`` that of the critic (ten times as much where it is unset);
-    ``micro_batch`` the rows of a forward pass (as many as fit in 16,384 tokens where it is unset); ``sampler`` makes what
-    draws from the policy in the place of its own. Raises
+    ``optimizer`` moves the parameters (:mod:`policyopt.engine.local.optimizers`); ``lr`` is the learning rate of the policy,
+    ``critic_lr`` that of the critic (ten times as much where it is unset); ``micro_batch`` the rows of a forward pass (as
+    many as fit in 16,384 tokens where it is unset); ``sampler`` makes what draws from the policy in the place of its own. Raises
     :class:`~policyopt.errors.UserError` for a role that cannot be filled.
     """
 
@@ -62,8 +64,8 @@ class LocalEngine:
     def __init__(
         self, policy: Policy, recipe: Recipe, roles: Mapping[str, Policy] | None = None, *, lr: float = 1e-6,
         critic_lr: float | None = None,
-        betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0,
-        clip_norm: float = 1.0, micro_batch: int | None = None,
+        optimizer: OptimizerName = "adamw", betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8,
+        weight_decay: float = 0.0, clip_norm: float = 1.0, micro_batch: int | None = None,
         sampler: Callable[[Policy, Stepwise], Drawing] | None = None,
     ) -> None:  # fmt: skip
         self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
@@ -85,7 +87,11 @@ class LocalEngine:
         if self.critic is not None:
             trained["critic"] = dict(self.critic.named_parameters())
         rates = {"policy": lr, "critic": critic_lr or 10 * lr}
-        self.weights = Weights(trained, rates, betas=betas, eps=eps, weight_decay=weight_decay)
+        models = {"policy": policy.model, "critic": self.critic}
+        self.weights = Weights(
+            trained, rates, betas=betas, eps=eps, weight_decay=weight_decay, optimizer=optimizer,
+            matrices={role: hidden_matrices(models[role]) for role in trained},
+        )  # fmt: skip
         moving = {"previous"} | ({"reference"} if recipe.reference.moves else set())
         self._followers = {
             name: Follower(name, role, policy, self.weights.masters["policy"])
@@ -315,7 +321,7 @@ class LocalEngine:
             self.sampler.close()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name: parameters, the moments of the optimisers, roles that move."""
+        """Everything that training changes, by name: parameters, what the optimisers keep, roles that move."""
         out = self.weights.tensors()
         for follower in self._followers.values():
             out |= follower.tensors()
@@ -329,9 +335,9 @@ class LocalEngine:
         self._move_to(version)
 
     def size(self) -> Size:
-        """What a checkpoint (parameters and two moments) and the model take on the disk."""
+        """What a checkpoint (parameters, and what the optimiser keeps) and the model take on the disk."""
         model = sum(p.numel() * p.element_size() for p in self.policy.model.parameters())
-        return Size(3 * self.weights.bytes(), model)
+        return Size(self.weights.saved_bytes(), model)
 
     def save(self, folder: Path) -> None:
         """Write the policy as a folder; see :meth:`~policyopt.models.load.Policy.save`."""
