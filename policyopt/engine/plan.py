@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from policyopt.objective import log_ratios, token_gradients
+from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.rows import BOUND, Batch, masked
 
@@ -100,6 +101,8 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
     gap = (piece.logp - sampled).abs() * fresh
     found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
+    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
+    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     for name, x in found.items():
         sums[name] = sums.get(name, 0.0) + float(masked(x, mask).sum())
     sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), float(gap.max()) if gap.numel() else 0.0)

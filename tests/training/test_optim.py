@@ -27,5 +27,5 @@ def test_a_tinker_server_refuses_an_optimiser_before_it_is_asked_anything() -> N
     pytest.importorskip("tinker")
     from policyopt.engine.tinker.engine import TinkerEngine
 
-    with pytest.raises(UserError, match="--optim.name lion: a Tinker server has AdamW alone; leave it out"):
+    with pytest.raises(UserError, match=r"--optim.name lion: a Tinker server has AdamW alone; leave it out"):
         TinkerEngine(None, Models(Model("nowhere")), grpo(), optimizer="lion")  # type: ignore[arg-type]

@@ -65,8 +65,8 @@ class Weights:
             if master is not p and p.grad is not None:
                 master.grad = p.grad.float()
         norms = {
-            role: number(nn.utils.clip_grad_norm_([p for group in o.param_groups for p in group["params"]], clip_norm))
-            for role, o in self.optimizers.items()
+            role: number(nn.utils.clip_grad_norm_(list(named.values()), clip_norm))
+            for role, named in self.masters.items()
         }
         applied = finite and all(map(math.isfinite, norms.values()))
         if applied:
