@@ -211,6 +211,9 @@ class TrainConfig:
     """How attention is computed; unset: what transformers takes for the model, mostly sdpa."""
     gradient_checkpointing: bool = False
     """Work activations out again in backward rather than keep them: less memory, about a third more time, the same update."""
+    offload: bool = False
+    """Keep the models beside the policy (reference, teacher) in main memory, and on the GPU only while they score: the same
+    numbers. Those that a rollout program draws from stay there."""
     compile: bool = False
     """Compile what reads whole texts in training; it takes a minute or so at the start."""
     optim: Optim = Optim()

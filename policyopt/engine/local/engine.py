@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from policyopt.capability import CAPABILITIES
 from policyopt.engine.local.optimizers import hidden_matrices
-from policyopt.engine.local.roles import Follower, fill_roles
+from policyopt.engine.local.roles import Follower, fill_roles, here, rest
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import Leaves, UpdateReport, accumulate, micro_batches
@@ -55,7 +55,8 @@ class LocalEngine:
     ``roles`` holds the models that are given for the roles that the recipe reads; what it does not read is never made.
     ``optimizer`` moves the parameters (:mod:`policyopt.engine.local.optimizers`); ``lr`` is the learning rate of the policy,
     ``critic_lr`` that of the critic (ten times as much where it is unset); ``micro_batch`` the rows of a forward pass (as
-    many as fit in 16,384 tokens where it is unset); ``sampler`` makes what draws from the policy in the place of its own. Raises
+    many as fit in 16,384 tokens where it is unset); with ``offload`` the models beside the policy are on its device only while
+    they are read; ``sampler`` makes what draws from the policy in the place of its own. Raises
     :class:`~policyopt.errors.UserError` for a role that cannot be filled.
     """
 
@@ -66,7 +67,7 @@ class LocalEngine:
         critic_lr: float | None = None,
         optimizer: OptimizerName = "adamw", betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8,
         weight_decay: float = 0.0, clip_norm: float = 1.0, micro_batch: int | None = None,
-        sampler: Callable[[Policy, Stepwise], Drawing] | None = None,
+        offload: bool = False, sampler: Callable[[Policy, Stepwise], Drawing] | None = None,
     ) -> None:  # fmt: skip
         self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
         self.device = next(policy.model.parameters()).device
@@ -80,6 +81,8 @@ class LocalEngine:
         self.roles = fill_roles(policy, recipe, roles or {})
         self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
         self._settle(recipe)
+        if offload:
+            rest(self.roles, policy, recipe.sampled_roles)
         self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
         self.version = 0
         self.passes: Counter[tuple[str, bool]] = Counter()
@@ -163,7 +166,8 @@ class LocalEngine:
         again = "rollout_logp" in recipe.needs
         if again or recipe.fixed:
             wanted = Wanted(statistics=recipe.fixed)
-            leaves = self._by_rows(batch, lambda b: self._policy(b, wanted))
+            with here(self.roles, wanted.roles):
+                leaves = self._by_rows(batch, lambda b: self._policy(b, wanted))
             logp = leaves.pop("logp")
             batch = batch.with_statistics({FIXED + key: x for key, x in leaves.items()})
             batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
@@ -213,7 +217,8 @@ class LocalEngine:
             with self.roles[role] as likelihood:
                 return likelihood.leaves(piece)
 
-        return self._by_rows(batch, annotated)["logp"]
+        with here(self.roles, {role}):
+            return self._by_rows(batch, annotated)["logp"]
 
     def _policy(self, batch: Batch, wanted: Wanted) -> Leaves:
         for role in ("policy", *(wanted.roles & self.roles.keys())):
@@ -254,7 +259,8 @@ class LocalEngine:
             out = self._policy(piece, wanted)
             return out if self.critic is None else out | {"value": self._values(piece)}
 
-        return self._accumulated(recipe, batch, leaves)
+        with here(self.roles, wanted.roles):
+            return self._accumulated(recipe, batch, leaves)
 
     def _accumulated(
         self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], split: bool = False
