@@ -11,6 +11,7 @@ from torch import Tensor
 
 from policyopt.models.likelihood import Leaves, Weigh
 from policyopt.objective import log_ratios, token_gradients
+from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.rows import BOUND, Batch, masked
 
@@ -90,6 +91,8 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
     gap = (piece.logp - sampled).abs() * fresh
     found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
+    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
+    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     largest = gap.max() if gap.numel() else gap.sum()
     every = [loss, largest, *(masked(x, mask).sum() for x in found.values())]
     more, high, *numbers = torch.stack([x.double() for x in every]).tolist()  # all at once: a device is waited for once

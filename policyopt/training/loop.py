@@ -32,7 +32,7 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.judged import costly, nothing_left
 from policyopt.training.logging import RunLog, disk_errors
-from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.metrics import batch_metrics, movement_metrics, update_metrics
 from policyopt.training.mismatch import too_far
 from policyopt.training.process import Interrupt
 from policyopt.training.rows import to_batch
@@ -155,6 +155,8 @@ class Trainer:
             self.remember(fresh)
             reports, weight = self.update(batch)
             metrics |= update_metrics(reports)
+            if fresh.correct is not None and len(reports) > 1:  # the first step has not seen the policy move
+                metrics |= movement_metrics(reports[-(len(reports) // state.recipe.update.epochs) :])
             if not self.warned and (said := too_far(metrics, config.dtype)):
                 self.warned = True
                 self.console.note(f"step {state.step + 1}: {said}")

@@ -73,6 +73,7 @@ class Settings(TypedDict, total=False):
     adapters: LoRA | Fields
     attention: Attention | None
     gradient_checkpointing: bool
+    offload: bool
     compile: bool
     optim: Optim | Fields
     eval: Evaluation | Fields

@@ -42,8 +42,9 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     settings = {"local": vllm, "ray": config.ray, "tinker": config.tinker}
     return open_engine(
         engine, models_of(config, task, progress), config.recipe, settings,
-        lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
+        optimizer=optim.name, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
+        offload=config.offload,
     )  # fmt: skip
 
 

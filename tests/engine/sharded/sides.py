@@ -75,7 +75,8 @@ def compared(
     recipe: Recipe, folder: Path, dtype: str, micro: int | None, groups: tuple[int, ...], options: dict[str, Any]
 ) -> dict[str, float]:
     """How far a gradient, its report, the columns of a batch and the state after a step are from those of one process."""
-    local = engine_of(folder, recipe, dtype, lora=options.get("lora"))
+    both = {name: options[name] for name in ("lora", "optimizer", "lr") if name in options}
+    local = engine_of(folder, recipe, dtype, **both)
     local.weights.publish()  # it has moved the copies that the optimiser has
     local.micro_batch = micro
     if options.get("packs"):

@@ -42,6 +42,8 @@ CASES: dict[str, tuple[Recipe, str, int | None, tuple[int, ...], dict[str, Any]]
     "adapters beside the policy without them": (grpo(kl_coef=0.1), "float64", 2, (4, 3), {"lora": LoRA(rank=2)}),
     "one row for two ranks, coupled": (COUPLED, "float64", None, (2,), {"rows": 1}),
     "one row for two ranks": (grpo(), "float64", None, (2,), {"rows": 1}),
+    "lion": (ppo(), "float64", 2, (4, 3), {"optimizer": "lion", "lr": 1e-2}),
+    "muon": (ppo(), "bfloat16", 2, (4, 3), {"optimizer": "muon", "lr": 1e-2}),
     "sixteen bits": (grpo(kl_coef=0.1), "bfloat16", 2, (4, 3), {}),
 }
 NEAR = {"float64": 1e-9, "float32": 2e-4, "bfloat16": 0.05}
