@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
+from policyopt.models.chunked import Chunked
 from policyopt.models.likelihood import LOGP, Others, Wanted
 from policyopt.models.prefix import can_share, shared_hidden
 from policyopt.models.proof import check_finite, near, pads_right
@@ -46,6 +47,8 @@ class SplitModel:
     """How often the backbone is called for a batch whose prompts are shared; see :func:`policyopt.models.prefix.shared_hidden`."""
     replays: bool = True
     """The experts that a batch brings (``routes``) are this model's."""
+    chunked: Chunked | None = None
+    """What passes rows that are longer than a chunk; unset: they are passed like all others."""
 
     @cached_property
     def routers(self) -> Routers:
@@ -53,6 +56,10 @@ class SplitModel:
         if self.whole is not None:
             raise UserError(
                 "--recipe.source.routing-replay: compiled code chooses its experts itself; leave out --compile"
+            )
+        if self.chunked is not None:
+            raise UserError(
+                "--recipe.source.routing-replay: a row in chunks chooses its experts itself; leave out --chunks.tokens"
             )
         return find_routers(self.hidden, self.vocab)
 
@@ -94,6 +101,12 @@ class SplitModel:
 
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
+        if self.chunked is None:
+            return self._together(batch)
+        return self.chunked(*pack(batch), plain=lambda rows: self._together(batch[rows]))
+
+    def _together(self, batch: Batch) -> Tensor:
+        """Those of rows that are passed whole, many at once."""
         routers = self.routers if self.replays and batch.routes is not None else None
         if self.shares and (found := shared_hidden(self.hidden, batch, routers, self.agreed)) is not None:
             return found
