@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
+from policyopt.models.chunked import Chunked
 from policyopt.models.head import NEVER, Support, at_once, gradients_of, linear_head, linear_logp, part_of, reachable
 from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
 from policyopt.models.packed import can_pack, packed_hidden, read_length
@@ -42,6 +43,8 @@ class SplitModel:
     """The backbone for texts that are passed whole, where that is another function, as compiled code is."""
     replays: bool = True
     """The experts that a batch brings (``routes``) are this model's."""
+    chunked: Chunked | None = None
+    """What passes rows that are longer than a chunk; unset: they are passed like all others."""
 
     @cached_property
     def routers(self) -> Routers:
@@ -49,6 +52,10 @@ class SplitModel:
         if self.whole is not None:
             raise UserError(
                 "--recipe.source.routing-replay: compiled code chooses its experts itself; leave out --compile"
+            )
+        if self.chunked is not None:
+            raise UserError(
+                "--recipe.source.routing-replay: a row in chunks chooses its experts itself; leave out --chunks.tokens"
             )
         return find_routers(self.hidden, self.vocab)
 
@@ -99,6 +106,12 @@ class SplitModel:
 
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
+        if self.chunked is None:
+            return self._together(batch)
+        return self.chunked(*pack(batch), plain=lambda rows: self._together(batch[rows]))
+
+    def _together(self, batch: Batch) -> Tensor:
+        """Those of rows that are passed whole, many at once."""
         return self.states(*pack(batch), batch.routes if self.replays else None)
 
     def states(self, ids: Tensor, row: Tensor, position: Tensor, routes: Tensor | None = None) -> Tensor:

@@ -32,6 +32,7 @@ from policyopt.models.adapters import (
     with_adapters,
 )
 from policyopt.models.causal import SplitModel, backbone_of, split_model
+from policyopt.models.chunked import WHOLE, Chunked, Chunks, check_chunks
 from policyopt.models.gguf import SUFFIX, from_gguf
 from policyopt.models.likelihood import Stepwise
 from policyopt.models.loaded import Loaded
@@ -98,15 +99,21 @@ class Policy:
     """Its layers work their activations out again in backward."""
     compiled: bool = False
     """Texts that are passed whole go through compiled code."""
+    chunks: Chunks = WHOLE
+    """How rows that are longer than a chunk are passed in training."""
 
     @cached_property
     def text(self) -> Text:
         """From text to ids and back."""
         return Text(self.tokenizer, self.eos, self.prompting)
 
-    def likelihood(self) -> Stepwise:
-        """How likely its responses are. Raises :class:`~policyopt.errors.UserError` for a model that is not supported."""
+    def likelihood(self, version: Callable[[], int] = int) -> Stepwise:
+        """How likely its responses are; ``version`` counts the updates that it has seen. Raises
+        :class:`~policyopt.errors.UserError` for a model that is not supported."""
         split = split_model(self.model)
+        if self.chunks.tokens is not None:
+            check_chunks(split.hidden, split.vocab)  # type: ignore[arg-type]
+            split = dataclasses.replace(split, chunked=Chunked(split.hidden, self.chunks, version))
         if self.compiled:  # the blocks of packed rows are others in every batch, and would be compiled for each
             split = dataclasses.replace(split, packs=0, whole=compiled(split.hidden, split.vocab))
         return split
@@ -171,7 +178,7 @@ class Policy:
 def load_policy(
     model: str, *, dtype: DTypeName = "float32", device: str = "auto", lora: LoRA | None = None,
     attention: Attention | None = None, gradient_checkpointing: bool = False, compile: bool = False,
-    prompting: Prompting | None = None,
+    chunks: Chunks | None = None, prompting: Prompting | None = None,
 ) -> Policy:  # fmt: skip
     """Load a policy from a local folder, a file of llama.cpp (``.gguf``, see :mod:`policyopt.models.gguf`) or the hub; from
     a folder of adapters, with the model that they are for.
@@ -213,7 +220,7 @@ def load_policy(
     eos = tuple(dict.fromkeys([*eos, *stop_ids(tokenizer, prompting.stop_tokens)]))
     return Policy(
         net, tokenizer, model, eos, context, prompting=prompting, begun=begun, saved=(lora or LoRA()).save,
-        recomputed=gradient_checkpointing, compiled=compile,
+        recomputed=gradient_checkpointing, compiled=compile, chunks=chunks or WHOLE,
     )  # fmt: skip
 
 

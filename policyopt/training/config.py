@@ -18,6 +18,7 @@ from policyopt.files import read_yaml
 from policyopt.hub import check_repository
 from policyopt.judging.options import JudgeField
 from policyopt.models.adapters import LoRA, holds_adapters
+from policyopt.models.chunked import Chunks
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
 from policyopt.options import UNNAMED
@@ -216,6 +217,8 @@ class TrainConfig:
     numbers. Those that a rollout program draws from stay there."""
     compile: bool = False
     """Compile what reads whole texts in training; it takes a minute or so at the start."""
+    chunks: Chunks = Chunks()
+    """How rows that are longer than a chunk are passed in training."""
     optim: Optim = Optim()
     """The optimiser."""
     eval: Evaluation = Evaluation()

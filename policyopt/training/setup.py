@@ -57,6 +57,7 @@ def models_of(config: TrainConfig, task: Task, progress: Progress) -> Models:
     more = {
         "lora": config.adapters if config.trains_adapters else None,
         "gradient_checkpointing": config.gradient_checkpointing, "compile": config.compile, "prompting": config.prompting,
+        "chunks": config.chunks,
     }  # fmt: skip
     roles = {
         name: Model(place(model, task, progress, warm(name, task)), kind) for name, model in named_roles(config).items()

@@ -73,7 +73,7 @@ class LocalEngine:
         self.device = next(policy.model.parameters()).device
         self.dtype = torch.float64 if policy.model.dtype == torch.float64 else torch.float32
         """16-bit models give float32 columns."""
-        stepwise = policy.likelihood()
+        stepwise = policy.likelihood(lambda: self.version)
         self.likelihood: Likelihood = stepwise
         self._stepwise, self._sampler = stepwise, sampler
         self.replay = recipe.source.routing_replay if isinstance(recipe.source, Rollout) else "no"
