@@ -11,6 +11,7 @@ from torch import Tensor
 from policyopt.objective import log_ratios, token_gradients
 from policyopt.recipe import Recipe
 from policyopt.rows import BOUND, Batch, masked
+from policyopt.spans import span
 
 Leaves = dict[str, Tensor]
 """[N, T] by name: those of :attr:`~policyopt.recipe.Recipe.leaves`."""
@@ -85,6 +86,7 @@ def accumulate(
     return report
 
 
+@span("metrics")
 @torch.no_grad()
 def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gradient: Tensor, version: int) -> None:
     """Add a piece of a mini-batch, with its leaves, to the sums that the log is made of."""

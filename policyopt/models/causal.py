@@ -21,6 +21,7 @@ from policyopt.models.prefix import can_share, shared_hidden
 from policyopt.models.proof import check_finite, near, pads_right
 from policyopt.models.routing import Routers, Within, find_routers
 from policyopt.rows import Batch
+from policyopt.spans import span
 
 CHUNK_BYTES = 256 << 20
 """Of logits in float32 that are held at once; a model whose batch fits pays no recomputation."""
@@ -92,6 +93,7 @@ class SplitModel:
         table: Tensor = self.hidden.get_input_embeddings().weight  # type: ignore[attr-defined]
         return table[ids.to(table.device)].detach().cpu()
 
+    @span("backbone")
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
         routers = self.routers if self.replays and batch.routes is not None else None
@@ -291,6 +293,7 @@ class Chunk:
         """Columns of the batch that the statistics read."""
         return tuple(sorted({name for s in self.wanted.statistics for name in s.columns}))
 
+    @span("head")
     def __call__(
         self, hidden: Tensor, support: Support | None, target: Tensor, heat: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:

@@ -29,6 +29,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
 from policyopt.sources.program import Rollout
+from policyopt.spans import span
 
 X = TypeVar("X")
 
@@ -146,6 +147,7 @@ class LocalEngine:
 
     # Annotating -------------------------------------------------------------------------------------------------------
 
+    @span("annotate")
     @torch.no_grad()
     def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
@@ -163,6 +165,7 @@ class LocalEngine:
             batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
         return batch
 
+    @span("prepare")
     @torch.no_grad()
     def prepare(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
@@ -203,8 +206,8 @@ class LocalEngine:
         """[N, T] what a role thinks of a batch."""
 
         def annotated(piece: Batch) -> Leaves:
-            self._count(role, piece)
-            with self.roles[role] as likelihood:
+            with span(role), self.roles[role] as likelihood:
+                self._count(role, piece)
                 return likelihood.leaves(piece)
 
         return self._by_rows(batch, annotated)["logp"]
@@ -214,6 +217,7 @@ class LocalEngine:
             self._count(role, batch)
         return self.likelihood.leaves(batch, wanted, self.roles)
 
+    @span("critic")
     def _values(self, batch: Batch) -> Tensor:
         assert self.critic is not None
         self._count("critic", batch)
@@ -260,9 +264,11 @@ class LocalEngine:
             recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=self._push, split=split
         )
 
+    @span("backward")
     def _push(self, leaves: Leaves, gradients: Mapping[str, Tensor]) -> None:
         torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])
 
+    @span("update")
     def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
         """One optimiser step on a mini-batch. Nothing changes where the loss or a gradient is not finite."""
         report = self.gradient(recipe, batch)
@@ -271,6 +277,7 @@ class LocalEngine:
             self._move_to(self.version + 1)
         return report
 
+    @span("follow")
     def follow(self, fraction: float, role: str = "reference") -> None:
         """Move a role by a fraction of its way towards the policy."""
         if role in self._followers:
@@ -285,6 +292,7 @@ class LocalEngine:
         """Put the learning rates at ``factor`` times their base."""
         self.weights.set_lr(factor)
 
+    @span("metrics")
     def update_size(self) -> float:
         """See :meth:`~policyopt.engine.local.weights.Weights.update_size`."""
         return self.weights.update_size()

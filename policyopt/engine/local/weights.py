@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from policyopt.spans import span
+
 SHORT = (torch.bfloat16, torch.float16)
 """Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
 
@@ -44,6 +46,7 @@ class Weights:
         """What the parameters take that the optimisers move."""
         return sum(p.numel() * p.element_size() for named in self.masters.values() for p in named.values())
 
+    @span("optimiser")
     def step(self, clip_norm: float, *, finite: bool = True) -> tuple[float, bool]:
         """Take the step that lies in ``.grad``, clipped to a length, and clear it. Returns the length of the policy's
         gradient before, and whether the step was taken: not where ``finite`` is false or a gradient is not finite."""
