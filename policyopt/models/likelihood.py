@@ -17,8 +17,19 @@ from policyopt.models.routing import Routers
 from policyopt.part import Statistic
 from policyopt.rows import Batch
 
+Leaves = dict[str, Tensor]
+"""[N, T] by name: functions of the parameters that an objective is a function of."""
+
 Others = Mapping[str, AbstractContextManager[Any]]
 """Other models of the same kind, by role; each is entered while it is used, as ``with others["reference"] as likelihood``."""
+
+
+class Weigh(Protocol):
+    """What an objective says of leaves: its gradient by each of them, [N, T] by name."""
+
+    def __call__(self, leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+        """``leaves`` are those of some ``rows`` of a batch, by number [n], or of all; each row is asked for once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,17 @@ class Likelihood(Protocol):
         step, and what else is ``wanted``, by name; 0 on padding, float32 for 16-bit models. They carry gradient where gradient is enabled.
 
         ``others`` holds at least the models that the wanted statistics read; they get no gradient.
+        """
+        ...
+
+    def weighed(
+        self, batch: Batch, weigh: Weigh, wanted: Wanted = LOGP, others: Others | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One pass with gradient, in which the leaves of some rows are weighed, and part of the way back is gone, before those
+        of others are worked out: so little is held at once, and nothing is worked out twice.
+
+        Adds to ``.grad`` of the parameters passed on that part of the way. Returns the tensor that the rest of it starts from,
+        and the gradient by it; the tensor may have none to give.
         """
         ...
 

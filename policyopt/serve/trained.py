@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from policyopt.engine.local.weights import Weights, saved
 from policyopt.engine.plan import micro_batches
-from policyopt.models.causal import CHUNK_BYTES, hidden_at
+from policyopt.models.causal import hidden_at
+from policyopt.models.head import at_once
 from policyopt.serve.refused import Refused
 from policyopt.serve.seats import Seats, Shape
 from policyopt.serve.wire import Asked, Datum
@@ -113,7 +114,7 @@ def leaf(split: Any, data: Sequence[Datum]) -> Tensor:
         targets = torch.from_numpy(np.concatenate([d.targets.reshape(-1, width) for d in places])).to(device)
         states = hidden[start : start + len(targets)]
         start += len(targets)
-        size = max(1, CHUNK_BYTES // (4 * split.vocab))
+        size = at_once(split.vocab)
         for h, t in zip(states.split(size), targets.split(size), strict=True):
             if len(hidden) <= size or not torch.is_grad_enabled():
                 found.append(scored(split, h, t))

@@ -184,7 +184,7 @@ def test_a_part_that_couples_all_rows_takes_two_passes_and_keeps_its_gradient(
     batch = drawn(engine, recipe)
     assert_same_for_any_partition(engine, recipe, batch)
     engine.micro_batch = 3
-    with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
+    with mock.patch.object(SplitModel, "predicting", autospec=True, side_effect=SplitModel.predicting) as passes:
         engine.gradient(recipe, batch)
     assert passes.call_count == 2 * 3, "seven rows by three: once without gradient, once with it"
 
@@ -360,12 +360,12 @@ def test_only_what_a_recipe_needs_is_made_and_computed(tiny_model: Path) -> None
     batch = drawn(engine, lean)
     assert batch.ref_logp is None
     assert batch.old_value is None
-    with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
+    with mock.patch.object(SplitModel, "weighed", autospec=True, side_effect=SplitModel.weighed) as passes:
         engine.gradient(lean, batch)
         assert passes.call_count == 1
-        assert not passes.call_args.args[2].entropy
+        assert not passes.call_args.args[3].entropy
         engine.gradient(lean.replace(regularizers=(EntropyBonus(),)), batch)
-        assert passes.call_args.args[2].entropy
+        assert passes.call_args.args[3].entropy
     assert LocalEngine(load_tiny(tiny_model), grpo(kl_coef=0.1)).roles.keys() == {"reference"}
 
 

@@ -60,7 +60,12 @@ def test_the_parts_of_a_piece_of_work_add_up_to_it() -> None:
     def row(*path: str, seconds: float, flops: float = 0.0) -> dict[str, Any]:
         return {"path": list(path), "seconds": seconds, "flops": flops, "floor": flops / 4}
 
-    rows = [row("step", seconds=1), row("step", "a", seconds=2, flops=8), row("step", "b", seconds=3), row("end", seconds=9)]
+    rows = [
+        row("step", seconds=1),
+        row("step", "a", seconds=2, flops=8),
+        row("step", "b", seconds=3),
+        row("end", seconds=9),
+    ]
     found = {w.path: w for w in works(rows)}
     assert [*found] == [("end",), ("step",), ("step", "b"), ("step", "a"), ("step", "(rest)")]
     assert found["step",].seconds == 6 and found["step",].floor == 2

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-import policyopt.models.causal as causal
+import policyopt.models.head as head
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
 from policyopt.models.causal import Chunk, pack, split_model
@@ -69,7 +69,8 @@ def test_unusual_families_are_trained_as_their_own_forward_says(family: str) -> 
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, tiny_model: Path) -> None:
     model = load_tiny(tiny_model).model
-    split, batch = split_model(model), heated(token_batch(), 1.3)
+    plain, batch = split_model(model), heated(token_batch(), 1.3)
+    split = dataclasses.replace(plain, logits=lambda hidden: plain.logits(hidden))  # no longer known as a matrix
     whole = split.leaves(batch, Wanted(entropy=entropy))
     seen: list[int] = []
 
@@ -79,7 +80,7 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
 
     original = Chunk.__call__
     with (
-        mock.patch.object(causal, "CHUNK_BYTES", tokens * 4 * split.vocab),
+        mock.patch.object(head, "CHUNK_BYTES", tokens * 4 * split.vocab),
         mock.patch.object(Chunk, "__call__", counted),
     ):
         chunked = split.leaves(batch, Wanted(entropy=entropy))
@@ -94,7 +95,7 @@ def test_chunks_change_neither_values_nor_gradients(tokens: int, entropy: bool, 
         torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-13)
     for a, b in zip(mine, gradient(model, whole), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-    with torch.no_grad(), mock.patch.object(causal, "CHUNK_BYTES", 4 * split.vocab):
+    with torch.no_grad(), mock.patch.object(head, "CHUNK_BYTES", 4 * split.vocab):
         torch.testing.assert_close(split.leaves(batch)["logp"], whole["logp"], rtol=0, atol=1e-13)
 
 

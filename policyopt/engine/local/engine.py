@@ -17,12 +17,12 @@ from policyopt.capability import CAPABILITIES
 from policyopt.engine.local.roles import Follower, fill_roles
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
-from policyopt.engine.plan import Leaves, UpdateReport, accumulate, micro_batches
+from policyopt.engine.plan import UpdateReport, accumulate, micro_batches
 from policyopt.engine.protocol import EngineSampler, Size, at_once
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
 from policyopt.models.critic import ValueModel
-from policyopt.models.likelihood import LOGP, Likelihood, Stepwise, Wanted
+from policyopt.models.likelihood import LOGP, Leaves, Likelihood, Stepwise, Wanted, Weigh
 from policyopt.models.load import Policy
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
@@ -252,21 +252,37 @@ class LocalEngine:
             out = self._policy(piece, wanted)
             return out if self.critic is None else out | {"value": self._values(piece)}
 
-        return self._accumulated(recipe, batch, leaves)
+        return self._accumulated(recipe, batch, torch.no_grad()(leaves), partial(self._learn, wanted=wanted))
 
     def _accumulated(
-        self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], split: bool = False
-    ) -> UpdateReport:
-        """Carry out the plan with the leaves of a piece of the batch, whose rows may be ``split`` over processes."""
+        self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], learn: Callable[[Batch, Weigh], None],
+        split: bool = False,
+    ) -> UpdateReport:  # fmt: skip
+        """Carry out the plan on the pieces of a batch, whose rows may be ``split`` over processes."""
+        whole = partial(self._by_rows, f=leaves)
         pieces = list(self._pieces(batch))
-        whole = torch.no_grad()(partial(self._by_rows, f=leaves))
-        return accumulate(
-            recipe, batch, pieces, version=self.version, leaves=leaves, whole=whole, push=self._push, split=split
-        )
+        return accumulate(recipe, batch, pieces, version=self.version, whole=whole, learn=learn, split=split)
 
-    @span("backward")
-    def _push(self, leaves: Leaves, gradients: Mapping[str, Tensor]) -> None:
-        torch.autograd.backward(list(leaves.values()), [gradients[name].to(x.dtype) for name, x in leaves.items()])
+    def _learn(self, piece: Batch, weigh: Weigh, wanted: Wanted) -> None:
+        """Pass a piece of a batch through the policy and the critic, and back."""
+        values = None if self.critic is None else self._values(piece)
+        by_value = None if values is None else torch.zeros_like(values)
+
+        def weighed(leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+            if values is None or by_value is None:
+                return weigh(leaves, rows)
+            gradients = weigh(leaves | {"value": values.detach()[rows]}, rows)
+            by_value[rows] = gradients["value"].to(by_value)
+            return gradients
+
+        for role in ("policy", *(wanted.roles & self.roles.keys())):
+            self._count(role, piece)
+        ends = [self.likelihood.weighed(piece, weighed, wanted, self.roles)]
+        ends += [] if values is None or by_value is None else [(values, by_value)]
+        with span("backward"):
+            for end, gradient in ends:
+                if end.requires_grad:
+                    end.backward(gradient)
 
     @span("update")
     def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:

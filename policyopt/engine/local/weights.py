@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Partial
 
 from policyopt.spans import span
 
 SHORT = (torch.bfloat16, torch.float16)
 """Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
+
+PIECE = 1 << 22
+"""Numbers of a tensor that are looked at together."""
 
 
 class Weights:
@@ -53,10 +57,7 @@ class Weights:
         for p, master in self._pairs():
             if master is not p and p.grad is not None:
                 master.grad = p.grad.float()
-        norms = {
-            role: number(nn.utils.clip_grad_norm_(o.param_groups[0]["params"], clip_norm))
-            for role, o in self.optimizers.items()
-        }
+        norms = {role: clip(o.param_groups[0]["params"], clip_norm) for role, o in self.optimizers.items()}
         applied = finite and all(map(math.isfinite, norms.values()))
         if applied:
             for optimizer in self.optimizers.values():
@@ -89,18 +90,11 @@ class Weights:
         r"""Relative size of the policy's last step, :math:`|\Delta\theta|/|\theta|`, from Adam's moments (without weight decay)."""
         optimizer = self.optimizers["policy"]
         group = optimizer.param_groups[0]
-        beta1, beta2 = group["betas"]
-        moved = size = 0.0
-        for p in group["params"]:
-            state = optimizer.state.get(p)
-            if not state:
-                continue
-            step = float(state["step"])
-            direction = (
-                state["exp_avg"] / (1 - beta1**step) / ((state["exp_avg_sq"] / (1 - beta2**step)).sqrt() + group["eps"])
-            )
-            moved += number(direction.float().norm()) ** 2
-            size += number(p.float().norm()) ** 2
+        stepped = [(p, state) for p in group["params"] if (state := optimizer.state.get(p))]
+        if not stepped:
+            return 0.0
+        found = torch.stack([torch.stack([_moved(state, group), here(p).norm().double() ** 2]) for p, state in stepped])
+        moved, size = whole_sum(found.sum(0), stepped[0][0]).tolist()
         return float(group["lr"] * math.sqrt(moved / size)) if size else 0.0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -137,6 +131,41 @@ class Weights:
                 if state:
                     optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
         self.publish()
+
+
+def clip(parameters: Sequence[nn.Parameter], length: float) -> float:
+    """Shorten the gradient of some parameters to a length, as :func:`torch.nn.utils.clip_grad_norm_` does; where it is shorter, it
+    is read and not written. Returns its length before."""
+    total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    found = number(total)
+    if found + 1e-6 > length:  # torch adds as much to what it divides by
+        nn.utils.clip_grads_with_norm_(parameters, length, total)
+    return found
+
+
+def _moved(state: Mapping[str, Tensor], group: Mapping[str, Any]) -> Tensor:
+    """The squared length of Adam's direction of a parameter, or of this rank's share of it; piece by piece, so that nothing
+    as large as the parameter is made."""
+    first, second = (1 - beta ** state["step"].double() for beta in group["betas"])
+    total = torch.zeros((), dtype=torch.float64, device=first.device)
+    pieces = (here(state[name]).flatten().split(PIECE) for name in ("exp_avg", "exp_avg_sq"))
+    for mean, square in zip(*pieces, strict=True):
+        scale = (square / second).sqrt_().add_(group["eps"])
+        total += torch.div(mean, scale, out=scale).norm().to(total) ** 2
+    return (total / first**2).to(state["exp_avg"].device)
+
+
+def here(x: Tensor) -> Tensor:
+    """What this process has of a tensor."""
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
+def whole_sum(x: Tensor, like: Tensor) -> Tensor:
+    """Sums over what each rank has of a tensor like this, added up; every rank has to ask."""
+    if not isinstance(like, DTensor):
+        return x
+    mesh = like.device_mesh
+    return DTensor.from_local(x, mesh, [Partial()] * mesh.ndim).full_tensor()
 
 
 def number(x: Tensor) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from policyopt.engine import Models
-from policyopt.engine.plan import Leaves, UpdateReport, accumulate
+from policyopt.engine.plan import UpdateReport, accumulate
 from policyopt.engine.protocol import Size, at_once
 from policyopt.engine.tinker import CAPABILITIES, saved
 from policyopt.engine.tinker.linear import Linear, find, norm_of
@@ -23,6 +23,7 @@ from policyopt.engine.tinker.rows import Row, datum, gathered, logprobs, rows_of
 from policyopt.engine.tinker.sampler import RemoteSampler
 from policyopt.errors import UserError
 from policyopt.models.adapters import LoRA
+from policyopt.models.likelihood import Leaves, Weigh
 from policyopt.models.load import load_text
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
@@ -179,11 +180,12 @@ class TinkerEngine:
         def leaves(piece: Batch) -> Leaves:
             return {"logp": self._logp(piece, rows)}
 
-        def push(found: Leaves, gradients: Mapping[str, Tensor]) -> None:
-            pushed.update(logp=found["logp"], weight=-gradients["logp"])
+        def learn(piece: Batch, weigh: Weigh) -> None:
+            found = leaves(piece)
+            pushed.update(logp=found["logp"], weight=-weigh(found)["logp"])
 
         whole = [torch.arange(len(batch.mask))]
-        report = accumulate(recipe, batch, whole, version=self.version, leaves=leaves, whole=leaves, push=push)
+        report = accumulate(recipe, batch, whole, version=self.version, whole=leaves, learn=learn)
         report.applied = math.isfinite(report.loss) and bool(torch.isfinite(pushed["weight"]).all())
         if report.applied and rows:
             report.grad_norm = self._step(rows, pushed["weight"], pushed["logp"])
