@@ -60,10 +60,16 @@ def errors(sizes: tuple[int, int, int], dtype: torch.dtype, device: str, biased:
     theirs = plain(exact[0], exact[1], exact[2] if biased else None, target, heat.to(wide))
     by = [torch.randn(sizes[0], generator=torch.Generator(device).manual_seed(k), device=device) for k in (1, 2)]
     gradients = torch.autograd.grad(mine, free, by), torch.autograd.grad(theirs, exact, [x.to(wide) for x in by])
-    names = ("logp", "entropy", "by hidden", "by weight", "by bias")
-    pairs = [*zip(mine, theirs, strict=True), *zip(*gradients, strict=True)]
+    into = torch.ones_like(free[1]), torch.ones_like(free[2]) if biased else None  # added to what is there already
+    again = linear_logp(free[0], free[1], free[2] if biased else None, target, heat, True, into=into)
+    torch.autograd.backward(again, by)
+    names = ("logp", "entropy", "by hidden", "by weight", "by bias", "into weight", "into bias")
+    added = [x.to(wide) - 1 for x in into if x is not None]
+    pairs = [*zip(mine, theirs, strict=True), *zip(*gradients, strict=True), *zip(added, gradients[1][1:], strict=True)]
+    if not biased:
+        names = tuple(name for name in names if "bias" not in name)
     return {
-        name: float((a.to(wide) - b).abs().max() / b.abs().max()) for name, (a, b) in zip(names, pairs, strict=False)
+        name: float((a.to(wide) - b).abs().max() / b.abs().max()) for name, (a, b) in zip(names, pairs, strict=True)
     }
 
 
@@ -108,7 +114,7 @@ def main() -> None:
     small = args.device == "cpu"
     # The interpreter multiplies the bits of bfloat16 as whole numbers, so that 16 bits are float16 there.
     cases = [(torch.float32, True), (torch.float16, False), *([] if small else [(torch.bfloat16, True)])]
-    sizes = (70, 4200, 40) if small else (1000, 20_011, 1024)  # several tiles and pieces each way, none of them full
+    sizes = (70, 2300, 40) if small else (1000, 20_011, 1024)  # several tiles and pieces each way, none of them full
     found = [
         {"dtype": str(dtype), "biased": biased, **errors(sizes, dtype, args.device, biased)} for dtype, biased in cases
     ]

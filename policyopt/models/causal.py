@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
-from policyopt.models.head import NEVER, Support, at_once, gradients_of, linear_head, linear_logp, part_of, reachable
+from policyopt.models.head import (
+    NEVER, Support, at_once, gradients_of, kernels, linear_head, linear_logp, part_of, reachable,
+)  # fmt: skip
 from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
 from policyopt.models.prefix import can_share, shared_hidden
 from policyopt.models.proof import check_finite, near, pads_right
@@ -276,7 +279,10 @@ class Chunk:
 
     @property
     def size(self) -> int:
-        """Tokens whose logits, of all models, are held at once."""
+        """Tokens whose logits, of all models, are held at once; as many as there are where a GPU's kernels hold none."""
+        head = None if self.wanted.statistics else linear_head(self.split.logits)
+        if head is not None and kernels(head.weight, head.weight) is not None:
+            return sys.maxsize
         return at_once(self.split.vocab, 1 + len(self.roles))
 
     def states(self, batch: Batch) -> list[Tensor]:

@@ -117,36 +117,44 @@ def _differentiated(
     tl.store(place, g.to(out.dtype.element_ty), mask=there[:, None] & (column < panel)[None, :])
 
 
+Places = tuple[Tensor, Tensor | None]
+"""Where gradients of weight and bias are added up."""
+
+
 def fits(hidden: Tensor, weight: Tensor) -> bool:
     """Whether the kernels take hidden states [M, H] and a head [V, H]."""
     return hidden.dtype == weight.dtype and hidden.dtype in DTYPES
 
 
 def linear_logp(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, heat: Tensor, entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, heat: Tensor, entropy: bool = False,
+    *, into: Places | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     r"""Log-probabilities [M] of targets, and the entropies [M] of their distributions where asked for, in nats and float32.
 
     .. math:: x_{m} = \frac{W h_m + b}{\tau_m},\quad \ell_m = x_{m,y_m} - \log\sum_v e^{x_{m,v}},\quad
               H_m = -\sum_v p_{m,v}\log p_{m,v}
 
     ``hidden`` [M, H], ``weight`` [V, H] and ``bias`` [V] of one 16- or 32-bit type, ids ``target`` [M], temperatures
-    ``heat`` [M], which get no gradient. With :math:`g^\ell, g^H` the gradients of the two results backward is, by logit,
+    ``heat`` [M], which get no gradient; ``into`` as in :func:`policyopt.models.head.linear_logp`. With :math:`g^\ell, g^H` the gradients of the two results backward is, by logit,
 
     .. math:: \tau_m \frac{\partial L}{\partial (Wh_m+b)_v} = g^\ell_m (1[v = y_m] - p_{m,v}) - g^H_m\, p_{m,v} (\log p_{m,v} + H_m)
 
     Tiles that are worked out again in backward are the idea of Cut Cross-Entropy (Wijmans et al., arXiv:2411.09009, section
     4); it adds tiles of the gradient by atomic operations, ours takes panels of the vocabulary, and drops no small ones.
     """
-    logp, spread = _LinearLogp.apply(hidden, weight, bias, target, heat, entropy)
+    if into is not None:
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    logp, spread = _LinearLogp.apply(hidden, weight, bias, target, heat, entropy, into)
     return logp, (spread if entropy else None)
 
 
 class _LinearLogp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, heat: Tensor, entropy: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, heat: Tensor, entropy: bool,
+        into: Places | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         hidden, weight, heat = hidden.contiguous(), weight.contiguous(), heat.float().contiguous()
         (m, width), v, sizes = hidden.shape, len(weight), _sizes(hidden)
         each = triton.cdiv(triton.cdiv(v, SPLITS), sizes["BLOCK_V"]) * sizes["BLOCK_V"]
@@ -159,6 +167,7 @@ class _LinearLogp(torch.autograd.Function):
         lse = (top + mass.log()).logsumexp(0)
         spread = lse - (mean * (top - lse).exp()).sum(0) if entropy else None
         ctx.save_for_backward(hidden, weight, bias, target, heat, lse, spread)
+        ctx.into = into
         return chosen.sum(0) - lse, spread
 
     @staticmethod
@@ -168,8 +177,9 @@ class _LinearLogp(torch.autograd.Function):
         (m, width), v, sizes = hidden.shape, len(weight), _sizes(hidden)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         d_hidden = torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None
-        d_weight = torch.zeros_like(weight) if wants_weight else None
-        d_bias = torch.zeros_like(bias) if wants_bias else None
+        d_weight, d_bias = ctx.into or (
+            torch.zeros_like(weight) if wants_weight else None, torch.zeros_like(bias) if wants_bias else None
+        )  # fmt: skip
         block = sizes["BLOCK_V"]
         panel = max(block, PANEL_BYTES // (max(1, m) * hidden.element_size()) // block * block)
         for first in range(0, v if m else 0, panel):
@@ -183,10 +193,11 @@ class _LinearLogp(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden += g @ weight[here]
             if d_weight is not None:
-                torch.mm(g.T, hidden, out=d_weight[here])
+                d_weight[here].addmm_(g.T, hidden)
             if d_bias is not None:
-                d_bias[here] = g.sum(0, dtype=torch.float32)
-        return None if d_hidden is None else d_hidden.to(hidden), d_weight, d_bias, None, None, None
+                d_bias[here] += g.sum(0, dtype=torch.float32)
+        handed = (d_weight, d_bias) if ctx.into is None else (None, None)
+        return None if d_hidden is None else d_hidden.to(hidden), *handed, *[None] * 4
 
 
 def _sizes(hidden: Tensor) -> dict[str, Any]:

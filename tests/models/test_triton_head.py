@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="the kernels need Triton (pip install triton); torch for CUDA brings it")
+
+from policyopt.models import head
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,9 +28,20 @@ def test_values_and_gradients_are_those_of_the_plain_head(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr[-2000:]
     exact, short = json.loads(out.read_text())["errors"]
     assert exact["dtype"] == "torch.float32" and short["dtype"] == "torch.float16"
-    assert {"logp", "entropy", "by hidden", "by weight", "by bias"} < exact.keys()
+    assert {"logp", "entropy", "by hidden", "by weight", "by bias", "into weight", "into bias"} < exact.keys()
     assert max(x for name, x in exact.items() if name not in ("dtype", "biased")) < 1e-4
     assert max(short["logp"], short["entropy"]) < 1e-5, "sums over the vocabulary are in float32 for 16 bits too"
+
+
+def test_the_kernels_take_over_on_a_gpu_where_they_fit() -> None:
+    def on_gpu(dtype: torch.dtype) -> Any:
+        return SimpleNamespace(is_cuda=True, dtype=dtype)
+
+    short = on_gpu(torch.bfloat16)
+    assert head.kernels(short, short).__name__ == "policyopt.models.triton_head"
+    assert head.kernels(short, torch.ones(1)) is None, "of two types"
+    assert head.kernels(on_gpu(torch.float64), on_gpu(torch.float64)) is None, "tests in float64 stay exact"
+    assert head.kernels(torch.ones(1), torch.ones(1)) is None
 
 
 def test_the_kernels_compile_for_cards_and_fit_their_shared_memory() -> None:
