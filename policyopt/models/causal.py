@@ -17,7 +17,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
 from policyopt.models.head import (
-    NEVER, Support, at_once, gradients_of, kernels, linear_head, linear_logp, part_of, reachable,
+    NEVER,
+    Support,
+    at_once,
+    gradients_of,
+    kernels,
+    linear_head,
+    linear_logp,
+    part_of,
+    reachable,
 )  # fmt: skip
 from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
 from policyopt.models.prefix import can_share, shared_hidden
