@@ -14,6 +14,7 @@ from policyopt.objective import log_ratios, token_gradients
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.rows import BOUND, Batch, masked
+from policyopt.spans import span
 
 SELDOM = frozenset({"ratio/clamped"})
 """What the log says only where it happens."""
@@ -77,6 +78,7 @@ def accumulate(
     return report
 
 
+@span("metrics")
 @torch.no_grad()
 def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gradient: Tensor, version: int) -> None:
     """Add a piece of a mini-batch, with its leaves, to the sums that the log is made of."""

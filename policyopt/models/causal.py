@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,13 +17,24 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
 from policyopt.models.chunked import Chunked
-from policyopt.models.head import NEVER, Support, at_once, gradients_of, linear_head, linear_logp, part_of, reachable
+from policyopt.models.head import (
+    NEVER,
+    Support,
+    at_once,
+    gradients_of,
+    kernels,
+    linear_head,
+    linear_logp,
+    part_of,
+    reachable,
+)
 from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
 from policyopt.models.packed import can_pack, packed_hidden, read_length
 from policyopt.models.pieces import packed_pieces, padded_pieces
 from policyopt.models.proof import check_finite, near, pads_right
 from policyopt.models.routing import Routers, Within, find_routers, records_at
 from policyopt.rows import Batch
+from policyopt.spans import span
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,8 @@ class SplitModel:
             state = hidden[places].detach().requires_grad_()
             found = chunk.leaves(batch[rows], state, *(x[places] for x in rest), learns=True)
             weights = weigh(found, rows)
-            torch.autograd.backward(list(found.values()), [weights[name].to(x.dtype) for name, x in found.items()])
+            with span("backward"):
+                torch.autograd.backward(list(found.values()), [weights[name].to(x.dtype) for name, x in found.items()])
             assert state.grad is not None
             back[places] = state.grad
         return hidden, back
@@ -104,6 +117,7 @@ class SplitModel:
         table: Tensor = self.hidden.get_input_embeddings().weight  # type: ignore[attr-defined]
         return table[ids.to(table.device)].detach().cpu()
 
+    @span("backbone")
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
         if self.chunked is None:
@@ -306,7 +320,10 @@ class Chunk:
 
     @property
     def size(self) -> int:
-        """Tokens whose logits, of all models, are held at once."""
+        """Tokens whose logits, of all models, are held at once; as many as there are where a GPU's kernels hold none."""
+        head = None if self.wanted.statistics else linear_head(self.split.logits)
+        if head is not None and kernels(head.weight, head.weight) is not None:
+            return sys.maxsize
         return at_once(self.split.vocab, 1 + len(self.roles))
 
     def states(self, batch: Batch) -> list[Tensor]:
@@ -328,6 +345,7 @@ class Chunk:
                 first, start = i, end
             end += n
 
+    @span("head")
     def leaves(self, batch: Batch, hidden: Tensor, *others: Tensor, learns: bool = False) -> dict[str, Tensor]:
         """[N, T] by name, from the hidden states of a batch. Where the head ``learns`` on the way back, and is a matrix, what it
         learns is added to its ``.grad`` at once."""

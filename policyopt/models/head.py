@@ -15,6 +15,7 @@ any weight of each token, for entropies, temperatures, and what tokens were draw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -68,11 +69,24 @@ def linear_logp(
     tokens were drawn from, where not from the whole vocabulary. ``into`` are the places [V, H] and [V] that the gradients of
     weight and bias are added to on the way back, in the place of being handed on: a copy as large as the head is spared.
     """
+    if support is None and (fused := kernels(hidden, weight)) is not None:
+        done: tuple[Tensor, Tensor | None] = fused.linear_logp(hidden, weight, bias, target, heat, entropy, into=into)
+        return done
     if into is not None:
         weight, bias = weight.detach(), None if bias is None else bias.detach()
     heat = heat.to(_wide(weight))
     logp, found = _LinearLogp.apply(hidden, weight, bias, target, heat, entropy, support, into)
     return logp, found if entropy else None
+
+
+def kernels(hidden: Tensor, weight: Tensor) -> Any:
+    """The same function as kernels of a GPU (:mod:`policyopt.models.triton_head`), where there is one, Triton, and they take
+    inputs of this kind; else ``None``."""
+    if not hidden.is_cuda or find_spec("triton") is None:
+        return None
+    from policyopt.models import triton_head
+
+    return triton_head if triton_head.fits(hidden, weight) else None
 
 
 class _LinearLogp(torch.autograd.Function):

@@ -11,9 +11,11 @@ from policyopt.engine.protocol import UpdateReport
 from policyopt.groups import group_sum
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.rows import Batch, masked, masked_mean
+from policyopt.spans import span
 from policyopt.training.mixture import source_metrics
 
 
+@span("metrics")
 def batch_metrics(batch: Batch) -> dict[str, float]:
     """Of the responses that the rollout's main program drew: reward, accuracy, length, entropy, signal, distance from
     the reference."""
@@ -86,6 +88,7 @@ def first_of_group(batch: Batch) -> torch.Tensor:
     return torch.tensor(flags, device=batch.mask.device)
 
 
+@span("metrics")
 def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
     """Of the optimiser steps on one batch: means over them, weighted by tokens where tokens are counted."""
     applied = [r for r in reports if r.applied]

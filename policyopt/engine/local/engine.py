@@ -31,6 +31,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
 from policyopt.sources.program import Rollout
+from policyopt.spans import span
 
 X = TypeVar("X")
 
@@ -155,6 +156,7 @@ class LocalEngine:
 
     # Annotating -------------------------------------------------------------------------------------------------------
 
+    @span("annotate")
     @torch.no_grad()
     def annotate(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
@@ -173,6 +175,7 @@ class LocalEngine:
             batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
         return batch
 
+    @span("prepare")
     @torch.no_grad()
     def prepare(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
@@ -213,8 +216,8 @@ class LocalEngine:
         """[N, T] what a role thinks of a batch."""
 
         def annotated(piece: Batch) -> Leaves:
-            self._count(role, piece)
-            with self.roles[role] as likelihood:
+            with span(role), self.roles[role] as likelihood:
+                self._count(role, piece)
                 return likelihood.leaves(piece)
 
         with here(self.roles, {role}):
@@ -225,6 +228,7 @@ class LocalEngine:
             self._count(role, batch)
         return self.likelihood.leaves(batch, wanted, self.roles)
 
+    @span("critic")
     def _values(self, batch: Batch) -> Tensor:
         assert self.critic is not None
         self._count("critic", batch)
@@ -287,10 +291,12 @@ class LocalEngine:
             self._count(role, piece)
         ends = [self.likelihood.weighed(piece, weighed, wanted, self.roles)]
         ends += [] if values is None or by_value is None else [(values, by_value)]
-        for end, gradient in ends:
-            if end.requires_grad:
-                end.backward(gradient)
+        with span("backward"):
+            for end, gradient in ends:
+                if end.requires_grad:
+                    end.backward(gradient)
 
+    @span("update")
     def update(self, recipe: Recipe, batch: Batch) -> UpdateReport:
         """One optimiser step on a mini-batch. Nothing changes where the loss or a gradient is not finite."""
         report = self.gradient(recipe, batch)
@@ -299,6 +305,7 @@ class LocalEngine:
             self._move_to(self.version + 1)
         return report
 
+    @span("follow")
     def follow(self, fraction: float, role: str = "reference") -> None:
         """Move a role by a fraction of its way towards the policy."""
         if role in self._followers:
@@ -313,6 +320,7 @@ class LocalEngine:
         """Put the learning rates at ``factor`` times their base."""
         self.weights.set_lr(factor)
 
+    @span("metrics")
     def update_size(self) -> float:
         """See :meth:`~policyopt.engine.local.weights.Weights.update_size`."""
         return self.weights.update_size()

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor, Partial
 
 from policyopt.engine.local.optimizers import NUMBERS, STATES, Measured, kept, make_optimizer, number, put_back
 from policyopt.engine.settings import OptimizerName
+from policyopt.spans import span
 
 SHORT = (torch.bfloat16, torch.float16)
 """Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
@@ -62,6 +63,7 @@ class Weights:
         """What :meth:`tensors` take after a step: these parameters, and what the optimisers keep of them."""
         return int((1 + NUMBERS[self.name]) * self.bytes())
 
+    @span("optimiser")
     def step(self, clip_norm: float, *, finite: bool = True) -> tuple[float, bool]:
         """Take the step that lies in ``.grad``, clipped to a length, and clear it. Returns the length of the policy's
         gradient before, and whether the step was taken: not where ``finite`` is false or a gradient is not finite. Where it is
