@@ -25,7 +25,6 @@ NAMES = ("floor", "ours", "trl", "trl-static", "trl-continuous")
 TRAINED = ("W1", "W2", "W3", "W4", "W5", "W7")
 ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8")
 RESULTS = Path(__file__).parent / "results"
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 def line() -> argparse.ArgumentParser:
@@ -69,7 +68,6 @@ def training(names: Sequence[str], args: argparse.Namespace) -> None:
 
 def grown(args: argparse.Namespace) -> None:
     """What a step grows with."""
-    from speed.figure import panels
     from speed.report import Results, told
     from speed.turns import contenders, measure
     from speed.workloads import growth
@@ -82,15 +80,12 @@ def grown(args: argparse.Namespace) -> None:
                 for measured in measure(named, running, min(args.rounds, 5), args.dtype, say, warm=1):
                     if measured.rows:
                         results.put("growth", axis, told(measured) | {"x": x}, at=f"{x:g}")
-            curves = results.curves("growth")
-            IMAGES.mkdir(exist_ok=True)
-            (IMAGES / "growth.svg").write_text(panels(curves, "seconds of a step"))
+            results.draw("growth", "growth")
 
 
 def others(names: Sequence[str], args: argparse.Namespace) -> None:
     """W6 and W8, where a backward pass is measured, and how long W7 takes to load."""
     from speed import passes
-    from speed.figure import panels
     from speed.report import Results
 
     results = Results(args.out)
@@ -98,7 +93,7 @@ def others(names: Sequence[str], args: argparse.Namespace) -> None:
         for way, size, length in passes.grid():
             found = passes.alone("backward", say, way=way, size=size, length=length)
             results.put("W6", size, found, at=f"{way} {length}")
-        (IMAGES / "memory.svg").write_text(panels(results.curves("W6"), "MiB above the model and its gradient"))
+        results.draw("W6", "memory")
     if "W7" in names:
         results.put("loading", "W7", passes.loading(args.rounds, say))
     if "W8" in names:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -69,7 +70,9 @@ def test_what_a_step_needs_counts_prompts_once_and_no_last_token() -> None:
     assert twice.update == 2 * found.update + found.drawing
 
 
-@pytest.mark.parametrize("changes", [{}, {"mean": 4.0}, {"reference": True, "epochs": 2, "minibatches": 2, "critic": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"mean": 4.0}, {"reference": True, "epochs": 2, "minibatches": 2, "critic": True}]
+)
 def test_the_floor_has_the_gradient_of_whole_rows(changes: dict[str, Any], tmp_path: Path) -> None:
     """Shared prompts, rows side by side and the head in chunks are ways to go, and change nothing."""
     from speed.floor import Floor
@@ -108,7 +111,8 @@ def test_ratios_are_medians_of_pairs() -> None:
 def test_distinct_tokens_of_texts_that_part() -> None:
     from speed.passes import distinct
 
-    assert distinct([([1, 2], [3, 4]), ([1, 2], [3, 5, 6]), ([1], [2, 9])]) == 4  # 1, 2, 3, 5; the last ones are not read
+    texts = [([1, 2], [3, 4]), ([1, 2], [3, 5, 6]), ([1], [2, 9])]
+    assert distinct(texts) == 4  # 1, 2, 3 and 5; the last ones are not read
 
 
 def test_contenders_take_turns_and_one_that_is_lost_holds_nobody_up(tmp_path: Path) -> None:
@@ -144,5 +148,15 @@ def test_tokens_that_pass_the_trainer_are_counted_with_their_padding() -> None:
     from speed.passes import batch_of, engine_of, gradient
 
     rows = [([5, 6, 7], [8, 9]), ([5, 6], [8])]
-    row_by_row = engine_of({"hidden": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "inner": 64}, micro_batch=1)
+    row_by_row = engine_of(small().shape, micro_batch=1)
     assert gradient(row_by_row, batch_of(rows))[1] in (5 + 3, 4 + 2)  # the last token of a row need not be read
+
+
+def test_the_slope_is_that_of_a_power() -> None:
+    from speed.figure import panels, slope
+
+    curve = [(n, 3 * n**1.5) for n in (1, 2, 8, 32)]
+    assert slope(curve) == pytest.approx(1.5)
+    drawn = panels({"length": {"ours": curve, "TRL": curve[:1]}, "one": {"ours": [(4.0, 2.0)]}}, "seconds")
+    assert "ours (1.50)" in drawn and "TRL (" not in drawn and "prefers-color-scheme:dark" in drawn
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")

@@ -15,10 +15,12 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speed import memory
-from speed.workloads import Workload
+
+if TYPE_CHECKING:
+    from speed.workloads import Workload
 
 Turn = Callable[[dict[str, float] | None], "int | None"]
 
@@ -79,6 +81,8 @@ def serve(name: str, channel: Channel) -> None:
 
 def trained(name: str, channel: Channel, asked: dict[str, Any], scratch: Path) -> None:
     """Carry out one workload."""
+    from speed.workloads import Workload
+
     workload = Workload(**asked["load"])
     if workload.lora:
         importlib.import_module("peft")

@@ -10,7 +10,7 @@ Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM, ACROSS = 280, 210, 52, 34, 12, 34, 3
 """Size of a panel, what lies round its frame, and how many stand side by side."""
 
-INKS = (("#0969da", "#58a6ff"), ("#6e7781", "#9198a1"), ("#bc4c00", "#f0883e"), ("#8250df", "#bc8cff"))
+INKS = (("#6e7781", "#9198a1"), ("#0969da", "#58a6ff"), ("#bc4c00", "#f0883e"), ("#8250df", "#bc8cff"))
 """Of the series, on light and on dark."""
 
 
@@ -72,9 +72,9 @@ def _panel(
     out += [f'<rect class="f" x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"/>']
     for a in sorted(set(across)):
         out += [f'<text x="{place(a, span[1])[0]:.0f}" y="{bottom + 14}" text-anchor="middle">{a:,g}</text>']
-    for power in range(math.ceil(math.log10(span[0])), math.floor(math.log10(span[1])) + 1):
-        at = place(low, 10.0**power)[1]
-        out += [f'<text x="{left - 5}" y="{at + 4:.0f}" text-anchor="end">{10.0**power:g}</text>']
+    for mark in _marks(*span):
+        at = place(low, mark)[1]
+        out += [f'<text x="{left - 5}" y="{at + 4:.0f}" text-anchor="end">{mark:,g}</text>']
         out += [f'<path class="f" d="M{left} {at:.1f}h4"/>']
     slopes = []
     for name, points in series.items():
@@ -84,3 +84,10 @@ def _panel(
         out += [f'<g class="s{ink[name] % len(INKS)}"><path d="M{line}"/>{dots}</g>']
         slopes += [f"{name} ({slope(points):.2f})"] if len(points) > 1 else []
     return "\n".join([*out, f'<text x="{left}" y="{top - 5}">{escape("  ".join(slopes))}</text>'])
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Powers of ten, and 2 and 5 times them where there are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]

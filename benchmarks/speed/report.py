@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from speed.arithmetic import Needed, Sizes, needed
-from speed.figure import slope
+from speed.figure import panels, slope
 from speed.turns import WARM, Measured
 
 SHOWN = {"floor": "floor", "ours": "policyopt", "trl": "TRL"}
 RESULTS = Path(__file__).parents[1] / "results"
 DOCS = Path(__file__).parents[2] / "docs" / "speed.md"
+FIGURES = {"growth": "seconds of a step", "memory": "MiB above the model and its gradient"}
+"""What each shows."""
 MARKS = ("<!-- begin: written by benchmarks/run.py -->", "<!-- end -->")
 
 
@@ -92,8 +94,17 @@ class Results:
             self.path.write_text(json.dumps(self.found, indent=1) + "\n")
             (self.folder / "speed.md").write_text(f"# Speed\n\n{text}\n\nMade by `python benchmarks/run.py`.\n")
         if self.found and self.folder == RESULTS:
-            DOCS.write_text(into(DOCS.read_text(), text))
+            figures = (f"![{said}](images/{name}.svg)" for name, said in FIGURES.items() if self.figure(name).exists())
+            DOCS.write_text(into(DOCS.read_text(), "\n\n".join([text, *figures])))
         return text
+
+    def figure(self, name: str) -> Path:
+        """Where a figure is: beside the documents, or with the results where those are somewhere else."""
+        return (DOCS.parent / "images" if self.folder == RESULTS else self.folder) / f"{name}.svg"
+
+    def draw(self, section: str, name: str) -> None:
+        """Write one of the :data:`FIGURES`."""
+        self.figure(name).write_text(panels(self.curves(section), FIGURES[name]))
 
     def curves(self, section: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
         """Points of the figures: panel -> series -> (x, y)."""
