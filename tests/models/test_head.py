@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from policyopt.models import head
 from policyopt.models.causal import split_model
 from policyopt.models.head import NEVER, linear_head, linear_logp, reachable
-from policyopt.models.likelihood import LOGP, Leaves, Wanted
+from policyopt.models.likelihood import LOGP, Leaves, Wanted, Weigh
+from policyopt.part import Unit
 from policyopt.rows import Batch
 from tests.tiny import load_tiny, token_batch
 
@@ -161,26 +162,31 @@ class Watched(TorchDispatchMode):
         return out
 
 
-def learned(model: nn.Module, split: Any, batch: Batch, weights: Tensor, wanted: Wanted = LOGP) -> list[Tensor]:
-    """The gradient of a weighted sum of leaves, in stages."""
-    seen = torch.zeros(len(batch.mask))
+def learned(
+    model: nn.Module, split: Any, batch: Batch, weights: Tensor, unit: Unit, wanted: Wanted = LOGP
+) -> list[Tensor]:
+    """The gradient of a weighted sum of leaves, in stages of such units."""
+    seen = torch.zeros_like(batch.mask)
 
-    def weigh(leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
-        assert rows is not None
-        seen[rows] += 1
+    def weigh(leaves: Leaves, rows: Tensor | None = None, within: Tensor | None = None) -> Mapping[str, Tensor]:
+        assert rows is not None and within is not None
+        assert unit == "token" or torch.equal(within, batch.mask[rows].bool()), "rows are weighed whole"
+        assert unit != "batch" or len(rows) == len(batch.mask)
+        seen[rows] += within
         return {name: weights[rows] * (1 + i) for i, name in enumerate(leaves)}
 
     model.zero_grad()
-    end, gradient = split.weighed(batch, weigh, wanted)
+    end, gradient = split.weighed(batch, Weigh(weigh, unit), wanted)
     end.backward(gradient)
-    assert torch.equal(seen, torch.ones_like(seen)), "each row is weighed once"
+    assert torch.equal(seen, batch.mask), "each token is weighed once"
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
 
 
 @pytest.mark.parametrize("entropy", [False, True])
 @pytest.mark.parametrize("matrix", [False, True])
+@pytest.mark.parametrize("unit", ["token", "row", "batch"])
 @pytest.mark.parametrize("tokens", [1, 7, 12, 99])
-def test_stages_change_no_gradient(tokens: int, matrix: bool, entropy: bool, tiny_model: Path) -> None:
+def test_stages_change_no_gradient(tokens: int, unit: Unit, matrix: bool, entropy: bool, tiny_model: Path) -> None:
     model = load_tiny(tiny_model).model
     split, batch, wanted = split_model(model), token_batch(), Wanted(entropy=entropy)
     if not matrix:
@@ -190,7 +196,7 @@ def test_stages_change_no_gradient(tokens: int, matrix: bool, entropy: bool, tin
     total = sum((x * weights * (1 + i)).sum() for i, x in enumerate(found.values()))
     right = torch.autograd.grad(total, list(model.parameters()))
     with chunks_of(tokens, split.vocab):
-        for a, b in zip(learned(model, split, batch, weights, wanted), right, strict=True):
+        for a, b in zip(learned(model, split, batch, weights, unit, wanted), right, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
@@ -198,12 +204,12 @@ ROWS = 6
 
 
 @pytest.mark.parametrize(
-    ("frozen", "length", "products"),
-    [(False, 8, 3), (True, 8, 2), (False, 24, 4), (True, 24, 2)],
-    ids=["whole rows", "whole rows, frozen head", "rows longer than a chunk", "long rows, frozen head"],
-)
+    ("unit", "frozen", "length", "products"),
+    [("row", False, 8, 3), ("row", True, 8, 2), ("row", False, 24, 4), ("row", True, 24, 2), ("token", False, 24, 3),
+     ("token", True, 24, 2), ("batch", False, 8, 4), ("batch", True, 8, 2)],
+)  # fmt: skip
 def test_no_product_with_the_head_is_made_twice_that_need_not_be(
-    frozen: bool, length: int, products: int, tiny_model: Path
+    unit: Unit, frozen: bool, length: int, products: int, tiny_model: Path
 ) -> None:
     model = load_tiny(tiny_model).model
     split = split_model(model)
@@ -211,9 +217,10 @@ def test_no_product_with_the_head_is_made_twice_that_need_not_be(
     batch = token_batch(groups=(ROWS,), width=length)
     batch = batch.replace(mask=torch.ones_like(batch.mask))
     size, weights = 12, torch.ones_like(batch.mask)
-    with chunks_of(size, split.vocab), Watched(split.vocab, length if length <= size else size) as watched:
-        learned(model, split, batch, weights)
-    chunks = ROWS * -(-length // size)
+    with chunks_of(size, split.vocab), Watched(split.vocab, 8) as watched:
+        learned(model, split, batch, weights, unit)
+    chunks = ROWS * -(-length // size) if unit == "row" else ROWS * length // size
     assert watched.products == products * chunks
     wide = [shape for shape in watched.made if shape[-1] == split.vocab]
-    assert len(wide) <= ROWS * (1 + (products == 4)), "one buffer for a stage, written over"
+    stages = {"token": chunks, "row": ROWS, "batch": 1}[unit]
+    assert len(wide) == stages * (1 + (products == 4)), "one buffer for a stage, or one on each way, written over"
