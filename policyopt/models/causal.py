@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from policyopt.models.packed import can_pack, packed_hidden, read_length
 from policyopt.models.pieces import packed_pieces, padded_pieces
 from policyopt.models.proof import check_finite, near, pads_right
 from policyopt.models.routing import Routers, Within, find_routers, records_at
+from policyopt.part import Unit
 from policyopt.rows import Batch
 from policyopt.spans import span
 
@@ -85,16 +87,18 @@ class SplitModel:
     ) -> tuple[Tensor, Tensor]:
         """See :class:`~policyopt.models.likelihood.Likelihood`.
 
-        The backbone is passed once. The head takes as many rows at a time as have their logits in one chunk, and goes back
-        while these are there, so that none are worked out twice; only a row that is longer than a chunk is, within.
+        The backbone is passed once. The head takes as many rows, or tokens, at a time as have their logits in one chunk, and
+        goes back while these are there, so that none are worked out twice; only what is larger than a chunk, and has to be
+        weighed whole, is.
         """
         chunk = Chunk.of(self, wanted, others)
         hidden, *rest = chunk.states(batch)
         back = torch.zeros_like(hidden)
-        for rows, places in chunk.stages(batch):
+        for rows, within, places in chunk.stages(batch.mask.bool(), weigh.unit):
             state = hidden[places].detach().requires_grad_()
-            found = chunk.leaves(batch[rows], state, *(x[places] for x in rest), learns=True)
-            weights = weigh(found, rows)
+            piece = batch[rows].replace(mask=within.to(batch.mask))
+            found = chunk.leaves(piece, state, *(x[places] for x in rest), learns=True)
+            weights = weigh(found, rows, within)
             with span("backward"):
                 torch.autograd.backward(list(found.values()), [weights[name].to(x.dtype) for name, x in found.items()])
             assert state.grad is not None
@@ -334,16 +338,20 @@ class Chunk:
                 found.append(other.predicting(batch))
         return found
 
-    def stages(self, batch: Batch) -> Iterator[tuple[Tensor, slice]]:
-        """Numbers of rows that follow each other, as many as fit in one chunk or a single one, and where their tokens lie among
-        those of the batch."""
-        count = batch.mask.bool().sum(1).tolist()
-        first = start = end = 0
-        for i, n in enumerate([*count, self.size + 1]):
-            if i > first and end + n - start > self.size:
-                yield torch.arange(first, i, device=batch.mask.device), slice(start, end)
-                first, start = i, end
-            end += n
+    def stages(self, mask: Tensor, unit: Unit) -> Iterator[tuple[Tensor, Tensor, slice]]:
+        """What is weighed at once, given the mask [N, T]: numbers of rows [n], which of their tokens [n, T], and where these lie
+        among all M. As many tokens, or rows, as fit in one chunk, or a single row; all where the unit is more than a row."""
+        ends = mask.sum(1).cumsum(0).tolist()
+        number = mask.flatten().cumsum(0).view_as(mask) - 1
+        start = 0
+        while ends and start < ends[-1]:
+            end = min(start + self.size, ends[-1]) if unit in ("token", "row") else ends[-1]
+            if unit == "row":  # the end of the last row that fits, or that of the one which does not
+                end = ends[max(bisect_right(ends, end) - 1, bisect_right(ends, start))]
+            rows = slice(bisect_right(ends, start), bisect_left(ends, end) + 1)
+            within = mask[rows] & (start <= number[rows]) & (number[rows] < end)
+            yield torch.arange(len(ends), device=mask.device)[rows], within, slice(start, end)
+            start = end
 
     @span("head")
     def leaves(self, batch: Batch, hidden: Tensor, *others: Tensor, learns: bool = False) -> dict[str, Tensor]:
