@@ -10,8 +10,10 @@ from torch import Tensor
 from policyopt.part import Critic, Filter, Regularizer
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, held
+from policyopt.spans import span
 
 
+@span("credit")
 def credit(recipe: Recipe, batch: Batch) -> Batch:
     """The batch with ``advantage`` and, for recipes with a critic, ``returns``: statistics of the whole batch,
     without gradient."""
@@ -77,6 +79,7 @@ def objective(recipe: Recipe, batch: Batch) -> Tensor:
     return (share * torch.where(batch.mask.bool(), loss, 0.0)).sum() + whole
 
 
+@span("objective")
 def token_gradients(recipe: Recipe, batch: Batch, leaves: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     r"""The loss, and its gradient with respect to each leaf ([N, T]: ``logp``, ``entropy``, ``value``, live statistics
     by key).

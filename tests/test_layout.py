@@ -13,7 +13,7 @@ import policyopt
 ROOT = Path(policyopt.__file__).parent
 
 STOREYS = (
-    "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases",
+    "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans",
     "schema", "rows", "groups",
     "part", "parts", "control",
     "judging", "data", "models", "sources",

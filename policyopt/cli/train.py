@@ -52,6 +52,7 @@ or a method of your own, whose file then runs: my.py, my.py:NAME, package.module
   --config FILE   take options from a YAML file (every run writes one as config.yaml); the line goes before the file
   --resume DIR    go on with the run in DIR from its newest checkpoint; its configuration says with which method
   --accept-changes   resume although data, code or models have changed since
+  --profile       say after the run where its time and memory went
   --with STUDY    measure what a study measures too: {studies}"""
 
 
@@ -68,6 +69,8 @@ class Files:
     """Go on with the run in this folder from its newest checkpoint. Give only what shall differ, such as --steps."""
     accept_changes: bool = False
     """Resume although data, code or models are not what they were when the run began."""
+    profile: bool = False
+    """Say after the run where its time and memory went, against what its arithmetic alone would take; in profile.json too."""
     studies: tuple[str, ...] = dataclasses.field(default=(), metadata={"option": "with"})
     """Measure what these studies measure too; ``policyopt list --kind study`` shows them."""
 
@@ -102,10 +105,13 @@ def run(args: list[str]) -> int:
 
     config, files = parse_config(resolve(name or str(_saved(line))), line)
     from policyopt.training.console import final_table
+    from policyopt.training.profile import profile_tables
     from policyopt.training.run import run as carry_out
 
-    result = carry_out(config, resume=files.resume, accept_changes=files.accept_changes)
+    result = carry_out(config, resume=files.resume, accept_changes=files.accept_changes, profile=files.profile)
     final_table(result.summary, result.out / "report.html")
+    if files.profile:
+        profile_tables(result.out)
     if "signal" not in result.summary:
         return 1 if "error" in result.summary.get("pushed", {}) else 0
     print(f"go on with: policyopt train {f'{name} ' if name else ''}--resume {result.out}")

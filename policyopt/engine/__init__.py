@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyopt.errors import UserError
@@ -96,6 +98,21 @@ def open_engine(engine: str, models: Models, recipe: Recipe, settings: Mapping[s
     check_engine(recipe, engine)
     opened: Engine = _module(engine).open_engine(models, recipe, settings.get(engine), **optimiser)
     return opened
+
+
+def check_profile(engine: str) -> None:
+    """Raises :class:`~policyopt.errors.UserError` for an engine that cannot say where its time goes."""
+    if not hasattr(_module(engine), "profiled"):
+        raise UserError(
+            f"--profile: the models of the engine {engine!r} are in other processes, which it cannot see into: leave it out, "
+            "or profile a run in one process (--engine local, without torchrun)"
+        )
+
+
+def profiled(engine: str, opened: Engine, file: Path) -> AbstractContextManager[None]:
+    """Write into a file where the time and the memory of an engine of a kind go in a block."""
+    found: AbstractContextManager[None] = _module(engine).profiled(opened, file)
+    return found
 
 
 def make_engine(policy: Policy, recipe: Recipe, roles: Mapping[str, Policy] | None = None, **settings: Any) -> Engine:

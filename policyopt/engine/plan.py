@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from policyopt.models.likelihood import Leaves, Weigh
 from policyopt.objective import log_ratios, token_gradients
+from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.rows import BOUND, Batch, masked
+from policyopt.spans import span
 
-Leaves = dict[str, Tensor]
-"""[N, T] by name: those of :attr:`~policyopt.recipe.Recipe.leaves`."""
-
-
-MICRO_TOKENS = 16_384
-"""Of a forward pass, where nothing else is asked for."""
-
-
-def micro_batches(lengths: Sequence[int], rows: int | None = None) -> Iterator[list[int]]:
-    """Numbers of the texts of each forward pass, given how many tokens they have: those of like length together, so that little
-    padding is computed; ``rows`` at a time, or as many as fit in :data:`MICRO_TOKENS`."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        end = start + (rows or max(1, MICRO_TOKENS // max(1, lengths[order[start]])))
-        yield order[start:end]
-        start = end
+SELDOM = frozenset({"ratio/clamped"})
+"""What the log says only where it happens."""
 
 
 @dataclass
@@ -46,9 +35,8 @@ class UpdateReport:
 
 
 def accumulate(
-    recipe: Recipe, batch: Batch, pieces: Sequence[Tensor], *, version: int,
-    leaves: Callable[[Batch], Leaves], whole: Callable[[Batch], Leaves],
-    push: Callable[[Leaves, Mapping[str, Tensor]], None], split: bool = False,
+    recipe: Recipe, batch: Batch, pieces: Sequence[Tensor], *, version: int, whole: Callable[[Batch], Leaves],
+    learn: Callable[[Batch, Weigh], None], split: bool = False,
 ) -> UpdateReport:  # fmt: skip
     r"""Work out the gradient of the objective on a mini-batch, the same one for any split into micro-batches.
 
@@ -59,10 +47,11 @@ def accumulate(
     the whole leaf, and a second one pushes the token weights of the whole batch through the model.
 
     ``batch`` is the whole mini-batch, ``pieces`` the numbers [n] of the rows of each micro-batch that this process has
-    (all of them, or a rank's share of them, which may be none: then ``split`` says that others have rows too). ``leaves`` computes those of a micro-batch, with gradient; ``whole`` those
+    (all of them, or a rank's share of them, which may be none: then ``split`` says that others have rows too). ``learn``
+    passes a micro-batch with gradient: it works out its leaves, all at once or of some rows after others, has each row weighed
+    once, and adds the gradient of the parameters that follows. ``whole`` gives the leaves
     of the batch without gradient, gathered from all ranks (the report is then of the whole batch, else of this process's
-    rows); ``push`` adds the gradient of the parameters, given leaves
-    with the gradient of the loss by each of them. ``version`` counts the updates that the policy has seen.
+    rows). ``version`` counts the updates that the policy has seen.
     """
     batch = batch.replace(share=recipe.aggregate(batch))
     report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
@@ -71,24 +60,28 @@ def accumulate(
         found = whole(batch)
         loss, gradients = token_gradients(recipe, batch, found)
         observe(report, recipe, batch.with_leaves(found), loss, gradients["logp"], version)
-    for rows in pieces:
-        piece = batch[rows]
-        found = leaves(piece)
+
+    def weigh(numbers: Tensor, leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+        numbers = numbers if rows is None else numbers[rows]
         if gradients is None:
-            loss, mine = token_gradients(recipe, piece, found)
-            seen = piece.with_leaves({name: x.detach() for name, x in found.items()})
+            piece = batch[numbers]
+            loss, mine = token_gradients(recipe, piece, leaves)
+            seen = piece.with_leaves({name: x.detach() for name, x in leaves.items()})
             observe(report, recipe, seen, loss, mine["logp"], version)
         else:
-            mine = {name: g[rows] for name, g in gradients.items()}
-        report.weight[rows] = -mine["logp"].to(report.weight)
-        push(found, mine)
+            mine = {name: g[numbers] for name, g in gradients.items()}
+        report.weight[numbers] = -mine["logp"].to(report.weight)
+        return mine
+
+    for numbers in pieces:
+        learn(batch[numbers], partial(weigh, numbers))
     return report
 
 
+@span("metrics")
 @torch.no_grad()
 def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gradient: Tensor, version: int) -> None:
     """Add a piece of a mini-batch, with its leaves, to the sums that the log is made of."""
-    report.loss += float(loss)
     mask, sums = piece.mask, report.sums
     weight = -gradient
     counted = (piece.share != 0).to(mask)  # averages are over the tokens that the aggregation counts
@@ -100,9 +93,16 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
     gap = (piece.logp - sampled).abs() * fresh
     found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
-    for name, x in found.items():
-        sums[name] = sums.get(name, 0.0) + float(masked(x, mask).sum())
-    sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), float(gap.max()) if gap.numel() else 0.0)
+    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
+    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
+    largest = gap.max() if gap.numel() else gap.sum()
+    every = [loss, largest, *(masked(x, mask).sum() for x in found.values())]
+    more, high, *numbers = torch.stack([x.double() for x in every]).tolist()  # all at once: a device is waited for once
+    report.loss += more
+    for name, x in zip(found, numbers, strict=True):
+        if x or name not in SELDOM:
+            sums[name] = sums.get(name, 0.0) + x
+    sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), high)
 
 
 def added(parts: Iterable[tuple[float, Mapping[str, float]]]) -> tuple[float, dict[str, float]]:
@@ -119,9 +119,9 @@ def added(parts: Iterable[tuple[float, Mapping[str, float]]]) -> tuple[float, di
 def said(recipe: Recipe, piece: Batch) -> dict[str, Tensor]:
     """What the parts of the loss tell the log, name -> [N, T]."""
     log_ratio = log_ratios(recipe, piece)
-    beyond = (log_ratio.abs() >= BOUND).to(log_ratio)
-    clamped = {"ratio/clamped": beyond} if bool((beyond * piece.mask).any()) else {}
-    found = clamped if recipe.surrogate is None else clamped | dict(recipe.surrogate.metrics(log_ratio, piece))
+    found = {"ratio/clamped": (log_ratio.abs() >= BOUND).to(log_ratio)}
+    if recipe.surrogate is not None:
+        found |= recipe.surrogate.metrics(log_ratio, piece)
     for weight in recipe.weight:
         found |= weight.metrics(log_ratio, piece)
     for regularizer in recipe.regularizers:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -17,14 +17,24 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
 from policyopt.models.chunked import Chunked
-from policyopt.models.likelihood import LOGP, Others, Wanted
-from policyopt.models.prefix import can_share, shared_hidden
+from policyopt.models.head import (
+    NEVER,
+    Support,
+    at_once,
+    gradients_of,
+    kernels,
+    linear_head,
+    linear_logp,
+    part_of,
+    reachable,
+)
+from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
+from policyopt.models.packed import can_pack, packed_hidden, read_length
+from policyopt.models.pieces import packed_pieces, padded_pieces
 from policyopt.models.proof import check_finite, near, pads_right
-from policyopt.models.routing import Routers, Within, find_routers
+from policyopt.models.routing import Routers, Within, find_routers, records_at
 from policyopt.rows import Batch
-
-CHUNK_BYTES = 256 << 20
-"""Of logits in float32 that are held at once; a model whose batch fits pays no recomputation."""
+from policyopt.spans import span
 
 
 @dataclass(frozen=True)
@@ -37,14 +47,12 @@ class SplitModel:
     logits: Callable[[Tensor], Tensor]
     """[..., H] -> [..., V]."""
     vocab: int
-    shares: bool = False
-    """A prompt that several rows share can be passed once; see :mod:`policyopt.models.prefix`."""
+    packs: int = 0
+    """How long rows may be that are passed as one packed text; 0: none. See :mod:`policyopt.models.packed`."""
     pads: bool = True
     """Rows of unlike length can go side by side, padded on the right; otherwise they go one by one."""
     whole: Callable[..., Any] | None = None
     """The backbone for texts that are passed whole, where that is another function, as compiled code is."""
-    agreed: Callable[[int], int] = int
-    """How often the backbone is called for a batch whose prompts are shared; see :func:`policyopt.models.prefix.shared_hidden`."""
     replays: bool = True
     """The experts that a batch brings (``routes``) are this model's."""
     chunked: Chunked | None = None
@@ -69,36 +77,47 @@ class SplitModel:
         The head is applied to the hidden states of response tokens alone, in chunks whose float32 logits stay below 256
         MiB; where there is more than one chunk, backward recomputes each.
         """
-        chunk = Chunk(self, {name: role for name, role in (others or {}).items() if name in wanted.roles}, wanted)
-        hidden = [self.predicting(batch)]
-        for role in chunk.roles.values():
-            with torch.no_grad(), role as other:
-                hidden.append(other.predicting(batch))
-        mask = batch.mask.bool()
-        row = mask.nonzero(as_tuple=True)[0]
-        target = batch.tokens[mask]
-        heat = torch.ones_like(batch.mask) if batch.temperature is None else batch.temperature
-        heat = heat[mask] if heat.dim() == 2 else heat[row]
-        size = max(1, CHUNK_BYTES // (4 * self.vocab * len(hidden)))
-        inputs = (target, heat, *hidden[1:], *(getattr(batch, name)[row] for name in chunk.columns))
-        supports = repeat(None) if batch.support is None else split_supports(batch, size)
-        if len(target) <= size:
-            found = chunk(hidden[0], next(supports), *inputs)
+        chunk = Chunk.of(self, wanted, others)
+        return chunk.leaves(batch, *chunk.states(batch))
+
+    def weighed(
+        self, batch: Batch, weigh: Weigh, wanted: Wanted = LOGP, others: Others | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`~policyopt.models.likelihood.Likelihood`.
+
+        The backbone is passed once. The head takes as many rows at a time as have their logits in one chunk, and goes back
+        while these are there, so that none are worked out twice; only a row that is longer than a chunk is, within.
+        """
+        chunk = Chunk.of(self, wanted, others)
+        hidden, *rest = chunk.states(batch)
+        back = torch.zeros_like(hidden)
+        for rows, places in chunk.stages(batch):
+            state = hidden[places].detach().requires_grad_()
+            found = chunk.leaves(batch[rows], state, *(x[places] for x in rest), learns=True)
+            weights = weigh(found, rows)
+            with span("backward"):
+                torch.autograd.backward(list(found.values()), [weights[name].to(x.dtype) for name, x in found.items()])
+            assert state.grad is not None
+            back[places] = state.grad
+        return hidden, back
+
+    def pieces(self, batch: Batch, rows: int | None = None) -> Iterator[list[int]]:
+        """See :class:`~policyopt.models.likelihood.Stepwise`."""
+        if batch.tokens is None:  # texts whose value is asked for
+            ids, length = batch.prompt, batch.prompt_mask.sum(1).long().cpu()
         else:
-            parts = (x.split(size) for x in (hidden[0], *inputs))
-            pieces = [
-                checkpoint(chunk, first, next(supports), *piece, use_reentrant=False)
-                for first, *piece in zip(*parts, strict=True)
-            ]
-            found = tuple(torch.cat(column) for column in zip(*pieces, strict=True))
-        names = ["logp", *(["entropy"] if wanted.entropy else []), *(s.key for s in wanted.statistics)]
-        return {name: _spread(values, mask) for name, values in zip(names, found, strict=True)}
+            ids, row, position = pack(batch)
+            length = read_length(ids, row, position).cpu()
+        if ids.shape[1] <= self.packs:
+            return packed_pieces(ids.cpu().numpy(), length.numpy(), rows)
+        return padded_pieces(length.tolist(), rows)
 
     def embed(self, ids: Tensor) -> Tensor:
         """The input embeddings [..., E] of ids [...], on the CPU and without gradient."""
         table: Tensor = self.hidden.get_input_embeddings().weight  # type: ignore[attr-defined]
         return table[ids.to(table.device)].detach().cpu()
 
+    @span("backbone")
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
         if self.chunked is None:
@@ -107,13 +126,23 @@ class SplitModel:
 
     def _together(self, batch: Batch) -> Tensor:
         """Those of rows that are passed whole, many at once."""
-        routers = self.routers if self.replays and batch.routes is not None else None
-        if self.shares and (found := shared_hidden(self.hidden, batch, routers, self.agreed)) is not None:
-            return found
+        return self.states(*pack(batch), batch.routes if self.replays else None)
+
+    def states(self, ids: Tensor, row: Tensor, position: Tensor, routes: Tensor | None = None) -> Tensor:
+        """The hidden states [M, H] at places (row, position), each [M] and row after row, of right-padded texts ids [N, L]; where
+        the experts of their tokens are told (``routes`` [N, R]) they are taken."""
+        routers = None if routes is None else self.routers
+        if ids.shape[1] <= self.packs:
+            records = None
+            if routers is not None and routes is not None:
+                table = routers.table(routes)
+                first = torch.zeros(len(table), dtype=torch.long, device=table.device)
+                records = records_at(table, first, ids.shape[1])
+            return packed_hidden(self.hidden, ids, row, position, routers, records)
         # Not by its truth: what is compiled has that of a container.
         backbone = self.hidden if self.whole is None else self.whole
-        within = _alone if routers is None else routers.within(batch.routes)
-        return hidden_at(backbone, *pack(batch), pads=self.pads, within=within)
+        within = _alone if routers is None or routes is None else routers.within(routes)
+        return hidden_at(backbone, ids, row, position, pads=self.pads, within=within)
 
     @torch.no_grad()
     def choices(self, batch: Batch) -> Tensor:
@@ -164,7 +193,7 @@ def split_model(model: nn.Module) -> SplitModel:
                 "is not supported"
             )
     vocab = whole.shape[-1]
-    return SplitModel(backbone, logits, vocab, can_share(backbone, vocab), pads_right(backbone, vocab, device))
+    return SplitModel(backbone, logits, vocab, can_pack(backbone, vocab), pads_right(backbone, vocab, device))
 
 
 def backbone_of(inner: Any) -> Any:
@@ -261,33 +290,13 @@ def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return ids, row, before - 1
 
 
-Support = tuple[Tensor, Tensor]
-"""What M tokens were drawn from: how many tokens each, [M], 0 for the whole vocabulary; and the ids of all of them, one
-token's after the other's."""
-
-NEVER = -1e9
-"""The logit of a token that could not be drawn: its probability is 0, and so is its product with any logit, which that of
-minus infinity is not."""
-
-
-def split_supports(batch: Batch, size: int) -> Iterator[Support]:
-    """What the tokens of ``batch.mask`` were drawn from, in the order of ``mask.nonzero()`` and in pieces of ``size`` tokens."""
+def supports(batch: Batch) -> Support:
+    """What the tokens of ``batch.mask`` were drawn from, in the order of ``mask.nonzero()``."""
     mask = batch.mask.bool()
-    before = (batch.support.cumsum(1) - batch.support)[mask]
-    row = mask.nonzero(as_tuple=True)[0]
-    for count, start, i in zip(batch.support[mask].split(size), before.split(size), row.split(size), strict=True):
-        within = torch.arange(int(count.sum()), device=count.device) - (count.cumsum(0) - count).repeat_interleave(
-            count
-        )
-        at = start.repeat_interleave(count) + within
-        yield count, batch.support_ids[i.repeat_interleave(count), at]
-
-
-def restricted(logits: Tensor, count: Tensor, ids: Tensor) -> Tensor:
-    """Logits [M, V] with those of tokens that could not be drawn at their place put out of reach."""
-    could = (count == 0)[:, None].repeat(1, logits.shape[-1])
-    could[torch.arange(len(count), device=count.device).repeat_interleave(count), ids.long()] = True
-    return torch.where(could, logits, NEVER)
+    count, start = batch.support[mask], (batch.support.cumsum(1) - batch.support)[mask]
+    row = mask.nonzero(as_tuple=True)[0].repeat_interleave(count)
+    within = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count).repeat_interleave(count)
+    return count, batch.support_ids[row, start.repeat_interleave(count) + within]
 
 
 @dataclass(frozen=True)
@@ -299,10 +308,75 @@ class Chunk:
     """Other models whose distributions are read."""
     wanted: Wanted
 
+    @classmethod
+    def of(cls, split: SplitModel, wanted: Wanted, others: Others | None) -> Chunk:
+        """What is wanted of a model, with those of the other models that it is read off."""
+        return cls(split, {name: role for name, role in (others or {}).items() if name in wanted.roles}, wanted)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the batch that the statistics read."""
         return tuple(sorted({name for s in self.wanted.statistics for name in s.columns}))
+
+    @property
+    def size(self) -> int:
+        """Tokens whose logits, of all models, are held at once; as many as there are where a GPU's kernels hold none."""
+        head = None if self.wanted.statistics else linear_head(self.split.logits)
+        if head is not None and kernels(head.weight, head.weight) is not None:
+            return sys.maxsize
+        return at_once(self.split.vocab, 1 + len(self.roles))
+
+    def states(self, batch: Batch) -> list[Tensor]:
+        """The hidden states [M, H] of the policy, with gradient, then those of the other models."""
+        found = [self.split.predicting(batch)]
+        for role in self.roles.values():
+            with torch.no_grad(), role as other:
+                found.append(other.predicting(batch))
+        return found
+
+    def stages(self, batch: Batch) -> Iterator[tuple[Tensor, slice]]:
+        """Numbers of rows that follow each other, as many as fit in one chunk or a single one, and where their tokens lie among
+        those of the batch."""
+        count = batch.mask.bool().sum(1).tolist()
+        first = start = end = 0
+        for i, n in enumerate([*count, self.size + 1]):
+            if i > first and end + n - start > self.size:
+                yield torch.arange(first, i, device=batch.mask.device), slice(start, end)
+                first, start = i, end
+            end += n
+
+    @span("head")
+    def leaves(self, batch: Batch, hidden: Tensor, *others: Tensor, learns: bool = False) -> dict[str, Tensor]:
+        """[N, T] by name, from the hidden states of a batch. Where the head ``learns`` on the way back, and is a matrix, what it
+        learns is added to its ``.grad`` at once."""
+        mask = batch.mask.bool()
+        row = mask.nonzero(as_tuple=True)[0]
+        target = batch.tokens[mask]
+        heat = torch.ones_like(batch.mask) if batch.temperature is None else batch.temperature
+        heat = heat[mask] if heat.dim() == 2 else heat[row]
+        support = None if batch.support is None else supports(batch)
+        head = None if self.wanted.statistics else linear_head(self.split.logits)
+        found: tuple[Tensor | None, ...]
+        if head is None:
+            columns = (getattr(batch, name)[row] for name in self.columns)
+            found = self._in_pieces(hidden, support, target, heat, *others, *columns)
+        else:
+            matrix, into = (head.weight, head.bias), gradients_of(head) if learns else None
+            found = linear_logp(hidden, *matrix, target, heat, self.wanted.entropy, support=support, into=into)
+        names = ["logp", *(["entropy"] if self.wanted.entropy else []), *(s.key for s in self.wanted.statistics)]
+        return {name: _spread(x, mask) for name, x in zip(names, found, strict=False) if x is not None}
+
+    def _in_pieces(self, hidden: Tensor, support: Support | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+        count = len(hidden)
+        if count <= self.size:
+            return self(hidden, support, *inputs)
+        found = []
+        for start in range(0, count, self.size):
+            places = slice(start, start + self.size)
+            within = None if support is None else part_of(support, places)
+            piece = (x[places] for x in inputs)
+            found.append(checkpoint(self, hidden[places], within, *piece, use_reentrant=False))
+        return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
     def __call__(
         self, hidden: Tensor, support: Support | None, target: Tensor, heat: Tensor, *others: Tensor
@@ -327,7 +401,7 @@ def _logits(split: SplitModel, hidden: Tensor, heat: Tensor, support: Support | 
     logits = split.logits(hidden)
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     logits = logits / heat[:, None].to(logits)
-    return logits if support is None else restricted(logits, *support)
+    return logits if support is None else torch.where(reachable(*support, logits.shape[-1]), logits, NEVER)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from policyopt.models.gguf import SUFFIX, from_gguf
 from policyopt.models.likelihood import Stepwise
 from policyopt.models.loaded import Loaded
 from policyopt.models.memory import Attention, check_attention, compiled, recompute_layers
+from policyopt.models.offload import Resting
 from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.proof import check_weights
 from policyopt.models.quiet import quiet
@@ -56,11 +57,20 @@ class Role:
         self.model, self._state = model, state
         self.split = dataclasses.replace(split_model(model), replays=replays)
         """How it is called."""
-        self._within: AbstractContextManager[Any] = nullcontext()
+        self.here: AbstractContextManager[Any] = nullcontext()
+        """Inside of it the weights stay on the device between one reading and the next."""
+        self._within = ExitStack()
+
+    def rest(self) -> bool:
+        """Let the weights lie in main memory while nobody reads them. Returns whether there is anything to move: not on a
+        CPU."""
+        self.here = resting = Resting(self.model)
+        return resting.moves
 
     def __enter__(self) -> SplitModel:
-        self._within = self._state()
-        self._within.__enter__()
+        self._within = ExitStack()
+        self._within.enter_context(self.here)
+        self._within.enter_context(self._state())
         return self.split
 
     def __exit__(self, *error: Any) -> None:
@@ -104,9 +114,9 @@ class Policy:
         if self.chunks.tokens is not None:
             check_chunks(split.hidden, split.vocab)  # type: ignore[arg-type]
             split = dataclasses.replace(split, chunked=Chunked(split.hidden, self.chunks, version))
-        # A prompt that is passed once needs a cache, which neither layers that are passed again nor compiled code take.
-        split = dataclasses.replace(split, shares=split.shares and not (self.recomputed or self.compiled))
-        return dataclasses.replace(split, whole=compiled(split.hidden, split.vocab)) if self.compiled else split
+        if self.compiled:  # the blocks of packed rows are others in every batch, and would be compiled for each
+            split = dataclasses.replace(split, packs=0, whole=compiled(split.hidden, split.vocab))
+        return split
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that training changes, by name."""

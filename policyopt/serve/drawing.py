@@ -15,7 +15,7 @@ import torch
 
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.errors import UserError
-from policyopt.models.causal import CHUNK_BYTES
+from policyopt.models.head import at_once
 from policyopt.models.stops import Stops
 from policyopt.serve.refused import Refused
 from policyopt.serve.wire import Drawn, Limits, Table, check_ids, write_sample
@@ -153,7 +153,7 @@ def likeliest(split: Any, prompt: Sequence[int], start: int, k: int) -> Table:
     device = next(split.hidden.parameters()).device
     hidden = split.hidden(input_ids=torch.tensor([prompt], device=device), use_cache=False).last_hidden_state[0]
     table: list[list[tuple[int, float]] | None] = [None] * start
-    for states in hidden[start - 1 : -1].split(max(1, CHUNK_BYTES // (4 * split.vocab))):
+    for states in hidden[start - 1 : -1].split(at_once(split.vocab)):
         best = split.logits(states).float().log_softmax(-1).topk(k)
         table += [
             list(zip(i, v, strict=True)) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -15,6 +15,7 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Answered, Response
+from policyopt.spans import span
 from policyopt.training.services import record
 
 TRAINING = "--judging.max-failed"
@@ -93,6 +94,7 @@ class Opinions:
         """What the verdicts have cost, by what is counted."""
         self._judge, self._text, self._most = judge, text, most
 
+    @span("judge")
     def __call__(self, items: Sequence[tuple[Example, Response]]) -> list[Verdict]:
         """The verdicts on some responses."""
         if not items:

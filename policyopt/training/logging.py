@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from policyopt.errors import UserError
 from policyopt.files import Malformed, parse_json, parse_yaml
+from policyopt.spans import span
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -75,6 +76,7 @@ class RunLog:
         self._purge: int | None = None
         self._next = 0  # the first step that is not logged yet
 
+    @span("log")
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """Append one line: ``step``, then the values in alphabetical order. NaN and infinity are written as null."""
         row = {name: _plain(values[name]) for name in sorted(values)}
@@ -89,6 +91,7 @@ class RunLog:
         if self._trackers is not None:
             self._trackers.log(int(step), row)
 
+    @span("log")
     def sample(self, record: Mapping[str, Any]) -> None:
         """Append one response with what it was worth; keys keep their order."""
         self._samples.append(record)

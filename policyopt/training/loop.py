@@ -20,6 +20,7 @@ from policyopt.errors import UserError
 from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
+from policyopt.spans import span
 from policyopt.steering import States, control, controlled
 from policyopt.training.advice import Advice
 from policyopt.training.ahead import Waiting, independent, lag, settled
@@ -32,7 +33,7 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.judged import costly, nothing_left
 from policyopt.training.logging import RunLog, disk_errors
-from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.metrics import batch_metrics, movement_metrics, update_metrics
 from policyopt.training.mismatch import too_far
 from policyopt.training.probes import measured
 from policyopt.training.process import Interrupt
@@ -128,6 +129,7 @@ class Trainer:
         self.heard = interrupt.asked
         return "finished" if state.step >= config.steps else self.watch.stop or "interrupted"
 
+    @span("step")
     def step(self) -> dict[str, float]:
         """One batch: draw, credit, update. Returns its metrics."""
         start = time.perf_counter()
@@ -155,6 +157,8 @@ class Trainer:
             self.remember(fresh)
             reports, weight = self.update(batch)
             metrics |= update_metrics(reports)
+            if fresh.correct is not None and len(reports) > 1:  # the first step has not seen the policy move
+                metrics |= movement_metrics(reports[-(len(reports) // state.recipe.update.epochs) :])
             if not self.warned and (said := too_far(metrics, config.dtype)):
                 self.warned = True
                 self.console.note(f"step {state.step + 1}: {said}")
@@ -176,6 +180,7 @@ class Trainer:
         state.seconds += metrics["time/step"]
         return metrics
 
+    @span("draw")
     def next_batch(self) -> Drawn:
         """The batch of this step: drawn now, or ``staleness`` steps ago."""
         state, config = self.state, self.config
@@ -241,6 +246,7 @@ class Trainer:
         for record in kept_samples(batch, weight, lost, self.config.log_samples, self.engine.text):
             self.log.sample(at | record)
 
+    @span("evaluation")
     def evaluate(self, phase: str) -> Scores:
         """Held-out scores; their responses go to the samples, up to 32 of them."""
         self.settle()
@@ -261,6 +267,7 @@ class Trainer:
 
     # Checkpoints ---------------------------------------------------------------------------------------------------
 
+    @span("checkpoint")
     def save(self) -> None:
         """Write a checkpoint."""
         self.settle()

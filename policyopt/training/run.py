@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 from policyopt.data import load_task
 from policyopt.data.choose import judge_words
+from policyopt.engine import check_profile, profiled
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.hub import need_token
@@ -28,11 +29,12 @@ from policyopt.training.logging import RunLog
 from policyopt.training.loop import OnStep, State, Trainer
 from policyopt.training.mixture import check_weights
 from policyopt.training.process import memory_errors, stoppable, together
+from policyopt.training.profile import PROFILE
 from policyopt.training.prompts import PromptStream
 from policyopt.training.resolved import same_judge
 from policyopt.training.result import Result
 from policyopt.training.rows import check_filled
-from policyopt.training.setup import check_carried, located, room, set_up, told, unheard, weighed
+from policyopt.training.setup import check_carried, engine_kind, located, room, set_up, told, unheard, weighed
 from policyopt.training.tracking import need_trackers, tracked
 
 T = TypeVar("T")
@@ -46,13 +48,17 @@ LESS = (
 
 def run(
     config: TrainConfig, *, resume: Path | None = None, accept_changes: bool = False, quiet: bool = False,
-    on_step: OnStep | None = None,
+    on_step: OnStep | None = None, profile: bool = False,
 ) -> Result:  # fmt: skip
     """Carry out a configuration, or go on with the run in the folder ``resume``. ``on_step`` gets the metrics of every step,
-    and ends the run where it returns ``False``.
+    and ends the run where it returns ``False``; ``profile`` leaves in :data:`~policyopt.training.profile.PROFILE` where time
+    and memory went.
 
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
+    kind = engine_kind(config)
+    if profile:
+        check_profile(kind)
     check_carried(config)
     need_trackers(config.track)
     if config.push_to_hub is not None:
@@ -92,7 +98,8 @@ def run(
                 if resume is not None:
                     gone_back(trainer, config)
                     write_config(out, config, task)
-                stopped = trainer.fit()
+                with profiled(kind, engine, out / PROFILE) if profile else nullcontext():
+                    stopped = trainer.fit()
                 summary = trackers.summary = summarise(config, trainer, task, stopped, trainer.evaluate("after"))
             leave(out, engine, config, summary, console.note)
     return Result(out, engine.policy)

@@ -74,6 +74,7 @@ class Settings(TypedDict, total=False):
     adapters: LoRA | Fields
     attention: Attention | None
     gradient_checkpointing: bool
+    offload: bool
     compile: bool
     chunks: Chunks | Fields
     optim: Optim | Fields

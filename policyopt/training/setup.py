@@ -35,16 +35,22 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     Raises :class:`~policyopt.errors.UserError` for a model that cannot be used, a role that nobody fills, and where the
     recipe asks for what the engine cannot do.
     """
-    engine = "sharded" if ranks() > 1 else config.engine
+    engine = engine_kind(config)
     check_engine(config.recipe, engine, config.sampler)
     optim = config.optim
     vllm = config.vllm if config.sampler == "vllm" else None
     settings = {"local": vllm, "ray": config.ray, "tinker": config.tinker}
     return open_engine(
         engine, models_of(config, task, progress), config.recipe, settings,
-        lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
+        optimizer=optim.name, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
+        offload=config.offload,
     )  # fmt: skip
+
+
+def engine_kind(config: TrainConfig) -> str:
+    """The kind of engine that runs the models of a configuration: under torchrun, the one that is spread over its ranks."""
+    return "sharded" if ranks() > 1 else config.engine
 
 
 def models_of(config: TrainConfig, task: Task, progress: Progress) -> Models:

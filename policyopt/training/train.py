@@ -26,6 +26,7 @@ def train(
     accept_changes: bool = False,
     quiet: bool = False,
     on_step: OnStep | None = None,
+    profile: bool = False,
     **settings: Unpack[Settings],
 ) -> Result:
     """Train with a recipe: ``train(policyopt.methods.grpo(), model="embedded", task="chain_sum", steps=50)``.
@@ -39,6 +40,7 @@ def train(
         quiet: Print nothing.
         on_step: Called after every step with its metrics by name, ``step`` among them; the run ends, as at its last step,
             where it returns ``False``. What it raises ends the run at once, which can be resumed.
+        profile: Write into ``profile.json`` in its folder where time and memory went (``docs/profile.md``).
         settings: The fields of :class:`~policyopt.training.config.TrainConfig`. In the place of names, ``model``,
             ``teacher`` and ``roles`` take a policy or a pair (model, tokenizer), ``task`` and ``eval_task`` rows, ``judge``
             functions. Models are copied, and stay as they are.
@@ -61,7 +63,7 @@ def train(
     except ValidationError as error:
         raise UserError(explain(error)) from error
     folder = None if resume is None else Path(resume)
-    return run(config, resume=folder, accept_changes=accept_changes, quiet=quiet, on_step=on_step)
+    return run(config, resume=folder, accept_changes=accept_changes, quiet=quiet, on_step=on_step, profile=profile)
 
 
 def _signature() -> inspect.Signature:

@@ -64,9 +64,11 @@ def engine_of(
         for p in teacher.model.parameters():
             p.add_(0.05 * torch.randn_like(p))
     engine = LocalEngine(load_tiny(folder, dtype, lora=lora), recipe, {"teacher": teacher}, **options)
-    # Norms of the tiny model are computed in float32 whatever its weights are: passing a shared prompt once changes the
-    # order of sums, and its rounding would hide how exact the rest is. Sharing has tests of its own.
-    engine.likelihood = dataclasses.replace(split_model(engine.policy.model), shares=False)
+    # Norms of the tiny model are computed in float32 whatever its weights are: packing rows changes the order of sums,
+    # and its rounding would hide how exact the rest is. Packing has tests of its own.
+    engine.likelihood = dataclasses.replace(split_model(engine.policy.model), packs=0)
+    if engine.critic is not None:
+        engine.critic.packs = 0
     with torch.no_grad():
         for p in [p for o in engine.weights.optimizers.values() for p in o.param_groups[0]["params"]]:
             p.add_(0.05 * torch.randn_like(p))
@@ -184,7 +186,7 @@ def test_a_part_that_couples_all_rows_takes_two_passes_and_keeps_its_gradient(
     batch = drawn(engine, recipe)
     assert_same_for_any_partition(engine, recipe, batch)
     engine.micro_batch = 3
-    with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
+    with mock.patch.object(SplitModel, "predicting", autospec=True, side_effect=SplitModel.predicting) as passes:
         engine.gradient(recipe, batch)
     assert passes.call_count == 2 * 3, "seven rows by three: once without gradient, once with it"
 
@@ -360,12 +362,12 @@ def test_only_what_a_recipe_needs_is_made_and_computed(tiny_model: Path) -> None
     batch = drawn(engine, lean)
     assert batch.ref_logp is None
     assert batch.old_value is None
-    with mock.patch.object(SplitModel, "leaves", autospec=True, side_effect=SplitModel.leaves) as passes:
+    with mock.patch.object(SplitModel, "weighed", autospec=True, side_effect=SplitModel.weighed) as passes:
         engine.gradient(lean, batch)
         assert passes.call_count == 1
-        assert not passes.call_args.args[2].entropy
+        assert not passes.call_args.args[3].entropy
         engine.gradient(lean.replace(regularizers=(EntropyBonus(),)), batch)
-        assert passes.call_args.args[2].entropy
+        assert passes.call_args.args[3].entropy
     assert LocalEngine(load_tiny(tiny_model), grpo(kl_coef=0.1)).roles.keys() == {"reference"}
 
 

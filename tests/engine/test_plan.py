@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from policyopt.engine.plan import Leaves, UpdateReport, accumulate, said
+from policyopt.engine.plan import UpdateReport, accumulate, observe, said
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.likelihood import Leaves, Weigh
 from policyopt.objective import log_ratios, objective
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, get_method
@@ -38,13 +38,15 @@ class Ranks:
             self.asked += 1
             return {name: x.detach() for name, x in leaves(batch).items()}
 
-        def push(found: Leaves, gradients: Mapping[str, Tensor]) -> None:
+        def learn(piece: Batch, weigh: Weigh) -> None:
+            found = leaves(piece)
+            gradients = weigh(found)
             torch.autograd.backward(list(found.values()), [gradients[name] for name in found])
 
         weight = torch.zeros_like(batch.mask)
         for rows in self.rows:
             pieces = rows.split(self.micro)
-            call: dict[str, Any] = {"version": 0, "leaves": leaves, "whole": whole, "push": push}
+            call: dict[str, Any] = {"version": 0, "whole": whole, "learn": learn}
             weight += accumulate(recipe, batch, pieces, **call).weight
         assert self.logp.grad is not None
         return self.logp.grad, weight
@@ -100,8 +102,13 @@ def test_log_ratios_are_held_and_counted(sign: float) -> None:
     assert float((found * mask).sum()) == 1
     _, gradient = gradients(recipe, batch)
     assert bool(torch.isfinite(gradient["logp"]).all())
-    calm = batch.replace(logp=batch.old_logp)
-    assert "ratio/clamped" not in said(recipe, calm), "where none is, nothing is said"
+    share, sums = recipe.aggregate(batch), list[dict[str, float]]()
+    for piece in (batch, batch.replace(logp=batch.old_logp)):
+        report = UpdateReport(0.0, 0.0, True, torch.zeros_like(batch.mask))
+        observe(report, recipe, piece.replace(share=share), gradient["logp"].sum(), gradient["logp"], 0)
+        sums.append(report.sums)
+    assert sums[0]["ratio/clamped"] == 1
+    assert "ratio/clamped" not in sums[1], "where none is, nothing is said"
 
 
 def test_what_one_update_alone_says_is_a_mean_over_all() -> None:

@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policyopt.capability import refuse_missing
-from policyopt.engine.plan import Leaves, accumulate
+from policyopt.engine.plan import accumulate
 from policyopt.engine.protocol import Engine, Size, UpdateReport
 from policyopt.engine.streams import stream_key, uniforms
 from policyopt.errors import UserError
 from policyopt.methods.clip.bapo import bapo
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.likelihood import Leaves, Weigh
 from policyopt.models.text import Text
 from policyopt.models.tokenizer import build_tokenizer
 from policyopt.recipe import Recipe
@@ -132,11 +133,13 @@ class TableEngine:
             with torch.no_grad():
                 return self.leaves(batch)
 
-        def push(found: Leaves, gradients: Mapping[str, Tensor]) -> None:
+        def learn(piece: Batch, weigh: Weigh) -> None:
+            found = self.leaves(piece)
+            gradients = weigh(found)
             torch.autograd.backward(list(found.values()), [gradients[name] for name in found])
 
         pieces = torch.arange(len(batch.mask)).split(3)
-        report = accumulate(recipe, batch, pieces, version=self.version, leaves=self.leaves, whole=whole, push=push)
+        report = accumulate(recipe, batch, pieces, version=self.version, whole=whole, learn=learn)
         assert self.table.grad is not None
         report.grad_norm = float(self.table.grad.norm())
         self.optimizer.step()

@@ -15,7 +15,7 @@ from torch import Tensor
 from policyopt.engine.local import LocalEngine, LocalSampler
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
-from policyopt.models import causal
+from policyopt.models import head
 from policyopt.models.likelihood import Wanted
 from policyopt.models.load import LoRA, Policy
 from policyopt.objective import credit, shaped
@@ -105,7 +105,7 @@ def test_when_the_policy_has_moved_every_leaf_is_over_the_recorded_set(tiny_mode
     assert (found["logp"] - batch.old_logp).abs().max() > 0.01
     tokens = int(batch.mask.sum())
     assert tokens > 5
-    with mock.patch.object(causal, "CHUNK_BYTES", 3 * 4 * 2 * engine.likelihood.vocab):  # type: ignore[attr-defined]
+    with mock.patch.object(head, "CHUNK_BYTES", 3 * 4 * 2 * engine.likelihood.vocab):  # type: ignore[attr-defined]
         pieces = engine.likelihood.leaves(batch, Wanted(entropy=True, statistics=(of,)), roles)
     for name, x in found.items():
         assert torch.allclose(pieces[name], x, atol=1e-12), name
@@ -119,7 +119,7 @@ def test_the_gradient_belongs_to_the_batch_and_is_that_of_autograd(tiny_model: P
     gradients = []
     for micro_batch in (None, 1, 3):
         engine = LocalEngine(policy, recipe, micro_batch=micro_batch)
-        engine.likelihood = dataclasses.replace(engine.likelihood, shares=False)  # type: ignore[type-var]
+        engine.likelihood = dataclasses.replace(engine.likelihood, packs=0)  # type: ignore[type-var]
         batch = engine.annotate(batch_of(groups), recipe)
         batch = credit(recipe, engine.prepare(shaped(recipe, batch), recipe))
         engine.gradient(recipe, batch)

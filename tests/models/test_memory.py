@@ -85,7 +85,7 @@ def test_compiled_code_is_used_for_whole_texts_and_must_be_right(tiny_model: Pat
     policy.compiled = True
     with mock.patch.object(torch, "compile", side_effect=lambda f, **_: mock.MagicMock(wraps=f)):
         split: Any = policy.likelihood()
-        assert not split.shares
+        assert not split.packs
         found = split.leaves(token_batch())["logp"]
         assert split.whole.call_count == 2, "the probe, and the batch"
     torch.testing.assert_close(found, split_model(policy.model).leaves(token_batch())["logp"], rtol=0, atol=1e-6)
@@ -123,7 +123,7 @@ def test_rows_go_one_by_one_where_padding_is_not_without_effect() -> None:
     with mock.patch.object(model.model, "forward", sees_the_end):
         split = split_model(model)
         assert not split.pads
-        assert not split.shares
+        assert not split.packs
         batch = token_batch()
         batch = batch.replace(tokens=batch.tokens % 41, prompt=batch.prompt % 41)
         found = split.leaves(batch)["logp"]

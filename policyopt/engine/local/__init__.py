@@ -6,11 +6,12 @@ from typing import Any
 
 from policyopt.engine import Models
 from policyopt.engine.local.engine import LocalEngine
+from policyopt.engine.local.profile import profiled
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.settings import Vllm
 from policyopt.recipe import Recipe
 
-__all__ = ["CAPABILITIES", "SAMPLERS", "LocalEngine", "LocalSampler", "open_engine"]
+__all__ = ["CAPABILITIES", "SAMPLERS", "LocalEngine", "LocalSampler", "open_engine", "profiled"]
 
 CAPABILITIES = LocalEngine.capabilities
 SAMPLERS = ("vllm",)

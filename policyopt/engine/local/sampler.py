@@ -26,6 +26,7 @@ from policyopt.models.routing import Routers
 from policyopt.models.stops import Stops
 from policyopt.sources.program import Heat, Processor, Response
 from policyopt.sources.truncation import Truncation
+from policyopt.spans import span
 
 X = TypeVar("X")
 
@@ -285,9 +286,15 @@ class LocalSampler:
         """One token for every row in flight. Returns the requests that are complete by it."""
         if self._interrupted:
             return self._cut()
-        self.stepper.admit()
-        return self.stepper.step(*self._draw()) if self.stepper.active else []
+        with span("prefill"):
+            self.stepper.admit()
+        if not self.stepper.active:
+            return []
+        drawn = self._draw()
+        with span("decode"):
+            return self.stepper.step(*drawn)
 
+    @span("head")
     def _draw(self) -> tuple[Tensor, np.ndarray]:
         """Draw a token for each row and write it down. Returns the tokens [B], and which rows end by it."""
         rows, hidden = self.stepper.active, self.stepper.hidden

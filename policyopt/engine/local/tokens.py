@@ -14,8 +14,10 @@ from policyopt.engine.programs import ended
 from policyopt.engine.streams import uniforms
 from policyopt.models.stops import Stops
 from policyopt.sources.truncation import BOUND, left
+from policyopt.spans import span
 
 
+@span("choose")
 def draw(
     logits: Tensor, rows: Sequence[Row], *, eos: Collection[int], version: int, stops: Stops | None = None
 ) -> tuple[Tensor, np.ndarray]:

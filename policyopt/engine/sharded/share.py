@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from policyopt.engine.local import LocalEngine, LocalSampler
-from policyopt.engine.plan import Leaves, UpdateReport, added
+from policyopt.engine.plan import UpdateReport, added
 from policyopt.engine.programs import carried_out
 from policyopt.engine.sent import Asked
 from policyopt.engine.sharded.shard import Called, Plain, Root, let_go, read_through, spread, whole
 from policyopt.engine.shards import SHARDS, write_shards
 from policyopt.errors import UserError
 from policyopt.models.causal import SplitModel, split_model
-from policyopt.models.likelihood import LOGP, Likelihood, Others, Wanted
+from policyopt.models.likelihood import LOGP, Leaves, Likelihood, Others, Wanted, Weigh
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.sources.program import Response
@@ -38,6 +38,20 @@ class Through:
         """See :class:`~policyopt.models.likelihood.Likelihood`."""
         found: Leaves = self.root(self.likelihood.leaves, batch, wanted, others)
         return found
+
+    def weighed(
+        self, batch: Batch, weigh: Weigh, wanted: Wanted = LOGP, others: Others | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`~policyopt.models.likelihood.Likelihood`."""
+        found: tuple[Tensor, Tensor] = self.root(self._anchored, batch, weigh, wanted, others)
+        return found
+
+    def _anchored(self, *asked: Any) -> tuple[Tensor, Tensor]:
+        """What gradient the head has found is taken up by the ranks when a way back reaches the root, which therefore there has
+        to be, though the head alone may learn."""
+        end, gradient = self.likelihood.weighed(*asked)
+        learning = (p for p in self.root.parameters() if p.requires_grad)
+        return end if end.requires_grad else end + 0 * next(learning).sum(), gradient
 
 
 class ShareEngine(LocalEngine):
@@ -59,12 +73,12 @@ class ShareEngine(LocalEngine):
         self._plain |= {name: Plain(self.roles[name].model) for name in sorted(recipe.sampled_roles)}
         self._drawing: dict[str | None, LocalSampler] = {}
         root = spread(policy.model, mesh)
-        self.likelihood = Through(root, dataclasses.replace(split, agreed=self._agreed))
+        self.likelihood = Through(root, split)
         self._roots = [root]
         for _, role in sorted(self.roles.items()):
             if role.model is not policy.model:
                 self._roots.append(spread(role.model, mesh))
-            role.split = read_through(root if role.model is policy.model else self._roots[-1], role.split, self._agreed)
+            role.split = read_through(root if role.model is policy.model else self._roots[-1], role.split)
         if self.critic is not None:
             self._roots.append(spread(self.critic, mesh))
             called: Any = Called(self._roots[-1], self.critic)
@@ -103,12 +117,6 @@ class ShareEngine(LocalEngine):
             dist.all_reduce(x)
         return out
 
-    def _agreed(self, calls: int) -> int:
-        """How often a pass calls the backbone, where all ranks want to call it equally often; else 0, the plain way."""
-        least = torch.tensor([calls, -calls])
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-        return calls if least[0] == -least[1] else 0
-
     def _apart(self) -> None:
         """Let go of what was gathered for the passes of a call: the weights may be others at the next."""
         for root in self._roots:
@@ -142,17 +150,20 @@ class ShareEngine(LocalEngine):
         return report
 
     def _accumulated(
-        self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], split: bool = False
-    ) -> UpdateReport:
-        report = super()._accumulated(recipe, batch, leaves, split=self._ranks > 1)
+        self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], learn: Callable[[Batch, Weigh], None],
+        split: bool = False,
+    ) -> UpdateReport:  # fmt: skip
+        report = super()._accumulated(recipe, batch, leaves, learn, split=self._ranks > 1)
         for row in self._spare(batch):
-            found = leaves(row)
-            self._push(found, {name: torch.zeros_like(x) for name, x in found.items()})
+            learn(row, lambda found, rows=None: {name: torch.zeros_like(x) for name, x in found.items()})
         return self._merged(report, coupled=bool(recipe.gathers))
 
-    def _push(self, leaves: Leaves, gradients: Mapping[str, Tensor]) -> None:
+    def _learn(self, piece: Batch, weigh: Weigh, wanted: Wanted) -> None:
         # FSDP takes the mean over ranks, and the objective is a sum over rows.
-        super()._push(leaves, {name: g * self._ranks for name, g in gradients.items()})
+        def weighed(leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+            return {name: g * self._ranks for name, g in weigh(leaves, rows).items()}
+
+        super()._learn(piece, weighed, wanted)
 
     def _merged(self, report: UpdateReport, coupled: bool) -> UpdateReport:
         """The report on the whole mini-batch; where rows are ``coupled`` every rank has its sums."""

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from policyopt.engine import Models
-from policyopt.engine.plan import Leaves, UpdateReport, accumulate
+from policyopt.engine.plan import UpdateReport, accumulate
 from policyopt.engine.protocol import Size, at_once
+from policyopt.engine.settings import OptimizerName
 from policyopt.engine.tinker import CAPABILITIES, saved
 from policyopt.engine.tinker.linear import Linear, find, norm_of
 from policyopt.engine.tinker.link import RESUME, Link
@@ -23,6 +24,7 @@ from policyopt.engine.tinker.rows import Row, datum, gathered, logprobs, rows_of
 from policyopt.engine.tinker.sampler import RemoteSampler
 from policyopt.errors import UserError
 from policyopt.models.adapters import LoRA
+from policyopt.models.likelihood import Leaves, Weigh
 from policyopt.models.load import load_text
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
@@ -49,8 +51,12 @@ class TinkerEngine:
     def __init__(
         self, link: Link, models: Models, recipe: Recipe, *, lr: float = 1e-5, betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8, weight_decay: float = 0.0, clip_norm: float = 1.0, critic_lr: float | None = None,
-        micro_batch: int | None = None,
+        micro_batch: int | None = None, optimizer: OptimizerName = "adamw", offload: bool = False,
     ) -> None:  # fmt: skip
+        if optimizer != "adamw":
+            raise UserError(f"--optim.name {optimizer}: a Tinker server has AdamW alone; leave it out")
+        if offload:
+            raise UserError("--offload: the models are on the Tinker server; leave it out")
         options = models.policy.options
         self.link, self.model = link, models.policy.name
         self.lora: LoRA = options.get("lora") or LoRA()
@@ -179,11 +185,12 @@ class TinkerEngine:
         def leaves(piece: Batch) -> Leaves:
             return {"logp": self._logp(piece, rows)}
 
-        def push(found: Leaves, gradients: Mapping[str, Tensor]) -> None:
-            pushed.update(logp=found["logp"], weight=-gradients["logp"])
+        def learn(piece: Batch, weigh: Weigh) -> None:
+            found = leaves(piece)
+            pushed.update(logp=found["logp"], weight=-weigh(found)["logp"])
 
         whole = [torch.arange(len(batch.mask))]
-        report = accumulate(recipe, batch, whole, version=self.version, leaves=leaves, whole=leaves, push=push)
+        report = accumulate(recipe, batch, whole, version=self.version, whole=leaves, learn=learn)
         report.applied = math.isfinite(report.loss) and bool(torch.isfinite(pushed["weight"]).all())
         if report.applied and rows:
             report.grad_norm = self._step(rows, pushed["weight"], pushed["logp"])
