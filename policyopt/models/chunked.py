@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import DynamicCache
@@ -15,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from policyopt.errors import UserError
 from policyopt.models.proof import near, probe_ids, reach
-from policyopt.part import Count, Positive, part
+from policyopt.part import Count, part
 
 Step = Callable[[slice, list[Tensor]], tuple[Tensor, list[Tensor]]]
 """A chunk of a sequence from the state of all that came before: what the loss reads of it, and its own state. States are
@@ -32,7 +33,7 @@ class Chunks:
     kept: Count | None = None
     """Send the gradient through so many chunks of a row alone, drawn anew at every update: faster, and only nearly without
     bias (SpaCO). Unset: through all of them."""
-    cap: Positive = 2.0
+    cap: Annotated[float, Field(gt=0)] = 2.0
     """The most by which the gradient that later chunks hand over is multiplied to make up for those that are left out."""
     drawn: Literal["subset", "independent"] = "subset"
     """``subset`` draws exactly ``kept`` chunks; ``independent`` each chunk by itself, so many on average, which has no bias at
