@@ -76,7 +76,8 @@ class Floor:
         trained = [p for p in model.parameters() if p.requires_grad]
         self.critic = nn.ModuleList()
         if workload.critic:
-            self.critic = nn.ModuleList([copy.deepcopy(self.model.model), nn.Linear(self.model.config.hidden_size, 1)])
+            head = nn.Linear(self.model.config.hidden_size, 1, dtype=dtype)
+            self.critic = nn.ModuleList([copy.deepcopy(self.model.model), head])
         self.trained = [*trained, *self.critic.parameters()]
         self.optimizer = torch.optim.AdamW(self.trained, lr=LR, fused=True)
 

@@ -58,17 +58,17 @@ def settings(workload: Workload, dtype: str, steps: int, out: Path) -> dict[str,
 
 
 class Ends(LogitsProcessor):
-    """Lets row i end by its end token after ``lengths()[i]`` tokens, and by no token before: what a trained model's own end
+    """Lets row i end by its end token after ``lengths[i]`` tokens, and by no token before: what a trained model's own end
     tokens would do. TRL masks what comes behind."""
 
-    def __init__(self, lengths: Callable[[], list[int]], eos: int) -> None:
-        self.lengths, self.eos = lengths, eos
+    def __init__(self, lengths: list[int], eos: int) -> None:
+        self.lengths, self.eos = torch.tensor(lengths), eos
         self.start: int | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         self.start = input_ids.shape[1] if self.start is None else self.start
         drawn = input_ids.shape[1] - self.start
-        last = torch.tensor(self.lengths()) - 1 == drawn
+        last = self.lengths - 1 == drawn
         end = scores[:, self.eos].clone()
         scores[last] = -torch.inf
         scores[:, self.eos] = torch.where(last, end, -torch.inf)
@@ -137,7 +137,7 @@ class Peer:
         if self.workload.mean is not None:
             if eos is None:
                 raise NotImplementedError("continuous batching takes one length for all responses")
-            ends = Ends(lambda: self.workload.lengths(self.number), eos)
+            ends = Ends(self.workload.lengths(self.number), eos)
             keywords["logits_processor"] = LogitsProcessorList([ends])
         found = draw(*arguments, **keywords)
         self.drawing += time.perf_counter() - start
