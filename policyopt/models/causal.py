@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,10 +30,11 @@ from policyopt.models.head import (
     reachable,
 )
 from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
-from policyopt.models.packed import can_pack, packed_hidden, read_length
+from policyopt.models.packed import can_pack, packed_hidden
 from policyopt.models.pieces import packed_pieces, padded_pieces
+from policyopt.models.places import alone, hidden_at, pack, read_length
 from policyopt.models.proof import check_finite, near, pads_right
-from policyopt.models.routing import Routers, Within, find_routers, records_at
+from policyopt.models.routing import Routers, find_routers, records_at
 from policyopt.part import Unit
 from policyopt.rows import Batch
 from policyopt.spans import span
@@ -145,7 +146,7 @@ class SplitModel:
             return packed_hidden(self.hidden, ids, row, position, routers, records)
         # Not by its truth: what is compiled has that of a container.
         backbone = self.hidden if self.whole is None else self.whole
-        within = _alone if routers is None or routes is None else routers.within(routes)
+        within = alone if routers is None or routes is None else routers.within(routes)
         return hidden_at(backbone, ids, row, position, pads=self.pads, within=within)
 
     @torch.no_grad()
@@ -244,54 +245,6 @@ def _given(backbone: Any, hidden: Tensor) -> Iterator[None]:
             del backbone.forward
         else:
             backbone.forward = own
-
-
-def _alone(rows: slice, width: int) -> AbstractContextManager[Any]:
-    return nullcontext()
-
-
-def hidden_at(
-    backbone: Callable[..., Any],
-    ids: Tensor,
-    row: Tensor,
-    position: Tensor,
-    *,
-    pads: bool = True,
-    within: Within = _alone,
-) -> Tensor:
-    """The hidden states [M, H] at places (row, position), each [M], of right-padded texts ids [N, L]; row by row where
-    padding is not without effect. Places come row after row. Each call of the backbone stands ``within`` what is asked
-    for its rows and width."""
-    if pads:
-        with within(slice(None), ids.shape[1]):
-            out: Tensor = backbone(input_ids=ids, use_cache=False).last_hidden_state
-        return out[row, position]
-    found = []
-    for i in row.unique().tolist():
-        there = position[row == i]
-        text = ids[i : i + 1, : int(there.max()) + 1]
-        with within(slice(i, i + 1), text.shape[1]):
-            found.append(backbone(input_ids=text, use_cache=False).last_hidden_state[0, there])
-    return torch.cat(found)
-
-
-def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompt and response of each row, joined and right-padded.
-
-    Returns ids [N, L], and for every token of the mask (in the order of ``batch.mask.nonzero()``) its row and the
-    position of the hidden state that predicts it. With right padding a causal model needs no attention mask: real
-    tokens never look at padding.
-    """
-    prompt_mask, mask = batch.prompt_mask.bool(), batch.mask.bool()
-    present = mask if batch.present is None else batch.present.bool()
-    ids = torch.cat([batch.prompt, batch.tokens], 1)
-    there = torch.cat([prompt_mask, present], 1)
-    order = torch.argsort((~there).to(torch.int8), dim=1, stable=True)
-    width = int(there.sum(1).max())
-    ids = ids.masked_fill(~there, 0).gather(1, order)[:, :width]
-    row, position = mask.nonzero(as_tuple=True)
-    before = prompt_mask.sum(1)[row] + present.cumsum(1)[row, position] - 1
-    return ids, row, before - 1
 
 
 def supports(batch: Batch) -> Support:
