@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -116,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.rounds < 1:
         raise SystemExit("--rounds: at least 1")
     names = args.workloads or ALL
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the processes are ended
     try:
         if args.growth:
             grown(args)

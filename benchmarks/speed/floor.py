@@ -181,7 +181,7 @@ class Floor:
         for rows in self.pieces(lengths, range(len(lengths))):
             body, head = self.critic
             width = lengths[rows[0]]
-            found[rows, :width] = head(self.hidden(body, owner[rows], tokens[rows, :width]))[..., 0]
+            found[rows, :width] = head(self.hidden(body, owner[rows], tokens[rows, :width]))[..., 0].float()
         return found
 
     def update(self, order: Sequence[int], lengths: Sequence[int], tokens: Tensor, old: Tensor) -> None:
@@ -204,7 +204,7 @@ class Floor:
                     self.accumulate(owner[rows], tokens[at], told)
                     if work.critic:
                         body, head = self.critic
-                        found = head(self.hidden(body, owner[rows], tokens[at]))[..., 0]
+                        found = head(self.hidden(body, owner[rows], tokens[at]))[..., 0].float()
                         (share[at] * (found - value[at] - advantage[rows, None]).square()).sum().backward()
                 nn.utils.clip_grad_norm_(self.trained, 1.0)
                 self.optimizer.step()

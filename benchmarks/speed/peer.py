@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -75,6 +76,10 @@ class Ends(LogitsProcessor):
         return scores
 
 
+class Over(Exception):
+    """There is no next step."""
+
+
 class Turns(TrainerCallback):
     """Hands the word back after every step, and goes on when it is given again."""
 
@@ -82,12 +87,12 @@ class Turns(TrainerCallback):
         self.peer = peer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.peer.wait(control)
+        self.peer.wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.peer.updates == 0:
             self.peer.done()
-            self.peer.wait(control)
+            self.peer.wait()
 
 
 def reward(completions: list[Any], **_: Any) -> list[float]:
@@ -154,17 +159,17 @@ class Peer:
         """Train until there is no next turn."""
         self.turn = turn
         self.found: dict[str, float] | None = None
-        self.trainer.train()
+        with contextlib.suppress(Over):  # a wish to stop is only heard after the next step
+            self.trainer.train()
 
     def done(self) -> None:
         """A step has ended."""
         step = time.perf_counter() - self.start
         self.found = {"step": step, "rollout": self.drawing, "update": step - self.drawing}
 
-    def wait(self, control: Any) -> None:
+    def wait(self) -> None:
         """Wait for the next turn; fetching the batch is already part of it."""
         number = self.turn(self.found)
         if number is None:
-            control.should_training_stop = True
-            control.should_epoch_stop = True
-        self.number, self.drawing, self.start = number or 0, 0.0, time.perf_counter()
+            raise Over
+        self.number, self.drawing, self.start = number, 0.0, time.perf_counter()
