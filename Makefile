@@ -43,7 +43,7 @@ lint: install
 
 bench: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	@$(BIN)/python benchmarks/step.py
+	@$(BIN)/python benchmarks/run.py
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

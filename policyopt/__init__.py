@@ -15,6 +15,7 @@ _HOME = {
     "Recipe": "policyopt.recipe",
     "Result": "policyopt.training.result",
     "UserError": "policyopt.errors",
+    "co_scaled": "policyopt.methods.settings.ppo_million_envs",
     "column": "policyopt.schema",
     "get_method": "policyopt.own:resolve",
     "library_part": "policyopt.registry",

@@ -348,3 +348,8 @@ class Probe(Part):
         """Metrics from an evaluation: rewards [P, K] of K sampled responses to each of P held-out prompts, and
         the log-ratio of policy to start of each whole response, in nats, [P, K]."""
         return {}
+
+    def model(self, policy: Any, batch: Batch) -> dict[str, float]:
+        """Metrics from the trained model (a :class:`~policyopt.models.load.Policy`) and the sampled responses of an
+        evaluation, with their rewards; those of a prompt are a group. Only where the model is in this process."""
+        return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,26 +11,13 @@ from torch import Tensor
 
 from policyopt.models.likelihood import Leaves, Weigh
 from policyopt.objective import log_ratios, token_gradients
+from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.recipe import Recipe
 from policyopt.rows import BOUND, Batch, masked
 from policyopt.spans import span
 
-MICRO_TOKENS = 16_384
-"""Of a forward pass, where nothing else is asked for."""
-
 SELDOM = frozenset({"ratio/clamped"})
 """What the log says only where it happens."""
-
-
-def micro_batches(lengths: Sequence[int], rows: int | None = None) -> Iterator[list[int]]:
-    """Numbers of the texts of each forward pass, given how many tokens they have: those of like length together, so that little
-    padding is computed; ``rows`` at a time, or as many as fit in :data:`MICRO_TOKENS`."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        end = start + (rows or max(1, MICRO_TOKENS // max(1, lengths[order[start]])))
-        yield order[start:end]
-        start = end
 
 
 @dataclass
@@ -61,7 +48,7 @@ def accumulate(
 
     ``batch`` is the whole mini-batch, ``pieces`` the numbers [n] of the rows of each micro-batch that this process has
     (all of them, or a rank's share of them, which may be none: then ``split`` says that others have rows too). ``learn``
-    passes a micro-batch with gradient: it works out its leaves, all at once or of some rows after others, has each row weighed
+    passes a micro-batch with gradient: it works out its leaves, all at once or of some units after others, has each weighed
     once, and adds the gradient of the parameters that follows. ``whole`` gives the leaves
     of the batch without gradient, gathered from all ranks (the report is then of the whole batch, else of this process's
     rows). ``version`` counts the updates that the policy has seen.
@@ -74,20 +61,25 @@ def accumulate(
         loss, gradients = token_gradients(recipe, batch, found)
         observe(report, recipe, batch.with_leaves(found), loss, gradients["logp"], version)
 
-    def weigh(numbers: Tensor, leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+    def weigh(
+        numbers: Tensor, leaves: Leaves, rows: Tensor | None = None, within: Tensor | None = None
+    ) -> Mapping[str, Tensor]:
         numbers = numbers if rows is None else numbers[rows]
+        mask = batch.mask[numbers]
+        here = mask if within is None else within.to(mask)
         if gradients is None:
-            piece = batch[numbers]
+            # What has no share in the loss has no gradient; the mask stays whole, for parts that look at lengths.
+            piece = batch[numbers].replace(share=batch.share[numbers] * here)
             loss, mine = token_gradients(recipe, piece, leaves)
-            seen = piece.with_leaves({name: x.detach() for name, x in leaves.items()})
+            seen = piece.replace(mask=here).with_leaves({name: x.detach() for name, x in leaves.items()})
             observe(report, recipe, seen, loss, mine["logp"], version)
         else:
-            mine = {name: g[numbers] for name, g in gradients.items()}
-        report.weight[numbers] = -mine["logp"].to(report.weight)
+            mine = {name: g[numbers] * here for name, g in gradients.items()}
+        report.weight[numbers] -= mine["logp"].to(report.weight)
         return mine
 
     for numbers in pieces:
-        learn(batch[numbers], partial(weigh, numbers))
+        learn(batch[numbers], Weigh(partial(weigh, numbers), recipe.unit if gradients is None else "token"))
     return report
 
 
@@ -106,6 +98,8 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
     gap = (piece.logp - sampled).abs() * fresh
     found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
+    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
+    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     largest = gap.max() if gap.numel() else gap.sum()
     every = [loss, largest, *(masked(x, mask).sum() for x in found.values())]
     more, high, *numbers = torch.stack([x.double() for x in every]).tolist()  # all at once: a device is waited for once

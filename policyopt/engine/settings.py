@@ -1,13 +1,16 @@
-"""What engines and samplers beyond this package are told: where they run and how many there are."""
+"""What engines and samplers are told: what moves the parameters, where they run and how many there are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from policyopt.part import Count, Whole, part
+
+OptimizerName = Literal["adamw", "lion", "muon", "adamw-8bit"]
+"""What moves the parameters."""
 
 
 @part

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from policyopt.errors import UserError
+from policyopt.models.chunked import Chunked
 from policyopt.models.head import (
     NEVER,
     Support,
@@ -26,11 +28,14 @@ from policyopt.models.head import (
     linear_logp,
     part_of,
     reachable,
-)  # fmt: skip
+)
 from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
-from policyopt.models.prefix import can_share, shared_hidden
+from policyopt.models.packed import can_pack, packed_hidden
+from policyopt.models.pieces import packed_pieces, padded_pieces
+from policyopt.models.places import alone, hidden_at, pack, read_length
 from policyopt.models.proof import check_finite, near, pads_right
-from policyopt.models.routing import Routers, Within, find_routers
+from policyopt.models.routing import Routers, find_routers, records_at
+from policyopt.part import Unit
 from policyopt.rows import Batch
 from policyopt.spans import span
 
@@ -45,16 +50,16 @@ class SplitModel:
     logits: Callable[[Tensor], Tensor]
     """[..., H] -> [..., V]."""
     vocab: int
-    shares: bool = False
-    """A prompt that several rows share can be passed once; see :mod:`policyopt.models.prefix`."""
+    packs: int = 0
+    """How long rows may be that are passed as one packed text; 0: none. See :mod:`policyopt.models.packed`."""
     pads: bool = True
     """Rows of unlike length can go side by side, padded on the right; otherwise they go one by one."""
     whole: Callable[..., Any] | None = None
     """The backbone for texts that are passed whole, where that is another function, as compiled code is."""
-    agreed: Callable[[int], int] = int
-    """How often the backbone is called for a batch whose prompts are shared; see :func:`policyopt.models.prefix.shared_hidden`."""
     replays: bool = True
     """The experts that a batch brings (``routes``) are this model's."""
+    chunked: Chunked | None = None
+    """What passes rows that are longer than a chunk; unset: they are passed like all others."""
 
     @cached_property
     def routers(self) -> Routers:
@@ -62,6 +67,10 @@ class SplitModel:
         if self.whole is not None:
             raise UserError(
                 "--recipe.source.routing-replay: compiled code chooses its experts itself; leave out --compile"
+            )
+        if self.chunked is not None:
+            raise UserError(
+                "--recipe.source.routing-replay: a row in chunks chooses its experts itself; leave out --chunks.tokens"
             )
         return find_routers(self.hidden, self.vocab)
 
@@ -79,21 +88,34 @@ class SplitModel:
     ) -> tuple[Tensor, Tensor]:
         """See :class:`~policyopt.models.likelihood.Likelihood`.
 
-        The backbone is passed once. The head takes as many rows at a time as have their logits in one chunk, and goes back
-        while these are there, so that none are worked out twice; only a row that is longer than a chunk is, within.
+        The backbone is passed once. The head takes as many rows, or tokens, at a time as have their logits in one chunk, and
+        goes back while these are there, so that none are worked out twice; only what is larger than a chunk, and has to be
+        weighed whole, is.
         """
         chunk = Chunk.of(self, wanted, others)
         hidden, *rest = chunk.states(batch)
         back = torch.zeros_like(hidden)
-        for rows, places in chunk.stages(batch):
+        for rows, within, places in chunk.stages(batch.mask.bool(), weigh.unit):
             state = hidden[places].detach().requires_grad_()
-            found = chunk.leaves(batch[rows], state, *(x[places] for x in rest), learns=True)
-            weights = weigh(found, rows)
+            piece = batch[rows].replace(mask=within.to(batch.mask))
+            found = chunk.leaves(piece, state, *(x[places] for x in rest), learns=True)
+            weights = weigh(found, rows, within)
             with span("backward"):
                 torch.autograd.backward(list(found.values()), [weights[name].to(x.dtype) for name, x in found.items()])
             assert state.grad is not None
             back[places] = state.grad
         return hidden, back
+
+    def pieces(self, batch: Batch, rows: int | None = None) -> Iterator[list[int]]:
+        """See :class:`~policyopt.models.likelihood.Stepwise`."""
+        if batch.tokens is None:  # texts whose value is asked for
+            ids, length = batch.prompt, batch.prompt_mask.sum(1).long().cpu()
+        else:
+            ids, row, position = pack(batch)
+            length = read_length(ids, row, position).cpu()
+        if ids.shape[1] <= self.packs:
+            return packed_pieces(ids.cpu().numpy(), length.numpy(), rows)
+        return padded_pieces(length.tolist(), rows)
 
     def embed(self, ids: Tensor) -> Tensor:
         """The input embeddings [..., E] of ids [...], on the CPU and without gradient."""
@@ -103,13 +125,29 @@ class SplitModel:
     @span("backbone")
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
-        routers = self.routers if self.replays and batch.routes is not None else None
-        if self.shares and (found := shared_hidden(self.hidden, batch, routers, self.agreed)) is not None:
-            return found
+        if self.chunked is None:
+            return self._together(batch)
+        return self.chunked(*pack(batch), plain=lambda rows: self._together(batch[rows]))
+
+    def _together(self, batch: Batch) -> Tensor:
+        """Those of rows that are passed whole, many at once."""
+        return self.states(*pack(batch), batch.routes if self.replays else None)
+
+    def states(self, ids: Tensor, row: Tensor, position: Tensor, routes: Tensor | None = None) -> Tensor:
+        """The hidden states [M, H] at places (row, position), each [M] and row after row, of right-padded texts ids [N, L]; where
+        the experts of their tokens are told (``routes`` [N, R]) they are taken."""
+        routers = None if routes is None else self.routers
+        if ids.shape[1] <= self.packs:
+            records = None
+            if routers is not None and routes is not None:
+                table = routers.table(routes)
+                first = torch.zeros(len(table), dtype=torch.long, device=table.device)
+                records = records_at(table, first, ids.shape[1])
+            return packed_hidden(self.hidden, ids, row, position, routers, records)
         # Not by its truth: what is compiled has that of a container.
         backbone = self.hidden if self.whole is None else self.whole
-        within = _alone if routers is None else routers.within(batch.routes)
-        return hidden_at(backbone, *pack(batch), pads=self.pads, within=within)
+        within = alone if routers is None or routes is None else routers.within(routes)
+        return hidden_at(backbone, ids, row, position, pads=self.pads, within=within)
 
     @torch.no_grad()
     def choices(self, batch: Batch) -> Tensor:
@@ -160,7 +198,7 @@ def split_model(model: nn.Module) -> SplitModel:
                 "is not supported"
             )
     vocab = whole.shape[-1]
-    return SplitModel(backbone, logits, vocab, can_share(backbone, vocab), pads_right(backbone, vocab, device))
+    return SplitModel(backbone, logits, vocab, can_pack(backbone, vocab), pads_right(backbone, vocab, device))
 
 
 def backbone_of(inner: Any) -> Any:
@@ -209,54 +247,6 @@ def _given(backbone: Any, hidden: Tensor) -> Iterator[None]:
             backbone.forward = own
 
 
-def _alone(rows: slice, width: int) -> AbstractContextManager[Any]:
-    return nullcontext()
-
-
-def hidden_at(
-    backbone: Callable[..., Any],
-    ids: Tensor,
-    row: Tensor,
-    position: Tensor,
-    *,
-    pads: bool = True,
-    within: Within = _alone,
-) -> Tensor:
-    """The hidden states [M, H] at places (row, position), each [M], of right-padded texts ids [N, L]; row by row where
-    padding is not without effect. Places come row after row. Each call of the backbone stands ``within`` what is asked
-    for its rows and width."""
-    if pads:
-        with within(slice(None), ids.shape[1]):
-            out: Tensor = backbone(input_ids=ids, use_cache=False).last_hidden_state
-        return out[row, position]
-    found = []
-    for i in row.unique().tolist():
-        there = position[row == i]
-        text = ids[i : i + 1, : int(there.max()) + 1]
-        with within(slice(i, i + 1), text.shape[1]):
-            found.append(backbone(input_ids=text, use_cache=False).last_hidden_state[0, there])
-    return torch.cat(found)
-
-
-def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompt and response of each row, joined and right-padded.
-
-    Returns ids [N, L], and for every token of the mask (in the order of ``batch.mask.nonzero()``) its row and the
-    position of the hidden state that predicts it. With right padding a causal model needs no attention mask: real
-    tokens never look at padding.
-    """
-    prompt_mask, mask = batch.prompt_mask.bool(), batch.mask.bool()
-    present = mask if batch.present is None else batch.present.bool()
-    ids = torch.cat([batch.prompt, batch.tokens], 1)
-    there = torch.cat([prompt_mask, present], 1)
-    order = torch.argsort((~there).to(torch.int8), dim=1, stable=True)
-    width = int(there.sum(1).max())
-    ids = ids.masked_fill(~there, 0).gather(1, order)[:, :width]
-    row, position = mask.nonzero(as_tuple=True)
-    before = prompt_mask.sum(1)[row] + present.cumsum(1)[row, position] - 1
-    return ids, row, before - 1
-
-
 def supports(batch: Batch) -> Support:
     """What the tokens of ``batch.mask`` were drawn from, in the order of ``mask.nonzero()``."""
     mask = batch.mask.bool()
@@ -301,16 +291,20 @@ class Chunk:
                 found.append(other.predicting(batch))
         return found
 
-    def stages(self, batch: Batch) -> Iterator[tuple[Tensor, slice]]:
-        """Numbers of rows that follow each other, as many as fit in one chunk or a single one, and where their tokens lie among
-        those of the batch."""
-        count = batch.mask.bool().sum(1).tolist()
-        first = start = end = 0
-        for i, n in enumerate([*count, self.size + 1]):
-            if i > first and end + n - start > self.size:
-                yield torch.arange(first, i, device=batch.mask.device), slice(start, end)
-                first, start = i, end
-            end += n
+    def stages(self, mask: Tensor, unit: Unit) -> Iterator[tuple[Tensor, Tensor, slice]]:
+        """What is weighed at once, given the mask [N, T]: numbers of rows [n], which of their tokens [n, T], and where these lie
+        among all M. As many tokens, or rows, as fit in one chunk, or a single row; all where the unit is more than a row."""
+        ends = mask.sum(1).cumsum(0).tolist()
+        number = mask.flatten().cumsum(0).view_as(mask) - 1
+        start = 0
+        while ends and start < ends[-1]:
+            end = min(start + self.size, ends[-1]) if unit in ("token", "row") else ends[-1]
+            if unit == "row":  # the end of the last row that fits, or that of the one which does not
+                end = ends[max(bisect_right(ends, end) - 1, bisect_right(ends, start))]
+            rows = slice(bisect_right(ends, start), bisect_left(ends, end) + 1)
+            within = mask[rows] & (start <= number[rows]) & (number[rows] < end)
+            yield torch.arange(len(ends), device=mask.device)[rows], within, slice(start, end)
+            start = end
 
     @span("head")
     def leaves(self, batch: Batch, hidden: Tensor, *others: Tensor, learns: bool = False) -> dict[str, Tensor]:

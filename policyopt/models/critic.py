@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policyopt.models.causal import hidden_at, pack
+from policyopt.models.packed import can_pack, packed_hidden
+from policyopt.models.places import hidden_at, pack
 from policyopt.models.proof import pads_right
 from policyopt.rows import Batch
 
@@ -27,7 +28,8 @@ class ValueModel(nn.Module):
         with torch.no_grad():  # the width is not always that of the configuration: some families project it at the end
             probe = self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=like.device), use_cache=False)
         self.head = nn.Linear(probe.last_hidden_state.shape[-1], 1, device=like.device, dtype=like.dtype)
-        self._pads = pads_right(self.backbone, backbone.get_input_embeddings().weight.shape[0], like.device)
+        vocab = backbone.get_input_embeddings().weight.shape[0]
+        self.packs, self._pads = can_pack(self.backbone, vocab), pads_right(self.backbone, vocab, like.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -43,5 +45,9 @@ class ValueModel(nn.Module):
         return self._at(ids, torch.arange(len(ids), device=ids.device), length.long() - 1)
 
     def _at(self, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
-        values = self.head(hidden_at(self.backbone, ids, row, position, pads=self._pads))[:, 0]
+        if ids.shape[1] <= self.packs:
+            hidden = packed_hidden(self.backbone, ids, row, position)
+        else:
+            hidden = hidden_at(self.backbone, ids, row, position, pads=self._pads)
+        values = self.head(hidden)[:, 0]
         return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

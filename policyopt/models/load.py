@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,10 +32,12 @@ from policyopt.models.adapters import (
     with_adapters,
 )
 from policyopt.models.causal import SplitModel, backbone_of, split_model
+from policyopt.models.chunked import WHOLE, Chunked, Chunks, check_chunks
 from policyopt.models.gguf import SUFFIX, from_gguf
 from policyopt.models.likelihood import Stepwise
 from policyopt.models.loaded import Loaded
 from policyopt.models.memory import Attention, check_attention, compiled, recompute_layers
+from policyopt.models.offload import Resting
 from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.proof import check_weights
 from policyopt.models.quiet import quiet
@@ -50,16 +52,26 @@ class Role:
     """A model beside the policy that is only read: the reference, a teacher. Use as ``with role as split: ...``."""
 
     def __init__(
-        self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext, replays: bool = True
-    ) -> None:
+        self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext, replays: bool = True,
+        split: SplitModel | None = None,
+    ) -> None:  # fmt: skip
         self.model, self._state = model, state
-        self.split = dataclasses.replace(split_model(model), replays=replays)
-        """How it is called."""
-        self._within: AbstractContextManager[Any] = nullcontext()
+        self.split = dataclasses.replace(split or split_model(model), replays=replays)
+        """How it is called; proved here where it was not before."""
+        self.here: AbstractContextManager[Any] = nullcontext()
+        """Inside of it the weights stay on the device between one reading and the next."""
+        self._within = ExitStack()
+
+    def rest(self) -> bool:
+        """Let the weights lie in main memory while nobody reads them. Returns whether there is anything to move: not on a
+        CPU."""
+        self.here = resting = Resting(self.model)
+        return resting.moves
 
     def __enter__(self) -> SplitModel:
-        self._within = self._state()
-        self._within.__enter__()
+        self._within = ExitStack()
+        self._within.enter_context(self.here)
+        self._within.enter_context(self._state())
         return self.split
 
     def __exit__(self, *error: Any) -> None:
@@ -88,18 +100,29 @@ class Policy:
     """Its layers work their activations out again in backward."""
     compiled: bool = False
     """Texts that are passed whole go through compiled code."""
+    chunks: Chunks = WHOLE
+    """How rows that are longer than a chunk are passed in training."""
 
     @cached_property
     def text(self) -> Text:
         """From text to ids and back."""
         return Text(self.tokenizer, self.eos, self.prompting)
 
-    def likelihood(self) -> Stepwise:
-        """How likely its responses are. Raises :class:`~policyopt.errors.UserError` for a model that is not supported."""
-        split = split_model(self.model)
-        # A prompt that is passed once needs a cache, which neither layers that are passed again nor compiled code take.
-        split = dataclasses.replace(split, shares=split.shares and not (self.recomputed or self.compiled))
-        return dataclasses.replace(split, whole=compiled(split.hidden, split.vocab)) if self.compiled else split
+    @cached_property
+    def _split(self) -> SplitModel:
+        """Proved once: the policy and its start are one model where it has adapters."""
+        return split_model(self.model)
+
+    def likelihood(self, version: Callable[[], int] = int) -> Stepwise:
+        """How likely its responses are; ``version`` counts the updates that it has seen. Raises
+        :class:`~policyopt.errors.UserError` for a model that is not supported."""
+        split = self._split
+        if self.chunks.tokens is not None:
+            check_chunks(split.hidden, split.vocab)  # type: ignore[arg-type]
+            split = dataclasses.replace(split, chunked=Chunked(split.hidden, self.chunks, version))
+        if self.compiled:  # the blocks of packed rows are others in every batch, and would be compiled for each
+            split = dataclasses.replace(split, packs=0, whole=compiled(split.hidden, split.vocab))
+        return split
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that training changes, by name."""
@@ -121,9 +144,10 @@ class Policy:
         are now where they were trained before."""
         if hasattr(self.model, "disable_adapter"):
             if not self.begun:
-                return Role(self.model, self.model.disable_adapter)
+                return Role(self.model, self.model.disable_adapter, split=self._split)
             trained = dict(self.trainable())
-            return Role(self.model, partial(as_before, trained, {n: p.detach().clone() for n, p in trained.items()}))
+            start = {name: p.detach().clone() for name, p in trained.items()}
+            return Role(self.model, partial(as_before, trained, start), split=self._split)
         return Role(copy.deepcopy(self.model).requires_grad_(False).eval())
 
     def frozen(self, role: str, policy: Policy) -> Role:
@@ -161,7 +185,7 @@ class Policy:
 def load_policy(
     model: str, *, dtype: DTypeName = "float32", device: str = "auto", lora: LoRA | None = None,
     attention: Attention | None = None, gradient_checkpointing: bool = False, compile: bool = False,
-    prompting: Prompting | None = None,
+    chunks: Chunks | None = None, prompting: Prompting | None = None,
 ) -> Policy:  # fmt: skip
     """Load a policy from a local folder, a file of llama.cpp (``.gguf``, see :mod:`policyopt.models.gguf`) or the hub; from
     a folder of adapters, with the model that they are for.
@@ -203,7 +227,7 @@ def load_policy(
     eos = tuple(dict.fromkeys([*eos, *stop_ids(tokenizer, prompting.stop_tokens)]))
     return Policy(
         net, tokenizer, model, eos, context, prompting=prompting, begun=begun, saved=(lora or LoRA()).save,
-        recomputed=gradient_checkpointing, compiled=compile,
+        recomputed=gradient_checkpointing, compiled=compile, chunks=chunks or WHOLE,
     )  # fmt: skip
 
 

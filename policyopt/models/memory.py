@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -13,8 +14,8 @@ from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from policyopt.errors import UserError, first_line
+from policyopt.models import packed, routing
 from policyopt.models.proof import near, probe_ids
-from policyopt.models.routing import again
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 
@@ -28,7 +29,21 @@ class _Recomputed:
         held = any(isinstance(x, Cache) for x in (*args, *keywords.values()))
         if held or not torch.is_grad_enabled():
             return forward(*args, **keywords)
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=again, **keywords)
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=_again, **keywords)
+
+
+def _again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What goes around the first pass of a layer and the second, which takes the experts and the attention of the first."""
+    first, second = zip(routing.again(), packed.again(), strict=True)
+    return _within(first), _within(second)
+
+
+@contextmanager
+def _within(contexts: Iterable[AbstractContextManager[Any]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
 
 
 def recompute_layers(model: str, net: nn.Module) -> None:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from policyopt.engine.local.weights import Weights, saved
-from policyopt.engine.plan import micro_batches
-from policyopt.models.causal import hidden_at
 from policyopt.models.head import at_once
+from policyopt.models.pieces import padded_pieces
 from policyopt.serve.refused import Refused
 from policyopt.serve.seats import Seats, Shape
 from policyopt.serve.wire import Asked, Datum
@@ -42,7 +41,7 @@ class Trained:
         out: list[np.ndarray] = [np.zeros(0)] * len(asked.data)
         loss = 0.0
         with seats.seated(self.shape, self.parameters) as seat, torch.set_grad_enabled(asked.backward):
-            for rows in micro_batches([len(d.tokens) for d in asked.data]):
+            for rows in padded_pieces([len(d.tokens) for d in asked.data]):
                 some = [asked.data[i] for i in rows]
                 logp = leaf(split, some)
                 columns = {
@@ -108,7 +107,7 @@ def leaf(split: Any, data: Sequence[Datum]) -> Tensor:
     ids = nn.utils.rnn.pad_sequence([torch.from_numpy(d.tokens) for d in data], batch_first=True)
     row = torch.cat([torch.full((len(d.tokens),), i) for i, d in enumerate(data)])
     position = torch.cat([torch.arange(len(d.tokens)) for d in data])
-    hidden = hidden_at(split.hidden, ids.to(device), row.to(device), position.to(device), pads=split.pads)
+    hidden = split.states(ids.to(device), row.to(device), position.to(device))
     found, start = [], 0
     for width, places in _widths(data):  # texts with as many targets at each place side by side
         targets = torch.from_numpy(np.concatenate([d.targets.reshape(-1, width) for d in places])).to(device)

@@ -12,12 +12,13 @@ from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from policyopt.aliases import ours
 from policyopt.data.columns import written
-from policyopt.engine.settings import Cluster, Server, Vllm
+from policyopt.engine.settings import Cluster, OptimizerName, Server, Vllm
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.hub import check_repository
 from policyopt.judging.options import JudgeField
 from policyopt.models.adapters import LoRA, holds_adapters
+from policyopt.models.chunked import Chunks
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
 from policyopt.options import UNNAMED
@@ -43,16 +44,20 @@ def _repository(name: str | None) -> str | None:
 
 @part
 class Optim:
-    """AdamW, one for the policy and one for the critic where there is one."""
+    """The optimiser, one for the policy and one for the critic where there is one."""
 
+    name: OptimizerName = "adamw"
+    """``adamw``; ``lion``, with half of its memory: take an ``lr`` 3 to 10 times lower and a ``weight_decay`` as much higher;
+    ``muon`` for the matrices of the layers and AdamW for the rest, at the ``lr`` of AdamW; ``adamw-8bit``, with moments of 8
+    bits and the ``lr`` of AdamW, from the extra [8bit]."""
     lr: Positive | None = None
-    """Learning rate; unset: 1e-4 for the embedded model, 1e-5 with LoRA, else 1e-6."""
+    """Learning rate; unset: 1e-4 for the embedded model, 1e-5 with LoRA, else 1e-6; a fifth of it with lion."""
     critic_lr: Positive | None = None
     """Learning rate of the critic; unset: ten times that of the policy."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
-    """Decay of the first and second moments."""
+    """Decay of AdamW's first and second moments; of lion the first weighs the momentum in a step, the second in what is kept."""
     eps: Positive = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the root of AdamW's second moment."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay."""
     clip_norm: Positive = 1.0
@@ -207,8 +212,13 @@ class TrainConfig:
     """How attention is computed; unset: what transformers takes for the model, mostly sdpa."""
     gradient_checkpointing: bool = False
     """Work activations out again in backward rather than keep them: less memory, about a third more time, the same update."""
+    offload: bool = False
+    """Keep the models beside the policy (reference, teacher) in main memory, and on the GPU only while they score: the same
+    numbers. Those that a rollout program draws from stay there."""
     compile: bool = False
     """Compile what reads whole texts in training; it takes a minute or so at the start."""
+    chunks: Chunks = Chunks()
+    """How rows that are longer than a chunk are passed in training."""
     optim: Optim = Optim()
     """The optimiser."""
     eval: Evaluation = Evaluation()
@@ -272,7 +282,9 @@ class TrainConfig:
         """The learning rate, with the default for the kind of model where none is set."""
         if self.optim.lr is not None:
             return self.optim.lr
-        return 1e-4 if self.model == "embedded" else 1e-5 if self.trains_adapters else 1e-6
+        usual = 1e-4 if self.model == "embedded" else 1e-5 if self.trains_adapters else 1e-6
+        # Of a step of Lion every coordinate is as long as the longest of one of Adam.
+        return usual / 5 if self.optim.name == "lion" else usual
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain data."""

@@ -19,6 +19,9 @@ from rich.text import Text
 
 from policyopt.notebook import Output, in_kernel
 
+MEASURED = "measured"
+"""Where the summary of an evaluation says which of its numbers come from probes."""
+
 # What the view shows: the name that people read, the metric (or the metrics to add up), and how to write a value.
 MAIN = (
     ("reward", ("reward/mean",), ".2f"),
@@ -219,6 +222,8 @@ def final_table(summary: Mapping[str, Any], report: Path | None, *, out: rich.co
     out.print()
     if table.row_count:
         out.print(table)
+    if (probed := _probed(summary)).row_count:
+        out.print(probed)
     steps, seconds = _number(summary, "steps"), _number(summary, "seconds")
     told = [] if steps is None else [f"{steps:.0f} {'step' if steps == 1 else 'steps'}"]
     told += [] if seconds is None else [duration(seconds)]
@@ -232,6 +237,20 @@ def final_table(summary: Mapping[str, Any], report: Path | None, *, out: rich.co
     if report is not None:
         # One unbroken line, so that the path can be copied.
         out.print(Text(writable(f"report: {report}", out)), soft_wrap=True)
+
+
+def _probed(summary: Mapping[str, Any]) -> Table:
+    """What probes measured in the end; ``NAME@X`` stands in the column X."""
+    after = summary.get("after") or {}
+    places = [(key, *key.partition("@")[::2]) for key in after.get(MEASURED) or () if _number(after, key) is not None]
+    columns = list(dict.fromkeys(x for _, _, x in places))
+    table = Table(box=box.SIMPLE_HEAD, title="Measured by probes", title_justify="left", title_style="bold")
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if table.columns else "left")
+    said = {(name, x): f"{_number(after, key):.3g}" for key, name, x in places}
+    for row in dict.fromkeys(name for _, name, _ in places):
+        table.add_row(row, *(said.get((row, x), "") for x in columns))
+    return table
 
 
 def compared(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

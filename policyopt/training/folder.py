@@ -139,7 +139,7 @@ def same_run(config: TrainConfig, folder: Path) -> None:
     if config.out not in (None, old.out, folder):
         raise UserError(f"--out {config.out}: a resumed run goes on in its own folder, {folder}; leave --out away")
     free = {
-        "steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device", "stopping",
+        "steps", "out", "long_prompts", "eval", "checkpoints", "judging", "micro_batch", "log_samples", "device", "offload", "stopping",
         "track", "tracking", "push_to_hub", "hub_public", "tinker",
     }  # fmt: skip
     # A dataset without held-out rows of its own trains on what is not held out, so that their number stays.

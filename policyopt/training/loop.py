@@ -33,10 +33,10 @@ from policyopt.training.evaluate import Evaluator, Scores
 from policyopt.training.evaluate_texts import TextEvaluator
 from policyopt.training.judged import costly, nothing_left
 from policyopt.training.logging import RunLog, disk_errors
-from policyopt.training.metrics import batch_metrics, update_metrics
+from policyopt.training.metrics import batch_metrics, movement_metrics, update_metrics
 from policyopt.training.mismatch import too_far
+from policyopt.training.probes import measured
 from policyopt.training.process import Interrupt
-from policyopt.training.rows import to_batch
 from policyopt.training.samples import kept_samples
 from policyopt.training.services import Held
 
@@ -157,6 +157,8 @@ class Trainer:
             self.remember(fresh)
             reports, weight = self.update(batch)
             metrics |= update_metrics(reports)
+            if fresh.correct is not None and len(reports) > 1:  # the first step has not seen the policy move
+                metrics |= movement_metrics(reports[-(len(reports) // state.recipe.update.epochs) :])
             if not self.warned and (said := too_far(metrics, config.dtype)):
                 self.warned = True
                 self.console.note(f"step {state.step + 1}: {said}")
@@ -254,7 +256,7 @@ class Trainer:
             self.config.eval.k,
             lambda done, total: self.console.task(f"evaluation ({phase})", done, total),
         )
-        scores.summary.update(self.probe(scores))
+        scores.summary.update(measured(self.state.recipe, self.engine, scores, self.collector.budget))
         if scores.remark:
             self.console.note(f"held-out: {scores.remark}")
         if deep and (program := self.state.recipe.decode) is not None:
@@ -262,24 +264,6 @@ class Trainer:
         for record in scores.records[: 32 if deep else self.config.log_samples]:
             self.log.sample({"step": self.state.step, "phase": phase} | record | {"reward": record["score"]})
         return scores
-
-    def probe(self, scores: Scores) -> dict[str, float]:
-        """What the recipe's probes measure at an evaluation."""
-        found: dict[str, float] = {}
-        for probe in self.state.recipe.probes:
-            found |= probe.parameters(self.engine.parameters(), self.engine.start)
-            if scores.sampled and "ref_logp" in probe.needs:
-                reward = torch.tensor([[v.score for v in verdicts] for _, _, verdicts in scores.sampled])
-                found |= probe.samples(reward, self.log_ratio(scores).view_as(reward))
-        return found
-
-    def log_ratio(self, scores: Scores) -> torch.Tensor:
-        """Log-probability under the policy minus that under the reference, of each sampled response, in nats."""
-        rows = [(prompt, r, v) for prompt, group, said in scores.sampled for r, v in zip(group, said, strict=True)]
-        prompts, responses, verdicts = map(list, zip(*rows, strict=True))
-        batch = to_batch(prompts, responses, verdicts, [0] * len(rows), self.collector.budget, self.engine.dtype)
-        batch = self.engine.annotate(batch.to(self.engine.device), self.state.recipe)
-        return ((batch.old_logp - batch.ref_logp) * batch.mask).sum(1).cpu()
 
     # Checkpoints ---------------------------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
         total = sum(r.sums.get(name, 0.0) for r in applied)
         if name.startswith("signal/"):
             out[name] = total / len(applied)
-        elif name != "tokens" and not name.startswith("mismatch/"):  # what a part says of each token
+        elif name != "tokens" and not name.startswith(("mismatch/", "moved/")):  # what a part says of each token
             out[name] = total / max(1.0, tokens)
     fresh = sum(r.sums["mismatch/tokens"] for r in applied)
     if fresh:  # nothing to compare where every response is older than the policy
@@ -109,3 +109,20 @@ def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
     out["loss"] = sum(r.loss for r in applied) / len(applied)
     out["grad_norm"] = sum(r.grad_norm for r in applied) / len(applied)
     return out
+
+
+def movement_metrics(last: Sequence[UpdateReport]) -> dict[str, float]:
+    r"""How far the policy went from the one that drew while it learned from a batch, from the optimiser steps of the last pass
+    over it.
+
+    ``update/kl`` is the mean of :math:`k_3 = r - 1 - \log r` over the tokens that the policy drew, r being the ratio of the new policy
+    to the one that drew: without bias the KL of the two in nats per token. Each mini-batch says it at its last pass, which
+    costs no pass of its own, and so leaves out the steps from there on: with M mini-batches and E epochs it has
+    seen between (E - 1) M and E M - 1 of the E M steps. ``update/data_per_kl`` is the number of these tokens over it. After
+    arXiv:2603.06009, whose definition is not established; this is ours.
+    """
+    tokens, total = (sum(r.sums.get(name, 0.0) for r in last if r.applied) for name in ("moved/tokens", "moved/sum"))
+    if not tokens:
+        return {}
+    kl = total / tokens
+    return {"update/kl": kl} | ({"update/data_per_kl": tokens / kl} if kl > 0 else {})

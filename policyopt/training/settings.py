@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from policyopt.engine.settings import Cluster, Server, Vllm
 from policyopt.models.adapters import LoRA
+from policyopt.models.chunked import Chunks
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
@@ -73,7 +74,9 @@ class Settings(TypedDict, total=False):
     adapters: LoRA | Fields
     attention: Attention | None
     gradient_checkpointing: bool
+    offload: bool
     compile: bool
+    chunks: Chunks | Fields
     optim: Optim | Fields
     eval: Evaluation | Fields
     checkpoints: Checkpoints | Fields

@@ -42,8 +42,9 @@ def set_up(config: TrainConfig, task: Task, progress: Progress) -> Engine:
     settings = {"local": vllm, "ray": config.ray, "tinker": config.tinker}
     return open_engine(
         engine, models_of(config, task, progress), config.recipe, settings,
-        lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
+        optimizer=optim.name, lr=config.learning_rate(), critic_lr=optim.critic_lr, betas=optim.betas,
         eps=optim.eps, weight_decay=optim.weight_decay, clip_norm=optim.clip_norm, micro_batch=config.micro_batch,
+        offload=config.offload,
     )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def models_of(config: TrainConfig, task: Task, progress: Progress) -> Models:
     more = {
         "lora": config.adapters if config.trains_adapters else None,
         "gradient_checkpointing": config.gradient_checkpointing, "compile": config.compile, "prompting": config.prompting,
+        "chunks": config.chunks,
     }  # fmt: skip
     roles = {
         name: Model(place(model, task, progress, warm(name, task)), kind) for name, model in named_roles(config).items()

@@ -107,7 +107,7 @@ def test_replay_is_exact_and_a_wrong_record_is_not(lora: LoRA | None, moe: Path)
     mine = logp(policy, batch)
     assert (mine - logp(policy, batch.replace(routes=None))).abs().max() > 0.01
     for pads in (True, False):
-        assert torch.allclose(logp(policy, batch, shares=False, pads=pads), mine, atol=1e-5)
+        assert torch.allclose(logp(policy, batch, packs=0, pads=pads), mine, atol=1e-5)
 
 
 def test_prompts_with_other_records_are_other_prompts(moe: Path) -> None:
@@ -117,19 +117,19 @@ def test_prompts_with_other_records_are_other_prompts(moe: Path) -> None:
     move(policy)
     new = batch_of(draw(recorder(policy), max_tokens=5))
     both = join([new, old])
-    expected = torch.nn.functional.pad(logp(policy, new, shares=False), (0, both.mask.shape[1] - new.mask.shape[1]))
+    expected = torch.nn.functional.pad(logp(policy, new, packs=0), (0, both.mask.shape[1] - new.mask.shape[1]))
     assert unlike(old.routes[:, :18], new.routes[:, :18]) > 0, "tokens of prompts"
-    assert torch.allclose(logp(policy, both), torch.cat([expected, logp(policy, old, shares=False)]), atol=1e-5)
+    assert torch.allclose(logp(policy, both), torch.cat([expected, logp(policy, old, packs=0)]), atol=1e-5)
     beside = join([new, old.replace(routes=None)])
     assert torch.allclose(logp(policy, beside)[len(new) :], logp(policy, old.replace(routes=None)), atol=1e-5)
 
 
 def test_the_gradient_is_the_same_for_any_split_and_moves_the_routers(moe: Path) -> None:
     recipe, gradients = replayed(minirl(group_size=4)), []
-    for micro_batch, shares in ((None, True), (3, False)):
+    for micro_batch, packs in ((None, 1 << 30), (3, 0)):
         policy = load_tiny(moe)
         engine = LocalEngine(policy, recipe, micro_batch=micro_batch)
-        engine.likelihood = dataclasses.replace(engine.likelihood, shares=shares)  # type: ignore[type-var]
+        engine.likelihood = dataclasses.replace(engine.likelihood, packs=packs)  # type: ignore[type-var]
         groups = draw(engine.sampler)
         move(policy)
         batch = engine.annotate(batch_of(groups), recipe)

@@ -119,7 +119,7 @@ def test_the_gradient_belongs_to_the_batch_and_is_that_of_autograd(tiny_model: P
     gradients = []
     for micro_batch in (None, 1, 3):
         engine = LocalEngine(policy, recipe, micro_batch=micro_batch)
-        engine.likelihood = dataclasses.replace(engine.likelihood, shares=False)  # type: ignore[type-var]
+        engine.likelihood = dataclasses.replace(engine.likelihood, packs=0)  # type: ignore[type-var]
         batch = engine.annotate(batch_of(groups), recipe)
         batch = credit(recipe, engine.prepare(shaped(recipe, batch), recipe))
         engine.gradient(recipe, batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -14,11 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from policyopt.capability import CAPABILITIES
-from policyopt.engine.local.roles import Follower, fill_roles
+from policyopt.engine.local.optimizers import hidden_matrices
+from policyopt.engine.local.roles import Follower, fill_roles, here, rest
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
-from policyopt.engine.plan import UpdateReport, accumulate, micro_batches
+from policyopt.engine.plan import UpdateReport, accumulate
 from policyopt.engine.protocol import EngineSampler, Size, at_once
+from policyopt.engine.settings import OptimizerName
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
 from policyopt.models.critic import ValueModel
@@ -52,9 +55,10 @@ class LocalEngine:
     """An :class:`~policyopt.engine.protocol.Engine` whose models are in this process, on a CPU or a GPU.
 
     ``roles`` holds the models that are given for the roles that the recipe reads; what it does not read is never made.
-    ``lr`` is the learning rate of the policy, ``critic_lr`` that of the critic (ten times as much where it is unset);
-    ``micro_batch`` the rows of a forward pass (as many as fit in 16,384 tokens where it is unset); ``sampler`` makes what
-    draws from the policy in the place of its own. Raises
+    ``optimizer`` moves the parameters (:mod:`policyopt.engine.local.optimizers`); ``lr`` is the learning rate of the policy,
+    ``critic_lr`` that of the critic (ten times as much where it is unset); ``micro_batch`` the rows of a forward pass (as
+    many as fit in 16,384 tokens where it is unset); with ``offload`` the models beside the policy are on its device only while
+    they are read; ``sampler`` makes what draws from the policy in the place of its own. Raises
     :class:`~policyopt.errors.UserError` for a role that cannot be filled.
     """
 
@@ -63,15 +67,15 @@ class LocalEngine:
     def __init__(
         self, policy: Policy, recipe: Recipe, roles: Mapping[str, Policy] | None = None, *, lr: float = 1e-6,
         critic_lr: float | None = None,
-        betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, weight_decay: float = 0.0,
-        clip_norm: float = 1.0, micro_batch: int | None = None,
-        sampler: Callable[[Policy, Stepwise], Drawing] | None = None,
+        optimizer: OptimizerName = "adamw", betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8,
+        weight_decay: float = 0.0, clip_norm: float = 1.0, micro_batch: int | None = None,
+        offload: bool = False, sampler: Callable[[Policy, Stepwise], Drawing] | None = None,
     ) -> None:  # fmt: skip
         self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
         self.device = next(policy.model.parameters()).device
         self.dtype = torch.float64 if policy.model.dtype == torch.float64 else torch.float32
         """16-bit models give float32 columns."""
-        stepwise = policy.likelihood()
+        stepwise = policy.likelihood(lambda: self.version)
         self.likelihood: Likelihood = stepwise
         self._stepwise, self._sampler = stepwise, sampler
         self.replay = recipe.source.routing_replay if isinstance(recipe.source, Rollout) else "no"
@@ -79,6 +83,8 @@ class LocalEngine:
         self.roles = fill_roles(policy, recipe, roles or {})
         self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
         self._settle(recipe)
+        if offload:
+            rest(self.roles, policy, recipe.sampled_roles)
         self.samplers = {name: self._sampler_of(name) for name in sorted(recipe.sampled_roles)}
         self.version = 0
         self.passes: Counter[tuple[str, bool]] = Counter()
@@ -86,7 +92,11 @@ class LocalEngine:
         if self.critic is not None:
             trained["critic"] = dict(self.critic.named_parameters())
         rates = {"policy": lr, "critic": critic_lr or 10 * lr}
-        self.weights = Weights(trained, rates, betas=betas, eps=eps, weight_decay=weight_decay)
+        models = {"policy": policy.model, "critic": self.critic}
+        self.weights = Weights(
+            trained, rates, betas=betas, eps=eps, weight_decay=weight_decay, optimizer=optimizer,
+            matrices={role: hidden_matrices(models[role]) for role in trained},
+        )  # fmt: skip
         moving = {"previous"} | ({"reference"} if recipe.reference.moves else set())
         self._followers = {
             name: Follower(name, role, policy, self.weights.masters["policy"])
@@ -159,7 +169,8 @@ class LocalEngine:
         again = "rollout_logp" in recipe.needs
         if again or recipe.fixed:
             wanted = Wanted(statistics=recipe.fixed)
-            leaves = self._by_rows(batch, lambda b: self._policy(b, wanted))
+            with here(self.roles, wanted.roles):
+                leaves = self._by_rows(batch, lambda b: self._policy(b, wanted))
             logp = leaves.pop("logp")
             batch = batch.with_statistics({FIXED + key: x for key, x in leaves.items()})
             batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
@@ -210,7 +221,8 @@ class LocalEngine:
                 self._count(role, piece)
                 return likelihood.leaves(piece)
 
-        return self._by_rows(batch, annotated)["logp"]
+        with here(self.roles, {role}):
+            return self._by_rows(batch, annotated)["logp"]
 
     def _policy(self, batch: Batch, wanted: Wanted) -> Leaves:
         for role in ("policy", *(wanted.roles & self.roles.keys())):
@@ -236,10 +248,9 @@ class LocalEngine:
         return out
 
     def _pieces(self, batch: Batch) -> Iterator[Tensor]:
-        """Row numbers of the micro-batches: rows of like length together, so that little padding is computed."""
-        length = batch.mask.sum(1) + batch.prompt_mask.sum(1)
-        for rows in micro_batches(length.long().tolist(), self.micro_batch):
-            yield torch.tensor(rows, device=length.device)
+        """Row numbers of the micro-batches."""
+        for rows in self._stepwise.pieces(batch, self.micro_batch):
+            yield torch.tensor(rows, device=batch.mask.device)
 
     # Updating ------------------------------------------------------------------------------------------------------
 
@@ -252,7 +263,9 @@ class LocalEngine:
             out = self._policy(piece, wanted)
             return out if self.critic is None else out | {"value": self._values(piece)}
 
-        return self._accumulated(recipe, batch, torch.no_grad()(leaves), partial(self._learn, wanted=wanted))
+        learn = partial(self._learn, wanted=wanted)
+        with here(self.roles, wanted.roles):
+            return self._accumulated(recipe, batch, torch.no_grad()(leaves), learn)
 
     def _accumulated(
         self, recipe: Recipe, batch: Batch, leaves: Callable[[Batch], Leaves], learn: Callable[[Batch, Weigh], None],
@@ -268,16 +281,16 @@ class LocalEngine:
         values = None if self.critic is None else self._values(piece)
         by_value = None if values is None else torch.zeros_like(values)
 
-        def weighed(leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+        def weighed(leaves: Leaves, rows: Tensor | None = None, within: Tensor | None = None) -> Mapping[str, Tensor]:
             if values is None or by_value is None:
-                return weigh(leaves, rows)
-            gradients = weigh(leaves | {"value": values.detach()[rows]}, rows)
-            by_value[rows] = gradients["value"].to(by_value)
+                return weigh(leaves, rows, within)
+            gradients = weigh(leaves | {"value": values.detach()[rows]}, rows, within)
+            by_value[rows] += gradients["value"].to(by_value)
             return gradients
 
         for role in ("policy", *(wanted.roles & self.roles.keys())):
             self._count(role, piece)
-        ends = [self.likelihood.weighed(piece, weighed, wanted, self.roles)]
+        ends = [self.likelihood.weighed(piece, replace(weigh, gradients=weighed), wanted, self.roles)]
         ends += [] if values is None or by_value is None else [(values, by_value)]
         with span("backward"):
             for end, gradient in ends:
@@ -339,7 +352,7 @@ class LocalEngine:
             self.sampler.close()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name: parameters, the moments of the optimisers, roles that move."""
+        """Everything that training changes, by name: parameters, what the optimisers keep, roles that move."""
         out = self.weights.tensors()
         for follower in self._followers.values():
             out |= follower.tensors()
@@ -353,9 +366,9 @@ class LocalEngine:
         self._move_to(version)
 
     def size(self) -> Size:
-        """What a checkpoint (parameters and two moments) and the model take on the disk."""
+        """What a checkpoint (parameters, and what the optimiser keeps) and the model take on the disk."""
         model = sum(p.numel() * p.element_size() for p in self.policy.model.parameters())
-        return Size(3 * self.weights.bytes(), model)
+        return Size(self.weights.saved_bytes(), model)
 
     def save(self, folder: Path) -> None:
         """Write the policy as a folder; see :meth:`~policyopt.models.load.Policy.save`."""

@@ -1,11 +1,14 @@
-"""The models beside the policy: who fills each role, and how those that move follow the policy."""
+"""The models beside the policy: who fills each role, where it rests, and how those that move follow the policy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Set
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from policyopt.engine.local.weights import SHORT, saved
 from policyopt.errors import UserError
@@ -34,6 +37,32 @@ def fill_roles(
                 f"{recipe.name} reads a model in the role {name!r}, and none is given: hand it over in `roles`"
             )
     return roles
+
+
+def rest(roles: Mapping[str, Role], policy: Policy, drawn: Set[str]) -> None:
+    """Let the models beside the policy rest in main memory while nobody reads them, but for those that programs are ``drawn``
+    from: these are read at every token. Says so where there is nothing to move.
+
+    Raises :class:`~policyopt.errors.UserError` for models that are spread over ranks.
+    """
+    beside = [role for name, role in roles.items() if role.model is not policy.model and name not in drawn]
+    if any(isinstance(p, DTensor) for role in beside for p in role.model.parameters()):
+        raise UserError("--offload: ranks hold a share of every model, and gather it layer by layer; leave it out")
+    if not sum([role.rest() for role in beside]):
+        why = (
+            "all models are in main memory"
+            if beside
+            else "the recipe reads no model beside the policy that could be moved"
+        )
+        logging.getLogger(__name__).warning(f"--offload changes nothing here: {why}")
+
+
+def here(roles: Mapping[str, Role], some: Set[str]) -> ExitStack:
+    """Inside of it, some roles that rest in main memory stay on the device between one reading and the next."""
+    stack = ExitStack()
+    for name in sorted(some & roles.keys()):
+        stack.enter_context(roles[name].here)
+    return stack
 
 
 class Follower:

@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial
 
+from policyopt.engine.local.optimizers import NUMBERS, STATES, Measured, kept, make_optimizer, number, put_back
+from policyopt.engine.settings import OptimizerName
 from policyopt.spans import span
 
 SHORT = (torch.bfloat16, torch.float16)
 """Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
 
-PIECE = 1 << 22
+PIECE = 1 << 20
 """Numbers of a tensor that are looked at together."""
 
 
 class Weights:
-    """What training changes of each trained model ("policy", "critic"): parameters by name, one AdamW for each model."""
+    """What training changes of each trained model ("policy", "critic"): parameters by name, an optimiser for each model.
+
+    ``matrices`` are names of matrices of hidden layers, by model, which some optimisers treat in another way; see
+    :func:`~policyopt.engine.local.optimizers.make_optimizer`.
+    """
 
     def __init__(
         self, parameters: Mapping[str, dict[str, nn.Parameter]], rates: Mapping[str, float], *,
         betas: tuple[float, float], eps: float, weight_decay: float,
+        optimizer: OptimizerName = "adamw", matrices: Mapping[str, Collection[str]] | None = None,
     ) -> None:  # fmt: skip
-        self.parameters = parameters
+        self.parameters, self.name = parameters, optimizer
         self.masters = {role: {n: _master(p) for n, p in named.items()} for role, named in parameters.items()}
         self.optimizers = {
-            role: torch.optim.AdamW(
-                list(named.values()), lr=rates[role], betas=betas, eps=eps, weight_decay=weight_decay, fused=True
+            role: make_optimizer(
+                optimizer, named, (matrices or {}).get(role, ()), lr=rates[role], betas=betas, eps=eps,
+                weight_decay=weight_decay,
             )
             for role, named in self.masters.items()
-        }
+        }  # fmt: skip
         self._base_lr = {role: o.param_groups[0]["lr"] for role, o in self.optimizers.items()}
 
     @property
@@ -44,23 +52,31 @@ class Weights:
     def set_lr(self, factor: float) -> None:
         """Put the learning rates at ``factor`` times their base."""
         for role, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = self._base_lr[role] * factor
+            for group in optimizer.param_groups:
+                group["lr"] = self._base_lr[role] * factor
 
     def bytes(self) -> int:
         """What the parameters take that the optimisers move."""
         return sum(p.numel() * p.element_size() for named in self.masters.values() for p in named.values())
 
+    def saved_bytes(self) -> int:
+        """What :meth:`tensors` take after a step: these parameters, and what the optimisers keep of them."""
+        return int((1 + NUMBERS[self.name]) * self.bytes())
+
     @span("optimiser")
     def step(self, clip_norm: float, *, finite: bool = True) -> tuple[float, bool]:
         """Take the step that lies in ``.grad``, clipped to a length, and clear it. Returns the length of the policy's
-        gradient before, and whether the step was taken: not where ``finite`` is false or a gradient is not finite."""
+        gradient before, and whether the step was taken: not where ``finite`` is false or a gradient is not finite. Where it is
+        zero everywhere, optimisers with steady steps (:class:`~policyopt.engine.local.optimizers.Measured`) move nothing."""
         for p, master in self._pairs():
             if master is not p and p.grad is not None:
                 master.grad = p.grad.float()
-        norms = {role: clip(o.param_groups[0]["params"], clip_norm) for role, o in self.optimizers.items()}
+        norms = {role: clip(list(named.values()), clip_norm) for role, named in self.masters.items()}
         applied = finite and all(map(math.isfinite, norms.values()))
         if applied:
-            for optimizer in self.optimizers.values():
+            for role, optimizer in self.optimizers.items():
+                if norms[role] == 0 and isinstance(optimizer, Measured) and optimizer.steady:
+                    optimizer.zero_grad()
                 optimizer.step()
             self.publish()
         self.zero_grad()
@@ -87,49 +103,56 @@ class Weights:
 
     @torch.no_grad()
     def update_size(self) -> float:
-        r"""Relative size of the policy's last step, :math:`|\Delta\theta|/|\theta|`, from Adam's moments (without weight decay)."""
+        r"""Relative size of the policy's last step, :math:`|\Delta\theta|/|\theta|`: of AdamW from its moments (without weight
+        decay), of others as :meth:`~policyopt.engine.local.optimizers.Measured.update_size` measured it."""
         optimizer = self.optimizers["policy"]
+        if isinstance(optimizer, Measured):
+            return optimizer.update_size()
         group = optimizer.param_groups[0]
-        stepped = [(p, state) for p in group["params"] if (state := optimizer.state.get(p))]
-        if not stepped:
+        found = [
+            torch.stack([_moved(state, group), _squared(own(p).flatten().split(PIECE))])
+            for p in group["params"]
+            if (state := optimizer.state.get(p))
+        ]
+        if not found:
             return 0.0
-        found = torch.stack([torch.stack([_moved(state, group), here(p).norm().double() ** 2]) for p, state in stepped])
-        moved, size = whole_sum(found.sum(0), stepped[0][0]).tolist()
+        moved, size = whole_sum(torch.stack(found).sum(0), group["params"][0]).tolist()
         return float(group["lr"] * math.sqrt(moved / size)) if size else 0.0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and the moments of the optimisers, by name."""
+        """Parameters and what the optimisers keep of them, by name."""
         out: dict[str, Tensor] = {}
         for role, named in self.masters.items():
             for name, p in named.items():
                 out[f"{role}/{name}"] = p
-                for key, value in self.optimizers[role].state.get(p, {}).items():
+                for key, value in kept(self.optimizers[role], p).items():
                     out[f"{role}.{key}/{name}"] = value
         return out
 
     def like(self) -> dict[str, Tensor]:
-        """Tensors of the shapes and places of all that :meth:`tensors` gives after a step."""
+        """Tensors of the shapes and places of all that :meth:`tensors` can give after a step, whatever the optimiser."""
         out = self.tensors()
+        keys = {key for states in STATES.values() for keys in states for key in keys} - {"step"}
         for role, named in self.masters.items():
             for name, p in named.items():
                 out[f"{role}.step/{name}"] = torch.zeros((), device=p.device)
-                out |= {f"{role}.{key}/{name}": p for key in ("exp_avg", "exp_avg_sq")}
+                out |= {f"{role}.{key}/{name}": p for key in keys}
         return out
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a parameter that is missing or of another shape."""
+        """Put back what :meth:`tensors` gave. Raises ``KeyError`` for a parameter that is missing or of another shape, and for
+        what another optimiser kept."""
+        states: dict[tuple[str, str], dict[str, Tensor]] = {}
+        for full, x in tensors.items():
+            place, _, name = full.partition("/")
+            role, _, key = place.partition(".")
+            if key:
+                states.setdefault((role, name), {})[key] = x
         for role, named in self.masters.items():
-            optimizer = self.optimizers[role]
             for name, p in named.items():
                 p.copy_(saved(tensors, f"{role}/{name}", p))
-                state = {
-                    key: tensors[f"{role}.{key}/{name}"]
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if f"{role}.{key}/{name}" in tensors
-                }
-                if state:
-                    optimizer.state[p] = {key: value.clone().to(p.device) for key, value in state.items()}
+                put_back(self.optimizers[role], p, states.get((role, name), {}))
         self.publish()
 
 
@@ -147,15 +170,17 @@ def _moved(state: Mapping[str, Tensor], group: Mapping[str, Any]) -> Tensor:
     """The squared length of Adam's direction of a parameter, or of this rank's share of it; piece by piece, so that nothing
     as large as the parameter is made."""
     first, second = (1 - beta ** state["step"].double() for beta in group["betas"])
-    total = torch.zeros((), dtype=torch.float64, device=first.device)
-    pieces = (here(state[name]).flatten().split(PIECE) for name in ("exp_avg", "exp_avg_sq"))
-    for mean, square in zip(*pieces, strict=True):
-        scale = (square / second).sqrt_().add_(group["eps"])
-        total += torch.div(mean, scale, out=scale).norm().to(total) ** 2
-    return (total / first**2).to(state["exp_avg"].device)
+    pieces = (own(state[name]).flatten().split(PIECE) for name in ("exp_avg", "exp_avg_sq"))
+    directions = (mean / (square / second).sqrt_().add_(group["eps"]) for mean, square in zip(*pieces, strict=True))
+    return _squared(directions) / first.to(state["exp_avg"].device) ** 2
 
 
-def here(x: Tensor) -> Tensor:
+def _squared(pieces: Iterable[Tensor]) -> Tensor:
+    """The squared length of a vector, in float64: a float32 norm of some 10 million numbers at once is off by a thousandth."""
+    return torch.stack([piece.norm().double() ** 2 for piece in pieces]).sum()
+
+
+def own(x: Tensor) -> Tensor:
     """What this process has of a tensor."""
     return x.to_local() if isinstance(x, DTensor) else x
 
@@ -166,11 +191,6 @@ def whole_sum(x: Tensor, like: Tensor) -> Tensor:
         return x
     mesh = like.device_mesh
     return DTensor.from_local(x, mesh, [Partial()] * mesh.ndim).full_tensor()
-
-
-def number(x: Tensor) -> float:
-    """A number that a tensor holds; one that is spread over ranks is brought together (all of them have to ask)."""
-    return float(x.full_tensor() if isinstance(x, DTensor) else x)
 
 
 def _master(p: nn.Parameter) -> nn.Parameter:

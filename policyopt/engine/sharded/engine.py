@@ -142,7 +142,7 @@ class ShardedEngine:
         self.version = version
 
     def size(self) -> Size:
-        """What a checkpoint (parameters and two moments) and the model take on the disk."""
+        """What a checkpoint (parameters, and what the optimiser keeps) and the model take on the disk."""
         return self.opened.size
 
     def save(self, folder: Path) -> None:

@@ -157,6 +157,8 @@ class Rank(Member):
         is an error that nobody waits behind."""
         if models.policy.options.get("compile"):
             raise UserError("--compile: compiled code is not spread over ranks; leave it out")
+        if (chunks := models.policy.options.get("chunks")) is not None and chunks.tokens is not None:
+            raise UserError("--chunks.tokens: rows in chunks are passed in one process alone so far; leave it out")
         super().load(models.placed(_here))
 
     def weights(self) -> Mapping[str, Tensor] | None:

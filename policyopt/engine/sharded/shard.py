@@ -74,11 +74,9 @@ class Called:
         return getattr(self._call, name)
 
 
-def read_through(root: Root, split: SplitModel, agreed: Callable[[int], int]) -> SplitModel:
+def read_through(root: Root, split: SplitModel) -> SplitModel:
     """A model that is only read, called piece by piece through its root. (One that learns goes through it once a pass.)"""
-    return dataclasses.replace(
-        split, hidden=Called(root, split.hidden), logits=Called(root, split.logits), agreed=agreed
-    )
+    return dataclasses.replace(split, hidden=Called(root, split.hidden), logits=Called(root, split.logits))
 
 
 def let_go(root: Root) -> None:

@@ -73,12 +73,12 @@ class ShareEngine(LocalEngine):
         self._plain |= {name: Plain(self.roles[name].model) for name in sorted(recipe.sampled_roles)}
         self._drawing: dict[str | None, LocalSampler] = {}
         root = spread(policy.model, mesh)
-        self.likelihood = Through(root, dataclasses.replace(split, agreed=self._agreed))
+        self.likelihood = Through(root, split)
         self._roots = [root]
         for _, role in sorted(self.roles.items()):
             if role.model is not policy.model:
                 self._roots.append(spread(role.model, mesh))
-            role.split = read_through(root if role.model is policy.model else self._roots[-1], role.split, self._agreed)
+            role.split = read_through(root if role.model is policy.model else self._roots[-1], role.split)
         if self.critic is not None:
             self._roots.append(spread(self.critic, mesh))
             called: Any = Called(self._roots[-1], self.critic)
@@ -116,12 +116,6 @@ class ShareEngine(LocalEngine):
         for x in out.values():
             dist.all_reduce(x)
         return out
-
-    def _agreed(self, calls: int) -> int:
-        """How often a pass calls the backbone, where all ranks want to call it equally often; else 0, the plain way."""
-        least = torch.tensor([calls, -calls])
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-        return calls if least[0] == -least[1] else 0
 
     def _apart(self) -> None:
         """Let go of what was gathered for the passes of a call: the weights may be others at the next."""
@@ -161,15 +155,15 @@ class ShareEngine(LocalEngine):
     ) -> UpdateReport:  # fmt: skip
         report = super()._accumulated(recipe, batch, leaves, learn, split=self._ranks > 1)
         for row in self._spare(batch):
-            learn(row, lambda found, rows=None: {name: torch.zeros_like(x) for name, x in found.items()})
+            learn(row, Weigh(lambda found, *some: {name: torch.zeros_like(x) for name, x in found.items()}))
         return self._merged(report, coupled=bool(recipe.gathers))
 
     def _learn(self, piece: Batch, weigh: Weigh, wanted: Wanted) -> None:
         # FSDP takes the mean over ranks, and the objective is a sum over rows.
-        def weighed(leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
-            return {name: g * self._ranks for name, g in weigh(leaves, rows).items()}
+        def weighed(leaves: Leaves, *some: Tensor | None) -> Mapping[str, Tensor]:
+            return {name: g * self._ranks for name, g in weigh(leaves, *some).items()}
 
-        super()._learn(piece, weighed, wanted)
+        super()._learn(piece, dataclasses.replace(weigh, gradients=weighed), wanted)
 
     def _merged(self, report: UpdateReport, coupled: bool) -> UpdateReport:
         """The report on the whole mini-batch; where rows are ``coupled`` every rank has its sums."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from policyopt.engine import Models
 from policyopt.engine.plan import UpdateReport, accumulate
 from policyopt.engine.protocol import Size, at_once
+from policyopt.engine.settings import OptimizerName
 from policyopt.engine.tinker import CAPABILITIES, saved
 from policyopt.engine.tinker.linear import Linear, find, norm_of
 from policyopt.engine.tinker.link import RESUME, Link
@@ -50,8 +51,12 @@ class TinkerEngine:
     def __init__(
         self, link: Link, models: Models, recipe: Recipe, *, lr: float = 1e-5, betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8, weight_decay: float = 0.0, clip_norm: float = 1.0, critic_lr: float | None = None,
-        micro_batch: int | None = None,
+        micro_batch: int | None = None, optimizer: OptimizerName = "adamw", offload: bool = False,
     ) -> None:  # fmt: skip
+        if optimizer != "adamw":
+            raise UserError(f"--optim.name {optimizer}: a Tinker server has AdamW alone; leave it out")
+        if offload:
+            raise UserError("--offload: the models are on the Tinker server; leave it out")
         options = models.policy.options
         self.link, self.model = link, models.policy.name
         self.lora: LoRA = options.get("lora") or LoRA()

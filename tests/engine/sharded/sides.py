@@ -33,14 +33,17 @@ def teacher(folder: Path, dtype: str) -> Any:
 
 
 def share_of(
-    local: LocalEngine, folder: Path, recipe: Recipe, dtype: str = "float64", *, shares: bool = False,
+    local: LocalEngine, folder: Path, recipe: Recipe, dtype: str = "float64", *, packs: bool = False,
     lora: LoRA | None = None, **options: Any,
 ) -> ShareEngine:  # fmt: skip
     """The engine of this rank, with the weights of a local one."""
     engine = ShareEngine(load_tiny(folder, dtype, lora=lora), recipe, {"teacher": teacher(folder, dtype)}, **options)
     through = engine.likelihood
     assert isinstance(through, Through)
-    engine.likelihood = Through(through.root, dataclasses.replace(through.likelihood, shares=shares))
+    if not packs:
+        engine.likelihood = Through(through.root, dataclasses.replace(through.likelihood, packs=0))
+        if engine.critic is not None:
+            engine.critic._call.packs = 0
     engine.load_tensors(placed(local.tensors(), engine.tensors()), local.version)
     return engine
 
@@ -72,11 +75,14 @@ def compared(
     recipe: Recipe, folder: Path, dtype: str, micro: int | None, groups: tuple[int, ...], options: dict[str, Any]
 ) -> dict[str, float]:
     """How far a gradient, its report, the columns of a batch and the state after a step are from those of one process."""
-    local = engine_of(folder, recipe, dtype, lora=options.get("lora"))
+    both = {name: options[name] for name in ("lora", "optimizer", "lr") if name in options}
+    local = engine_of(folder, recipe, dtype, **both)
     local.weights.publish()  # it has moved the copies that the optimiser has
     local.micro_batch = micro
-    if options.get("shares"):
+    if options.get("packs"):
         local.likelihood = local._stepwise
+        if local.critic is not None:
+            local.critic.packs = local._stepwise.packs
     rows = options.pop("rows", None)
     share = share_of(local, folder, recipe, dtype, micro_batch=micro, **options)
     batch = drawn(local, recipe, groups=groups)

@@ -37,18 +37,20 @@ def test_two_ranks_have_the_gradient_of_one_process(method: Method, pair: Pair, 
 
 COUPLED = grpo(kl_coef=0.1).replace(surrogate=CoupledRows())
 CASES: dict[str, tuple[Recipe, str, int | None, tuple[int, ...], dict[str, Any]]] = {
-    "critic, shared prompts": (ppo(), "float32", None, (8, 8), {"shares": True}),
-    "coupled rows, shared prompts": (bapo(group_size=8), "float32", 3, (8, 8), {"shares": True}),
+    "critic, packed": (ppo(), "float32", None, (8, 8), {"packs": True}),
+    "coupled rows, packed": (bapo(group_size=8), "float32", 3, (8, 8), {"packs": True}),
     "adapters beside the policy without them": (grpo(kl_coef=0.1), "float64", 2, (4, 3), {"lora": LoRA(rank=2)}),
     "one row for two ranks, coupled": (COUPLED, "float64", None, (2,), {"rows": 1}),
     "one row for two ranks": (grpo(), "float64", None, (2,), {"rows": 1}),
+    "lion": (ppo(), "float64", 2, (4, 3), {"optimizer": "lion", "lr": 1e-2}),
+    "muon": (ppo(), "bfloat16", 2, (4, 3), {"optimizer": "muon", "lr": 1e-2}),
     "sixteen bits": (grpo(kl_coef=0.1), "bfloat16", 2, (4, 3), {}),
 }
 NEAR = {"float64": 1e-9, "float32": 2e-4, "bfloat16": 0.05}
 """Float noise: of sums in another order, and in 16 bits of activations."""
 
 
-HEAVY = {"one row for two ranks", "coupled rows, shared prompts"}
+HEAVY = {"one row for two ranks", "coupled rows, packed"}
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.heavy if c in HEAVY else ()) for c in CASES])
