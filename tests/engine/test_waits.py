@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from policyopt.engine.local import LocalEngine
+from policyopt.methods import ppo
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
-from policyopt.objective import credit
+from policyopt.objective import credit, kept, selected, shaped
 from policyopt.parts import KL, EntropyBonus
 from policyopt.recipe import Recipe
+from policyopt.registry import Method
 from policyopt.rows import Batch, make_batch
+from policyopt.training.metrics import batch_metrics
+from tests.batches import EVERY_METHOD, gradients, random_batch, ready, with_all_terms, with_statistics
 from tests.tiny import load_tiny, token_batch
 from tests.waits import Waits
 
@@ -81,3 +86,26 @@ def test_waits_are_counted() -> None:
         _ = float(x[0]), x.tolist(), bool(x.any()), x[x > 1], x.nonzero(), x.repeat_interleave(torch.tensor([1, 2]))
         _ = x + 1, x[:1], x.sum()
     assert waits.places.total() == 6
+
+
+@pytest.mark.parametrize("make", [grpo, ppo, dapo])
+def test_what_training_makes_lies_where_the_batch_lies(tiny_model: Path, make: Callable[[], Recipe]) -> None:
+    """What is made without saying where goes to a device that holds nothing, and cannot be computed with."""
+    recipe = make()
+    engine, batch = engine_and_batch(tiny_model, recipe)
+    with torch.device("meta"):
+        batch = engine.annotate(batch, recipe)
+        batch = credit(recipe, engine.prepare(batch, recipe))
+        report = engine.update(recipe, batch[selected(recipe, batch)])
+        batch_metrics(batch)
+    assert report.applied and report.weight.device == batch.mask.device
+
+
+@EVERY_METHOD
+def test_what_parts_make_lies_where_the_batch_lies(method: Method) -> None:
+    recipe = with_all_terms(method)
+    batch = with_statistics(recipe, random_batch())
+    with torch.device("meta"):
+        batch = ready(recipe, shaped(recipe, batch)[kept(recipe, batch)])
+        loss, found = gradients(recipe, batch.replace(share=recipe.aggregate(batch)))
+    assert {x.device.type for x in (loss, *found.values())} == {"cpu"}
