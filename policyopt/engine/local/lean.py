@@ -20,7 +20,7 @@ from policyopt.models.routing import Routers
 Place = int | Tensor
 """One place, or some [n]."""
 
-WORTH = 1024
+WORTH = 2048
 """Copies of keys that sharing must save: a second call of attention costs what it takes to read so many."""
 
 
@@ -91,8 +91,8 @@ class Lean(Ahead[Block]):
     drew themselves lies in places of their own, and the two attentions are joined by their normalisers. Adapters are
     merged whenever the weights may have changed: at another ``version``, at :meth:`forget` and :meth:`drop_all`.
 
-    A step is one function of ids, positions and places, over rows of any number: a row could as well stand in it several
-    times with the tokens of a draft.
+    The model takes tokens wherever they stand, and which keys each sees is said by ``attend`` alone: a step of several tokens
+    for each row, as the proof of a draft needs, or one of fixed shapes, as a captured graph, changes nothing else.
 
     Raises :class:`~policyopt.errors.UserError` for a model that is built otherwise, and where experts are recorded.
     """
