@@ -132,8 +132,8 @@ class Results:
         return ", ".join(f"{name} {x}" for name, x in self.found.get("machine", {}).items())
 
     def training(self) -> str:
-        head = "workload | who | step (s) | drawing | update | peak (MiB) | above (MiB) | x floor | x TRL | rounds"
-        keys = ("step:.3f", "rollout:.3f", "update:.3f", "peak:,.0f", "above:,.0f", "over floor:.2f", "over trl:.2f")
+        head = "workload | who | step (s) | drawing | rest | peak (MiB) | above (MiB) | x floor | x TRL | rounds"
+        keys = ("step:.3f", "rollout:.3f", "rest:.3f", "peak:,.0f", "above:,.0f", "over floor:.2f", "over trl:.2f")
         rows: list[list[str]] = []
         for name, found in self.found.get("training", {}).items():
             for who, row in found["contenders"].items():
