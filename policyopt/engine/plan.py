@@ -95,14 +95,14 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     counted = (piece.share != 0).to(mask)  # averages are over the tokens that the aggregation counts
     found = {"tokens": counted} | {name: masked(x, counted) for name, x in said(recipe, piece).items()}
     found |= {"signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
+    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
+    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     fresh = (piece.version == version).to(mask)[:, None] * mask
     if piece.origin is not None:  # auxiliary rows may be scored at another temperature than they were drawn at
         fresh = fresh * (piece.origin == 0)[:, None]
     sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
     gap = (piece.logp - sampled).abs() * fresh
     found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
-    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
-    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     for name, x in found.items():
         sums[name] = sums.get(name, 0.0) + float(masked(x, mask).sum())
     sums["mismatch/max"] = max(sums.get("mismatch/max", 0.0), float(gap.max()) if gap.numel() else 0.0)
