@@ -30,7 +30,11 @@ class Sees(Probe):
 
     def model(self, policy: Any, batch: Batch) -> dict[str, float]:
         logp = policy.likelihood().leaves(batch)["logp"]
-        return {"a/logp": float(logp.detach().sum()), "a/groups": len(batch.group.unique()), "a/reward": float(batch.reward[1])}
+        return {
+            "a/logp": float(logp.detach().sum()),
+            "a/groups": len(batch.group.unique()),
+            "a/reward": float(batch.reward[1]),
+        }
 
 
 def scores() -> Scores:
