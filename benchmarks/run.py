@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -72,15 +73,15 @@ def grown(args: argparse.Namespace) -> None:
     from speed.turns import contenders, measure
     from speed.workloads import growth
 
-    results, axes = Results(args.out), growth()
-    with contenders(args.contenders) as running:
-        for axis, points in axes.items():
+    results = Results(args.out)
+    for axis, points in growth().items():
+        with contenders(args.contenders) as running:
             for x, workload in points:
                 named = workload.with_(name=f"{axis} {x:g}")
                 for measured in measure(named, running, min(args.rounds, 5), args.dtype, say, warm=1):
                     if measured.rows:
                         results.put("growth", axis, told(measured) | {"x": x}, at=f"{x:g}")
-            results.draw("growth", "growth")
+        results.draw("growth", "growth")
 
 
 def others(names: Sequence[str], args: argparse.Namespace) -> None:
@@ -116,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.rounds < 1:
         raise SystemExit("--rounds: at least 1")
     names = args.workloads or ALL
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the processes are ended
     try:
         if args.growth:
             grown(args)

@@ -141,14 +141,18 @@ def inputs(s: Shape, short: bool = True) -> int:
 
 
 LOGITS = 6
-"""Copies of a chunk of logits: as they come, divided by the temperature, exponentials, and their gradients."""
+"""Copies of logits that autograd makes: as they come, divided by the temperature, exponentials, and their gradients."""
 
 
-def logits(s: Shape, tokens: int, chunk: int | None = 256 << 20) -> int:
-    """Bytes of float32 logits of all ``tokens`` at once, or of the chunk that is held; while autograd works on them it takes
-    :data:`LOGITS` times as much."""
-    whole = tokens * s.vocab * LONG
-    return whole if chunk is None else min(whole, chunk)
+def logits(s: Shape, tokens: int) -> int:
+    """Bytes of the float32 logits of all ``tokens`` at once; while autograd works on them it takes :data:`LOGITS` times as much."""
+    return tokens * s.vocab * LONG
+
+
+def at_head(s: Shape, tokens: int, short: bool = True, chunk: int = 256 << 20) -> float:
+    """Bytes that a head takes which is a matrix: the float32 distributions of the tokens that fit in a chunk, written over from
+    logits to gradient, and in 16 bits one product in these."""
+    return min(logits(s, tokens), chunk) * (1.5 if short else 1)
 
 
 def peak(s: Shape, tokens: int, scored: int, short: bool = True, recomputed: bool = False) -> float:
@@ -157,7 +161,7 @@ def peak(s: Shape, tokens: int, scored: int, short: bool = True, recomputed: boo
     are recomputed come after it, one by one."""
     step = trainer(parameters(s), short).gradient + 2 * LONG * parameters(s)
     held = tokens * activations(s, short, recomputed)
-    head = LOGITS * logits(s, scored)
+    head = at_head(s, scored, short)
     return max(step, held, tokens * inputs(s, short) + head if recomputed else held + head)
 
 
@@ -227,8 +231,8 @@ def memory(ranks: int, micro: int) -> str:
         ("  and two gathered layers", of(gathered)),
         (f"activations, {micro:,} tokens in 16 bits", of(lambda s: micro * activations(s))),
         ("  recomputed", of(lambda s: micro * activations(s, recomputed=True))),
-        ("logits of these tokens, all at once", of(lambda s: LOGITS * logits(s, micro, None))),
-        ("  in chunks", of(lambda s: LOGITS * logits(s, micro))),
+        ("logits of these tokens, all at once", of(lambda s: LOGITS * logits(s, micro))),
+        ("  in chunks", of(lambda s: at_head(s, micro))),
         ("critic, each rank (as the policy)", of(lambda s: sharded(parameters(s), ranks).peak)),
         (f"reference or teacher, 16 bits, each of {ranks} ranks", of(lambda s: SHORT * parameters(s) / ranks)),
         ("sampler: weights, 16 bits", of(lambda s: SHORT * parameters(s))),

@@ -48,6 +48,7 @@ from policyopt.models.causal import split_model
 from policyopt.models.load import Policy
 from policyopt.models.memory import recompute_layers
 from policyopt.models.tokenizer import build_tokenizer
+from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
 
 SMALL = scaling.Shape("small", 6, 256, 8, 4, 32, 768, 1024, tied=True, qk_norm=True)
@@ -187,10 +188,10 @@ def activation_lines() -> Iterator[Line]:
 # The peak of an update ----------------------------------------------------------------------------------------------
 
 
-def highest(engine: LocalEngine, batch: Batch) -> int:
+def highest(engine: LocalEngine, batch: Batch, recipe: Recipe = RECIPE) -> int:
     """The most bytes that tensors take at one time in an update, beyond what was there before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        engine.update(RECIPE, batch)
+        engine.update(recipe, batch)
     events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = top = 0
     for event in sorted(events, key=lambda e: e.start_ns()):

@@ -15,15 +15,15 @@ def group_sum(x: Tensor, group: Tensor | None) -> Tensor:
     """Sum of ``x`` over the places of the same group, given back to every place."""
     if group is None:
         return x.sum().expand_as(x)
-    groups, index = torch.unique(group, return_inverse=True)
-    return torch.zeros(len(groups), dtype=x.dtype, device=x.device).index_add(0, index, x)[index]
+    index = _slots(group)
+    return torch.zeros_like(x).index_add(0, index, x)[index]
 
 
 def group_max(x: Tensor, group: Tensor | None) -> Tensor:
     """Largest ``x`` of the places of the same group, given back to every place."""
     if group is None:
         return x.amax().expand_as(x) if x.numel() else x
-    _, index = torch.unique(group, return_inverse=True)
+    index = _slots(group)
     return torch.full_like(x, -torch.inf).scatter_reduce(0, index, x, "amax")[index]
 
 
@@ -88,10 +88,15 @@ def by_source(batch: Batch) -> Tensor:
 
 def group_rank(x: Tensor, group: Tensor) -> Tensor:
     """Rank of ``x`` [N] among the rows of the same group, [N]: 0 for the smallest; equal ones in the order of rows."""
-    groups, index = torch.unique(group, return_inverse=True)
+    index = _slots(group)
     rising = x.argsort(stable=True)
     order = rising[index[rising].argsort(stable=True)]
-    start = torch.searchsorted(index[order], torch.arange(len(groups), device=index.device))
     rank = torch.empty_like(index)
-    rank[order] = torch.arange(len(x), device=index.device) - start[index[order]]
+    rank[order] = torch.arange(len(x), device=index.device) - index[order]
     return rank
+
+
+def _slots(group: Tensor) -> Tensor:
+    """For each place a number below ``len(group)`` that its group alone has: how many places lie in groups before it. How many
+    groups there are need not be known, so that no GPU is waited for."""
+    return torch.searchsorted(group.sort().values, group.contiguous())

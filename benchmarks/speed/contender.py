@@ -99,7 +99,10 @@ def trained(name: str, channel: Channel, asked: dict[str, Any], scratch: Path) -
 
     def turn(found: dict[str, float] | None) -> int | None:
         if found is not None:
-            channel.send(found | {"peak": memory.peak()})
+            found["peak"] = memory.peak()
+            if workload.large:
+                memory.trim()
+            channel.send(found)
         message = channel.receive()
         memory.reset()
         return message.get("step")

@@ -76,7 +76,8 @@ class Floor:
         trained = [p for p in model.parameters() if p.requires_grad]
         self.critic = nn.ModuleList()
         if workload.critic:
-            self.critic = nn.ModuleList([copy.deepcopy(self.model.model), nn.Linear(self.model.config.hidden_size, 1)])
+            head = nn.Linear(self.model.config.hidden_size, 1, dtype=dtype)
+            self.critic = nn.ModuleList([copy.deepcopy(self.model.model), head])
         self.trained = [*trained, *self.critic.parameters()]
         self.optimizer = torch.optim.AdamW(self.trained, lr=LR, fused=True)
 
@@ -180,7 +181,7 @@ class Floor:
         for rows in self.pieces(lengths, range(len(lengths))):
             body, head = self.critic
             width = lengths[rows[0]]
-            found[rows, :width] = head(self.hidden(body, owner[rows], tokens[rows, :width]))[..., 0]
+            found[rows, :width] = head(self.hidden(body, owner[rows], tokens[rows, :width]))[..., 0].float()
         return found
 
     def update(self, order: Sequence[int], lengths: Sequence[int], tokens: Tensor, old: Tensor) -> None:
@@ -203,7 +204,7 @@ class Floor:
                     self.accumulate(owner[rows], tokens[at], told)
                     if work.critic:
                         body, head = self.critic
-                        found = head(self.hidden(body, owner[rows], tokens[at]))[..., 0]
+                        found = head(self.hidden(body, owner[rows], tokens[at]))[..., 0].float()
                         (share[at] * (found - value[at] - advantage[rows, None]).square()).sum().backward()
                 nn.utils.clip_grad_norm_(self.trained, 1.0)
                 self.optimizer.step()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def trim() -> None:
-    """Give back what is free. Not between steps that are timed: the next one would have to fetch it again."""
+    """Give back what is free; whoever needs it again has to fetch it."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

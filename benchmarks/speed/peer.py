@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -58,21 +59,25 @@ def settings(workload: Workload, dtype: str, steps: int, out: Path) -> dict[str,
 
 
 class Ends(LogitsProcessor):
-    """Lets row i end by its end token after ``lengths()[i]`` tokens, and by no token before: what a trained model's own end
+    """Lets row i end by its end token after ``lengths[i]`` tokens, and by no token before: what a trained model's own end
     tokens would do. TRL masks what comes behind."""
 
-    def __init__(self, lengths: Callable[[], list[int]], eos: int) -> None:
-        self.lengths, self.eos = lengths, eos
+    def __init__(self, lengths: list[int], eos: int) -> None:
+        self.lengths, self.eos = torch.tensor(lengths), eos
         self.start: int | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         self.start = input_ids.shape[1] if self.start is None else self.start
         drawn = input_ids.shape[1] - self.start
-        last = torch.tensor(self.lengths()) - 1 == drawn
+        last = self.lengths - 1 == drawn
         end = scores[:, self.eos].clone()
         scores[last] = -torch.inf
         scores[:, self.eos] = torch.where(last, end, -torch.inf)
         return scores
+
+
+class Over(Exception):
+    """There is no next step."""
 
 
 class Turns(TrainerCallback):
@@ -82,12 +87,12 @@ class Turns(TrainerCallback):
         self.peer = peer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.peer.wait(control)
+        self.peer.wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.peer.updates == 0:
             self.peer.done()
-            self.peer.wait(control)
+            self.peer.wait()
 
 
 def reward(completions: list[Any], **_: Any) -> list[float]:
@@ -137,7 +142,7 @@ class Peer:
         if self.workload.mean is not None:
             if eos is None:
                 raise NotImplementedError("continuous batching takes one length for all responses")
-            ends = Ends(lambda: self.workload.lengths(self.number), eos)
+            ends = Ends(self.workload.lengths(self.number), eos)
             keywords["logits_processor"] = LogitsProcessorList([ends])
         found = draw(*arguments, **keywords)
         self.drawing += time.perf_counter() - start
@@ -154,17 +159,17 @@ class Peer:
         """Train until there is no next turn."""
         self.turn = turn
         self.found: dict[str, float] | None = None
-        self.trainer.train()
+        with contextlib.suppress(Over):  # a wish to stop is only heard after the next step
+            self.trainer.train()
 
     def done(self) -> None:
         """A step has ended."""
         step = time.perf_counter() - self.start
         self.found = {"step": step, "rollout": self.drawing, "update": step - self.drawing}
 
-    def wait(self, control: Any) -> None:
+    def wait(self) -> None:
         """Wait for the next turn; fetching the batch is already part of it."""
         number = self.turn(self.found)
         if number is None:
-            control.should_training_stop = True
-            control.should_epoch_stop = True
-        self.number, self.drawing, self.start = number or 0, 0.0, time.perf_counter()
+            raise Over
+        self.number, self.drawing, self.start = number, 0.0, time.perf_counter()

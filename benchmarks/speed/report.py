@@ -159,7 +159,7 @@ class Results:
             cells = [_cell(found["drawn tokens"], ",.0f"), _cell(need.tokens, ",.0f")]
             cells += [_cell(x / 1e9, ",.3g") for x in (need.drawing, need.update, need.bytes)]
             rate = need.flops / found["contenders"]["floor"]["step"] / 1e9
-            rows.append([name, *cells, _cell(rate, ",.0f")])
+            rows.append([name, *cells, _cell(rate, ",.1f")])
         return _table(head, rows)
 
     def memory(self) -> str:

@@ -51,6 +51,8 @@ class Workload:
     """The model is SmolLM2-135M in the place of one that is made here."""
     rounds: int = 7
     """Steps that are measured, at most."""
+    large: bool = False
+    """Every process gives back what is free after its step: together they would not fit."""
 
     @property
     def responses(self) -> int:
@@ -108,6 +110,7 @@ TRAINING: Sequence[Workload] = (
         shape=QWEN,
         vocabulary=151_936,
         rounds=3,
+        large=True,
     ),
     W5,
     W5.with_(name="W5 without critic", title="W3 with a reference, two epochs and two mini-batches", critic=False),
@@ -121,6 +124,7 @@ TRAINING: Sequence[Workload] = (
         lora=True,
         pretrained=True,
         rounds=3,
+        large=True,
     ),
 )
 """Those in which somebody trains; W6 and W8 measure a backward pass (:mod:`speed.passes`)."""

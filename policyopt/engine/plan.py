@@ -48,7 +48,7 @@ def accumulate(
 
     ``batch`` is the whole mini-batch, ``pieces`` the numbers [n] of the rows of each micro-batch that this process has
     (all of them, or a rank's share of them, which may be none: then ``split`` says that others have rows too). ``learn``
-    passes a micro-batch with gradient: it works out its leaves, all at once or of some rows after others, has each row weighed
+    passes a micro-batch with gradient: it works out its leaves, all at once or of some units after others, has each weighed
     once, and adds the gradient of the parameters that follows. ``whole`` gives the leaves
     of the batch without gradient, gathered from all ranks (the report is then of the whole batch, else of this process's
     rows). ``version`` counts the updates that the policy has seen.
@@ -61,20 +61,25 @@ def accumulate(
         loss, gradients = token_gradients(recipe, batch, found)
         observe(report, recipe, batch.with_leaves(found), loss, gradients["logp"], version)
 
-    def weigh(numbers: Tensor, leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+    def weigh(
+        numbers: Tensor, leaves: Leaves, rows: Tensor | None = None, within: Tensor | None = None
+    ) -> Mapping[str, Tensor]:
         numbers = numbers if rows is None else numbers[rows]
+        mask = batch.mask[numbers]
+        here = mask if within is None else within.to(mask)
         if gradients is None:
-            piece = batch[numbers]
+            # What has no share in the loss has no gradient; the mask stays whole, for parts that look at lengths.
+            piece = batch[numbers].replace(share=batch.share[numbers] * here)
             loss, mine = token_gradients(recipe, piece, leaves)
-            seen = piece.with_leaves({name: x.detach() for name, x in leaves.items()})
+            seen = piece.replace(mask=here).with_leaves({name: x.detach() for name, x in leaves.items()})
             observe(report, recipe, seen, loss, mine["logp"], version)
         else:
-            mine = {name: g[numbers] for name, g in gradients.items()}
-        report.weight[numbers] = -mine["logp"].to(report.weight)
+            mine = {name: g[numbers] * here for name, g in gradients.items()}
+        report.weight[numbers] -= mine["logp"].to(report.weight)
         return mine
 
     for numbers in pieces:
-        learn(batch[numbers], partial(weigh, numbers))
+        learn(batch[numbers], Weigh(partial(weigh, numbers), recipe.unit if gradients is None else "token"))
     return report
 
 

@@ -78,6 +78,8 @@ def with_adapters(net: Any, lora: LoRA, base: str) -> Any:
     :class:`~policyopt.errors.UserError` for targets that it does not have."""
     from peft import LoraConfig, get_peft_model
 
+    from policyopt.models.lowrank import use_low_rank  # PEFT takes long to import, and most runs need none
+
     targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
     alpha: Any = lora.alpha  # peft calls it a whole number and takes any
     settings = LoraConfig(r=lora.rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
@@ -87,6 +89,7 @@ def with_adapters(net: Any, lora: LoRA, base: str) -> Any:
             out: Any = get_peft_model(net, settings).eval()
     except ValueError as error:
         raise UserError(f"--adapters.targets {lora.targets}: {first_line(error)}") from error
+    use_low_rank(out)
     out.peft_config["default"].base_model_name_or_path = str(Path(base).absolute()) if Path(base).is_dir() else base
     return out
 
@@ -97,6 +100,8 @@ def load_adapters(net: Any, model: str, lora: LoRA | None) -> Any:
     Raises :class:`~policyopt.errors.UserError` where they do not fit the model, and where ``lora`` asks for others.
     """
     from peft import PeftConfig, PeftModel
+
+    from policyopt.models.lowrank import use_low_rank
 
     asked = lora or LoRA()
     try:
@@ -109,6 +114,7 @@ def load_adapters(net: Any, model: str, lora: LoRA | None) -> Any:
             raise UserError(
                 f"--adapters.{name} {mine:g}: the adapters in {model} have {theirs:g}; leave it out to go on with them"
             )
+    use_low_rank(out)
     return out
 
 

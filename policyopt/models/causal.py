@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -29,10 +30,12 @@ from policyopt.models.head import (
     reachable,
 )
 from policyopt.models.likelihood import LOGP, Others, Wanted, Weigh
-from policyopt.models.packed import can_pack, packed_hidden, read_length
+from policyopt.models.packed import can_pack, packed_hidden
 from policyopt.models.pieces import packed_pieces, padded_pieces
+from policyopt.models.places import alone, hidden_at, pack, read_length
 from policyopt.models.proof import check_finite, near, pads_right
-from policyopt.models.routing import Routers, Within, find_routers, records_at
+from policyopt.models.routing import Routers, find_routers, records_at
+from policyopt.part import Unit
 from policyopt.rows import Batch
 from policyopt.spans import span
 
@@ -80,16 +83,18 @@ class SplitModel:
     ) -> tuple[Tensor, Tensor]:
         """See :class:`~policyopt.models.likelihood.Likelihood`.
 
-        The backbone is passed once. The head takes as many rows at a time as have their logits in one chunk, and goes back
-        while these are there, so that none are worked out twice; only a row that is longer than a chunk is, within.
+        The backbone is passed once. The head takes as many rows, or tokens, at a time as have their logits in one chunk, and
+        goes back while these are there, so that none are worked out twice; only what is larger than a chunk, and has to be
+        weighed whole, is.
         """
         chunk = Chunk.of(self, wanted, others)
         hidden, *rest = chunk.states(batch)
         back = torch.zeros_like(hidden)
-        for rows, places in chunk.stages(batch):
+        for rows, within, places in chunk.stages(batch.mask.bool(), weigh.unit):
             state = hidden[places].detach().requires_grad_()
-            found = chunk.leaves(batch[rows], state, *(x[places] for x in rest), learns=True)
-            weights = weigh(found, rows)
+            piece = batch[rows].replace(mask=within.to(batch.mask))
+            found = chunk.leaves(piece, state, *(x[places] for x in rest), learns=True)
+            weights = weigh(found, rows, within)
             with span("backward"):
                 torch.autograd.backward(list(found.values()), [weights[name].to(x.dtype) for name, x in found.items()])
             assert state.grad is not None
@@ -132,7 +137,7 @@ class SplitModel:
             return packed_hidden(self.hidden, ids, row, position, routers, records)
         # Not by its truth: what is compiled has that of a container.
         backbone = self.hidden if self.whole is None else self.whole
-        within = _alone if routers is None or routes is None else routers.within(routes)
+        within = alone if routers is None or routes is None else routers.within(routes)
         return hidden_at(backbone, ids, row, position, pads=self.pads, within=within)
 
     @torch.no_grad()
@@ -233,54 +238,6 @@ def _given(backbone: Any, hidden: Tensor) -> Iterator[None]:
             backbone.forward = own
 
 
-def _alone(rows: slice, width: int) -> AbstractContextManager[Any]:
-    return nullcontext()
-
-
-def hidden_at(
-    backbone: Callable[..., Any],
-    ids: Tensor,
-    row: Tensor,
-    position: Tensor,
-    *,
-    pads: bool = True,
-    within: Within = _alone,
-) -> Tensor:
-    """The hidden states [M, H] at places (row, position), each [M], of right-padded texts ids [N, L]; row by row where
-    padding is not without effect. Places come row after row. Each call of the backbone stands ``within`` what is asked
-    for its rows and width."""
-    if pads:
-        with within(slice(None), ids.shape[1]):
-            out: Tensor = backbone(input_ids=ids, use_cache=False).last_hidden_state
-        return out[row, position]
-    found = []
-    for i in row.unique().tolist():
-        there = position[row == i]
-        text = ids[i : i + 1, : int(there.max()) + 1]
-        with within(slice(i, i + 1), text.shape[1]):
-            found.append(backbone(input_ids=text, use_cache=False).last_hidden_state[0, there])
-    return torch.cat(found)
-
-
-def pack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompt and response of each row, joined and right-padded.
-
-    Returns ids [N, L], and for every token of the mask (in the order of ``batch.mask.nonzero()``) its row and the
-    position of the hidden state that predicts it. With right padding a causal model needs no attention mask: real
-    tokens never look at padding.
-    """
-    prompt_mask, mask = batch.prompt_mask.bool(), batch.mask.bool()
-    present = mask if batch.present is None else batch.present.bool()
-    ids = torch.cat([batch.prompt, batch.tokens], 1)
-    there = torch.cat([prompt_mask, present], 1)
-    order = torch.argsort((~there).to(torch.int8), dim=1, stable=True)
-    width = int(there.sum(1).max())
-    ids = ids.masked_fill(~there, 0).gather(1, order)[:, :width]
-    row, position = mask.nonzero(as_tuple=True)
-    before = prompt_mask.sum(1)[row] + present.cumsum(1)[row, position] - 1
-    return ids, row, before - 1
-
-
 def supports(batch: Batch) -> Support:
     """What the tokens of ``batch.mask`` were drawn from, in the order of ``mask.nonzero()``."""
     mask = batch.mask.bool()
@@ -325,16 +282,20 @@ class Chunk:
                 found.append(other.predicting(batch))
         return found
 
-    def stages(self, batch: Batch) -> Iterator[tuple[Tensor, slice]]:
-        """Numbers of rows that follow each other, as many as fit in one chunk or a single one, and where their tokens lie among
-        those of the batch."""
-        count = batch.mask.bool().sum(1).tolist()
-        first = start = end = 0
-        for i, n in enumerate([*count, self.size + 1]):
-            if i > first and end + n - start > self.size:
-                yield torch.arange(first, i, device=batch.mask.device), slice(start, end)
-                first, start = i, end
-            end += n
+    def stages(self, mask: Tensor, unit: Unit) -> Iterator[tuple[Tensor, Tensor, slice]]:
+        """What is weighed at once, given the mask [N, T]: numbers of rows [n], which of their tokens [n, T], and where these lie
+        among all M. As many tokens, or rows, as fit in one chunk, or a single row; all where the unit is more than a row."""
+        ends = mask.sum(1).cumsum(0).tolist()
+        number = mask.flatten().cumsum(0).view_as(mask) - 1
+        start = 0
+        while ends and start < ends[-1]:
+            end = min(start + self.size, ends[-1]) if unit in ("token", "row") else ends[-1]
+            if unit == "row":  # the end of the last row that fits, or that of the one which does not
+                end = ends[max(bisect_right(ends, end) - 1, bisect_right(ends, start))]
+            rows = slice(bisect_right(ends, start), bisect_left(ends, end) + 1)
+            within = mask[rows] & (start <= number[rows]) & (number[rows] < end)
+            yield torch.arange(len(ends), device=mask.device)[rows], within, slice(start, end)
+            start = end
 
     @span("head")
     def leaves(self, batch: Batch, hidden: Tensor, *others: Tensor, learns: bool = False) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from policyopt.errors import UserError
-from policyopt.models.packed import read_length
+from policyopt.models.places import read_length
 from policyopt.models.proof import near, probe_ids, reach
 from policyopt.part import Count, part
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policyopt.models.causal import hidden_at, pack
 from policyopt.models.chunked import WHOLE, Chunked, Chunks
 from policyopt.models.packed import can_pack, packed_hidden
+from policyopt.models.places import hidden_at, pack
 from policyopt.models.proof import pads_right
 from policyopt.rows import Batch
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -38,7 +40,7 @@ def from_gguf(file: Path) -> Path:
         place, name = str(file.absolute().parent), file.name
         _LOG.info("unpacking %s (once; it is kept in the cache)", name)
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+            with _read_once(), contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
                 tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
                 model = AutoModelForCausalLM.from_pretrained(
                     place, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
@@ -55,3 +57,19 @@ def from_gguf(file: Path) -> Path:
         tokenizer.save_pretrained(folder)
 
     return kept(f"{file.stem}-{key}", unpack, f"the model of {file.name}")
+
+
+@contextlib.contextmanager
+def _read_once() -> Iterator[None]:
+    """For a while the package ``gguf`` remembers what it has read: transformers asks for the head of the file three times, and
+    for the table of names once for each module of the model, which takes longer than the weights."""
+    import gguf
+
+    own = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, made in own.items():
+        setattr(gguf, name, functools.cache(made))
+    try:
+        yield
+    finally:
+        for name, made in own.items():
+            setattr(gguf, name, made)

@@ -52,10 +52,14 @@ def linear_head(logits: Callable[[Tensor], Tensor]) -> nn.Linear | None:
 
 def gradients_of(head: nn.Linear) -> tuple[Tensor, Tensor | None] | None:
     """The ``.grad`` of weight and bias, begun with 0, where they learn; ``None`` where the weight does not."""
-    learning = [p for p in head.parameters() if p.requires_grad]
-    for p in learning if head.weight.requires_grad else ():
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    return None if head.weight.grad is None else (head.weight.grad, None if head.bias is None else head.bias.grad)
+    weight, bias = head.weight, head.bias
+    if not weight.requires_grad:
+        return None
+    for p in head.parameters():
+        if p.requires_grad and p.grad is None:
+            p.grad = torch.zeros_like(p)
+    assert weight.grad is not None
+    return weight.grad, bias.grad if bias is not None and bias.requires_grad else None
 
 
 def linear_logp(
@@ -101,24 +105,24 @@ class _LinearLogp(torch.autograd.Function):
         if keeps and len(hidden) > size:
             # The gradient by hidden states is linear in two weights that are not known yet: without one by the head, that is all.
             keeps, units = False, None if by_head else heat.new_empty(1 + entropy, *hidden.shape)
-        logp, found = heat.new_empty(len(hidden)), heat.new_zeros(len(hidden))
+        logp, total, found = heat.new_zeros(3, len(hidden))
         buffer = heat.new_empty(min(size, len(hidden)), len(weight))
         for places, within in _pieces(len(hidden), size, support):
             state, chosen = hidden[places], target[places]
             p = buffer[: len(state)]
-            logp[places] = _distribution(p, state, weight, bias, chosen, heat[places], within)
+            logp[places], total[places] = _exponentials(p, state, weight, bias, chosen, heat[places], within)
             if entropy:
-                found[places] = _entropy(p)
+                found[places] = _entropy(p, total[places])
             if units is not None:
-                _unit_gradients(units[:, places], p, weight, chosen, heat[places], found[places])
-        ctx.save_for_backward(hidden, weight, bias, target, heat, found, units)
+                _unit_gradients(units[:, places], p, weight, chosen, heat[places], total[places], found[places])
+        ctx.save_for_backward(hidden, weight, bias, target, heat, total, found, units)
         ctx.buffer, ctx.rest = buffer if keeps else None, (size, entropy, support, into)
         return logp, found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_logp: Tensor, by_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, target, heat, found, units = ctx.saved_tensors
+        hidden, weight, bias, target, heat, total, found, units = ctx.saved_tensors
         size, entropy, support, into = ctx.rest
         if units is not None:
             weights = torch.stack([by_logp, by_entropy][: len(units)])
@@ -133,8 +137,9 @@ class _LinearLogp(torch.autograd.Function):
             state, chosen = hidden[places], target[places]
             p, at = buffer[: len(state)], heat[places]
             if not kept:
-                _distribution(p, state, weight, bias, chosen, at, within)
-            rate = _pull(p, chosen, by_logp[places] / at, by_entropy[places] / at if entropy else None, found[places])
+                _exponentials(p, state, weight, bias, chosen, at, within)
+            a, e = by_logp[places] / at, by_entropy[places] / at if entropy else None
+            rate = _pull(p, chosen, a, e, total[places], found[places])
             pull = p.to(weight.dtype)
             if by_hidden is not None:
                 by_hidden[places] = (rate[:, None] * (pull @ weight)).to(hidden.dtype)
@@ -170,28 +175,24 @@ def _places(needed: tuple[bool, ...], weight: Tensor, bias: Tensor | None) -> tu
     return by_weight, torch.zeros_like(bias) if bias is not None and needed[2] else None
 
 
-def _distribution(
-    p: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    heat: Tensor,
+def _exponentials(
+    p: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, heat: Tensor,
     support: Support | None,
-) -> Tensor:
-    """Fill ``p`` [m, V] with the probabilities of all tokens. Returns the logarithm [m] of those of ``target``."""
-    if weight.dtype != p.dtype:
-        p.copy_(nn.functional.linear(hidden, weight, bias))
-    elif bias is None:
-        torch.mm(hidden, weight.t(), out=p)
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Fill ``p`` [m, V] with the probabilities of all tokens, each over the largest of its row. Returns the logarithm [m] of those
+    of ``target``, and the sums [m] of the rows."""
+    if weight.dtype == p.dtype:
+        torch.mm(hidden / heat[:, None], weight.t(), out=p)
+        if bias is not None:
+            p.addr_(1 / heat, bias)
     else:
-        torch.addmm(bias, hidden, weight.t(), out=p)
-    p.div_(heat[:, None])
+        torch.div(nn.functional.linear(hidden, weight, bias), heat[:, None], out=p)
     if support is not None:
         p.masked_fill_(~reachable(*support, p.shape[-1]), NEVER)
-    above = p.gather(-1, target[:, None])[:, 0] - p.amax(-1)
-    torch.softmax(p, -1, out=p)
-    return above + p.amax(-1).log()  # the largest probability is one over the sum of exponentials: no second copy of p
+    p.sub_(p.amax(-1, keepdim=True))
+    picked = p.gather(-1, target[:, None])[:, 0]
+    total = p.exp_().sum(-1)  # by torch.softmax a sum over 150,000 tokens would be off by some 1e-5
+    return picked - total.log(), total
 
 
 def reachable(count: Tensor, ids: Tensor, vocab: int) -> Tensor:
@@ -207,28 +208,33 @@ def _rows(p: Tensor) -> Iterator[slice]:
     yield from (slice(start, start + size) for start in range(0, len(p), size))
 
 
-def _entropy(p: Tensor) -> Tensor:
-    return torch.cat([torch.special.entr(p[rows]).sum(-1) for rows in _rows(p)]) if len(p) else p.sum(-1)
+def _entropy(p: Tensor, total: Tensor) -> Tensor:
+    spread = [torch.special.entr(p[rows]).sum(-1) for rows in _rows(p)]
+    return torch.cat([total[:0], *spread]) / total + total.log()
 
 
-def _pull(p: Tensor, target: Tensor, a: Tensor, e: Tensor | None, entropy: Tensor) -> Tensor:
-    r"""Turn probabilities [m, V], in their place, into the gradient of :math:`\sum_i a_i \log p_{i,y_i} + e_i H_i` by logits, up
-    to a factor of each row, [m], which is returned."""
+def _pull(p: Tensor, target: Tensor, a: Tensor, e: Tensor | None, total: Tensor, entropy: Tensor) -> Tensor:
+    r"""Turn what :func:`_exponentials` has made, in its place, into the gradient of :math:`\sum_i a_i \log p_{i,y_i} + e_i H_i` by
+    logits, up to a factor of each row, [m], which is returned."""
+    a = a / total
     if e is None or not bool(e.any()):
         # Subtracted before anything is weighed: a token that is all but certain keeps its digits, and V is passed no more.
-        p.scatter_add_(-1, target[:, None], p.new_full((len(p), 1), -1.0))
+        p.scatter_add_(-1, target[:, None], -total[:, None])
         return -a
+    e = e / total
     for rows in _rows(p):
         spread = torch.special.entr(p[rows]).mul_(e[rows, None])
-        p[rows].mul_(-(a + e * entropy)[rows, None]).add_(spread)
-    p.scatter_add_(-1, target[:, None], a[:, None])
+        p[rows].mul_((e * (total.log() - entropy) - a)[rows, None]).add_(spread)
+    p.scatter_add_(-1, target[:, None], (a * total)[:, None])
     return torch.ones_like(a)
 
 
-def _unit_gradients(units: Tensor, p: Tensor, weight: Tensor, target: Tensor, heat: Tensor, entropy: Tensor) -> None:
+def _unit_gradients(
+    units: Tensor, p: Tensor, weight: Tensor, target: Tensor, heat: Tensor, total: Tensor, entropy: Tensor
+) -> None:
     """Fill [1 or 2, m, H] with the gradients of log-probability and entropy by hidden states."""
     chosen, one = p.gather(-1, target[:, None]), 1 / heat
     for unit, a, e in zip(units, (one, torch.zeros_like(one)), (None, one), strict=False):
-        rate = _pull(p, target, a, e, entropy)
+        rate = _pull(p, target, a, e, total, entropy)
         unit.copy_(rate[:, None] * (p.to(weight.dtype) @ weight))
         p.scatter_(-1, target[:, None], chosen)  # as it was

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from policyopt.models.routing import Routers
-from policyopt.part import Statistic
+from policyopt.part import Statistic, Unit
 from policyopt.rows import Batch
 
 Leaves = dict[str, Tensor]
@@ -24,12 +24,20 @@ Others = Mapping[str, AbstractContextManager[Any]]
 """Other models of the same kind, by role; each is entered while it is used, as ``with others["reference"] as likelihood``."""
 
 
-class Weigh(Protocol):
+@dataclass(frozen=True)
+class Weigh:
     """What an objective says of leaves: its gradient by each of them, [N, T] by name."""
 
-    def __call__(self, leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
-        """``leaves`` are those of some ``rows`` of a batch, by number [n], or of all; each row is asked for once."""
-        ...
+    gradients: Callable[..., Mapping[str, Tensor]]
+    unit: Unit = "token"
+    """The smallest piece of a batch whose leaves can be weighed alone."""
+
+    def __call__(
+        self, leaves: Leaves, rows: Tensor | None = None, within: Tensor | None = None
+    ) -> Mapping[str, Tensor]:
+        """``leaves`` are those of some ``rows`` of a batch, by number [n], or of all, and of the tokens ``within`` [n, T], or of
+        all of these rows; the gradient is 0 outside. Each token is asked for once."""
+        return self.gradients(leaves, rows, within)
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,8 @@ class Likelihood(Protocol):
     def weighed(
         self, batch: Batch, weigh: Weigh, wanted: Wanted = LOGP, others: Others | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One pass with gradient, in which the leaves of some rows are weighed, and part of the way back is gone, before those
-        of others are worked out: so little is held at once, and nothing is worked out twice.
+        """One pass with gradient, in which the leaves of some of its units are weighed, and part of the way back is gone, before
+        those of others are worked out: so little is held at once, and nothing is worked out twice.
 
         Adds to ``.grad`` of the parameters passed on that part of the way. Returns the tensor that the rest of it starts from,
         and the gradient by it; the tensor may have none to give.

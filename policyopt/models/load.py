@@ -52,11 +52,12 @@ class Role:
     """A model beside the policy that is only read: the reference, a teacher. Use as ``with role as split: ...``."""
 
     def __init__(
-        self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext, replays: bool = True
-    ) -> None:
+        self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext, replays: bool = True,
+        split: SplitModel | None = None,
+    ) -> None:  # fmt: skip
         self.model, self._state = model, state
-        self.split = dataclasses.replace(split_model(model), replays=replays)
-        """How it is called."""
+        self.split = dataclasses.replace(split or split_model(model), replays=replays)
+        """How it is called; proved here where it was not before."""
         self.here: AbstractContextManager[Any] = nullcontext()
         """Inside of it the weights stay on the device between one reading and the next."""
         self._within = ExitStack()
@@ -107,10 +108,15 @@ class Policy:
         """From text to ids and back."""
         return Text(self.tokenizer, self.eos, self.prompting)
 
+    @cached_property
+    def _split(self) -> SplitModel:
+        """Proved once: the policy and its start are one model where it has adapters."""
+        return split_model(self.model)
+
     def likelihood(self, version: Callable[[], int] = int) -> Stepwise:
         """How likely its responses are; ``version`` counts the updates that it has seen. Raises
         :class:`~policyopt.errors.UserError` for a model that is not supported."""
-        split = split_model(self.model)
+        split = self._split
         if self.chunks.tokens is not None:
             check_chunks(split.hidden, split.vocab)  # type: ignore[arg-type]
             split = dataclasses.replace(split, chunked=Chunked(split.hidden, self.chunks, version))
@@ -138,9 +144,10 @@ class Policy:
         are now where they were trained before."""
         if hasattr(self.model, "disable_adapter"):
             if not self.begun:
-                return Role(self.model, self.model.disable_adapter)
+                return Role(self.model, self.model.disable_adapter, split=self._split)
             trained = dict(self.trainable())
-            return Role(self.model, partial(as_before, trained, {n: p.detach().clone() for n, p in trained.items()}))
+            start = {name: p.detach().clone() for name, p in trained.items()}
+            return Role(self.model, partial(as_before, trained, start), split=self._split)
         return Role(copy.deepcopy(self.model).requires_grad_(False).eval())
 
     def frozen(self, role: str, policy: Policy) -> Role:

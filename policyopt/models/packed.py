@@ -31,6 +31,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from policyopt.models.attention import block, block_gradients
 from policyopt.models.forest import Forest, Numbers, grow
+from policyopt.models.places import read_length
 from policyopt.models.proof import near, probe_ids, reach
 from policyopt.models.routing import Routers
 
@@ -248,12 +249,6 @@ def packed_hidden(
         keywords = {"input_ids": ids.flatten()[source][None], "position_ids": positions[None]}
         hidden: Tensor = backbone(**keywords, use_cache=False).last_hidden_state[0]
     return hidden.index_select(0, place[row, position])
-
-
-def read_length(ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
-    """[N] how many tokens of each text have to be read for places (row, position)."""
-    length = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-    return length.scatter_reduce(0, row, position + 1, "amax")
 
 
 @lru_cache(maxsize=16)  # policy, roles and critic read the same rows

@@ -16,7 +16,9 @@ _SHORT, _LEAST, _MOST = 8, 48, 2048
 _CPU, _GPU = 4e10, 4e12  # floating-point operations that one reading of a probe may take; a proof takes some ten
 
 _WINDOW = re.compile(r"window|local|chunk|block|span|stride")
-_COUNT = re.compile(r"^(num|n)_|_ids?$|(layer|head|expert|group|state|rank|kernel)s?$|theta|freq|base|interval|pattern")
+_COUNT = re.compile(
+    r"^(num|n)_|_ids?$|(layer|head|expert|group|state|rank|kernel|dim)s?$|theta|freq|base|interval|pattern"
+)
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,17 @@ class Seats:
         functions."""
         from peft import get_peft_model
 
+        from policyopt.models.lowrank import use_low_rank
+
         every = sorted(name for group in self._groups.values() for name in group)
         try:
-            return get_peft_model(net, self._config(1, every), adapter_name="none").eval().requires_grad_(False)
+            wrapped: Any = get_peft_model(net, self._config(1, every), adapter_name="none")
         except ValueError as error:
             raise UserError(
                 f"{type(net).__name__} cannot be served: it takes no adapters ({first_line(error)})"
             ) from error
+        use_low_rank(wrapped)
+        return wrapped.eval().requires_grad_(False)
 
     @staticmethod
     def _config(rank: int, modules: list[str]) -> Any:

@@ -16,9 +16,11 @@ from torch import Tensor
 from policyopt.engine.local import LocalEngine
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
+from policyopt.models import head
 from policyopt.models.causal import SplitModel, split_model
+from policyopt.models.critic import ValueModel
 from policyopt.models.load import LoRA
-from policyopt.objective import credit, objective, shaped
+from policyopt.objective import credit, objective, shaped, token_gradients
 from policyopt.part import Surrogate, Unit, part
 from policyopt.parts import ClippedValueLoss, EntropyBonus, LogProb
 from policyopt.parts.regularizer.kl import KL
@@ -135,7 +137,8 @@ def assert_same_for_any_partition(engine: LocalEngine, recipe: Recipe, batch: Ba
     for micro in (None, 1, 3):
         for order in (torch.arange(n), torch.arange(n).flip(0), torch.tensor([(3 * i + 1) % n for i in range(n)])):
             engine.micro_batch = micro
-            report = engine.gradient(recipe, batch[order])
+            with mock.patch.object(head, "CHUNK_BYTES", 4 * engine.vocab * (6 if micro == 3 else 10**6)):
+                report = engine.gradient(recipe, batch[order])  # by three rows, in stages of six tokens
             assert difference(grads(engine), truth) < 1e-10, f"micro_batch {micro}, order {order.tolist()}"
             weight = torch.empty_like(report.weight)
             weight[order] = report.weight
@@ -351,6 +354,23 @@ def test_a_fresh_critic_says_zero_and_moves_at_its_own_rate(tiny_model: Path) ->
 
 
 # Roles
+
+
+def test_a_critic_is_passed_once_however_many_stages_the_head_takes(tiny_model: Path) -> None:
+    recipe = ppo().replace(regularizers=(EntropyBonus(),))
+    engine = engine_of(tiny_model, recipe)
+    batch = drawn(engine, recipe)
+    truth = naive(engine, recipe, batch)
+    with (
+        mock.patch.object(head, "CHUNK_BYTES", 10 * 4 * engine.vocab),
+        mock.patch.object(ValueModel, "forward", autospec=True, side_effect=ValueModel.forward) as values,
+        mock.patch.object(SplitModel, "predicting", autospec=True, side_effect=SplitModel.predicting) as passes,
+        mock.patch("policyopt.engine.plan.token_gradients", side_effect=token_gradients) as weighed,
+    ):
+        engine.gradient(recipe, batch)
+    assert difference(grads(engine), truth) < 1e-10
+    assert values.call_count == passes.call_count == 1
+    assert weighed.call_count > 3, "stages, each with some rows"
 
 
 def test_only_what_a_recipe_needs_is_made_and_computed(tiny_model: Path) -> None:

@@ -15,10 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel
 import policyopt.models.head as head
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
-from policyopt.models.causal import Chunk, pack, split_model
+from policyopt.models.causal import Chunk, split_model
 from policyopt.models.critic import ValueModel
 from policyopt.models.likelihood import Wanted
 from policyopt.models.load import Policy
+from policyopt.models.places import pack
 from policyopt.rows import Batch
 from tests.tiny import FAMILIES, UNUSUAL, family_model, load_tiny, plain_columns, rows_of, token_batch, unusual_model
 

@@ -68,6 +68,27 @@ def test_a_file_becomes_a_folder_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert from_gguf(tmp_path / "tiny.gguf") != folder  # other weights under the same name
 
 
+def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("POLICYOPT_CACHE", str(tmp_path / "cache"))
+    write_gguf(tmp_path / "tiny.gguf")
+    names, made = ("GGUFReader", "get_tensor_name_map"), list[str]()
+
+    def counted(name: str, own: Any) -> Any:
+        def making(*args: Any) -> Any:
+            made.append(name)
+            return own(*args)
+
+        return making
+
+    for name in names:
+        monkeypatch.setattr(gguf, name, counted(name, getattr(gguf, name)))
+    before = [getattr(gguf, name) for name in names]
+    from_gguf(tmp_path / "tiny.gguf")
+    assert sorted(made) == sorted(names)
+    assert [getattr(gguf, name) for name in names] == before, "others read as they did"
+
+
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "no such file"), (b"PK\3\4", "no GGUF file"), (b"GGUF\0", "cannot read")]
 )

@@ -13,12 +13,14 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from policyopt.errors import UserError
 from policyopt.items import user
+from policyopt.models import load as loading
 from policyopt.models.adapters import LoRA, quantization
+from policyopt.models.causal import SplitModel, split_model
 from policyopt.models.embedded import random_tiny
 from policyopt.models.load import Policy, _context, load_policy
 from policyopt.models.text import encode_prompt
@@ -251,6 +253,25 @@ def test_the_reference_stays_where_the_policy_began(folder: Path, lora: LoRA | N
         torch.testing.assert_close(split.logits(hidden), start, rtol=0, atol=1e-6)
     torch.testing.assert_close(logits(policy.model), moved, rtol=0, atol=0)
     assert [name for name, _ in policy.trainable()] == trained
+
+
+def test_a_model_with_adapters_and_its_start_are_proved_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proved: list[nn.Module] = []
+
+    def proving(model: nn.Module) -> SplitModel:
+        proved.append(model)
+        return split_model(model)
+
+    monkeypatch.setattr(loading, "split_model", proving)
+    policy = load(folder, lora=LoRA(rank=2))
+    policy.likelihood()
+    policy.reference()
+    policy.likelihood()
+    assert len(proved) == 1
+    plain = load(folder)
+    plain.likelihood()
+    plain.reference()
+    assert len(proved) == 3, "a copy is a model of its own"
 
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4), LoRA(rank=2, targets="q_proj,v_proj")])

@@ -11,15 +11,18 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 import policyopt.models.memory as memory
 from policyopt.engine.local import LocalSampler
 from policyopt.engine.local.engine import LocalEngine
 from policyopt.errors import UserError
+from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.adapters import LoRA
 from policyopt.models.causal import split_model
 from policyopt.models.memory import recompute_layers
+from policyopt.rows import Batch
 from tests.tiny import family_model, load_tiny, token_batch
 
 
@@ -39,6 +42,32 @@ def test_the_gradient_is_the_same(option: dict[str, Any], lora: LoRA | None, tin
     assert plain.keys() == spared.keys()
     for name in plain:  # norms of the tiny model are computed in float32
         torch.testing.assert_close(spared[name], plain[name], rtol=1e-4, atol=1e-7)
+
+
+def numbers_kept(critic: torch.nn.Module, batch: Batch) -> int:
+    """How many numbers a pass keeps for the way back."""
+    sizes: list[int] = []
+    with saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
+        critic(batch)
+    return sum(sizes)
+
+
+def test_the_critic_passes_its_layers_again_too(tiny_model: Path) -> None:
+    found, kept = [], []
+    for recomputed in (False, True):
+        recipe = ppo(kl_coef=0.0)
+        engine = LocalEngine(load_tiny(tiny_model, gradient_checkpointing=recomputed), recipe)
+        assert engine.critic is not None
+        torch.nn.init.ones_(engine.critic.head.weight)
+        batch = token_batch()
+        batch = batch.replace(advantage=batch.noise, returns=batch.noise, old_value=batch.noise, old_logp=-batch.noise)
+        kept.append(numbers_kept(engine.critic, batch))
+        engine.gradient(recipe, batch)
+        found.append({name: p.grad for name, p in engine.critic.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() and any("layers.0" in name for name in found[0])
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-4, atol=1e-7)
+    assert kept[1] < kept[0] / 3, "of each layer its input alone is kept"
 
 
 def test_layers_are_passed_again_and_keep_nothing(tiny_model: Path) -> None:

@@ -19,7 +19,7 @@ from policyopt.models.packed import Attention, lay_out, packed_hidden
 from policyopt.models.pieces import packed_pieces
 from policyopt.registry import Method, methods
 from policyopt.rows import Batch, make_batch
-from tests.engine.test_local import difference, drawn, engine_of, grads, naive
+from tests.engine.test_local import difference, drawn, engine_of, grads, naive, with_all_terms
 from tests.tiny import family_model, load_tiny, token_batch
 
 
@@ -144,9 +144,10 @@ def test_what_is_written_out_is_what_the_kernel_does(causal: bool, monkeypatch: 
 def branching(batch: Batch) -> Batch:
     """Rows of a group begin with the same four tokens, and two of them with two more."""
     tokens = batch.tokens.clone()
-    for rows in ([0, 1, 2, 3], [4, 5, 6]):
+    for group in batch.group.unique():
+        rows = (batch.group == group).nonzero()[:, 0]
         tokens[rows, :4] = tokens[rows[0], :4].clone()
-        tokens[rows[1:], 4:6] = tokens[rows[1], 4:6].clone()
+        tokens[rows[-2:], 4:6] = tokens[rows[-1], 4:6].clone()
     return batch.replace(tokens=tokens * batch.mask.long())
 
 
@@ -158,11 +159,11 @@ def branching(batch: Batch) -> Batch:
     ],
 )
 def test_trees_give_every_method_the_gradient_of_rows_alone(method: Method, tiny_model: Any, monkeypatch: Any) -> None:
-    recipe = method()
+    recipe = with_all_terms(method)
     monkeypatch.setattr("tests.engine.test_local.token_batch", lambda groups: branching(token_batch(groups, width=12)))
     engine = engine_of(tiny_model, recipe)
     packed(engine)
-    batch = drawn(engine, recipe)
+    batch = drawn(engine, recipe, groups=(3, 2, 4, 2))
     truth = naive(engine, recipe, batch)
     for micro_batch in (None, 2):
         engine.micro_batch = micro_batch

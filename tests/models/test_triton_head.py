@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_values_and_gradients_are_those_of_the_plain_head(tmp_path: Path) -> None:
-    out = tmp_path / "kernels.json"
-    command = [sys.executable, str(ROOT / "benchmarks/gpu/kernels.py"), "--device", "cpu", str(out)]
+    out = tmp_path / "fused_head.json"
+    command = [sys.executable, str(ROOT / "benchmarks/gpu/fused_head.py"), "--device", "cpu", str(out)]
     # Triton settles where it is imported whether it interprets, so that this needs a process of its own.
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -70,7 +70,7 @@ def test_batches_grow_by_mini_batches_alone(k: int) -> None:
     assert (grown.batch, grown.recipe.update.minibatches, grown.recipe.update.epochs) == (64 * k, 4 * k, 3)
     assert (grown == config) == (k == 1)
     assert ppo_million_envs(k)(config) == po.co_scaled(config, k) == grown
-    with pytest.raises(ValueError, match="k is 0: a batch can become 1, 2, 3"):
+    with pytest.raises(po.UserError, match="k is 0, and a batch can become 1, 2, 3"):
         co_scaled(config, 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -282,16 +283,16 @@ class LocalEngine:
         values = None if self.critic is None else self._values(piece)
         by_value = None if values is None else torch.zeros_like(values)
 
-        def weighed(leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+        def weighed(leaves: Leaves, rows: Tensor | None = None, within: Tensor | None = None) -> Mapping[str, Tensor]:
             if values is None or by_value is None:
-                return weigh(leaves, rows)
-            gradients = weigh(leaves | {"value": values.detach()[rows]}, rows)
-            by_value[rows] = gradients["value"].to(by_value)
+                return weigh(leaves, rows, within)
+            gradients = weigh(leaves | {"value": values.detach()[rows]}, rows, within)
+            by_value[rows] += gradients["value"].to(by_value)
             return gradients
 
         for role in ("policy", *(wanted.roles & self.roles.keys())):
             self._count(role, piece)
-        ends = [self.likelihood.weighed(piece, weighed, wanted, self.roles)]
+        ends = [self.likelihood.weighed(piece, replace(weigh, gradients=weighed), wanted, self.roles)]
         ends += [] if values is None or by_value is None else [(values, by_value)]
         with span("backward"):
             for end, gradient in ends:

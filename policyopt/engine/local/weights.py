@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from policyopt.spans import span
 SHORT = (torch.bfloat16, torch.float16)
 """Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
 
-PIECE = 1 << 22
+PIECE = 1 << 20
 """Numbers of a tensor that are looked at together."""
 
 
@@ -109,11 +109,14 @@ class Weights:
         if isinstance(optimizer, Measured):
             return optimizer.update_size()
         group = optimizer.param_groups[0]
-        stepped = [(p, state) for p in group["params"] if (state := optimizer.state.get(p))]
-        if not stepped:
+        found = [
+            torch.stack([_moved(state, group), _squared(own(p).flatten().split(PIECE))])
+            for p in group["params"]
+            if (state := optimizer.state.get(p))
+        ]
+        if not found:
             return 0.0
-        found = torch.stack([torch.stack([_moved(state, group), own(p).norm().double() ** 2]) for p, state in stepped])
-        moved, size = whole_sum(found.sum(0), stepped[0][0]).tolist()
+        moved, size = whole_sum(torch.stack(found).sum(0), group["params"][0]).tolist()
         return float(group["lr"] * math.sqrt(moved / size)) if size else 0.0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -167,12 +170,14 @@ def _moved(state: Mapping[str, Tensor], group: Mapping[str, Any]) -> Tensor:
     """The squared length of Adam's direction of a parameter, or of this rank's share of it; piece by piece, so that nothing
     as large as the parameter is made."""
     first, second = (1 - beta ** state["step"].double() for beta in group["betas"])
-    total = torch.zeros((), dtype=torch.float64, device=first.device)
     pieces = (own(state[name]).flatten().split(PIECE) for name in ("exp_avg", "exp_avg_sq"))
-    for mean, square in zip(*pieces, strict=True):
-        scale = (square / second).sqrt_().add_(group["eps"])
-        total += torch.div(mean, scale, out=scale).norm().to(total) ** 2
-    return (total / first**2).to(state["exp_avg"].device)
+    directions = (mean / (square / second).sqrt_().add_(group["eps"]) for mean, square in zip(*pieces, strict=True))
+    return _squared(directions) / first.to(state["exp_avg"].device) ** 2
+
+
+def _squared(pieces: Iterable[Tensor]) -> Tensor:
+    """The squared length of a vector, in float64: a float32 norm of some 10 million numbers at once is off by a thousandth."""
+    return torch.stack([piece.norm().double() ** 2 for piece in pieces]).sum()
 
 
 def own(x: Tensor) -> Tensor:

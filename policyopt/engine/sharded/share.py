@@ -155,15 +155,15 @@ class ShareEngine(LocalEngine):
     ) -> UpdateReport:  # fmt: skip
         report = super()._accumulated(recipe, batch, leaves, learn, split=self._ranks > 1)
         for row in self._spare(batch):
-            learn(row, lambda found, rows=None: {name: torch.zeros_like(x) for name, x in found.items()})
+            learn(row, Weigh(lambda found, *some: {name: torch.zeros_like(x) for name, x in found.items()}))
         return self._merged(report, coupled=bool(recipe.gathers))
 
     def _learn(self, piece: Batch, weigh: Weigh, wanted: Wanted) -> None:
         # FSDP takes the mean over ranks, and the objective is a sum over rows.
-        def weighed(leaves: Leaves, rows: Tensor | None = None) -> Mapping[str, Tensor]:
-            return {name: g * self._ranks for name, g in weigh(leaves, rows).items()}
+        def weighed(leaves: Leaves, *some: Tensor | None) -> Mapping[str, Tensor]:
+            return {name: g * self._ranks for name, g in weigh(leaves, *some).items()}
 
-        super()._learn(piece, weighed, wanted)
+        super()._learn(piece, dataclasses.replace(weigh, gradients=weighed), wanted)
 
     def _merged(self, report: UpdateReport, coupled: bool) -> UpdateReport:
         """The report on the whole mini-batch; where rows are ``coupled`` every rank has its sums."""

@@ -33,7 +33,7 @@ class Row:
 
 
 def rows_of(batch: Batch) -> Iterator[Row]:
-    """The rows of a batch in order, as :func:`policyopt.models.causal.pack` joins them, each for itself."""
+    """The rows of a batch in order, as :func:`policyopt.models.places.pack` joins them, each for itself."""
     mask, asked = batch.mask.bool(), batch.prompt_mask.bool()
     present = mask if batch.present is None else batch.present.bool()
     for i in mask.any(1).nonzero()[:, 0].tolist():

@@ -44,10 +44,9 @@ class Lion(torch.optim.Optimizer):
 def lion(lr: float = 1e-6, weight_decay: float = 0.0, factor: float = 5.0) -> dict[str, Any]:
     r"""An optimiser that moves every weight by the same length, along a sign, with one moment in the place of two.
 
-    .. math::
-        c_t &= \beta_1 m_{t-1} + (1-\beta_1)\,g_t \\
-        \theta_t &= \theta_{t-1} - \eta_t\,(\mathrm{sign}(c_t) + \lambda\,\theta_{t-1}), \qquad \mathrm{sign}(0) = 0 \\
-        m_t &= \beta_2 m_{t-1} + (1-\beta_2)\,g_t
+    .. math:: c_t = \beta_1 m_{t-1} + (1-\beta_1)\,g_t,\qquad
+              \theta_t = \theta_{t-1} - \eta_t\,(\mathrm{sign}(c_t) + \lambda\,\theta_{t-1}),\qquad \mathrm{sign}(0) = 0,\qquad
+              m_t = \beta_2 m_{t-1} + (1-\beta_2)\,g_t
 
     :math:`\beta_1` weighs the old momentum in the step, and :math:`\beta_2` in what is kept; 0.9 and 0.99 are the defaults.
     There is no correction of a bias, and the decay is multiplied by the current learning rate (some ports take the first

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from policyopt.errors import UserError
 from policyopt.registry import guide
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ def co_scaled(config: TrainConfig, k: int) -> TrainConfig:
     """The settings of a run whose batches are ``k`` times as large: as many more mini-batches of the size that they have, at the
     same learning rate and for as many epochs; see :func:`ppo_million_envs`.
 
-    ``steps`` stays too, so the run draws ``k`` times as many responses. Raises ``ValueError`` for a ``k`` below 1.
+    ``steps`` stays too, so the run draws ``k`` times as many responses. Raises :class:`~policyopt.errors.UserError` for a ``k``
+    below 1.
     """
     if k < 1:
-        raise ValueError(f"k is {k}: a batch can become 1, 2, 3, ... times as large")
+        raise UserError(f"co_scaled: k is {k}, and a batch can become 1, 2, 3, ... times as large")
     path = "update.minibatches"
     recipe = config.recipe.set(path, k * config.recipe.get(path))
     return dataclasses.replace(config, batch=k * config.batch, recipe=recipe)

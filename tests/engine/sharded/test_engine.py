@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ TINY = {"dtype": "float32", "device": "cpu"}
 RATES = {"lr": 1e-2, "critic_lr": 1e-2}
 
 
-def sharded(pair: Pair, folder: Path, recipe: Recipe, **options: Any) -> ShardedEngine:
-    return ShardedEngine(pair, Models(Model(str(folder), TINY | options)), recipe, **RATES)
+def sharded(
+    pair: Pair, folder: Path, recipe: Recipe, settings: dict[str, Any] | None = None, **options: Any
+) -> ShardedEngine:
+    return ShardedEngine(pair, Models(Model(str(folder), TINY | options)), recipe, **RATES | (settings or {}))
 
 
 def local(folder: Path, recipe: Recipe, **options: Any) -> LocalEngine:
@@ -177,6 +180,44 @@ def test_adapters_are_merged_into_what_is_saved(pair: Pair, tiny_model: Path, tm
 def test_what_is_refused(options: dict[str, Any], words: str, pair: Pair, tiny_model: Path) -> None:
     with pytest.raises(UserError, match=words):
         sharded(pair, tiny_model, grpo(kl_coef=0.0), **options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"offload": True}, "--offload: ranks hold a share of every model"),
+        pytest.param(
+            {"optimizer": "adamw-8bit"}, "--optim.name adamw-8bit: bitsandbytes does not spread",
+            marks=pytest.mark.skipif(not find_spec("bitsandbytes"), reason="needs [8bit]"),
+        ),
+    ],
+)  # fmt: skip
+def test_what_spares_memory_in_another_way_is_refused(
+    settings: dict[str, Any], words: str, pair: Pair, tiny_model: Path
+) -> None:
+    with pytest.raises(UserError, match=words):
+        sharded(pair, tiny_model, grpo(kl_coef=0.1), settings)
+
+
+@pytest.mark.parametrize("name", ["lion", "muon"])
+def test_a_checkpoint_of_another_optimiser_goes_on_as_it_was(
+    name: Any, pair: Pair, tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe = grpo(kl_coef=0.0)
+    two, one = sharded(pair, tiny_model, recipe, {"optimizer": name}), local(tiny_model, recipe)
+    stepped(two, one, recipe, 1)
+    two.write(tmp_path)
+    with pytest.raises(KeyError, match=r"the optimiser that wrote it kept momentum.*, where AdamW keeps exp_avg"):
+        one.read(tmp_path, 1)
+    mine = LocalEngine(load_tiny(tiny_model, "float32"), recipe, optimizer=name, **RATES)
+    mine.read(tmp_path, 1)
+    batch = drawn(local(tiny_model, recipe), recipe)
+    assert two.update(recipe, batch).applied and mine.update(recipe, batch).applied
+    assert two.update_size() == pytest.approx(mine.update_size(), rel=0.02) and mine.update_size() > 0
+    moved = [x - mine.parameters()[n] for n, x in two.parameters().items()]
+    # A coordinate whose gradient is noise may go the other way.
+    far = sum(float((x.abs() > 1e-3).sum()) for x in moved) / sum(x.numel() for x in moved)
+    assert far < 0.01
 
 
 @pytest.mark.heavy

@@ -1,7 +1,7 @@
 """The fused head of ``policyopt.models.triton_head`` against plain torch: how far apart they are, and how long they take.
 
-    python benchmarks/gpu/kernels.py [OUT.json]                                        on a card, at the sizes of a real model
-    TRITON_INTERPRET=1 python benchmarks/gpu/kernels.py --device cpu [OUT.json]        in Triton's interpreter, tiny, without times
+    python benchmarks/gpu/fused_head.py [OUT.json]                                        on a card, at the sizes of a real model
+    TRITON_INTERPRET=1 python benchmarks/gpu/fused_head.py --device cpu [OUT.json]        in Triton's interpreter, tiny, without times
 
 Errors are the largest difference over the largest number of the plain result, which is worked out in float32 on the same inputs
 (float64 on a CPU). It fails where one is larger than the inputs' precision explains.
