@@ -90,7 +90,7 @@ def time_table(found: Mapping[str, Any]) -> Table:
 
 
 def token_table(tokens: Mapping[str, Mapping[str, float]], steps: int) -> Table:
-    """Tokens that passed the policy against those that had to: each distinct prompt once, and of responses all but the last."""
+    """Tokens that passed the policy against those that had to: what rows begin with in common is one."""
     table = Table(box=box.SIMPLE_HEAD, title="Tokens of a step", title_justify="left", title_style="bold")
     table.add_column("")
     for column in ("needed", "computed", "ratio"):

@@ -139,10 +139,16 @@ def work(meter: Meter, path: Span, backbone: Products, head: Products, back: flo
 
 
 def distinct_tokens(batch: Batch) -> int:
-    """Tokens that a model has to read for a batch: each distinct prompt once, and of responses all but the last."""
-    prompts = torch.unique(batch.prompt.masked_fill(~batch.prompt_mask.bool(), -1), dim=0)
+    """Tokens that a model has to read for a batch: those that rows have in common from their first token on are one, and the
+    last of a row predicts nothing."""
     present = batch.mask if batch.present is None else batch.present
-    return int((prompts >= 0).sum()) + int((present.sum(1) - 1).clamp(min=0).sum())
+    ids, there = torch.cat([batch.prompt, batch.tokens], 1), torch.cat([batch.prompt_mask, present], 1).bool()
+    after: dict[tuple[int, int], int] = {}
+    for row, held in zip(ids.cpu(), there.cpu(), strict=True):
+        at = 0
+        for token in row[held].tolist()[:-1]:
+            at = after.setdefault((at, token), len(after) + 1)
+    return len(after)
 
 
 def base_of(model: Any) -> Any:
