@@ -42,7 +42,7 @@ class Chunks:
 
     def __post_init__(self) -> None:
         if self.kept is not None and self.tokens is None:
-            raise ValueError("chunks.kept is set, and chunks.tokens, how long a chunk is, is not: set both or neither")
+            raise ValueError("kept is set, and tokens is not: set --chunks.tokens too, or leave --chunks.kept out")
 
 
 WHOLE = Chunks()
