@@ -28,10 +28,17 @@ ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8")
 RESULTS = Path(__file__).parent / "results"
 
 
+def workload(name: str) -> str:
+    """The name of a workload, as it is typed."""
+    if name.upper() not in ALL:
+        raise argparse.ArgumentTypeError(f"there is no workload {name}; known: {', '.join(ALL)}")
+    return name.upper()
+
+
 def line() -> argparse.ArgumentParser:
     """The command line."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("workloads", nargs="*", choices=[*ALL, []], metavar="W1 ... W8", help="which ones; all, without")
+    ask.add_argument("workloads", nargs="*", type=workload, metavar="W1 ... W8", help="which ones; all, without")
     ask.add_argument("--rounds", type=int, default=7, help="steps that count; W4 and W7 have at most 3")
     ask.add_argument("--growth", action="store_true", help="measure what a step grows with, with --rounds at most 5")
     ask.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of all contenders")
@@ -56,14 +63,14 @@ def training(names: Sequence[str], args: argparse.Namespace) -> None:
     from speed.workloads import TRAINING
 
     results = Results(args.out)
-    for workload in (w for w in TRAINING if w.name.split()[0] in names):
+    for task in (w for w in TRAINING if w.name.split()[0] in names):
         with contenders(args.contenders) as running:
             try:
-                for measured in measure(workload, running, min(args.rounds, workload.rounds), args.dtype, say):
+                for measured in measure(task, running, min(args.rounds, task.rounds), args.dtype, say):
                     if measured.rows:
-                        results.put("training", workload.name, told(measured))
+                        results.put("training", task.name, told(measured))
             except ModuleNotFoundError as error:
-                say(f"{workload.name}: left out: {error}")
+                say(f"{task.name}: left out: {error}")
     results.write()
 
 
@@ -76,8 +83,8 @@ def grown(args: argparse.Namespace) -> None:
     results = Results(args.out)
     for axis, points in growth().items():
         with contenders(args.contenders) as running:
-            for x, workload in points:
-                named = workload.with_(name=f"{axis} {x:g}")
+            for x, task in points:
+                named = task.with_(name=f"{axis} {x:g}")
                 for measured in measure(named, running, min(args.rounds, 5), args.dtype, say, warm=1):
                     if measured.rows:
                         results.put("growth", axis, told(measured) | {"x": x}, at=f"{x:g}")

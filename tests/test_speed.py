@@ -160,3 +160,44 @@ def test_the_slope_is_that_of_a_power() -> None:
     drawn = panels({"length": {"ours": curve, "TRL": curve[:1]}, "one": {"ours": [(4.0, 2.0)]}}, "seconds")
     assert "ours (1.50)" in drawn and "TRL (" not in drawn and "prefers-color-scheme:dark" in drawn
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
+
+
+@pytest.mark.heavy
+def test_trl_reads_the_prompts_and_draws_the_lengths_of_the_workload(tmp_path: Path) -> None:
+    from speed.floor import Floor
+    from speed.peer import Peer
+    from speed.workloads import make_model
+
+    work = small(mean=4.0, epochs=2, minibatches=2, reference=True)
+    folder = make_model(work, tmp_path / "model")
+    peer = Peer(work, folder, "float32", tmp_path / "trl")
+    seen: list[tuple[list[list[int]], list[int]]] = []
+    draw = peer.trainer._generate_single_turn
+
+    def watched(prompts: Any, *more: Any, **keywords: Any) -> Any:
+        found = draw(prompts, *more, **keywords)
+        seen.append((prompts, [len(x) for x in found[0]]))
+        return found
+
+    peer.trainer._generate_single_turn = watched
+    turns, times = iter([5, 6, None]), list[dict[str, float] | None]()
+    peer.serve(lambda found: (times.append(found), next(turns))[1])
+    prompts = Floor(work, folder).prompt.repeat_interleave(work.group, 0).tolist()
+    assert [lengths for _, lengths in seen] == [work.lengths(5), work.lengths(6)]
+    assert all(sorted(asked) == sorted(prompts) for asked, _ in seen)
+    assert times[0] is None and all(t is not None and 0 < t["rollout"] < t["step"] for t in times[1:])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("changes", [{"mean": 4.0}, {"critic": True, "reference": True, "epochs": 2, "minibatches": 2}])
+def test_ours_draws_the_lengths_and_passes_nothing_twice(changes: dict[str, Any], tmp_path: Path) -> None:
+    from speed.ours import Ours
+    from speed.workloads import make_model
+
+    work = small(**changes)
+    ours = Ours(work, make_model(work, tmp_path / "model"), "float32", tmp_path / "ours")
+    found = ours.step(1)  # it asserts the lengths itself
+    ours.close()
+    passes = {name.removeprefix("passes/"): x for name, x in found.items() if "passes/" in name}
+    more = {"reference": 1, "critic": 1, "critic with gradient": 2} if work.critic else {}
+    assert passes == {"policy with gradient": work.epochs, **more}

@@ -154,6 +154,15 @@ def family_model(name: str, dtype: torch.dtype = torch.float32, scale: float = 8
     return _untrained(AutoConfig.for_model(name, **FAMILIES[name] | changes), dtype, scale)
 
 
+def exact(model: Any) -> Any:
+    """A model whose norms are computed in its own precision: those of transformers go through float32."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            eps = module.variance_epsilon
+            module.forward = lambda x, m=module, e=eps: m.weight * x * (x.square().mean(-1, keepdim=True) + e).rsqrt()
+    return model
+
+
 def _untrained(config: Any, dtype: torch.dtype, scale: float) -> Any:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from policyopt.engine.local import LocalEngine
 from policyopt.methods import reinforce
+from policyopt.models.chunked import Chunks
 from policyopt.models.embedded import Architecture
 from policyopt.models.load import Policy
 from policyopt.models.tokenizer import build_tokenizer
@@ -26,7 +27,7 @@ from policyopt.rows import Batch, make_batch
 from speed import memory
 from speed.workloads import SIZES, smollm
 
-WAYS: dict[str, dict[str, Any]] = {"plain": {}}
+WAYS: dict[str, dict[str, Any]] = {"plain": {}, "chunks": {"chunks": Chunks(tokens=512)}}
 """How W6 takes the gradient: keywords of :class:`~policyopt.models.load.Policy`."""
 
 LENGTHS = (1024, 2048, 4096)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import re
 import statistics
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ MARKS = ("<!-- begin: written by benchmarks/run.py -->", "<!-- end -->")
 def machine() -> dict[str, Any]:
     """Where numbers come from: hardware and versions, no names."""
     import torch
-    import transformers
-    import trl
 
-    import policyopt
+    def version(package: str) -> str:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+        return "not installed"
 
     cpu = platform.processor() or platform.machine()
     try:
@@ -42,8 +45,8 @@ def machine() -> dict[str, Any]:
         "cpu": found[1] if found else cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "memory (GiB)": round(int(memory[1]) / 2**20) if memory else None,
         "load": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__, "transformers": transformers.__version__, "TRL": trl.__version__,
-        "policyopt": policyopt.__version__, "Python": platform.python_version(),
+        "torch": torch.__version__, "transformers": version("transformers"), "TRL": version("trl"),
+        "policyopt": version("policyopt"), "Python": platform.python_version(),
     }  # fmt: skip
 
 
@@ -132,8 +135,8 @@ class Results:
         return ", ".join(f"{name} {x}" for name, x in self.found.get("machine", {}).items())
 
     def training(self) -> str:
-        head = "workload | who | step (s) | drawing | update | peak (MiB) | above (MiB) | x floor | x TRL | rounds"
-        keys = ("step:.3f", "rollout:.3f", "update:.3f", "peak:,.0f", "above:,.0f", "over floor:.2f", "over trl:.2f")
+        head = "workload | who | step (s) | drawing | rest | peak (MiB) | above (MiB) | x floor | x TRL | rounds"
+        keys = ("step:.3f", "rollout:.3f", "rest:.3f", "peak:,.0f", "above:,.0f", "over floor:.2f", "over trl:.2f")
         rows: list[list[str]] = []
         for name, found in self.found.get("training", {}).items():
             for who, row in found["contenders"].items():

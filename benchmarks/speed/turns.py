@@ -156,6 +156,7 @@ def measure(
                 said = f"{'warm-up' if number < warm else f'round {number - warm + 1} of {rounds}'}"
                 say(f"{workload.name}: {said}: {name} {row['step']:.3f} s, peak {row['peak']:,.0f} MiB")
                 if number >= warm:
+                    row["rest"] = row["step"] - row["rollout"]
                     measured.rows.setdefault(name, []).append(row)
             if number >= warm:
                 yield measured

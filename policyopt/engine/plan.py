@@ -92,14 +92,14 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     counted = (piece.share != 0).to(mask)  # averages are over the tokens that the aggregation counts
     found = {"tokens": counted} | {name: masked(x, counted) for name, x in said(recipe, piece).items()}
     found |= {"signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
+    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
+    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     fresh = (piece.version == version).to(mask)[:, None] * mask
     if piece.origin is not None:  # auxiliary rows may be scored at another temperature than they were drawn at
         fresh = fresh * (piece.origin == 0)[:, None]
     sampled = piece.old_logp if piece.rollout_logp is None else piece.rollout_logp
     gap = (piece.logp - sampled).abs() * fresh
     found |= {"mismatch/tokens": fresh, "mismatch/sum": gap}
-    drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
-    found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     largest = gap.max() if gap.numel() else gap.sum()
     every = [loss, largest, *(masked(x, mask).sum() for x in found.values())]
     more, high, *numbers = torch.stack([x.double() for x in every]).tolist()  # all at once: a device is waited for once

@@ -6,7 +6,7 @@ import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,14 +64,9 @@ class SplitModel:
     @cached_property
     def routers(self) -> Routers:
         """Those of a mixture of experts; see :func:`~policyopt.models.routing.find_routers`."""
-        if self.whole is not None:
-            raise UserError(
-                "--recipe.source.routing-replay: compiled code chooses its experts itself; leave out --compile"
-            )
-        if self.chunked is not None:
-            raise UserError(
-                "--recipe.source.routing-replay: a row in chunks chooses its experts itself; leave out --chunks.tokens"
-            )
+        for option, other in {"--compile": self.whole, "--chunks.tokens": self.chunked}.items():
+            if other is not None:
+                raise UserError(f"--recipe.source.routing-replay: not together with {option}; leave out {option}")
         return find_routers(self.hidden, self.vocab)
 
     def leaves(self, batch: Batch, wanted: Wanted = LOGP, others: Others | None = None) -> dict[str, Tensor]:
@@ -125,17 +120,13 @@ class SplitModel:
     @span("backbone")
     def predicting(self, batch: Batch) -> Tensor:
         """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
-        if self.chunked is None:
-            return self._together(batch)
-        return self.chunked(*pack(batch), plain=lambda rows: self._together(batch[rows]))
-
-    def _together(self, batch: Batch) -> Tensor:
-        """Those of rows that are passed whole, many at once."""
         return self.states(*pack(batch), batch.routes if self.replays else None)
 
     def states(self, ids: Tensor, row: Tensor, position: Tensor, routes: Tensor | None = None) -> Tensor:
         """The hidden states [M, H] at places (row, position), each [M] and row after row, of right-padded texts ids [N, L]; where
         the experts of their tokens are told (``routes`` [N, R]) they are taken."""
+        if self.chunked is not None:
+            return self.chunked(ids, row, position, plain=replace(self, chunked=None).states)
         routers = None if routes is None else self.routers
         if ids.shape[1] <= self.packs:
             records = None

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from policyopt.errors import UserError
+from policyopt.models.places import read_length
 from policyopt.models.proof import near, probe_ids, reach
 from policyopt.part import Count, part
 
@@ -216,22 +217,24 @@ class Chunked:
     chunks: Chunks
     version: Callable[[], int] = int
 
-    def __call__(self, ids: Tensor, row: Tensor, position: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
-        """The hidden states [M, H] at places (row, position), each [M], of right-padded texts ids [N, L]; places come row after
-        row. ``plain`` gives those of the rows [n] that are no longer than a chunk, in the same order."""
-        length = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-        length.scatter_reduce_(0, row, position + 1, "amax")  # what stands behind is read by nobody
+    def __call__(self, ids: Tensor, row: Tensor, position: Tensor, plain: Callable[..., Tensor]) -> Tensor:
+        """The hidden states [M, H] at places (row, position), each [M], of right-padded texts ids [N, L]. ``plain`` takes the
+        same and gives those of the rows that are no longer than a chunk."""
+        length = read_length(ids, row, position)
         long = length > (self.chunks.tokens or ids.shape[1])
         if not bool(long.any()):
-            return plain(torch.arange(len(ids), device=ids.device))
-        found: dict[int, Tensor] = {}
-        if not bool(long.all()):
-            rest = (~long).nonzero()[:, 0]
-            counts = (row[:, None] == rest).sum(0).tolist()
-            found |= zip(rest.tolist(), plain(rest).split(counts), strict=True)
+            return plain(ids, row, position)
+        parts, places = list[Tensor](), list[Tensor]()
+        short = ~long[row]
+        if bool(short.any()):
+            number = (~long).cumsum(0) - 1
+            width = int(length[~long].max())
+            parts.append(plain(ids[~long, :width], number[row[short]], position[short]))
+            places.append(short.nonzero()[:, 0])
         for i in long.nonzero()[:, 0].tolist():
-            found[i] = self._long(ids[i, : int(length[i])], position[row == i])
-        return torch.cat([found[i] for i in sorted(found)])
+            places.append((row == i).nonzero()[:, 0])
+            parts.append(self._long(ids[i, : int(length[i])], position[places[-1]]))
+        return torch.cat(parts)[torch.cat(places).argsort()]
 
     def _long(self, ids: Tensor, position: Tensor) -> Tensor:
         assert self.chunks.tokens is not None

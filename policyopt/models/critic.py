@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from policyopt.models.chunked import WHOLE, Chunked, Chunks
 from policyopt.models.packed import can_pack, packed_hidden
 from policyopt.models.places import hidden_at, pack
 from policyopt.models.proof import pads_right
@@ -18,12 +21,14 @@ class ValueModel(nn.Module):
     """A copy of a model's backbone with a scalar head that starts at zero.
 
     The value of token t is read off the hidden state that predicts it: it sees the prompt and the tokens before t,
-    never t itself.
+    never t itself. Rows go through it as through the policy; ``chunks`` and ``version`` are as in
+    :class:`~policyopt.models.chunked.Chunked`.
     """
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Any, chunks: Chunks = WHOLE, version: Callable[[], int] = int) -> None:
         super().__init__()
         self.backbone: Any = copy.deepcopy(backbone).requires_grad_(True)
+        self._chunked = None if chunks.tokens is None else Chunked(self.backbone, chunks, version)
         like = next(self.backbone.parameters())
         with torch.no_grad():  # the width is not always that of the configuration: some families project it at the end
             probe = self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=like.device), use_cache=False)
@@ -44,10 +49,12 @@ class ValueModel(nn.Module):
         """Values [N] of the states that texts lead to: ids [N, L], right-padded, of which the first ``length`` [N] count."""
         return self._at(ids, torch.arange(len(ids), device=ids.device), length.long() - 1)
 
-    def _at(self, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
+    def _whole(self, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
         if ids.shape[1] <= self.packs:
-            hidden = packed_hidden(self.backbone, ids, row, position)
-        else:
-            hidden = hidden_at(self.backbone, ids, row, position, pads=self._pads)
-        values = self.head(hidden)[:, 0]
+            return packed_hidden(self.backbone, ids, row, position)
+        return hidden_at(self.backbone, ids, row, position, pads=self._pads)
+
+    def _at(self, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
+        hidden = self._whole if self._chunked is None else partial(self._chunked, plain=self._whole)
+        values = self.head(hidden(ids, row, position))[:, 0]
         return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -23,7 +23,7 @@ from policyopt.models.tokenizer import build_tokenizer
 from policyopt.models.warmstart import WARM_START, Progress, WarmStart, warm_start
 from policyopt.part import Count, Positive, part
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the code that builds a model changes what it builds."""
 
 KEY_EXAMPLES = 64
@@ -128,8 +128,8 @@ def build_embedded(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one core: so small a model gains little from a second one and loses much where it must share it, and
-    the result is then the same on any number of cores."""
+    """PyTorch on one core in each thread: products of so small a model gain little from a second one and lose much where
+    they must share it, and the result is then the same on any number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from typing import Annotated
 
@@ -27,6 +28,11 @@ IGNORED = -100
 
 POOL = 16
 """How many batches are drawn together and sorted by length, so that rows of a batch are about equally long."""
+
+
+SHARES = 2
+"""Into how many shares a batch is dealt, which are worked out at the same time where there are so many cores. Their number
+does not depend on the machine, so the result does not either."""
 
 
 @part
@@ -101,23 +107,43 @@ def warm_start(
     rows += [_join(f"lesson {i}", lessons[i], tokenizer, longest) for i in taught]
     size = max(1, round(settings.tokens * len(rows) / sum(len(ids) for ids, _ in rows)))
     model.train()
-    for step, (tokens, labels) in enumerate(islice(_batches(rows, size, shuffle), settings.steps), 1):
-        loss = _loss(model, tokens, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        schedule.step()
-        if progress:
-            progress(step, settings.steps, loss.item())
+    with ThreadPoolExecutor(SHARES) as pool:
+        for step, (tokens, labels) in enumerate(islice(_batches(rows, size, shuffle), settings.steps), 1):
+            loss = _gradient(model, tokens, labels, pool)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            optimizer.step()
+            schedule.step()
+            if progress:
+                progress(step, settings.steps, loss)
     model.eval()
 
 
+def _gradient(model: PreTrainedModel, tokens: Tensor, labels: Tensor, pool: Executor) -> float:
+    """Put the gradient of the loss on a batch into ``.grad``. Returns the loss.
+
+    The batch is dealt into :data:`SHARES`, each worked out in a thread of its own, and their gradients are added in order.
+    """
+    total = int((labels[:, 1:] != IGNORED).sum())
+    shares = [(tokens[i::SHARES], labels[i::SHARES]) for i in range(min(SHARES, len(tokens)))]
+    parameters = list(model.parameters())
+
+    def share(given: tuple[Tensor, Tensor]) -> tuple[float, tuple[Tensor, ...]]:
+        loss = _loss(model, *given) / total
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    losses, gradients = zip(*pool.map(share, shares), strict=True)
+    for p, *found in zip(parameters, *gradients, strict=True):
+        p.grad = sum(found[1:], found[0])
+    return float(sum(losses))
+
+
 def _loss(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy in nats, summed over the tokens with a label."""
     # Rows are padded on the right and attention is causal, so no real token ever looks at padding: no mask is needed.
     hidden = model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
     counted = labels[:, 1:] != IGNORED
-    return F.cross_entropy(model.get_output_embeddings()(hidden[counted]), labels[:, 1:][counted])
+    logits = model.get_output_embeddings()(hidden[counted])
+    return F.cross_entropy(logits, labels[:, 1:][counted], reduction="sum")
 
 
 Row = tuple[list[int], int]

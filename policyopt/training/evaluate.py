@@ -13,12 +13,15 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Response
-from policyopt.sources.truncation import WHOLE, Truncation, truncated
+from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.judged import TRAINING, Tally
 from policyopt.training.mixture import accuracy_by_source
 from policyopt.training.services import record
 
 _BLOCK = 64
+
+_Groups = list[list[tuple[str, Response]]]
+"""The responses to each question, with their texts."""
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -115,7 +118,7 @@ class Evaluator:
         sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = []
         for start in range(0, len(self.examples), _BLOCK):
             block = self.examples[start : start + _BLOCK]
-            greedy = self._draw(block, start, 1, 0.0)
+            greedy, drawn = self._draw(block, start, samples)
             verdicts = self.judge([(e, text) for e, [(text, _)] in zip(block, greedy, strict=True)])
             tally.add(verdicts)
             tally.limit(self.max_failed, self.option, total)
@@ -125,7 +128,6 @@ class Evaluator:
                     | {"length": len(response.tokens), "truncated": not response.finished}
                 )
             if samples:
-                drawn = self._draw(block, start, samples, self.temperature, Truncation(top_p=self.top_p))
                 judged = self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group])
                 tally.add(judged)
                 tally.limit(self.max_failed, self.option, total)
@@ -152,24 +154,29 @@ class Evaluator:
         }
         return Scores(summary, records, sampled, tally.remark())
 
-    def _draw(
-        self, block: Sequence[Example], start: int, n: int, temperature: float, truncation: Truncation = WHOLE
-    ) -> list[list[tuple[str, Response]]]:
-        """``n`` responses with their texts to each question; an empty one to a question that is too long."""
+    def _draw(self, block: Sequence[Example], start: int, samples: int) -> tuple[_Groups, _Groups]:
+        """The greedy response to each question and so many sampled ones, drawn together; empty ones to a question that is too
+        long."""
         tokens = [self._encode(e) for e in block]
         fitting = [i for i, t in enumerate(tokens) if self._fits(t)]
-        sampler = truncated(self.sampler, truncation)
-        drawn = self.sampler.run(
-            [
-                sampler.generate(
-                    tokens[i], n=n, max_tokens=self.budget, temperature=temperature, key=(self.seed, -1, start + i)
-                )
-                for i in fitting
-            ]
-        )
-        responses: list[list[Response]] = [[Response([], [], []) for _ in range(n)] for _ in block]
-        for i, group in zip(fitting, drawn, strict=True):
-            responses[i] = group
+        plain, cut = self.sampler, truncated(self.sampler, Truncation(top_p=self.top_p))
+        kinds = [(plain, 1, 0.0)] + ([(cut, samples, self.temperature)] if samples else [])
+        asked = [
+            sampler.generate(
+                tokens[i], n=n, max_tokens=self.budget, temperature=temperature, key=(self.seed, -1, start + i)
+            )
+            for sampler, n, temperature in kinds
+            for i in fitting
+        ]
+        drawn = iter(self.sampler.run(asked))
+        greedy, sampled = ([[Response([], [], []) for _ in range(n)] for _ in block] for n in (1, samples))
+        for responses in (greedy, sampled)[: len(kinds)]:
+            for i in fitting:
+                responses[i] = next(drawn)
+        return self._read(greedy), self._read(sampled)
+
+    def _read(self, responses: Sequence[Sequence[Response]]) -> _Groups:
+        """Responses with their texts."""
         texts = iter(self.text.responses([r.tokens for group in responses for r in group]))
         return [[(next(texts), r) for r in group] for group in responses]
 

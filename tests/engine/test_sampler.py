@@ -18,6 +18,7 @@ import torch
 
 from policyopt.engine.local import LocalEngine, LocalSampler
 from policyopt.engine.local.flight import Flight
+from policyopt.engine.local.lean import Lean
 from policyopt.engine.local.level import Level, Whole
 from policyopt.engine.local.prefixes import Prefixes
 from policyopt.engine.local.stepper import Stepper
@@ -637,7 +638,7 @@ def test_a_model_whose_cache_takes_no_mask_is_decoded_without_one() -> None:
         assert sampler.slow.startswith(
             "LlamaModel in torch.float32 gives other probabilities step by step than at once"
         )
-    assert type(LocalSampler(split, eos=(2,)).stepper) is Flight
+    assert type(LocalSampler(split, eos=(2,)).stepper) is Lean
     assert LocalSampler(split, eos=(2,)).computed == 0
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 import policyopt.models.chunked as chunked
 from policyopt.engine.local import LocalEngine
 from policyopt.errors import UserError
+from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.models.adapters import LoRA
@@ -24,18 +25,9 @@ from policyopt.models.chunked import Chunked, Chunks, Selection, check_chunks, s
 from policyopt.models.likelihood import Wanted
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
-from tests.tiny import family_model, load_tiny, token_batch, unusual_model
+from tests.tiny import exact, family_model, load_tiny, token_batch, unusual_model
 
 BOTH = Wanted(entropy=True)
-
-
-def exact(model: Any) -> Any:
-    """A model whose norms are computed in its own precision: those of transformers go through float32."""
-    for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            eps = module.variance_epsilon
-            module.forward = lambda x, m=module, e=eps: m.weight * x * (x.square().mean(-1, keepdim=True) + e).rsqrt()
-    return model
 
 
 def small(name: str = "qwen3") -> Any:
@@ -118,6 +110,21 @@ def test_any_recipe_trains_as_with_whole_rows(recipe: Recipe, tiny_model: Path) 
     reports = [e.gradient(recipe, batch) for e in (whole, parted)]
     assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-10)
     assert furthest(trained(parted), trained(whole)) < 1e-10
+
+
+def test_a_critic_passes_in_chunks_too(tiny_model: Path) -> None:
+    batch = token_batch(width=14)
+    batch = batch.replace(advantage=batch.noise, old_logp=-batch.noise, returns=batch.noise, old_value=batch.noise)
+    recipe = ppo(kl_coef=0.0)
+    found = []
+    for options in ({}, {"tokens": 5}):
+        e = engine(tiny_model, recipe, **options)
+        assert e.critic is not None
+        exact(e.critic)
+        torch.nn.init.constant_(e.critic.head.weight, 0.1)
+        e.gradient(recipe, batch)
+        found.append([p.grad for p in e.critic.parameters() if p.grad is not None])
+    assert len(found[1]) > 10 and furthest(found[1], found[0]) < 1e-10
 
 
 # Memory --------------------------------------------------------------------------------------------------------------

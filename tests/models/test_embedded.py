@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,29 @@ def test_the_loss_counts_response_tokens_alone() -> None:
         logp = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         terms += [-logp[t - 1, ids[t]] for t in range(start, len(ids))]
         assert ids[-1] == tokenizer.eos_token_id
-    torch.testing.assert_close(loss, torch.stack(terms).mean())
+    torch.testing.assert_close(loss, torch.stack(terms).sum())
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_gradient_of_a_batch_is_the_sum_of_its_shares_on_any_number_of_cores(count: int) -> None:
+    model, tokenizer = random_tiny(dtype=torch.float64)
+    task = additions()
+    tokens, labels = warmstart._pad([warmstart._row(task.train[i], tokenizer, 256) for i in range(3, 3 + count)])
+    found = []
+    for workers in (1, 2):
+        with ThreadPoolExecutor(workers) as pool:
+            loss = warmstart._gradient(model, tokens, labels, pool)
+        found.append(
+            [
+                torch.tensor(loss, dtype=torch.float64),
+                *(p.grad.clone() for p in model.parameters() if p.grad is not None),
+            ]
+        )
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    whole = warmstart._loss(model, tokens, labels) / (labels[:, 1:] != warmstart.IGNORED).sum()
+    expected = [whole, *torch.autograd.grad(whole, list(model.parameters()))]
+    for ours, exact in zip(found[0], expected, strict=True):
+        torch.testing.assert_close(ours, exact.detach(), rtol=1e-9, atol=1e-12, check_dtype=False)
 
 
 def test_every_example_is_seen_once_before_any_is_seen_twice() -> None:

@@ -320,6 +320,16 @@ def test_the_final_table_has_both_ends_and_one_line_for_the_path() -> None:
     assert f"report: {report}" in lines
 
 
+def test_what_probes_measured_stands_in_columns() -> None:
+    out, file = plain(60)
+    found = {"a/gap@1": 0.0, "a/gap@0.5": 0.25, "a/cosine@1": 1.0, "a/cosine@0.5": None, "b/share": 0.1234}
+    final_table({"after": {"accuracy": 0.5} | found | {"measured": list(found)}}, None, out=out)
+    lines = [" ".join(line.split()) for line in file.getvalue().splitlines()]
+    at = lines.index("Measured by probes")
+    assert lines[at + 2] == "1 0.5"
+    assert lines[at + 4 : at + 7] == ["a/gap 0 0.25", "a/cosine 1", "b/share 0.123"]
+
+
 def test_the_final_table_of_a_run_without_evaluations() -> None:
     out, file = plain()
     final_table({"steps": 1, "seconds": 0.51, "stopped": "finished"}, None, out=out)

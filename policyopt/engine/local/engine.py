@@ -81,7 +81,9 @@ class LocalEngine:
         self.replay = recipe.source.routing_replay if isinstance(recipe.source, Rollout) else "no"
         self._routers = None if self.replay == "no" else stepwise.routers
         self.roles = fill_roles(policy, recipe, roles or {})
-        self.critic = ValueModel(policy.backbone()) if recipe.critic is not None else None
+        self.critic = None
+        if recipe.critic is not None:
+            self.critic = ValueModel(policy.backbone(), policy.chunks, lambda: self.version)
         self._settle(recipe)
         if offload:
             rest(self.roles, policy, recipe.sampled_roles)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,25 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policyopt.engine.local.prefixes import Prefixes
+from policyopt.engine.local.prefixes import KEEP_BYTES, Prefixes
 from policyopt.engine.local.requests import Request, Row
 from policyopt.engine.local.slots import Slots
-from policyopt.engine.local.stepper import READ_TOKENS, Stepper
+from policyopt.engine.local.stepper import Ahead, padded, remaining
 from policyopt.models.likelihood import Stepwise
 from policyopt.models.routing import Routers
 
-KEEP_BYTES = 1 << 30
-"""Keys and values that are held for later requests."""
 
-MASKS = frozenset({"sliding_window"})
-"""Windows, by their field of the configuration, for which masks are made here."""
-
-
-class Flight(Stepper):
+class Flight(Ahead[int]):
     """Rows of unlike length in the places of one cache. Contexts are read some rows ahead, each distinct one once and as far
     as it is not held already.
 
     Raises :class:`~policyopt.errors.UserError` for a model that keeps another state than keys and values."""
+
+    windows = frozenset({"sliding_window"})
 
     def __init__(
         self, split: Stepwise, device: torch.device | str, max_rows: int, routers: Routers | None = None
@@ -41,22 +36,11 @@ class Flight(Stepper):
         self._slots = Slots(self._config, notes=routers is not None)
         self._prefixes = Prefixes(KEEP_BYTES if self._positions else 0)
         self._held_version = 0
-        self._ready: deque[tuple[Row, int, Tensor]] = deque()
-        """Rows whose context has been read: with its slot, and the hidden state of its last token."""
         self._length = np.zeros(0, dtype=np.int64)
 
     def forget(self) -> None:
         """Let go of what is held for later requests."""
         self._prefixes.clear()
-
-    @property
-    def busy(self) -> bool:
-        """Whether any row is under way or waits."""
-        return bool(self._ready) or super().busy
-
-    def rows(self) -> list[Row]:
-        """All rows that have not ended."""
-        return [*self.active, *(row for row, _, _ in self._ready), *self.waiting]
 
     def step(self, token: Tensor, over: np.ndarray) -> list[Request]:
         """See :class:`~policyopt.engine.local.stepper.Stepper`."""
@@ -76,7 +60,6 @@ class Flight(Stepper):
             self._keep_routes(i)
         dropped = super().drop_all()
         self._length = self._length[:0]
-        self._ready.clear()
         return dropped
 
     def _close(self, i: int) -> Request | None:
@@ -94,18 +77,13 @@ class Flight(Stepper):
 
     def _compact(self, over: np.ndarray) -> np.ndarray:
         """Move the last rows into the places of those that have ended. Returns the old place of each row that stays."""
-        stay = np.flatnonzero(~over)
-        if len(stay) == len(over):
-            return stay
-        holes = np.flatnonzero(over[: len(stay)])
-        movers = stay[stay >= len(stay)]
-        order = np.arange(len(stay))
-        order[holes] = movers
-        if len(holes):
-            source, target = (torch.from_numpy(x).to(self.device) for x in (movers, holes))
-            self._slots.copy(source, target, int(self._length[movers].max()))
-        self.active = [self.active[i] for i in order]
-        self._length = self._length[order]
+        order, movers, holes = remaining(over)
+        if len(order) < len(over):
+            if len(holes):
+                source, target = (torch.from_numpy(x).to(self.device) for x in (movers, holes))
+                self._slots.copy(source, target, int(self._length[movers].max()))
+            self.active = [self.active[i] for i in order]
+            self._length = self._length[order]
         return order
 
     def admit(self) -> None:
@@ -113,9 +91,7 @@ class Flight(Stepper):
         if self._held_version != self.version:
             self._prefixes.clear()
             self._held_version = self.version
-        while (free := self.max_rows - len(self.active)) and (self._ready or self._read_ahead(len(self.active))):
-            # what was read has to be in its place before the next contexts are read over it
-            self._place([self._ready.popleft() for _ in range(min(free, len(self._ready)))])
+        super().admit()
 
     def _place(self, came: Sequence[tuple[Row, int, Tensor]]) -> None:
         """Move rows whose contexts have been read behind the active ones."""
@@ -127,24 +103,13 @@ class Flight(Stepper):
         fresh = torch.stack([hidden for _, _, hidden in came])
         self.hidden = fresh if self.hidden is None else torch.cat([self.hidden, fresh])
 
-    def _read_ahead(self, active: int) -> bool:
-        """Read the contexts of the next rows, each distinct one once and as far as it is not held already, into slots
-        behind the ``active`` ones. Returns whether there were any."""
-        most = max(self.max_rows - active, self.max_rows // 2)
-        rows: list[Row] = []
-        distinct: dict[tuple[int, ...], int] = {}
-        while self.waiting and len(rows) < most:
-            row = self.waiting[0]
-            longest = max(map(len, [*distinct, row.context]))
-            if rows and longest * (len(distinct) + 1) > READ_TOKENS and row.context not in distinct:
-                break
-            self.waiting.popleft()
-            if not row.request.done.done():  # else its program was cancelled meanwhile
-                rows.append(row)
-                distinct.setdefault(row.context, len(distinct))
+    def _read_ahead(self) -> bool:
+        """Read the contexts of the next rows, as far as they are not held already, into slots behind the active ones.
+        Returns whether there were any."""
+        rows, distinct = self._next()
         if not rows:
             return False
-        base = min(self.max_rows, active + len(rows))
+        base = min(self.max_rows, len(self.active) + len(rows))
         room = max(len(row.context) + row.end - len(row.response.tokens) for row in rows)
         self._slots.reserve(base + len(distinct), max(room, int(self._length.max(initial=0)) + 1))
         hidden = self._read(list(distinct), base)
@@ -161,10 +126,7 @@ class Flight(Stepper):
             if held is not None:
                 self._slots.write(base + i, held, known)
                 start[i] = known
-        fresh = [len(context) - int(s) for context, s in zip(contexts, start, strict=True)]
-        ids = torch.zeros(len(contexts), max(fresh), dtype=torch.long)
-        for i, (context, s) in enumerate(zip(contexts, start, strict=True)):
-            ids[i, : fresh[i]] = torch.tensor(context[int(s) :])
+        ids, fresh = padded(contexts, start.tolist())
         rows = torch.arange(base, base + len(contexts), device=self.device)
         self.computed += sum(fresh) - ids.numel()  # padding is not counted
         out = self._pass(rows, ids.to(self.device), start)

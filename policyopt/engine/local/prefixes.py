@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from policyopt.engine.local.slots import Held
 
+KEEP_BYTES = 1 << 30
+"""Keys and values that are held for later requests."""
+
 
 @dataclass
 class _Node:

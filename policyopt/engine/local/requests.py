@@ -35,8 +35,14 @@ class Request:
     open: int = 0
     """Rows that have not ended."""
 
+    @property
+    def plain(self) -> bool:
+        """Nothing but a temperature changes what is drawn, and nothing but a token or the budget ends it."""
+        asks = self.processor, self.truncation, self.until
+        return not (any(asks) or self.forced or self.stop or self.top or callable(self.temperature))
 
-@dataclass
+
+@dataclass(eq=False)
 class Row:
     """A response under way."""
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policyopt.engine.local.flight import MASKS, Flight
+from policyopt.engine.local.flight import Flight
+from policyopt.engine.local.lean import Lean
 from policyopt.engine.local.level import Level, Whole
 from policyopt.engine.local.requests import Request, Row, Written, as_batch
 from policyopt.engine.local.stepper import READ_TOKENS, Stepper
-from policyopt.engine.local.tokens import draw
+from policyopt.engine.local.tokens import Draws
 from policyopt.engine.programs import carried_out, check_request, ended, hand_over
 from policyopt.engine.streams import stream_key
 from policyopt.errors import UserError, first_line
@@ -31,12 +32,14 @@ from policyopt.spans import span
 X = TypeVar("X")
 
 
-STEPPERS: tuple[tuple[type[Stepper], str], ...] = (
+STEPPERS: tuple[tuple[type[Stepper], str | None], ...] = (
+    (Lean, None),
     (Flight, ""),
     (Level, "rows of equal length at a time, with the model's own cache, and shared prompts once for each row"),
     (Whole, "each text is read anew for every token"),
 )
-"""Ways of decoding, the fastest first; each with what a person is told where it has to be taken."""
+"""Ways of decoding, the fastest first; each with what a person is told where it has to be taken. The first is for models of
+one build, and nobody is told where it is not taken."""
 
 
 class LocalSampler:
@@ -58,6 +61,7 @@ class LocalSampler:
     ) -> None:  # fmt: skip
         self.split, self.device = split, torch.device(device)
         self.eos, self.stops, self.routers = frozenset(eos), stops, routers
+        self._draws = Draws(self.eos, stops)
         self.drawn = 0
         """Tokens that were drawn so far."""
         self._written: list[Written] = []
@@ -112,10 +116,10 @@ class LocalSampler:
         self._check_whole(name, text)
         reasons: list[str] = []
         for kind, how in STEPPERS:
-            if reason := self._fault(kind, how, name, text, far):
-                reasons.append(reason)
+            if reason := self._fault(kind, name, text, far):
+                reasons += [reason] if how is not None else []
                 continue
-            self.slow = f"{reasons[0]}: it draws slowly ({how})" if reasons else ""
+            self.slow = f"{reasons[0]}: it draws slowly ({how})" if how else ""
             self.drawn = 0
             return kind(self.split, self.device, max_rows, self.routers)
         raise UserError(f"{name} cannot be sampled from ({'; '.join(dict.fromkeys(reasons))}); it is not supported")
@@ -126,10 +130,10 @@ class LocalSampler:
         check_finite(name, self.split.logits(self.split.hidden(input_ids=ids, use_cache=False).last_hidden_state))
 
     @torch.no_grad()
-    def _fault(self, kind: type[Stepper], how: str, name: str, text: tuple[int, ...], far: Reach) -> str:
+    def _fault(self, kind: type[Stepper], name: str, text: tuple[int, ...], far: Reach) -> str:
         """Why a way of decoding is not right, or nothing: prompts of unlike length, some longer than any window, are decoded
         in fewer places than there are rows, from kept beginnings too, and compared with passing them whole."""
-        if not how and (unseen := sorted(far.beyond - MASKS)):
+        if kind.windows is not None and (unseen := sorted(far.beyond - kind.windows)):
             return f"{name} has a window ({unseen[0]}) that is too long to be proven right with rows of unlike length"
         asked = [(0,), (1, 2, 3), (1, 2, 3, 4), text[:-3], text]
         try:
@@ -211,7 +215,7 @@ class LocalSampler:
     def reread(self) -> None:
         """Read everything in flight anew before its next token, with the weights as they are now; what was drawn stays."""
         rows = self.stepper.rows()
-        self.stepper.drop_all()
+        self._drop_all()
         for row in rows:
             row.context = (*row.request.prompt, *row.response.tokens)
         self.stepper.waiting.extend(rows)
@@ -231,7 +235,7 @@ class LocalSampler:
     def _forget_other_loops(self, loop: asyncio.AbstractEventLoop) -> None:
         """What programs asked for in a loop that has ended since, cut short by an error, is nobody's any more."""
         if self._worker is not None and self._worker.get_loop() is not loop:
-            self.stepper.drop_all()
+            self._drop_all()
             self._written.clear()
             self._worker, self._interrupted = None, False
 
@@ -251,7 +255,7 @@ class LocalSampler:
                 for _ in range(4 if ended or read else 1):  # who has an answer may ask for more before the next token
                     await asyncio.sleep(0)
         except BaseException as error:
-            waiting: list[asyncio.Future[Any]] = [r.done for r in self.stepper.drop_all()]
+            waiting: list[asyncio.Future[Any]] = [r.done for r in self._drop_all()]
             waiting += [asked.done for asked in self._written]
             self._written.clear()
             hand_over(error, waiting)
@@ -296,12 +300,17 @@ class LocalSampler:
 
     @span("head")
     def _draw(self) -> tuple[Tensor, np.ndarray]:
-        """Draw a token for each row and write it down. Returns the tokens [B], and which rows end by it."""
+        """Draw a token for each row. Returns the tokens [B], and which rows end by it."""
         rows, hidden = self.stepper.active, self.stepper.hidden
         assert hidden is not None
         self.drawn += len(rows)
-        return draw(self.split.logits(hidden), rows, eos=self.eos, stops=self.stops, version=self.version)
+        return self._draws(self.split.logits(hidden), rows, self.version)
 
     def _cut(self) -> list[Request]:
         self._interrupted = False
+        return self._drop_all()
+
+    def _drop_all(self) -> list[Request]:
+        """Let go of every row, what it has drawn written into its response. Returns their requests, each once."""
+        self._draws.write()
         return self.stepper.drop_all()

@@ -14,7 +14,8 @@ from policyopt.errors import UserError
 _ROOM = 64  # positions that are allocated ahead
 
 
-Held = list[tuple[Tensor, Tensor]]
+Held = list[tuple[Tensor, ...]]
+"""Keys and values of a text: as whoever holds them puts them together."""
 
 
 class Place:

@@ -10,25 +10,148 @@ import torch
 from torch import Tensor
 
 from policyopt.engine.local.requests import Row
+from policyopt.engine.local.weights import SHORT
 from policyopt.engine.programs import ended
 from policyopt.engine.streams import uniforms
 from policyopt.models.stops import Stops
 from policyopt.sources.truncation import BOUND, left
 from policyopt.spans import span
 
+FLAT, BLOCK = 4096, 512
+"""Tokens of a vocabulary whose probabilities are added up one by one, and in blocks of how many those of a larger one are."""
 
-@span("choose")
+CACHED = 1 << 19
+"""Logits of a large vocabulary that are worked on at once, so that they stay in the cache of a CPU."""
+
+HELD = 64
+"""Tokens of a row that are held before they are written down."""
+
+
+class Draws:
+    """Draws the next token of every row in flight.
+
+    Rows of plain requests are drawn together in a few operations on all of them. What is noted of their tokens is held in
+    arrays and written into a response when its row ends, and for all rows by :meth:`write`, which has to come before anybody
+    else reads the responses. Other rows are drawn by :func:`draw`, as are those beside them.
+    """
+
+    def __init__(self, eos: Collection[int], stops: Stops | None) -> None:
+        self._eos, self._stops = frozenset(eos), stops
+        self._ends = np.zeros(0, dtype=bool)
+        """[V] which tokens end a response."""
+        self._rows: list[Row] = []
+        self._seats = np.zeros(0, dtype=np.int64)
+        """[B] of these rows."""
+        self._version = 0
+        """Of the weights that what is held was drawn from."""
+        self._held = np.zeros((3, 0, HELD))
+        """[3, S, HELD] token, log-probability and entropy, for S seats of rows."""
+        self._count = np.zeros(0, dtype=np.int64)
+        """[S] how many tokens are held."""
+
+    @span("choose")
+    def __call__(self, logits: Tensor, rows: Sequence[Row], version: int) -> tuple[Tensor, np.ndarray]:
+        """Draw a token for each row from logits [B, V]. Returns the tokens [B], and which rows end by it."""
+        if version != self._version:
+            self.write()
+            self._version = version
+        if self._rows != rows:
+            self._seat(list(rows), logits)
+        if not self._plain:
+            self.write()
+            self._rows, self._seats = [], self._seats[:0]
+            return draw(logits, rows, eos=self._eos, stops=self._stops, version=version)
+        return self._drawn(logits)
+
+    def write(self) -> None:
+        """Write all that is held into the responses."""
+        for i in range(len(self._rows)):
+            self._write(i)
+
+    def _seat(self, rows: list[Row], logits: Tensor) -> None:
+        """Rows have come or gone: those that stay keep their seats."""
+        before = (
+            {id(row): seat for row, seat in zip(self._rows, self._seats.tolist(), strict=True)} if self._rows else {}
+        )
+        places = max(len(self._count), len(rows))
+        taken = {before[id(row)] for row in rows if id(row) in before}
+        free = iter(seat for seat in range(places) if seat not in taken)
+        self._seats = np.array([before[id(row)] if id(row) in before else next(free) for row in rows])
+        self._held = np.concatenate([self._held, np.zeros((3, places - len(self._count), HELD))], 1)
+        self._count = np.concatenate([self._count, np.zeros(places - len(self._count), dtype=np.int64)])
+        self._rows, requests = rows, [row.request for row in rows]
+        self._plain = self._stops is None and all(request.plain for request in requests)
+        if not self._plain:
+            return
+        self._keys = np.array([row.key for row in rows], dtype=np.uint64)
+        self._end = np.array([row.end for row in rows])
+        self._at = np.array([len(row.response.tokens) for row in rows]) + self._count[self._seats]
+        heat = torch.tensor([float(request.temperature) for request in requests], dtype=torch.float64)  # type: ignore[arg-type]
+        greedy = heat == 0
+        self._greedy = greedy.to(logits.device) if greedy.any() else None
+        heat = heat.masked_fill(greedy, 1.0)
+        self._heat = None if bool((heat == 1).all()) else heat.to(logits.device)
+        if len(self._ends) != logits.shape[-1]:
+            self._ends = np.isin(np.arange(logits.shape[-1]), list(self._eos))
+
+    def _drawn(self, logits: Tensor) -> tuple[Tensor, np.ndarray]:
+        u = torch.from_numpy(uniforms(self._keys, self._at.astype(np.uint64))).to(logits.device)
+        token, logp, entropy = picked(logits, u, self._heat, self._greedy)
+        numbers = torch.stack([token.double(), logp.double(), entropy.double()]).cpu().numpy()
+        self._held[:, self._seats, self._count[self._seats]] = numbers
+        self._count[self._seats] += 1
+        self._at += 1
+        ended = self._ends[numbers[0].astype(np.int64)]
+        over = ended | (self._at >= self._end)
+        for i in np.flatnonzero(over | (self._count[self._seats] == HELD)).tolist():
+            self._write(i)
+            self._rows[i].response.stop_reason = "eos" if ended[i] else "length"
+        return token, over
+
+    def _write(self, i: int) -> None:
+        seat, response = self._seats[i], self._rows[i].response
+        held = self._held[:, seat, : self._count[seat]]
+        response.tokens += held[0].astype(np.int64).tolist()
+        response.logp += held[1].tolist()
+        response.entropy += held[2].tolist()
+        response.versions += [self._version] * held.shape[1]
+        self._count[seat] = 0
+
+
+def picked(logits: Tensor, u: Tensor, heat: Tensor | None, greedy: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """A token for each row of logits [B, V] by its random number in [0, 1), the likeliest where it is ``greedy``, with its
+    log-probability and the entropy of what it is drawn from, [B] each; at temperatures ``heat``, or 1."""
+    size = len(logits) if logits.device.type != "cpu" else max(1, CACHED // logits.shape[-1])
+    found = []
+    for start in range(0, len(logits), size):
+        rows = slice(start, start + size)
+        piece = logits[rows].float() if logits.dtype in SHORT else logits[rows]
+        cold = None if greedy is None else piece.argmax(-1)
+        logp = torch.log_softmax(piece if heat is None else piece / heat[rows, None].to(piece), -1)
+        p = logp.exp()
+        token = sampled(p, u[rows])
+        token = token if cold is None else torch.where(greedy[rows], cold, token)  # type: ignore[index]
+        mine = logp.gather(-1, token[:, None])[:, 0]
+        # what cannot be drawn adds nothing, which its infinite logarithm would
+        found.append((token, mine, -torch.linalg.vecdot(p, logp.clamp_(min=torch.finfo(logp.dtype).min))))
+    return found[0] if len(found) == 1 else tuple(map(torch.cat, zip(*found, strict=True)))  # type: ignore[return-value]
+
+
 def draw(
     logits: Tensor, rows: Sequence[Row], *, eos: Collection[int], version: int, stops: Stops | None = None
 ) -> tuple[Tensor, np.ndarray]:
     """Draw a token for each row from logits [B, V] and write it down. Returns the tokens [B], and which rows end by it."""
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    logits = logits.float() if logits.dtype in SHORT else logits
     logits, heat = adjusted(logits, rows)
     greedy = heat == 0
     logp = torch.log_softmax(logits / torch.where(greedy, 1.0, heat)[:, None], -1)
     supports = truncate(logp, rows, greedy)
     p = logp.exp()
-    token = torch.where(greedy, logits.argmax(-1), sampled(p, rows))
+    u = uniforms(
+        np.array([row.key for row in rows], dtype=np.uint64),
+        np.array([len(row.response.tokens) for row in rows], dtype=np.uint64),
+    )
+    token = torch.where(greedy, logits.argmax(-1), sampled(p, torch.from_numpy(u).to(p.device)))
     for i, row in enumerate(rows):
         at = len(row.response.tokens)
         if at < len(row.request.forced):
@@ -73,15 +196,31 @@ def truncate(logp: Tensor, rows: Sequence[Row], greedy: Tensor) -> dict[int, Seq
     return {i: array("i", ids[start:end]) for i, start, end in found if end - start < whole.shape[-1]}
 
 
-def sampled(p: Tensor, rows: Sequence[Row]) -> Tensor:
-    """A token [B] from probabilities [B, V], by the random number of each row at its place."""
-    cdf = p.cumsum(-1, dtype=torch.float64)
-    u = uniforms(
-        np.array([row.key for row in rows], dtype=np.uint64),
-        np.array([len(row.response.tokens) for row in rows], dtype=np.uint64),
-    )
-    target = torch.from_numpy(u).to(p.device)[:, None] * cdf[:, -1:]
-    return torch.searchsorted(cdf, target, right=True)[:, 0].clamp(max=p.shape[-1] - 1)
+def sampled(p: Tensor, u: Tensor) -> Tensor:
+    r"""The token [B] at which the sum of the probabilities p [B, V] before it and its own first exceeds u [B] of all,
+    :math:`\min\{v: \sum_{w \le v} p_w > u \sum_w p_w\}`, in float64; in a large vocabulary first the block of tokens, then the one
+    in it."""
+    width = p.shape[-1]
+    if width <= FLAT:
+        sums = p.cumsum(-1, dtype=torch.float64)
+        return _exceeding(sums, u[:, None] * sums[:, -1:])[:, 0]
+    even = width // BLOCK * BLOCK
+    blocks = p[:, :even].unflatten(-1, (-1, BLOCK)).sum(-1)
+    blocks = torch.cat([blocks, p[:, even:].sum(-1, keepdim=True)], -1)
+    sums = blocks.cumsum(-1, dtype=torch.float64)
+    target = u[:, None] * sums[:, -1:]
+    block = _exceeding(sums, target)
+    ids = block * BLOCK + torch.arange(BLOCK, device=p.device)
+    within = p.gather(-1, ids.clamp(max=width - 1)).masked_fill(ids >= width, 0.0).cumsum(-1, dtype=torch.float64)
+    before = sums.gather(-1, block) - blocks.gather(-1, block)
+    return (block * BLOCK + _exceeding(within, target - before))[:, 0]
+
+
+def _exceeding(sums: Tensor, target: Tensor) -> Tensor:
+    """The first places [B, 1] at which rising sums [B, N] exceed targets [B, 1]; those beyond the last sum by rounding stay
+    below it, so that nothing of probability 0 is drawn."""
+    below = torch.minimum(target, sums[:, -1:] * (1 - 2**-52))
+    return torch.searchsorted(sums, below, right=True).clamp(max=sums.shape[-1] - 1)  # NaN exceeds nothing
 
 
 def adjusted(logits: Tensor, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:

@@ -37,8 +37,8 @@ def seco_spaco(
     chunks are drawn follows from the tokens of the row and the number of the update.
 
     Calling this guide gives the settings (``chunks``) of a run. Larger chunks are faster: take the largest that fit. Models that keep another
-    state than keys and values of all tokens (windows, recurrences) are refused, rows in chunks share no prompt, and a critic
-    passes rows whole. Defaults as in the paper (chunks of 128, cap 2), which draws 8 chunks of 128.
+    state than keys and values of all tokens (windows, recurrences) are refused, and rows in chunks share no prompt; a critic passes
+    in chunks too. Defaults as in the paper (chunks of 128, cap 2), which draws 8 chunks of 128.
 
     Source: arXiv:2505.16710 and the authors' code, whose training script multiplies the loss by k/t too where algorithm 2 of the
     paper multiplies the gradient of the cache alone; unbiasedness needs both.

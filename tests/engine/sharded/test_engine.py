@@ -20,6 +20,7 @@ from policyopt.engine.sharded import ShardedEngine
 from policyopt.errors import UserError
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.chunked import Chunks
 from policyopt.models.load import LoRA
 from policyopt.parts import EMA
 from policyopt.recipe import Recipe
@@ -173,6 +174,7 @@ def test_adapters_are_merged_into_what_is_saved(pair: Pair, tiny_model: Path, tm
         ({"device": "cuda:0"}, "--device cuda:0: 2 ranks train together"),
         ({"device": "warp"}, "--device warp"),
         ({"compile": True}, "--compile"),
+        ({"chunks": Chunks(tokens=8)}, "--chunks.tokens: rows in chunks"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], words: str, pair: Pair, tiny_model: Path) -> None:
