@@ -49,6 +49,7 @@ class Draws:
         self._count = np.zeros(0, dtype=np.int64)
         """[S] how many tokens are held."""
 
+    @span("choose")
     def __call__(self, logits: Tensor, rows: Sequence[Row], version: int) -> tuple[Tensor, np.ndarray]:
         """Draw a token for each row from logits [B, V]. Returns the tokens [B], and which rows end by it."""
         if version != self._version:
@@ -136,7 +137,6 @@ def picked(logits: Tensor, u: Tensor, heat: Tensor | None, greedy: Tensor | None
     return found[0] if len(found) == 1 else tuple(map(torch.cat, zip(*found, strict=True)))  # type: ignore[return-value]
 
 
-@span("choose")
 def draw(
     logits: Tensor, rows: Sequence[Row], *, eos: Collection[int], version: int, stops: Stops | None = None
 ) -> tuple[Tensor, np.ndarray]:
