@@ -222,7 +222,9 @@ def _linear(module: Any) -> Linear:
         return module.weight, module.bias
     from peft.tuners.lora.layer import Linear as Adapted
 
-    if type(module) is not Adapted or module.lora_variant or any(module.lora_bias.values()):
+    from policyopt.models.lowrank import LowRankLinear
+
+    if type(module) not in (Adapted, LowRankLinear) or module.lora_variant or any(module.lora_bias.values()):
         raise UserError(f"its adapters ({type(module).__name__}) add more than a product of two matrices")
     on = [] if module.disable_adapters or module.merged else [a for a in module.active_adapters if a in module.lora_A]
     if not on:

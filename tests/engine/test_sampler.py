@@ -125,7 +125,7 @@ def test_what_others_wrote_is_scored_in_one_batch(tiny_model: Path) -> None:
 def test_a_score_that_fails_reaches_whoever_asked(tiny_model: Path) -> None:
     sampler = LocalSampler.of(load_tiny(tiny_model))
     with pytest.raises(IndexError):
-        sampler.run([sampler.logprobs((5, 6), (10_000,), temperature=1.0)])
+        sampler.run([sampler.logprobs((5, 10_000), (6,), temperature=1.0)])
     [again] = sampler.run([sampler.logprobs((5, 6), (7,), temperature=1.0)])
     assert again.tokens == [7]
 

@@ -233,7 +233,7 @@ def test_measuring_objects(policy: Policy) -> None:
 def test_settings_are_the_fields_of_the_configuration() -> None:
     fields = {f.name: f for f in dataclasses.fields(TrainConfig) if f.name != "recipe"}
     shown = inspect.signature(po.train).parameters
-    assert list(Settings.__annotations__) == list(fields) == list(shown)[5:]
+    assert list(Settings.__annotations__) == list(fields) == list(shown)[6:]
     taken, held = typing.get_type_hints(Settings), typing.get_type_hints(TrainConfig)
     for name, field in fields.items():
         if field.default is not dataclasses.MISSING:

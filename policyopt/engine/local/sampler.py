@@ -61,7 +61,7 @@ class LocalSampler:
     ) -> None:  # fmt: skip
         self.split, self.device = split, torch.device(device)
         self.eos, self.stops, self.routers = frozenset(eos), stops, routers
-        self._draws = Draws(self.eos, stops)
+        self._draws = Draws(stops)
         self.drawn = 0
         """Tokens that were drawn so far."""
         self._written: list[Written] = []
@@ -304,7 +304,7 @@ class LocalSampler:
         rows, hidden = self.stepper.active, self.stepper.hidden
         assert hidden is not None
         self.drawn += len(rows)
-        return self._draws(self.split.logits(hidden), rows, self.version)
+        return self._draws(self.split.logits(hidden), rows, self.version, self.eos)
 
     def _cut(self) -> list[Request]:
         self._interrupted = False

@@ -35,8 +35,8 @@ class Draws:
     else reads the responses. Other rows are drawn by :func:`draw`, as are those beside them.
     """
 
-    def __init__(self, eos: Collection[int], stops: Stops | None) -> None:
-        self._eos, self._stops = frozenset(eos), stops
+    def __init__(self, stops: Stops | None) -> None:
+        self._eos, self._stops = frozenset[int](), stops
         self._ends = np.zeros(0, dtype=bool)
         """[V] which tokens end a response."""
         self._rows: list[Row] = []
@@ -50,8 +50,13 @@ class Draws:
         """[S] how many tokens are held."""
 
     @span("choose")
-    def __call__(self, logits: Tensor, rows: Sequence[Row], version: int) -> tuple[Tensor, np.ndarray]:
-        """Draw a token for each row from logits [B, V]. Returns the tokens [B], and which rows end by it."""
+    def __call__(
+        self, logits: Tensor, rows: Sequence[Row], version: int, eos: frozenset[int]
+    ) -> tuple[Tensor, np.ndarray]:
+        """Draw a token for each row from logits [B, V]. Returns the tokens [B], and which rows end by it; ``eos`` are the ids
+        that end a response."""
+        if eos != self._eos or len(self._ends) != logits.shape[-1]:
+            self._eos, self._ends = eos, np.isin(np.arange(logits.shape[-1]), list(eos))
         if version != self._version:
             self.write()
             self._version = version
@@ -60,7 +65,7 @@ class Draws:
         if not self._plain:
             self.write()
             self._rows, self._seats = [], self._seats[:0]
-            return draw(logits, rows, eos=self._eos, stops=self._stops, version=version)
+            return draw(logits, rows, eos=eos, stops=self._stops, version=version)
         return self._drawn(logits)
 
     def write(self) -> None:
@@ -91,8 +96,6 @@ class Draws:
         self._greedy = greedy.to(logits.device) if greedy.any() else None
         heat = heat.masked_fill(greedy, 1.0)
         self._heat = None if bool((heat == 1).all()) else heat.to(logits.device)
-        if len(self._ends) != logits.shape[-1]:
-            self._ends = np.isin(np.arange(logits.shape[-1]), list(self._eos))
 
     def _drawn(self, logits: Tensor) -> tuple[Tensor, np.ndarray]:
         u = torch.from_numpy(uniforms(self._keys, self._at.astype(np.uint64))).to(logits.device)
