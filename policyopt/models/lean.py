@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policyopt.errors import UserError
+from policyopt.models.head import SHORT
 from policyopt.models.proof import probe_ids
 
 MERGED_BYTES = 8 << 30
@@ -159,6 +160,15 @@ def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float)
     score = score if mask is None else score + mask
     total = score.logsumexp(-1)
     return (score - total[..., None]).exp().to(v.dtype) @ v, total
+
+
+def alone(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """The first of what :func:`attended` gives. For a few queries of a row two products are quicker than its kernel."""
+    if q.device.type != "cpu" or q.dtype in SHORT:
+        return attended(q, k, v, mask, scale)[0]
+    score = torch.bmm((q * scale).flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
+    score = score if mask is None else score.unflatten(0, q.shape[:2]).add_(mask).flatten(0, 1)
+    return torch.bmm(score.softmax(-1), v.flatten(0, 1)).view(q.shape)
 
 
 def joined(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:

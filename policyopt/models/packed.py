@@ -20,7 +20,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -43,6 +43,29 @@ ALIKE = 1.25
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Segments of ``length`` tokens, each with ``after`` tokens behind it that look back at it; ``count`` of them, one every
+    ``step`` tokens from ``start`` on."""
+
+    start: int
+    count: int
+    step: int
+    length: int
+    after: int
+
+    def seen(self, x: Tensor) -> Tensor:
+        """[n, length, ...] what of a column [T, ...] is seen."""
+        return self._each(x)[:, : self.length]
+
+    def looking(self, x: Tensor) -> Tensor:
+        """[n, after, ...] what of a column [T, ...] looks back."""
+        return self._each(x)[:, self.length : self.length + self.after]
+
+    def _each(self, x: Tensor) -> Tensor:
+        return x[self.start : self.start + self.count * self.step].unflatten(0, (self.count, self.step))
+
+
+@dataclass(frozen=True)
 class Layout:
     """Which tokens attend to which, as blocks."""
 
@@ -55,8 +78,8 @@ class Layout:
     """Which of those are no padding."""
     back: Tensor | None
     """[T] where each token stands among them."""
-    shared: tuple[tuple[slice, slice], ...]
-    """Segments that others come after: the tokens that look back at them, and their own."""
+    shared: tuple[Shared, ...]
+    """Segments that others come after."""
     longest: int
     """Tokens in the longest row."""
 
@@ -73,7 +96,7 @@ def lay_out(forest: Forest, device: torch.device | str = "cpu") -> Layout:
         order.append(np.where(place < forest.length[mine, None], forest.start[mine, None] + place, -1).reshape(-1))
         sizes.append((count, width))
     padded = np.concatenate([*order, np.zeros(0, dtype=np.int64)])
-    where = _slices(forest)
+    where = tuple(_shared(forest))
     longest = int(forest.position.max(initial=-1)) + 1
     if len(padded) == len(forest) and (padded == np.arange(len(padded))).all():
         return Layout(tuple(sizes), None, None, None, where, longest)
@@ -84,13 +107,23 @@ def lay_out(forest: Forest, device: torch.device | str = "cpu") -> Layout:
     return Layout(tuple(sizes), taken, there, stands, where, longest)
 
 
-def _slices(forest: Forest) -> tuple[tuple[slice, slice], ...]:
-    after = forest.start + forest.length
-    return tuple(
-        (slice(int(behind), int(end)), slice(int(start), int(behind)))
-        for start, behind, end in zip(forest.start, after, forest.end, strict=True)
-        if end > behind
-    )
+def _shared(forest: Forest) -> Iterator[Shared]:
+    """Neighbours of one form, as the groups of a batch of equal lengths are, go together."""
+    places = (x.tolist() for x in (forest.start, forest.length, forest.end - forest.start - forest.length))
+    now: Shared | None = None
+    for start, length, after in zip(*places, strict=True):
+        if not after:
+            continue
+        if now is not None and (now.length, now.after) == (length, after):
+            step = now.step if now.count > 1 else start - now.start
+            if start == now.start + now.count * step and step >= length + after and start + step <= len(forest):
+                now = replace(now, count=now.count + 1, step=step)
+                continue
+        if now is not None:
+            yield now
+        now = Shared(start, 1, length + after, length, after)
+    if now is not None:
+        yield now
 
 
 class Attention(torch.autograd.Function):
@@ -106,16 +139,14 @@ class Attention(torch.autograd.Function):
             outs.append(_flat(out))
             sums.append(total.transpose(1, 2).flatten(0, 1))
         whole, total = _back(layout, torch.cat(outs)).to(exact), _back(layout, torch.cat(sums)).to(exact)
-        for looking, seen in layout.shared:
-            q, k, v = (x[at].transpose(0, 1)[None] for x, at in ((query, looking), (key, seen), (value, seen)))
+        for shared in layout.shared:
+            q, k, v = (x.transpose(1, 2) for x in (shared.looking(query), shared.seen(key), shared.seen(value)))
             out, more = block(q, k, v, causal=False, scale=scale)
-            mine, more = total[looking], more[0].T.to(exact)
+            mine, more = shared.looking(total), more.transpose(1, 2).to(exact)
             both = torch.logaddexp(mine, more)
-            there = _flat(out).to(exact)
-            whole[looking] = (
-                whole[looking].mul_((mine - both).exp_()[..., None]).addcmul_(there, (more - both).exp_()[..., None])
-            )
-            total[looking] = both
+            there = out.transpose(1, 2).to(exact)
+            shared.looking(whole).mul_((mine - both).exp_()[..., None]).addcmul_(there, (more - both).exp_()[..., None])
+            mine.copy_(both)
         found = whole.to(query.dtype)
         ctx.save_for_backward(query, key, value, found, total)
         ctx.layout, ctx.scale = layout, scale
@@ -137,13 +168,13 @@ class Attention(torch.autograd.Function):
             for (q, k, v), (o, g), (s,) in pieces
         ]
         parts = tuple(_back(layout, torch.cat(column)) for column in zip(*found, strict=True))
-        for looking, seen in layout.shared:
-            q, o, g = (x[looking].transpose(0, 1)[None] for x in (query, out, gradient))
-            k, v = (x[seen].transpose(0, 1)[None] for x in (key, value))
-            sums = total[looking].T[None]
-            more = block_gradients(g, q, k, v, o, sums, causal=False, scale=scale)
-            for whole, part, at in zip(parts, more, (looking, seen, seen), strict=True):
-                whole[at] += _flat(part)
+        for shared in layout.shared:
+            q, o, g, sums = (shared.looking(x).transpose(1, 2) for x in (query, out, gradient, total))
+            k, v = (shared.seen(x).transpose(1, 2) for x in (key, value))
+            by_q, by_k, by_v = block_gradients(g, q, k, v, o, sums, causal=False, scale=scale)
+            shared.looking(parts[0]).add_(by_q.transpose(1, 2))
+            for whole, part in zip(parts[1:], (by_k, by_v), strict=True):
+                shared.seen(whole).add_(part.transpose(1, 2))
         return (*parts, None, None)
 
 

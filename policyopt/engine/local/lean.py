@@ -13,7 +13,7 @@ from policyopt.engine.local.prefixes import KEEP_BYTES, Prefixes
 from policyopt.engine.local.requests import Request, Row
 from policyopt.engine.local.stepper import Ahead, padded, remaining
 from policyopt.errors import UserError
-from policyopt.models.lean import Decoder, attended, causal, joined
+from policyopt.models.lean import Decoder, alone, attended, causal, joined
 from policyopt.models.likelihood import Stepwise
 from policyopt.models.routing import Routers
 
@@ -281,8 +281,8 @@ class Lean(Ahead[Block]):
             else:
                 keys[rows, :, at], values[rows, :, at] = k, v
             q = q.unflatten(1, heads)
-            mine = attended(q, keys[:size, :, :end], values[:size, :, :end], mask, self._model.scale)
-            out = mine[0] if seats is None else joined(mine, self._shared(layer, q, seats))
+            mine = (q, keys[:size, :, :end], values[:size, :, :end], mask, self._model.scale)
+            out = alone(*mine) if seats is None else joined(attended(*mine), self._shared(layer, q, seats))
             return out.flatten(1, 2)
 
         self.computed += size
