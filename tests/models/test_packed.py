@@ -128,6 +128,27 @@ def test_attention_over_a_forest_is_exact() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
+def test_blocks_of_one_form_go_together() -> None:
+    """Three groups of equal lengths are one call, and one of other lengths beside them is another."""
+    dice = np.random.default_rng(0)
+
+    def group(prompt: int, responses: int, length: int) -> list[np.ndarray]:
+        first = dice.integers(6, 41, prompt)
+        return [np.concatenate([first, dice.integers(6, 41, length)]) for _ in range(responses)]
+
+    rows = [*group(9, 4, 5), *group(9, 4, 5), *group(9, 4, 5), *group(7, 3, 6)]
+    ids, length = np.zeros((len(rows), 14), dtype=np.int64), np.array([len(x) for x in rows])
+    for i, x in enumerate(rows):
+        ids[i, : len(x)] = x
+    forest = grow(ids, length)
+    shared = lay_out(forest).shared
+    assert sum(s.count for s in shared) == 4 and len(shared) <= 3
+    column = torch.arange(len(forest))
+    for s in shared:
+        for seen_, looking in zip(s.seen(column).tolist(), s.looking(column).tolist(), strict=True):
+            assert all(set(seen_) <= seen(forest, segment_of(forest), token) for token in looking)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_what_is_written_out_is_what_the_kernel_does(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     g = torch.Generator().manual_seed(0)
