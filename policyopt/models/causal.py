@@ -189,7 +189,8 @@ def split_model(model: nn.Module) -> SplitModel:
                 "is not supported"
             )
     vocab = whole.shape[-1]
-    return SplitModel(backbone, logits, vocab, can_pack(backbone, vocab), pads_right(backbone, vocab, device))
+    pads = pads_right(backbone, vocab, device)
+    return SplitModel(backbone, logits, vocab, can_pack(backbone, vocab, pads), pads)
 
 
 def backbone_of(inner: Any) -> Any:

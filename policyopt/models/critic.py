@@ -34,7 +34,8 @@ class ValueModel(nn.Module):
             probe = self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=like.device), use_cache=False)
         self.head = nn.Linear(probe.last_hidden_state.shape[-1], 1, device=like.device, dtype=like.dtype)
         vocab = backbone.get_input_embeddings().weight.shape[0]
-        self.packs, self._pads = can_pack(self.backbone, vocab), pads_right(self.backbone, vocab, like.device)
+        self._pads = pads_right(self.backbone, vocab, like.device)
+        self.packs = can_pack(self.backbone, vocab, self._pads)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -31,7 +31,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from policyopt.models.attention import block, block_gradients
 from policyopt.models.forest import Forest, Numbers, grow
-from policyopt.models.places import read_length
+from policyopt.models.places import hidden_at, read_length
 from policyopt.models.proof import near, probe_ids, reach
 from policyopt.models.routing import Routers
 
@@ -289,8 +289,9 @@ def _planted(symbols: bytes, length: bytes, shape: tuple[int, ...], device: torc
     return forest, lay_out(forest, device)
 
 
-def can_pack(backbone: nn.Module, vocab: int) -> int:
-    """How long rows may be that are packed; 0 where a model cannot be.
+def can_pack(backbone: nn.Module, vocab: int, pads: bool) -> int:
+    """How long rows may be that are packed; 0 where a model cannot be. ``pads`` says that rows can go side by side, padded on the
+    right, which spares calls.
 
     It can where its attention goes through the interface of transformers and all else looks at tokens one by one. The proof is
     a probe, in which rows that share beginnings have to come out as when each is passed whole, past any other window than
@@ -310,7 +311,7 @@ def can_pack(backbone: nn.Module, vocab: int) -> int:
             whole = probe_ids(min(far.length, most), vocab, device)[0]
         rows = [whole, whole[: len(whole) // 2], torch.cat([whole[:3], whole[4:]]), whole[5:], whole[:3]]
         learns = device.type != "cpu"
-        return most if _comes_out(backbone, rows, learns) else 0
+        return most if _comes_out(backbone, rows, pads, learns) else 0
     except Exception:  # whatever a model raises that does not look at tokens one by one
         return 0
 
@@ -323,7 +324,7 @@ def _windows(backbone: Any, vocab: int, device: torch.device) -> set[int]:
     return now.windows
 
 
-def _comes_out(backbone: Any, rows: Sequence[Tensor], learns: bool) -> bool:
+def _comes_out(backbone: Any, rows: Sequence[Tensor], pads: bool, learns: bool) -> bool:
     """Whether rows that are packed come out as each of them alone; where it ``learns``, the gradient too."""
     length = torch.tensor([len(r) for r in rows], device=rows[0].device)
     ids = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
@@ -332,7 +333,7 @@ def _comes_out(backbone: Any, rows: Sequence[Tensor], learns: bool) -> bool:
     found = []
     with torch.set_grad_enabled(bool(trained)):
         ours = packed_hidden(backbone, ids, row, position)
-        apart = torch.cat([backbone(input_ids=r[None], use_cache=False).last_hidden_state[0] for r in rows])
+        apart = hidden_at(backbone, ids, row, position, pads=pads)
         unlike = torch.linspace(-1, 1, ours.numel(), device=ours.device).view_as(ours)
         for hidden in (ours, apart):
             gradients = torch.autograd.grad((hidden * unlike).sum(), trained, allow_unused=True) if trained else ()
