@@ -19,8 +19,10 @@ def attended(forest: Forest) -> Tensor:
     found = torch.zeros(len(forest), len(forest), dtype=torch.long)
     for start, length in zip(forest.start, forest.length, strict=True):
         found[start : start + length, start : start + length] = torch.ones(length, length, dtype=torch.long).tril()
-    for looking, seen in lay_out(forest).shared:
-        found[looking, seen] = 1
+    places = torch.arange(len(forest))
+    for shared in lay_out(forest).shared:
+        for looking, seen in zip(shared.looking(places), shared.seen(places), strict=True):
+            found[looking[:, None], seen] = 1
     return found
 
 
