@@ -114,7 +114,7 @@ def _adamw_8bit(parameters: list[nn.Parameter], **settings: Any) -> torch.optim.
     ``AdamW8bit`` this is.
     """
     try:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
     except ImportError as error:
         raise UserError(
             "--optim.name adamw-8bit: it needs the package bitsandbytes: pip install 'policyopt[8bit]'"
