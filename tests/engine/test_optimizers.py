@@ -173,6 +173,6 @@ def test_eight_bits_are_near_adamw() -> None:
 
 
 def test_eight_bits_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim", None)
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim.adamw", None)
     with pytest.raises(UserError, match=r"--optim.name adamw-8bit: it needs .*'policyopt\[8bit\]'"):
         make_optimizer("adamw-8bit", {"m": nn.Parameter(torch.zeros(2))}, lr=1.0, **SETTINGS)
