@@ -18,12 +18,34 @@ works, arXiv:2310.01889). PyTorch's kernels take it so on the CPU and on CUDA; e
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Three = tuple[Tensor, Tensor, Tensor]
 
 _aten = torch.ops.aten
+
+
+def configurations(model: nn.Module) -> list[Any]:
+    """Those that the modules of a model of transformers look at when they are called."""
+    return list({id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}.values())
+
+
+@contextmanager
+def attending(configs: Sequence[Any], name: str) -> Iterator[None]:
+    """While it lasts, modules with these configurations attend by the function that is registered with transformers under a name."""
+    before = [config._attn_implementation_internal for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, own in zip(configs, before, strict=True):
+            config._attn_implementation_internal = own
 
 
 def block(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:

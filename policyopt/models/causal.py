@@ -20,6 +20,7 @@ from policyopt.errors import UserError
 from policyopt.models.chunked import Chunked
 from policyopt.models.head import (
     NEVER,
+    SHORT,
     Support,
     at_once,
     gradients_of,
@@ -165,8 +166,7 @@ def split_model(model: nn.Module) -> SplitModel:
     :class:`~policyopt.errors.UserError` for a model whose logits are no function of its hidden states, and for one that
     gives numbers that are not finite.
     """
-    outer: Any = model
-    inner: Any = outer.get_base_model() if hasattr(outer, "get_base_model") else outer
+    inner = base_of(model)
     head, backbone, name = inner.get_output_embeddings(), backbone_of(inner), type(inner).__name__
     if head is None or backbone is inner:
         raise UserError(f"{name} has no output head apart from its backbone; a causal language model is needed")
@@ -191,6 +191,11 @@ def split_model(model: nn.Module) -> SplitModel:
     vocab = whole.shape[-1]
     pads = pads_right(backbone, vocab, device)
     return SplitModel(backbone, logits, vocab, can_pack(backbone, vocab, pads), pads)
+
+
+def base_of(model: Any) -> Any:
+    """The model that adapters are around, or the model."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def backbone_of(inner: Any) -> Any:
@@ -352,7 +357,7 @@ class Chunk:
 
 def _logits(split: SplitModel, hidden: Tensor, heat: Tensor, support: Support | None) -> Tensor:
     logits = split.logits(hidden)
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    logits = logits.float() if logits.dtype in SHORT else logits
     logits = logits / heat[:, None].to(logits)
     return logits if support is None else torch.where(reachable(*support, logits.shape[-1]), logits, NEVER)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from policyopt.models.chunked import WHOLE, Chunked, Chunks
+from policyopt.models.head import SHORT
 from policyopt.models.packed import can_pack, packed_hidden
 from policyopt.models.places import hidden_at, pack
 from policyopt.models.proof import pads_right
@@ -58,4 +59,4 @@ class ValueModel(nn.Module):
     def _at(self, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
         hidden = self._whole if self._chunked is None else partial(self._chunked, plain=self._whole)
         values = self.head(hidden(ids, row, position))[:, 0]
-        return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+        return values.float() if values.dtype in SHORT else values

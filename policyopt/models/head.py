@@ -26,6 +26,8 @@ CHUNK_BYTES = 256 << 20
 """Of logits in float32 that are held at once."""
 
 SHORT = (torch.bfloat16, torch.float16)
+"""Types of 16 bits: what is summed up or compared of them has float32, and weights that learn have a float32 copy that the
+optimiser moves, since they have too few bits to add a small step to."""
 
 Support = tuple[Tensor, Tensor]
 """What M tokens were drawn from: how many tokens each, [M], 0 for the whole vocabulary; and the ids of all of them, one

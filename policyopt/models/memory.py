@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from policyopt.errors import UserError, first_line
 from policyopt.models import packed, routing
-from policyopt.models.proof import near, probe_ids
+from policyopt.models.proof import near, probe_ids, with_gradients
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 
@@ -91,9 +91,7 @@ def compiled(backbone: Any, vocab: int) -> Callable[..., Any]:
     try:
         for f in (backbone, fast):
             with torch.enable_grad():
-                hidden = f(input_ids=ids, use_cache=False).last_hidden_state
-            gradients = torch.autograd.grad(hidden.float().square().mean(), trained, allow_unused=True)
-            found.append([hidden.detach(), *(g.flatten() for g in gradients if g is not None)])
+                found.append(with_gradients(f(input_ids=ids, use_cache=False).last_hidden_state, trained))
     except Exception as error:  # a compiler that is missing, code that it does not take
         raise UserError(
             f"--compile: {type(backbone).__name__} cannot be compiled here ({first_line(error, 200)}); leave it out"

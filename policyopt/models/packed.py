@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from policyopt.models.attention import block, block_gradients
+from policyopt.models.attention import attending, block, block_gradients, configurations
 from policyopt.models.forest import Forest, Numbers, grow
 from policyopt.models.places import hidden_at, read_length
-from policyopt.models.proof import near, probe_ids, reach
+from policyopt.models.proof import near, probe_ids, reach, with_gradients
 from policyopt.models.routing import Routers
 
 NAME = "policyopt_packed"
@@ -205,7 +205,8 @@ def _back(layout: Layout, x: Tensor) -> Tensor:
 class Now:
     """What the model that is being called packs."""
 
-    backbone: nn.Module
+    configs: Sequence[Any]
+    """Of the model."""
     layout: Layout
     windows: set[int]
     """Those that its layers say they have."""
@@ -236,20 +237,18 @@ def _attend(
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
 
 
-@contextmanager
-def packing(backbone: nn.Module, layout: Layout) -> Iterator[Now]:
+def packing(backbone: nn.Module, layout: Layout) -> AbstractContextManager[Now]:
     """While it lasts, the attention of a model is over a layout."""
-    configs = {id(c): c for m in backbone.modules() if (c := getattr(m, "config", None)) is not None}
-    before = [(c, c._attn_implementation_internal) for c in configs.values()]
-    now = Now(backbone, layout, set())
+    return _while(Now(configurations(backbone), layout, set()))
+
+
+@contextmanager
+def _while(now: Now) -> Iterator[Now]:
     token = _NOW.set(now)
-    for config, _ in before:
-        config._attn_implementation_internal = NAME
     try:
-        yield now
+        with attending(now.configs, NAME):
+            yield now
     finally:
-        for config, name in before:
-            config._attn_implementation_internal = name
         _NOW.reset(token)
 
 
@@ -257,7 +256,7 @@ def again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """What goes around a layer that is passed again in backward, at its first pass and at the second, which has to attend as
     the first did; ``context_fn`` of :func:`torch.utils.checkpoint.checkpoint`."""
     now = _NOW.get()
-    return nullcontext(), nullcontext() if now is None else packing(now.backbone, now.layout)
+    return nullcontext(), nullcontext() if now is None else _while(now)
 
 
 def packed_hidden(
@@ -330,12 +329,7 @@ def _comes_out(backbone: Any, rows: Sequence[Tensor], pads: bool, learns: bool) 
     ids = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     row, position = (torch.arange(ids.shape[1], device=ids.device) < length[:, None]).nonzero(as_tuple=True)
     trained = [p for p in backbone.parameters() if p.requires_grad] if learns else []
-    found = []
     with torch.set_grad_enabled(bool(trained)):
-        ours = packed_hidden(backbone, ids, row, position)
-        apart = hidden_at(backbone, ids, row, position, pads=pads)
-        unlike = torch.linspace(-1, 1, ours.numel(), device=ours.device).view_as(ours)
-        for hidden in (ours, apart):
-            gradients = torch.autograd.grad((hidden * unlike).sum(), trained, allow_unused=True) if trained else ()
-            found.append([hidden.detach(), *(g.flatten() for g in gradients if g is not None)])
-    return all(near(a, b) for a, b in zip(*found, strict=True))
+        ours = with_gradients(packed_hidden(backbone, ids, row, position), trained)
+        apart = with_gradients(hidden_at(backbone, ids, row, position, pads=pads), trained)
+    return all(map(near, ours, apart))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from policyopt.engine.local.weights import Weights, saved
-from policyopt.models.head import at_once
+from policyopt.models.head import SHORT, at_once
 from policyopt.models.pieces import padded_pieces
 from policyopt.serve.refused import Refused
 from policyopt.serve.seats import Seats, Shape
@@ -138,5 +138,5 @@ def _widths(data: Sequence[Datum]) -> Iterator[tuple[int, list[Datum]]]:
 def scored(split: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     """Log-probabilities [M, K] of targets [M, K] after hidden states [M, H]."""
     logits = split.logits(hidden)
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    logits = logits.float() if logits.dtype in SHORT else logits
     return logits.gather(-1, targets) - logits.logsumexp(-1, keepdim=True)

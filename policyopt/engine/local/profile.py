@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from policyopt.engine.local.engine import LocalEngine
 from policyopt.engine.local.floor import Products, backbone_products, head_products, settle
-from policyopt.models.causal import backbone_of
+from policyopt.models.causal import backbone_of, base_of
+from policyopt.models.forest import alike
+from policyopt.models.places import pack
 from policyopt.rows import Batch
 from policyopt.spans import Meter, measured
 from policyopt.spans import Path as Span
@@ -142,18 +144,10 @@ def distinct_tokens(batch: Batch) -> int:
     """Tokens that a model has to read for a batch: those that rows have in common from their first token on are one, and the
     last of a row predicts nothing."""
     present = batch.mask if batch.present is None else batch.present
-    ids, there = torch.cat([batch.prompt, batch.tokens], 1), torch.cat([batch.prompt_mask, present], 1).bool()
-    after: dict[tuple[int, int], int] = {}
-    for row, held in zip(ids.cpu(), there.cpu(), strict=True):
-        at = 0
-        for token in row[held].tolist()[:-1]:
-            at = after.setdefault((at, token), len(after) + 1)
-    return len(after)
-
-
-def base_of(model: Any) -> Any:
-    """The model that adapters are around, or the model."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    length = (batch.prompt_mask.sum(1) + present.sum(1)).long() - 1
+    length = length.clamp(min=0).cpu().numpy()
+    _, shared = alike(pack(batch)[0].cpu().numpy(), length)
+    return int(length.sum() - shared.sum())
 
 
 def size(*tensors: Tensor) -> int:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from policyopt.engine.local.weights import SHORT, saved
+from policyopt.engine.local.weights import saved
 from policyopt.errors import UserError
+from policyopt.models.head import SHORT
 from policyopt.models.load import Policy, Role
 from policyopt.recipe import Recipe
 

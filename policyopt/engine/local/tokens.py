@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from policyopt.engine.local.requests import Row
-from policyopt.engine.local.weights import SHORT
 from policyopt.engine.programs import ended
 from policyopt.engine.streams import uniforms
+from policyopt.models.head import SHORT
 from policyopt.models.stops import Stops
 from policyopt.sources.truncation import BOUND, left
 from policyopt.spans import span

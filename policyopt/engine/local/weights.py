@@ -12,10 +12,8 @@ from torch.distributed.tensor import DTensor, Partial
 
 from policyopt.engine.local.optimizers import NUMBERS, STATES, Measured, kept, make_optimizer, number, put_back
 from policyopt.engine.settings import OptimizerName
+from policyopt.models.head import SHORT
 from policyopt.spans import span
-
-SHORT = (torch.bfloat16, torch.float16)
-"""Too few bits to add a small step to a weight: such weights have a float32 copy that the optimiser moves."""
 
 PIECE = 1 << 20
 """Numbers of a tensor that are looked at together."""

@@ -19,9 +19,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from policyopt.engine.local.weights import SHORT
 from policyopt.errors import UserError
 from policyopt.models.causal import SplitModel
+from policyopt.models.head import SHORT
 
 
 class Root(nn.Module):
