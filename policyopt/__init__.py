@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 # Names are loaded at first use: a judge's worker process imports policyopt without paying for torch.
 _HOME = {
     "Batch": "policyopt.rows",
+    "Claim": "policyopt.claims",
+    "Effect": "policyopt.claims",
     "judge": "policyopt.items",
     "make_batch": "policyopt.rows",
     "Recipe": "policyopt.recipe",

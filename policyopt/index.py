@@ -127,7 +127,9 @@ def _registered(node: ast.FunctionDef, module: str) -> Iterator[Entry]:
     for call in node.decorator_list:
         if isinstance(call, ast.Call) and (kind := _name(call.func)) in _DECORATORS:
             said = {
-                k.arg: _name(k.value).replace("_", "-") if k.arg == "parent" else _value(k.value) for k in call.keywords
+                k.arg: _name(k.value).replace("_", "-") if k.arg == "parent" else _value(k.value)
+                for k in call.keywords
+                if k.arg != "claim"
             }
             facts: dict[str, Any] = {"confidence": "paper"} | {str(k): v for k, v in said.items()}
             facts["family"] = family_of(module)

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from policyopt.claims import Claim
 from policyopt.docs import plain
 from policyopt.errors import nearest
 from policyopt.index import KINDS as KINDS
@@ -79,10 +80,14 @@ class Registered(Generic[T]):
         return dict(inspect.signature(self.make).parameters)
 
 
+@dataclass(eq=False)
 class Method(Registered["Recipe"]):
     """A published method: call it with its hyper-parameters to get its recipe."""
 
     kind = "method"
+    _: KW_ONLY
+    claim: Claim | None = None
+    """What its paper says that it does better, and how that can be seen in miniature."""
 
     def __call__(self, *args: object, **kwargs: object) -> Recipe:
         return self.make(*args, **kwargs).replace(name=self.name)
@@ -117,10 +122,13 @@ def method(
     arxiv: str | None = None,
     code: str | None = None,
     confidence: Confidence = "paper",
+    claim: Claim | None = None,
 ) -> Callable[[Callable[..., Recipe]], Method]:
     """Register a function as a method under its own name, with hyphens for underscores; its family is the folder it
-    lies in."""
-    return lambda make: _register(Method, _METHODS, make, base=parent, arxiv=arxiv, code=code, confidence=confidence)
+    lies in. ``claim`` says what ``policyopt replicate`` puts to the test."""
+    return lambda make: _register(
+        Method, _METHODS, make, base=parent, arxiv=arxiv, code=code, confidence=confidence, claim=claim
+    )
 
 
 def study(

@@ -13,12 +13,12 @@ import policyopt
 ROOT = Path(policyopt.__file__).parent
 
 STOREYS = (
-    "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans",
+    "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans", "claims",
     "schema", "rows", "groups",
     "part", "parts", "control",
     "judging", "data", "models", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",
-    "engine", "training", "serve", "lens", "integrations", "cli",
+    "engine", "training", "serve", "lens", "compare", "integrations", "cli",
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 
