@@ -183,11 +183,6 @@ class Grid:
                     f"{config.batch} responses: take {20 * least} at least, or a smaller --eval.every or --batch"
                 )
 
-    @property
-    def carries(self) -> bool:
-        """Whether something in it lives in this Python session alone, so that its runs cannot have processes of their own."""
-        return any(_carries(c.config) for c in self.contenders)
-
     def to_dict(self) -> dict[str, Any]:
         """As plain data; :func:`grid_from_dict` reads it back."""
         return {
@@ -243,7 +238,8 @@ def digest(plain: Any) -> str:
     return hashlib.blake2b(json.dumps(plain, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
 
 
-def _carries(config: TrainConfig) -> bool:
+def carries(config: TrainConfig) -> bool:
+    """Whether something in it lives in this Python session alone, so that its run cannot have a process of its own."""
     names = [config.model, config.teacher, config.task, config.eval_task, *config.roles.values()]
     judges = [config.judge] if isinstance(config.judge, str) else [*(config.judge or ())]
     return any(isinstance(x, str) and is_carried(x) for x in [*names, *judges])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from policyopt.compare.cells import STOPPED, run_cell
-from policyopt.compare.grid import Cell, Grid, digest
+from policyopt.compare.grid import Cell, Grid, carries, digest
 from policyopt.errors import UserError
 from policyopt.files import Malformed, parse_json, write_whole
 from policyopt.training.config import TrainConfig
@@ -63,37 +63,45 @@ def held(out: Path) -> Iterator[None]:
 
 
 def carry_out(grid: Grid, out: Path, *, jobs: int | None = None, tell: Tell = lambda _: None) -> dict[str, str]:
-    """Run what is not finished yet. Returns the cells that did not end, by folder, and why.
+    """Run what is not finished yet of a grid. Returns the cells that did not end, by folder, and why.
 
     A cell that fails is reported and leaves the others alone; asked for again, it is tried again. Ctrl-C and SIGTERM ask all
     cells to save and stop; the same command goes on with them, to the same bits.
     """
+    opening = grid.opening()
+    progress = Progress(len(grid.contenders) * len(grid.seeds))
+    with crew(opening, out, jobs) as (who, at_once):
+        write_whole(out / PLAN, json.dumps(grid.to_dict()))
+        run_all(who, opening, out, at_once, progress, tell)
+        used = {c.seed: read_summary(out / CELLS / c.folder / "summary.json") for c in opening}
+        run_all(who, grid.following({seed: s for seed, s in used.items() if s}), out, at_once, progress, tell)
+    return progress.failed
+
+
+@contextmanager
+def crew(cells: Sequence[Cell], out: Path, jobs: int | None) -> Iterator[tuple[Crew, int]]:
+    """Who runs cells into a folder, which nobody else may fill meanwhile, and how many at once."""
     with held(out), disk_errors(out):
         for name in (CELLS, LOGS, START):
             (out / name).mkdir(exist_ok=True)
-        write_whole(out / PLAN, json.dumps(grid.to_dict()))
-        threads, jobs = machine(grid, out, jobs)
-        opening = grid.opening()
-        progress = Progress(len(grid.contenders) * len(grid.seeds))
-        with ExitStack() as stack:
-            crew: Crew = Alone(out) if grid.carries else stack.enter_context(Forked(out, threads))
-            _all(crew, opening, out, jobs, progress, tell)
-            used = {c.seed: read_summary(out / CELLS / c.folder / "summary.json") for c in opening}
-            _all(crew, grid.following({seed: s for seed, s in used.items() if s}), out, jobs, progress, tell)
-        return progress.failed
+        threads, at_once = machine([c.config for c in cells], out, jobs)
+        if any(carries(c.config) for c in cells):
+            yield Alone(out), 1
+        else:
+            with Forked(out, threads) as forked:
+                yield forked, at_once
 
 
-def machine(grid: Grid, out: Path, jobs: int | None) -> tuple[int, int]:
+def machine(configs: Sequence[TrainConfig], out: Path, jobs: int | None) -> tuple[int, int]:
     """Threads of a run, and how many runs at once: one for each core where there is memory for it, one where a GPU is used.
 
     The threads are those of the first time, because sums in another order are other bits.
     """
-    config = grid.first.config
     path = out / "machine.json"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = 1 if uses_gpu(config) else max(1, min(cores, free_memory() // memory_of(config)))
-    if jobs is None:
-        jobs = min(most, len(grid.contenders) * len(grid.seeds))
+    fitting = free_memory() // max(map(memory_of, configs))
+    most = 1 if any(map(uses_gpu, configs)) else max(1, min(cores, fitting))
+    jobs = min(most, len(configs)) if jobs is None else jobs
     try:
         threads = int(parse_json(path.read_text())["threads"])
     except (OSError, Malformed, KeyError, TypeError, ValueError):
@@ -231,8 +239,8 @@ class Forked(Crew):
         self._process.stdin.flush()
 
 
-def _all(crew: Crew, cells: Sequence[Cell], out: Path, jobs: int, progress: Progress, tell: Tell) -> None:
-    """Run some cells, so many at once."""
+def run_all(who: Crew, cells: Sequence[Cell], out: Path, jobs: int, progress: Progress, tell: Tell) -> None:
+    """Run those of some cells that are not finished, so many at once."""
     waiting = []
     for cell in cells:
         if read_summary(out / CELLS / cell.folder / "summary.json"):
@@ -245,17 +253,17 @@ def _all(crew: Crew, cells: Sequence[Cell], out: Path, jobs: int, progress: Prog
         while waiting and len(progress.running) < jobs and not asked:
             cell = waiting.pop()
             progress.running[cell.folder] = (cell, 0.0)
-            crew.begin(cell)
+            who.begin(cell)
         if asked and not progress.running:
             raise KeyboardInterrupt
         tell(progress)
         try:
-            ended = crew.ended(0.5)
+            ended = who.ended(0.5)
         except KeyboardInterrupt as error:
             asked += 1
-            crew.stop(signal.SIGTERM if asked == 1 else signal.SIGKILL)
+            who.stop(signal.SIGTERM if asked == 1 else signal.SIGKILL)
             error.add_note(f"the same command goes on with what is in {out}")
-            if asked > 2 or isinstance(crew, Alone):
+            if asked > 2 or isinstance(who, Alone):
                 raise
             continue
         for folder, code in ended:
@@ -266,6 +274,7 @@ def _all(crew: Crew, cells: Sequence[Cell], out: Path, jobs: int, progress: Prog
                 progress.failed[folder] = why(out, folder, code)
         for folder, (cell, _) in progress.running.items():
             progress.running[folder] = (cell, share(out / CELLS / folder, cell.config))
+    tell(progress)
 
 
 def why(out: Path, folder: str, code: int) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policyopt.compare.measures import shown
+from policyopt.compare.replicate import Replication, recorded, seen_of
 from policyopt.compare.results import Comparison, Line, Measure
 from policyopt.compare.runner import Progress as Cells
 from policyopt.training.console import duration, writable
@@ -101,3 +102,22 @@ def _table(measure: Measure, rows: Sequence[Line], first: str, out: rich.console
         interval = f"{shown(v.mean, f)} ({shown(v.low, f)} to {shown(v.high, f)})"
         table.add_row(writable(line.contender, out), interval, line.words)
     return table
+
+
+def replications(out: rich.console.Console, found: Sequence[Replication] | None = None) -> None:
+    """Print what came of claims; unset: of those that were recorded, in short."""
+    if found is None:
+        rows = recorded()
+        table = Table("method", "verdict", "seeds", "claim", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name, row in rows.items():
+            table.add_row(name, str(row["verdict"]), str(row["seeds"] or ""), str(row["says"]))
+        out.print(table if rows else "no claim was put to the test yet: policyopt replicate METHOD")
+        return
+    for r in found:
+        told = f" on {r.testbed} against {r.against}, {r.seeds} seeds, {r.minutes:g} min" if r.testbed else ""
+        out.print(Text.assemble((r.method, "bold"), ": ", (r.verdict, "bold"), told), soft_wrap=True)
+        out.print(Text(f"  {r.says}"))
+        for effect in r.effects:
+            out.print(Text(f"  {effect.verdict}: {seen_of(effect)}"))
+        if r.reason:
+            out.print(Text(f"  {r.reason}"))
