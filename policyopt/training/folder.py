@@ -22,7 +22,8 @@ from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.files import need_run, read_json, write_whole
 from policyopt.items import Task
-from policyopt.training.config import Checkpoints, TrainConfig, at, config_from_yaml, differences
+from policyopt.training.config import Checkpoints, TrainConfig, config_from_yaml
+from policyopt.training.trees import at, differences
 from policyopt.training.inputs import FILE, Inputs
 from policyopt.training.logging import disk_errors
 from policyopt.training.resolved import resolved_yaml
