@@ -1,156 +1,107 @@
-"""What methods claim: an experiment that can be carried out as it stands, for every method of the library."""
+"""What methods claim: for each of the library an experiment that can be carried out as it stands, or why there is none."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
 
 from policyopt.claims import Claim, Effect
-from policyopt.cli.train import parse_config
-from policyopt.compare.testbeds import need_testbed
+from policyopt.cli.replicate import trial
+from policyopt.compare.replicate import Trial
 from policyopt.recipe import Recipe
-from policyopt.registry import Method, get_method, methods
-from policyopt.training.config import Evaluation, TrainConfig
+from policyopt.registry import Method, methods
+from policyopt.training.config import TrainConfig
 from tests.batches import EVERY_METHOD
 from tests.test_docs import described
 
-PASS = f"pass@{Evaluation().k}"
 COMPARED = {
-    "accuracy", PASS, "length", "format", "distinct", "best", "drop", "tokens", "seconds", "tokens/step",
-    "seconds/step", "tokens to target", "seconds to target",
+    "accuracy", "length", "format", "distinct", "best", "drop", "tokens", "seconds", "tokens/step", "seconds/step",
+    "tokens to target", "seconds to target",
 }  # fmt: skip
-"""Metrics that ``policyopt compare`` measures itself; the others are those of the log."""
-STEPS, MOST_STEPS, BATCH = 40, 80, 128
-MATCHED = {"seed", "out", "task", "model", "batch", "resume", "config"}
-"""What the comparison decides, and no claim."""
-
-CLAIMED = pytest.mark.parametrize(
-    "method", [pytest.param(m, id=name) for name, m in methods().items() if m.claim and not m.claim.beyond]
-)
+"""What a comparison measures itself, beside pass@k; other metrics are those of the log."""
+MOST_STEPS, BATCH = 80, 128
+DECIDED = {"seed", "out", "task", "model", "batch", "resume", "config"}
+"""What is the same for all claims."""
+CLAIMS = {name: method.claim for name, method in methods().items() if method.claim is not None}
+SHOWN = pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if not claim.beyond])
 
 
-def line(options: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line."""
-    words: list[str] = []
-    for name, value in options.items():
-        if isinstance(value, bool):
-            group, _, field = name.rpartition(".")
-            words.append(f"--{group}{'.' if group else ''}{'' if value else 'no-'}{field}")
-        else:
-            words += [f"--{name}", *(map(str, value) if isinstance(value, tuple | list) else [str(value)])]
-    return words
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """The two runs of a claim."""
-
-    claim: Claim
-    ours: TrainConfig
-    theirs: TrainConfig
-
-
-def opponent(method: Method) -> Method:
-    """What a method is held against."""
-    claim = method.claim
-    assert claim is not None
-    return get_method(claim.against or method.parent or "grpo")
-
-
-def experiment(method: Method) -> Experiment:
-    """The runs that a claim asks for, parsed as ``policyopt train`` does."""
-    claim = method.claim
-    assert claim is not None
-    bed = need_testbed(claim.testbed)
-
-    def run(who: Method, own: Mapping[str, Any]) -> TrainConfig:
-        given = {"task": bed.task, "steps": STEPS, "batch": BATCH, **bed.options, **claim.both, **own}
-        return parse_config(who, line(given))[0]
-
-    return Experiment(claim, run(method, claim.ours), run(opponent(method), claim.theirs))
+@cache
+def sides(name: str) -> tuple[Trial, TrainConfig, TrainConfig]:
+    """The trial of a claim, the method's own run, and that of its opponent."""
+    found = trial(name)
+    assert found.ours is not None and found.theirs is not None
+    return found, found.ours.config, found.theirs.config
 
 
 @EVERY_METHOD
 def test_every_method_claims_something(method: Method) -> None:
     claim = method.claim
     assert claim is not None, f"{method.name} declares no claim: @method(..., claim=Claim(...))"
-    assert claim.says.endswith(".") and claim.says[0].isupper(), claim.says
-    assert len(claim.says) < 200, "a sentence"
+    assert re.fullmatch(r"[A-Z].{20,180}\.", claim.says), "a sentence"
     assert not (claim.beyond and (claim.both or claim.ours or claim.theirs)), "options of runs that nobody makes"
 
 
-def test_three_claims_in_four_can_be_put_to_the_test() -> None:
-    claims = [m.claim for m in methods().values() if m.claim]
-    assert sum(not c.beyond for c in claims) >= 0.75 * len(claims)
+def test_three_claims_in_four_are_put_to_the_test() -> None:
+    assert sum(not claim.beyond for claim in CLAIMS.values()) >= 0.75 * len(CLAIMS)
 
 
-@CLAIMED
-def test_the_experiment_of_a_claim_can_be_carried_out(method: Method) -> None:
-    found = experiment(method)
-    assert opponent(method) is not method, "two contenders of one name"
-    given = {*found.claim.both, *found.claim.ours, *found.claim.theirs}
-    assert not given & MATCHED
-    assert found.ours.steps == found.theirs.steps <= MOST_STEPS
-    assert found.ours.batch == found.theirs.batch == BATCH, "responses of a step"
-    assert found.ours.eval == found.theirs.eval
-    assert found.ours.recipe != found.theirs.recipe, "there is nothing to compare"
+@SHOWN
+def test_the_experiment_of_a_claim_can_be_carried_out(name: str) -> None:
+    found, ours, theirs = sides(name)
+    found.grid((0, 1)).check()
+    claim = found.claim
+    assert not {*claim.both, *claim.ours, *claim.theirs} & DECIDED
+    assert ours.steps == theirs.steps <= MOST_STEPS
+    assert ours.batch == theirs.batch == BATCH
+    assert (ours.staleness, ours.learning_rate()) == (theirs.staleness, theirs.learning_rate())
+    assert ours.recipe != theirs.recipe.replace(name=ours.recipe.name), "both do the same"
 
 
-@CLAIMED
-def test_the_effects_of_a_claim_are_measured(method: Method) -> None:
-    found = experiment(method)
-    names = [effect.metric for effect in found.claim.effects]
-    assert len(set(names)) == len(names), "a metric twice"
-    unknown = {name for name in names if name not in COMPARED and not _logged(name)}
-    assert not unknown, "neither of the comparison nor in docs/glossary.md"
-    if "kl/ref" in names:
-        assert all("ref_logp" in run.recipe.needs for run in (found.ours, found.theirs)), (
-            "nobody asks for the reference"
-        )
-    if any(name.startswith("clip_fraction/") for name in names):
-        assert all(_clips(run.recipe) for run in (found.ours, found.theirs)), (
-            "a run that clips nothing logs no share of it"
-        )
+@SHOWN
+def test_the_effects_of_a_claim_are_measured(name: str) -> None:
+    found, ours, theirs = sides(name)
+    effects = {effect.metric: effect for effect in found.claim.effects}
+    assert len(effects) == len(found.claim.effects), "a metric twice"
+    measured = COMPARED | {f"pass@{ours.eval.k}"}
+    assert {metric for metric in effects if metric not in measured and not _logged(metric)} == set()
+    for run in (ours, theirs):
+        assert "kl/ref" not in effects or "ref_logp" in run.recipe.needs, "logged where something reads the reference"
+        clips = any(metric.startswith("clip_fraction/") for metric in effects)
+        assert not clips or _clips(run.recipe), "logged by what clips"
 
 
-@CLAIMED
-def test_a_claim_says_more_than_that_nothing_is_lost(method: Method) -> None:
-    """Where every effect may be 0, as many steps of the opponent itself would support it, unless the claim is to do as well
-    without something that costs."""
-    claim = method.claim
-    assert claim is not None
-    assert any(effect.least > 0 for effect in claim.effects) or re.search(r"\bas (well|good|many|often)\b", claim.says)
+@SHOWN
+def test_a_claim_asks_for_more_than_that_nothing_changes(name: str) -> None:
+    """What loses nothing is no finding, but where the method does without something that the other has."""
+    claim = CLAIMS[name]
+    assert any(effect.least > 0 for effect in claim.effects) or re.search(r"\b(need|without)\b", claim.says)
 
 
-def _logged(name: str) -> bool:
-    told = described()
-    return name in told or any(
-        name.startswith(f"{t.removesuffix(end)}") for t in told for end in ("*", "NAME", "PATH") if t.endswith(end)
-    )
+def _logged(metric: str) -> bool:
+    families = (re.sub(r"(\*|NAME|PATH)", ".+", re.escape(told).replace(r"\*", "*")) for told in described())
+    return any(re.fullmatch(family, metric) for family in families)
 
 
 def _clips(recipe: Recipe) -> bool:
-    return getattr(recipe.surrogate, "low", None) is not None or any(hasattr(w, "low") for w in recipe.weight)
+    return any(getattr(p, "low", None) is not None for p in (recipe.surrogate, *recipe.weight))
 
 
 # What a claim cannot be ------------------------------------------------------------------------------------------------
 
+EFFECTS = (Effect("accuracy", "higher", 0.02),)
 
-def test_a_claim_has_an_experiment_or_a_reason_why_not() -> None:
-    effects = (Effect("accuracy", "higher", 0.02),)
-    for wrong in (
-        {},
-        {"testbed": "chain_sum"},
-        {"effects": effects},
-        {"testbed": "stale", "effects": effects, "beyond": "large"},
-    ):
-        with pytest.raises(ValueError, match="a testbed and effects, or says why it cannot be shown here"):
-            Claim("More are right.", **wrong)
-    assert Claim("More are right.", beyond="needs a judge").effects == ()
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"testbed": "ties"}, {"effects": EFFECTS}, {"testbed": "ties", "effects": EFFECTS, "beyond": "needs tools"}],
+)
+def test_a_claim_has_an_experiment_or_says_why_not(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a testbed and effects, or says why it cannot be shown here"):
+        Claim("More are right.", **given)
 
 
 def test_an_effect_has_one_of_two_directions() -> None:

@@ -57,8 +57,8 @@ class AdvantageRegression(Contrast):
         "A regression to the advantage needs neither clip nor minimum, and learns more than GRPO does with them off policy.",
         "stale",
         (Effect("accuracy", "higher", 0.02),),
-        ours={"epochs": 1},
-        both={"kl-coef": 0.0},
+        ours={"epochs": 1, "kl-coef": 0.0},
+        theirs={"kl-coef": 0.0},
     ),
 )
 def reg_grpo(kl_coef: float = 0.04, floor: float = 1e-2, epochs: int = 2, group_size: int = 8) -> Recipe:
