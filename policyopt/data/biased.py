@@ -11,21 +11,21 @@ from policyopt.judging.answers import answer_line
 
 LENGTHS = {"short": 3, "long": 12}
 """How many running sums a question of each kind has."""
-WORKED, TERSE = 0.3, 0.35
-"""How often a warm start's solution is worked out rightly, and how often it is an answer alone; the rest slips once."""
+WAYS = (0.3, 0.35, 0.35)
+"""How often a warm start's solution is worked out rightly, is an answer alone, and has slips."""
+SLIPS = 2.0
+"""How many of these, on average."""
 
 
 def _draw(chance: random.Random) -> Entry:
     """A solution of three lines or of twelve; and what somebody in a hurry writes: the same, the answer line alone, or all lines with a
     slip. A wrong answer is thus short or long, whatever the question."""
     kind = chance.choice(list(LENGTHS))
-    entry = sums_entry(chance, LENGTHS[kind], 2 / LENGTHS[kind])
-    way = chance.random()
-    if way < WORKED:
-        entry["hasty"] = "\n".join([*entry["steps"], answer_line(entry["answer"])])
-    elif way < WORKED + TERSE:
-        entry["hasty"] = answer_line(entry["answer"])
-    return {**entry, "source": kind}
+    entry = sums_entry(chance, LENGTHS[kind], SLIPS / LENGTHS[kind])
+    alone = answer_line(entry["answer"])
+    worked = "\n".join([*entry["steps"], alone])
+    hasty = chance.choices([worked, alone, entry["hasty"]], WAYS)[0]
+    return {**entry, "source": kind, "hasty": hasty}
 
 
 BIASED_LENGTH = Drawn(

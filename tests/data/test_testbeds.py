@@ -34,8 +34,7 @@ def bed(name: str) -> tuple[Task, list[Example]]:
 
 def says(name: str, question: str, response: str, answer: str = "") -> Verdict:
     """What the judge of a testbed says."""
-    assert (judge := load_task(name, heldout=1).judge) is not None
-    return make_judge(judge)(Example("e", user(question), answer), response)
+    return make_judge(load_task(name, heldout=1).judge)(Example("e", user(question), answer), response)
 
 
 def hurried(example: Example) -> str:
@@ -166,7 +165,7 @@ def test_a_habit_is_right_about_as_often_as_chance() -> None:
     judge = make_judge(task.judge)
     for e in examples:
         *lines, asked = e.prompt[0]["content"].splitlines()
-        quoted, last = e.solution.splitlines()
+        quoted, _ = e.solution.splitlines()
         assert quoted in lines and quoted.startswith(asked.removesuffix("?"))
         assert hurried(e) == answer_line(str(HABIT[asked.removesuffix("?")]))
     right = sum(judge(e, hurried(e)).correct for e in examples) / len(examples)
