@@ -57,10 +57,13 @@ def run(args: list[str]) -> int:
     names = [a for i, a in enumerate(args) if not a.startswith("--") and (i == 0 or args[i - 1] not in _TAKES)]
     options = options_of(ReplicateOptions(), [a for a in args if a not in names], "replicate")
     if options.seeds < 2:
-        raise UserError("--seeds 1: one seed says nothing of how far another one would be off: take 2 at least, better 5")
+        raise UserError(
+            "--seeds 1: one seed says nothing of how far another one would be off: take 2 at least, better 5"
+        )
     import rich.console
 
-    from policyopt.compare.replicate import markdown, replication, run_trials, to_json
+    from policyopt.compare.replicate import replication, run_trials
+    from policyopt.compare.replications import markdown, to_json
     from policyopt.compare.terminal import Watch, replications
 
     out = rich.console.Console(highlight=False)
@@ -109,7 +112,9 @@ def trial(name: str) -> Trial:
     method = found(get_method, name)
     claim = method.claim
     if claim is None:
-        raise UserError(f"{method.name} declares no claim: it is not one that trains on text, or nobody has written it yet")
+        raise UserError(
+            f"{method.name} declares no claim: it is not one that trains on text, or nobody has written it yet"
+        )
     if claim.beyond:
         return Trial(method.name, claim)
     bed = need_testbed(claim.testbed)

@@ -48,7 +48,11 @@ class Compared:
         rows = []
         for line in self.found.lines:
             row: dict[str, Any] = {"metric": line.metric, "contender": line.contender, "iqm": line.iqm}
-            for name, interval in (("", line.value), ("difference", line.difference), ("improvement", line.improvement)):
+            for name, interval in (
+                ("", line.value),
+                ("difference", line.difference),
+                ("improvement", line.improvement),
+            ):
                 for end in ("mean", "low", "high"):
                     row[f"{name} {end}".strip()] = None if interval is None else getattr(interval, end)
             rows.append(row | {"p": line.p, "holm": line.holm, "detectable": line.detectable, "words": line.words})

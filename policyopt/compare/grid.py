@@ -193,7 +193,19 @@ class Grid:
         }
 
 
-SAME = ("model", "task", "columns", "eval_task", "judge", "judge_options", "prior", "prompting", "max_tokens", "eval", "dtype")
+SAME = (
+    "model",
+    "task",
+    "columns",
+    "eval_task",
+    "judge",
+    "judge_options",
+    "prior",
+    "prompting",
+    "max_tokens",
+    "eval",
+    "dtype",
+)
 """Fields that decide what is measured."""
 
 
@@ -211,9 +223,7 @@ def grid_from_dict(data: Mapping[str, Any]) -> Grid:
 
 def spread(config: TrainConfig) -> TrainConfig:
     """A configuration that is evaluated five times within its steps."""
-    return dataclasses.replace(
-        config, eval=dataclasses.replace(config.eval, every=max(1, config.steps // EVALUATIONS))
-    )
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, every=max(1, config.steps // EVALUATIONS)))
 
 
 def swept(sweeps: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -246,4 +256,4 @@ def carries(config: TrainConfig) -> bool:
 
 
 def _short(x: Any) -> str:
-    return f"{x if isinstance(x, str | int | float | Path) else x!r}"[:80]
+    return (str(x) if isinstance(x, str | int | float | Path) else repr(x))[:80]

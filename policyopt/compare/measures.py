@@ -29,7 +29,9 @@ LOGGED = {
 """Metrics of the log that every comparison shows: label, whether more is better, format."""
 
 
-def measures(runs: Runs, contenders: Sequence[str], seeds: Sequence[int], target: float | None = None) -> tuple[Measure, ...]:
+def measures(
+    runs: Runs, contenders: Sequence[str], seeds: Sequence[int], target: float | None = None
+) -> tuple[Measure, ...]:
     """All that a comparison shows; a metric that no run has is left out."""
     found = [
         questions("accuracy", "accuracy", "correct", True, "percent", runs, contenders, seeds),
@@ -64,7 +66,9 @@ def questions(
     name: str, label: str, key: str, higher: bool | None, format: str, runs: Runs, contenders: Sequence[str], seeds: Sequence[int],
 ) -> Measure:  # fmt: skip
     """What the last evaluation found of every question: [S, Q]; where it keeps only the mean (``name``), [S, 1]."""
-    return _measure(name, label, lambda run: _list(run, key) or [_after(run, name)], higher, format, runs, contenders, seeds)
+    return _measure(
+        name, label, lambda run: _list(run, key) or [_after(run, name)], higher, format, runs, contenders, seeds
+    )
 
 
 def passed(runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Iterable[Measure]:
@@ -96,7 +100,9 @@ def _after(run: RunRecord, name: str) -> float:
 def curve(run: RunRecord, name: str = "eval/accuracy") -> tuple[list[float], list[float]]:
     """Steps and values of a metric; that of the last evaluation, which no step logs, comes last."""
     found = {int(row["step"]): x for row in run.metrics if (x := number(row.get(name))) is not None}
-    last = number((run.summary.get("after") or {}).get(name.removeprefix("eval/"))) if name.startswith("eval/") else None
+    last = (
+        number((run.summary.get("after") or {}).get(name.removeprefix("eval/"))) if name.startswith("eval/") else None
+    )
     if last is not None:
         found[int(run.summary.get("steps") or max(found, default=0))] = last
     return [float(s) for s in sorted(found)], [found[s] for s in sorted(found)]
@@ -123,7 +129,9 @@ def late(run: RunRecord, name: str) -> float:
     """The mean of a metric over the last quarter of the steps; NaN where it is not logged."""
     rows = [row for row in run.metrics if row.get("step")]
     found = [number(row.get(name)) for row in rows]
-    values = [x for x in found[len(rows) - max(1, len(rows) // LAST) :] if x is not None] or [x for x in found if x is not None][-1:]
+    values = [x for x in found[len(rows) - max(1, len(rows) // LAST) :] if x is not None] or [
+        x for x in found if x is not None
+    ][-1:]
     return float(np.mean(values)) if values else np.nan
 
 

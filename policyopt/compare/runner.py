@@ -176,7 +176,9 @@ class Alone(Crew):
     def begin(self, cell: Cell) -> None:
         self._last = cell.folder
         try:
-            self._code = 0 if run_cell(cell.config, self.out / CELLS / cell.folder, start_of(cell, self.out)) else STOPPED
+            if not run_cell(cell.config, self.out / CELLS / cell.folder, start_of(cell, self.out)):
+                raise KeyboardInterrupt
+            self._code = 0
         except UserError as error:
             self._code = 2
             (self.out / LOGS / f"{cell.folder}.log").write_text(str(error), "utf-8")
@@ -224,7 +226,9 @@ class Forked(Crew):
         if select.select([file], [], [], seconds)[0]:
             data = os.read(file, 1 << 16)
             if not data:
-                raise UserError("the process that runs the cells has ended, perhaps for want of memory: take fewer --jobs")
+                raise UserError(
+                    "the process that runs the cells has ended, perhaps for want of memory: take fewer --jobs"
+                )
             *lines, self._read = (self._read + data).split(b"\n")
             found = [json.loads(line) for line in lines]
             return [(Path(x["folder"]).name, int(x["code"])) for x in found]
@@ -248,23 +252,21 @@ def run_all(who: Crew, cells: Sequence[Cell], out: Path, jobs: int, progress: Pr
         else:
             waiting.append(cell)
     waiting.reverse()
-    asked = 0
+    asked, end = 0, KeyboardInterrupt()
     while waiting or progress.running:
         while waiting and len(progress.running) < jobs and not asked:
             cell = waiting.pop()
             progress.running[cell.folder] = (cell, 0.0)
             who.begin(cell)
         if asked and not progress.running:
-            raise KeyboardInterrupt
+            raise end
         tell(progress)
         try:
             ended = who.ended(0.5)
         except KeyboardInterrupt as error:
-            asked += 1
-            who.stop(signal.SIGTERM if asked == 1 else signal.SIGKILL)
+            asked, end = asked + 1, error
             error.add_note(f"the same command goes on with what is in {out}")
-            if asked > 2 or isinstance(who, Alone):
-                raise
+            who.stop(signal.SIGTERM if asked == 1 else signal.SIGKILL)
             continue
         for folder, code in ended:
             progress.running.pop(folder)

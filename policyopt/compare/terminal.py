@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policyopt.compare.measures import shown
-from policyopt.compare.replicate import Replication, recorded, seen_of
+from policyopt.compare.replications import Replication, recorded, seen_of
 from policyopt.compare.results import Comparison, Line, Measure
 from policyopt.compare.runner import Progress as Cells
 from policyopt.training.console import duration, writable
@@ -27,7 +27,9 @@ class Watch:
     def __init__(self, out: rich.console.Console, quiet: bool = False) -> None:
         self.out, self.quiet, self._begun = out, quiet, time.monotonic()
         self._live = out.is_terminal and not quiet
-        self._bars = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), console=out)
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), console=out
+        )
         self._tasks: dict[str, TaskID] = {}
         self._told = (-1, -1)
 
@@ -51,7 +53,9 @@ class Watch:
             self.out.print(Text(f"{cells.done} of {cells.total} runs{failed}  {took}"), soft_wrap=True)
         for folder in list(cells.failed)[self._told[1] if self._told[1] > 0 else 0 :]:
             if not self.quiet and ended != self._told:
-                self.out.print(Text(writable(f"{folder} did not end: {cells.failed[folder]}", self.out)), soft_wrap=True)
+                self.out.print(
+                    Text(writable(f"{folder} did not end: {cells.failed[folder]}", self.out)), soft_wrap=True
+                )
         self._told = ended
 
     def _draw(self, cells: Cells) -> None:
