@@ -152,6 +152,7 @@ class Chain(Rollout):
         (Effect("accuracy", "higher", 0.05),),
         against="grpo",
         both={"steps": 10},
+        ours={"epochs": 1},
         theirs={"kl-coef": 0.0},
     ),
 )
