@@ -42,7 +42,7 @@ class AdvantageWeight(Weight):
     code="modelscope/Trinity-RFT",
     confidence="code",
     claim=Claim(
-        "Group-relative REINFORCE is off-policy as it is: a mask is enough, and importance weights are not needed.",
+        "Group-relative REINFORCE is off-policy as it is: with a mask it does as well without importance weights.",
         "stale",
         (Effect("accuracy", "higher", -0.01), Effect("drop", "lower", -0.01)),
         against="grpo",
