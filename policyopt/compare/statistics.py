@@ -20,8 +20,6 @@ from scipy.special import ndtri, stdtr, stdtrit
 from scipy.stats import trim_mean
 
 from policyopt.compare.results import Interval, Line, Measure
-from policyopt.training.charts import NBSP, written
-from policyopt.training.plans import Format
 
 ALPHA = 0.05
 """Of all intervals and decisions: intervals are of 95 %, and a difference is seen where its corrected p-value is below."""
@@ -147,10 +145,10 @@ def interval(y: np.ndarray, share: bool = False) -> Interval:
     return found.share if share else found.interval
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """How much higher ``a`` is than ``b``, both [S, Q] with the same seeds and questions in their rows and columns: the estimate of the
-    table of differences. Whatever makes a seed or a question easy for both is gone from it. Seeds that one of them lacks do not count."""
-    return estimate(np.asarray(a, dtype=float) - np.asarray(b, dtype=float))
+def difference(a: np.ndarray, b: np.ndarray) -> Interval:
+    """How much higher ``a`` is than ``b``, both [S, Q] with the same seeds and questions in their rows and columns: the interval of the table of
+    differences. Whatever makes a seed or a question easy for both is gone from it. Seeds that one of them lacks do not count."""
+    return interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -200,7 +198,7 @@ def improvement(a: np.ndarray, b: np.ndarray) -> Interval | None:
     return Interval(found, low, high)
 
 
-def words(found: Estimate, corrected: float, detectable: float | None, form: Format = "number") -> str:
+def words(found: Estimate, corrected: float, detectable: float | None, form: str = "number") -> str:
     """A difference for a reader, in points where the metric is in percent.
 
     ``"higher by 3.1 points (0.4 to 5.8)"`` where the corrected p-value is below 0.05, or else ``"no difference seen: 5 seeds could have seen
@@ -209,7 +207,10 @@ def words(found: Estimate, corrected: float, detectable: float | None, form: For
     unit = {"percent": " points", "seconds": " s"}.get(form, "")
 
     def told(x: float) -> str:
-        return written(abs(x), "number" if form == "integer" else form).split(NBSP)[0]  # a mean of integers is none
+        x = abs(x) * (100 if form == "percent" else 1)
+        if form == "percent" and (x >= 0.1 or x == 0):
+            return f"{x:.1f}"
+        return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
 
     if found.seeds < 2 or not found.questions:
         return f"not known: {'one seed' if found.seeds == 1 else 'nothing measured in both'}"
@@ -232,7 +233,7 @@ def _of_measure(measure: Measure, contenders: Sequence[str]) -> Iterator[Line]:
     every = np.concatenate([measure.values[c].ravel() for c in contenders])
     share = measure.format == "percent" and not ((every < 0) | (every > 1)).any()
     base, *others = contenders
-    found = {c: difference(measure.values[c], measure.values[base]) for c in others}
+    found = {c: estimate(measure.values[c] - measure.values[base]) for c in others}
     corrected = dict(zip(found, holm([d.p for d in found.values()]), strict=True))
     family = sum(not math.isnan(p) for p in corrected.values())
     of_seeds = {c: _of_seeds(measure.values[c]) for c in contenders}
