@@ -174,6 +174,9 @@ def print_decisions() -> None:
     for seeds, sd in product((2, 3, 5, 10), (0.0, 0.3, 0.7)):
         rates = [f"{false_positives(Answers(0.6, sd, seeds=seeds, questions=128), n, RUNS):.1%}" for n in (1, 4)]
         print(f"| {seeds} seeds x 128, seed sd {sd} | {' | '.join(rates)} |", flush=True)
+
+
+def print_power() -> None:
     print("\n| a difference of the detectable size: how often it is seen | 1 other | 4 others |\n| --- | --- | --- |")
     for seeds, sd in product((3, 5, 10), (0.0, 0.05, 0.2)):
         rates = [f"{power(seeds, 128, n, sd, RUNS):.0%}" for n in (1, 4)]
@@ -191,6 +194,7 @@ def print_improvement() -> None:
 def main() -> None:
     print_intervals()
     print_decisions()
+    print_power()
     print_improvement()
 
 

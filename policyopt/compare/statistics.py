@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import nctdtrinc, ndtri, poch, stdtr, stdtrit
 from scipy.stats import trim_mean
 
 from policyopt.compare.results import Interval, Line, Measure
@@ -79,11 +79,20 @@ class Estimate:
 
     def detectable(self, comparisons: int = 1) -> float:
         r"""The true difference that is seen with a chance of 80 % by so many seeds, where the smallest p-value of so many ``comparisons`` has to
-        hold: :math:`(t_{df,\,1 - 0.05 / 2m} + t_{df,\,0.8})\, se`, the larger of the two standard errors.
+        hold: :math:`\delta\, se / c_4`, the larger of the two standard errors.
 
-        Source: Bloom, Minimum Detectable Effects, Evaluation Review 1995.
+        :math:`\delta` solves :math:`P(T_{df}(\delta) > t_{df,\,1 - 0.05 / 2m}) = 0.8` with Student's noncentral :math:`T`, and
+        :math:`c_4 = \sqrt{2 / df}\; \Gamma((df + 1) / 2) / \Gamma(df / 2)` is the share of the true one that a standard error has on average. With many degrees
+        of freedom it is :math:`(z_{1 - 0.05 / 2m} + z_{0.8})\, se` (Bloom, Minimum Detectable Effects, Evaluation Review 1995).
         """
-        return max(float(stdtrit(df, 1 - ALPHA / 2 / comparisons) + stdtrit(df, POWER)) * se for se, df in self._errors)
+        return max(
+            float(
+                nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - ALPHA / 2 / comparisons))
+                * se
+                / (poch(df / 2, 0.5) * (2 / df) ** 0.5)
+            )
+            for se, df in self._errors
+        )
 
     @property
     def _errors(self) -> list[tuple[float, float]]:

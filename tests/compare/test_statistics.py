@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, trim_mean, ttest_1samp
+from scipy.stats import binomtest, nct, norm, trim_mean, ttest_1samp
 from scipy.stats import t as student
 
 from policyopt.compare.results import Interval, Line, Measure
@@ -109,7 +109,7 @@ def test_four_contenders_without_a_difference_are_said_to_have_none(simulated: A
     assert simulated.false_positives(answers, 4, RUNS) <= 0.05 + SLACK
 
 
-@pytest.mark.parametrize(("seeds", "others", "sd"), [(5, 1, 0.05), (5, 4, 0.05), (10, 4, 0.0)])
+@pytest.mark.parametrize(("seeds", "others", "sd"), [(3, 1, 0.05), (5, 1, 0.05), (5, 4, 0.05), (10, 4, 0.0)])
 def test_a_detectable_difference_is_seen_four_times_out_of_five(
     simulated: Any, seeds: int, others: int, sd: float
 ) -> None:
@@ -151,7 +151,15 @@ def test_what_is_said_is_what_both_standard_errors_allow() -> None:
     assert seeds.p == pytest.approx(2 * student.sf(1 / 0.3, 2)) and seeds.p > 0.05
     assert seeds.interval.low == pytest.approx(1 - student.ppf(0.975, 2) * 0.3)
     assert seeds.interval.low < 0 < crossed.interval.low
-    assert seeds.detectable(4) == pytest.approx((student.ppf(1 - 0.025 / 4, 2) + student.ppf(0.8, 2)) * 0.3)
+
+
+def test_what_is_detectable_is_seen_with_a_chance_of_four_in_five() -> None:
+    """By the exact power of a t-test on five seeds with four comparisons, at the standard error that a mean one of 0.3 stands for."""
+    size = Estimate(1, 0.3, 4, 0.3, 5, 1).detectable(4)
+    true = 0.3 / (math.sqrt(2 / 4) * math.gamma(2.5) / math.gamma(2))
+    assert nct.sf(student.ppf(1 - 0.025 / 4, 4), 4, size / true) == pytest.approx(0.8, abs=1e-6)
+    many = Estimate(1, 0.3, 1e6, 0, 5, 128).detectable()
+    assert many == pytest.approx((norm.ppf(0.975) + norm.ppf(0.8)) * 0.3, rel=1e-4)
 
 
 def test_seeds_that_all_have_the_same_mean_are_no_certainty() -> None:
