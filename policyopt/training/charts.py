@@ -24,13 +24,21 @@ SMOOTH_FROM = 40
 
 @dataclass(frozen=True)
 class Series:
-    """One named curve or set of bars: ``x`` and ``y`` of equal length, all finite."""
+    """One named curve or set of bars: ``x`` and ``y`` of equal length, all finite.
+
+    Where a point is uncertain, ``low`` and ``high`` are the ends of its interval along ``y``, and ``left`` and ``right`` those
+    along ``x``: as long as ``y``, or empty. About a curve they are drawn as a band, about points as bars.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     colour: Colour = "main"
     style: Style = "line"
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    left: Sequence[float] = ()
+    right: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,10 @@ class Chart:
     unit: str = ""
     """What the vertical axis counts."""
     log: bool = False
+    zero: bool = True
+    """Whether the axes begin at 0; else where the data do."""
+    named: bool = False
+    """Whether the name of a series stands beside its last point."""
 
     @property
     def change(self) -> str:
@@ -236,8 +248,8 @@ def _thinned(s: Series, most: int) -> Series:
     if len(s.y) <= most:
         return s
     parts = np.array_split(np.arange(len(s.y)), most)
-    x, y = np.asarray(s.x), np.asarray(s.y)
-    return replace(s, x=[float(x[p].mean()) for p in parts], y=[float(y[p].mean()) for p in parts])
+    columns = {name: np.asarray(v) for name in ("x", "y", "low", "high", "left", "right") if len(v := getattr(s, name))}
+    return replace(s, **{name: [float(v[p].mean()) for p in parts] for name, v in columns.items()})
 
 
 def _time_chart(rows: Sequence[Mapping[str, Any]]) -> Chart | None:

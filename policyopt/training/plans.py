@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Colour = Literal["main", "second", "grey", "fourth", "fifth"]
+Colour = Literal["main", "second", "grey", "fourth", "fifth", "green", "violet", "teal", "pink", "olive"]
+"""The last five stand beside the first three where many things of a kind are told apart."""
 Style = Literal["line", "points", "dash", "faint", "area", "stack", "overlay"]
 Format = Literal["percent", "number", "integer", "seconds"]
 
