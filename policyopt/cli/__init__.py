@@ -26,6 +26,12 @@ COMMANDS = {
     "list": ("[WORD]", "the methods; with --kind parts, studies ...", "list clip"),
     "explain": ("NAME", "what a method, a part, a task, a study is", "explain luspo --vs gspo --out luspo.html"),
     "tasks": ("", "the tasks of the package, and how to bring your own", "tasks"),
+    "compare": (
+        "METHOD...",
+        "methods against each other, with intervals",
+        "compare grpo gspo --task countdown --seeds 5",
+    ),
+    "replicate": ("[METHOD...]", "what methods claim, put to the test", "replicate dr-grpo --seeds 5"),
     "verify": ("FILE...", "numeric cases against the library", "verify tests/cases"),
     "check": ("NAME", "properties of a method, or of your file", "check my_method.py"),
     "completion": ("SHELL", "completes lines in bash, zsh, fish", "completion --help"),

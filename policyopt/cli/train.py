@@ -266,7 +266,7 @@ def _recipe(method: Method, asked: Any) -> Recipe:
 
 def _same_method(method: Method, wanted: Recipe, other: Recipe, where: Path, advice: str) -> None:
     """Refuse a file of another method, and one that undoes what the hyper-parameters on the line ask for."""
-    from policyopt.training.config import at, differences
+    from policyopt.training.trees import at, differences
 
     if other.name != method.name:
         raise UserError(f"{where} is of {other.name}, not of {method.name}")

@@ -52,6 +52,7 @@ class Watch:
     def __init__(self, config: TrainConfig, keep: Callable[[], None]) -> None:
         stopping, checkpoints = config.stopping, config.checkpoints
         self._patience, self._keep, self._ended = stopping.patience, keep, ""
+        self._budget = {"tokens": stopping.tokens, "seconds": stopping.seconds}
         self._all: dict[str, Best] = {}
         if stopping.metric is not None:
             self._all["stopping.metric"] = Best(stopping.metric, stopping.mode, stopping.min_delta)
@@ -77,6 +78,12 @@ class Watch:
                 best.need(f"--{option}", metrics)
             if best.see(step, metrics) and option == "checkpoints.best":
                 self._keep()
+
+    def spend(self, **spent: float) -> None:
+        """Take how many ``tokens`` and ``seconds`` the run has used up: it ends where that is its budget."""
+        for name, most in self._budget.items():
+            if most is not None and spent[name] >= most:
+                self._ended = f"its budget of {most:,g} {name} is used up"
 
     def end(self, why: str) -> None:
         """End the run now, for a reason in words."""

@@ -23,11 +23,11 @@ from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
 from policyopt.options import UNNAMED
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
-from policyopt.paths import named
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.sources.truncation import TopP
 from policyopt.training.names import EvalTaskName, ModelName, Name, Place, TaskName
 from policyopt.training.resolved import KEY as RESOLVED
+from policyopt.training.trees import deep_update
 
 
 def _each(names: Any) -> Any:
@@ -112,6 +112,10 @@ class Stopping:
     """What counts as an improvement: more than so much."""
     mode: Literal["max", "min"] = "max"
     """Whether more of it is better, or less."""
+    tokens: Count | None = None
+    """End after the step in which the responses drawn so far come to so many tokens; unset: however many there are."""
+    seconds: Positive | None = None
+    """End after the step in which all steps together come to so many seconds; evaluations do not count."""
 
 
 @part
@@ -313,11 +317,17 @@ def config_from_yaml(path: Path, base: TrainConfig | None = None) -> TrainConfig
 
     Raises :class:`~policyopt.errors.UserError` naming the file, the line or the field.
     """
-    data = {name: value for name, value in read_yaml(path).items() if name != RESOLVED}
     try:
-        return _merge(base, data, TrainConfig, "")
+        return config_from_dict(read_yaml(path), base)
     except ValueError as error:
         raise UserError(f"{path}: {error.args[0]}") from error
+
+
+def config_from_dict(data: Mapping[str, Any], base: TrainConfig | None = None) -> TrainConfig:
+    """A configuration from plain data, as :func:`config_from_yaml` finds it in a file. Raises ``ValueError`` naming the
+    field."""
+    found: TrainConfig = _merge(base, {k: v for k, v in data.items() if k != RESOLVED}, TrainConfig, "")
+    return found
 
 
 def updated(base: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
@@ -360,39 +370,3 @@ def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
         return cls(**fields)
     except ValidationError as error:
         raise ValueError(explain(error, path.rstrip("."))) from error
-
-
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
-    """The dotted paths at which two trees of plain data differ."""
-    if isinstance(a, list) and isinstance(b, list):
-        a, b = _members(a), _members(b)
-    if isinstance(a, Mapping) and isinstance(b, Mapping) and a.keys() == b.keys():
-        return [p for k in a for p in differences(a[k], b[k], f"{path}.{k}" if path else str(k))]
-    return [] if a == b else [path]
-
-
-def at(tree: Any, path: str) -> Any:
-    """What stands at a dotted path of a tree of plain data."""
-    for name in path.split("."):
-        tree = (_members(tree) if isinstance(tree, list) else tree)[name]
-    return tree
-
-
-def _members(items: list[Any]) -> dict[str, Any]:
-    """The items of a list by name: parts go by what paths call them; where these do not tell all apart, by place."""
-    names = [named(item) or str(i) for i, item in enumerate(items)]
-    return dict(zip(names if len(set(names)) == len(names) else map(str, range(len(items))), items, strict=True))
-
-
-def deep_update(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """``old`` with the fields of ``new`` put over it; a mapping that names another part replaces the old part whole."""
-    out = dict(old)
-    for name, value in new.items():
-        mine = out.get(name)
-        same = (
-            isinstance(mine, dict)
-            and isinstance(value, Mapping)
-            and value.get("part", mine.get("part")) == mine.get("part")
-        )
-        out[name] = deep_update(mine, value) if same and mine is not None else value
-    return out

@@ -22,10 +22,11 @@ from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.files import need_run, read_json, write_whole
 from policyopt.items import Task
-from policyopt.training.config import Checkpoints, TrainConfig, at, config_from_yaml, differences
+from policyopt.training.config import Checkpoints, TrainConfig, config_from_yaml
 from policyopt.training.inputs import FILE, Inputs
 from policyopt.training.logging import disk_errors
 from policyopt.training.resolved import resolved_yaml
+from policyopt.training.trees import at, differences
 
 LOCK, HOLDER = "run.lock", "running.json"
 """The file that is locked while a run goes on (what it holds does not matter), and who has locked it."""

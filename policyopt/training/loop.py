@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from policyopt.engine.protocol import Engine, UpdateReport
 from policyopt.errors import UserError
+from policyopt.files import read_json, write_whole
 from policyopt.objective import credit, selected
 from policyopt.recipe import Recipe, recipe_from_dict
-from policyopt.rows import Batch, join, make_batch
+from policyopt.rows import Batch, make_batch
 from policyopt.spans import span
 from policyopt.steering import States, control, controlled
 from policyopt.training.advice import Advice
 from policyopt.training.ahead import Waiting, independent, lag, settled
+from policyopt.training.batches import minibatches, with_replay
 from policyopt.training.best import Watch
 from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoint
 from policyopt.training.collect import Collector, Drawn
@@ -86,6 +89,8 @@ class Trainer:
     """Sees every step, and may end the run."""
     remark: str = ""
     """What a person should know of the judge in the last step."""
+    start: Path | None = None
+    """Where the scores of the start lie that it shares with other runs, or shall lie."""
     told: bool = False
     """It was said that judging takes long."""
     heard: int = 0
@@ -101,7 +106,7 @@ class Trainer:
         early, or "interrupted"."""
         state, config = self.state, self.config
         if state.before is None:
-            scores = self.evaluate("before")
+            scores = self.begin()
             state.before = scores.summary
             if self.advice is not None:
                 self.advice.evaluated(scores.records)
@@ -110,6 +115,7 @@ class Trainer:
             self.save()
         else:
             self.watch.start(Scores(state.before, []).metrics())
+        self.watch.spend(tokens=state.tokens, seconds=state.seconds)
         with Interrupt(self.console) as interrupt:
             while state.step < config.steps and not interrupt.asked and not self.watch.stop:
                 metrics = self.step()
@@ -123,6 +129,7 @@ class Trainer:
                 self.console.step(state.step, metrics, self.remark)
                 if self.on_step is not None and self.on_step({"step": float(state.step), **metrics}) is False:
                     self.watch.end("on_step returned False")
+                self.watch.spend(tokens=state.tokens, seconds=state.seconds)
                 last = state.step == config.steps or interrupt.asked or self.watch.stop
                 if state.step % config.checkpoints.every == 0 or last:
                     self.save()
@@ -246,6 +253,20 @@ class Trainer:
         for record in kept_samples(batch, weight, lost, self.config.log_samples, self.engine.text):
             self.log.sample(at | record)
 
+    def begin(self) -> Scores:
+        """The scores of the policy before the first step: of runs that share them, the first one works them out."""
+        if self.start is None:
+            return self.evaluate("before")
+        with FileLock(f"{self.start}.lock"):
+            if self.start.is_file():
+                found = read_json(self.start)
+                scores = Scores(found["summary"], found["records"])
+                self.sampled("before", scores)
+            else:
+                scores = self.evaluate("before")
+                write_whole(self.start, json.dumps({"summary": scores.summary, "records": scores.records}))
+        return scores
+
     @span("evaluation")
     def evaluate(self, phase: str) -> Scores:
         """Held-out scores; their responses go to the samples, up to 32 of them."""
@@ -261,9 +282,13 @@ class Trainer:
             self.console.note(f"held-out: {scores.remark}")
         if deep and (program := self.state.recipe.decode) is not None:
             scores.summary["accuracy/decode"] = self.collector.decoded(program, self.evaluator.examples)
-        for record in scores.records[: 32 if deep else self.config.log_samples]:
-            self.log.sample({"step": self.state.step, "phase": phase} | record | {"reward": record["score"]})
+        self.sampled(phase, scores)
         return scores
+
+    def sampled(self, phase: str, scores: Scores) -> None:
+        """Log the first responses of an evaluation."""
+        for record in scores.records[: self.config.log_samples if phase == "eval" else 32]:
+            self.log.sample({"step": self.state.step, "phase": phase} | record | {"reward": record["score"]})
 
     # Checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -348,19 +373,6 @@ class Trainer:
         return Drawn(batch, saved["stats"], saved.get("lost", []), saved.get("remark", ""))
 
 
-def with_replay(new: Batch, earlier: Sequence[Batch | None]) -> Batch:
-    """A batch with earlier ones after it, newest first, their groups renumbered so that no two share one; each row knows
-    its ``age``."""
-    if not earlier:
-        return new
-    pieces = [b.replace(age=torch.full_like(b.group, i)) for i, b in enumerate([new, *earlier]) if b is not None]
-    first = 0
-    for i, piece in enumerate(pieces):
-        pieces[i] = piece.replace(group=piece.group + first) if i else piece
-        first = int(pieces[i].group.max()) + 1
-    return join(pieces)
-
-
 def lr_factor(config: TrainConfig, step: int) -> float:
     """The learning rate at a step (from 0) over its base: a linear warm-up, then the schedule."""
     optim = config.optim
@@ -370,14 +382,3 @@ def lr_factor(config: TrainConfig, step: int) -> float:
     if optim.schedule == "constant":
         return 1.0
     return 1.0 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-
-
-def minibatches(batch: Batch, count: int, key: tuple[int, int, int]) -> Iterator[torch.Tensor]:
-    """Row numbers of ``count`` pieces of a batch, whole groups each, in an order that follows from the key."""
-    if count == 1:
-        yield torch.arange(batch.mask.shape[0], device=batch.mask.device)
-        return
-    groups = np.unique(batch.group.cpu().numpy())
-    order = np.random.default_rng(tuple(k & 0xFFFFFFFF for k in key)).permutation(groups)
-    for piece in np.array_split(order, min(count, len(order))):
-        yield torch.isin(batch.group, torch.from_numpy(piece).to(batch.group.device)).nonzero()[:, 0]

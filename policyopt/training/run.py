@@ -48,11 +48,11 @@ LESS = (
 
 def run(
     config: TrainConfig, *, resume: Path | None = None, accept_changes: bool = False, quiet: bool = False,
-    on_step: OnStep | None = None, profile: bool = False,
+    on_step: OnStep | None = None, profile: bool = False, start: Path | None = None,
 ) -> Result:  # fmt: skip
     """Carry out a configuration, or go on with the run in the folder ``resume``. ``on_step`` gets the metrics of every step,
     and ends the run where it returns ``False``; ``profile`` leaves in :data:`~policyopt.training.profile.PROFILE` where time
-    and memory went.
+    and memory went. Runs that begin alike may share the scores of their ``start``, a file that the first one writes.
 
     What is wrong with the input is found before the first step, and then no new folder is left behind.
     """
@@ -93,8 +93,9 @@ def run(
                 advice = Advice(config, None if judge is None else task.judge, console.note)
                 weighted = weighed(config, task)
                 trainer = Trainer(
-                    weighted, engine, collector, evaluator, log, console, out, State(weighted.recipe), advice, on_step
-                )
+                    weighted, engine, collector, evaluator, log, console, out, State(weighted.recipe), advice, on_step,
+                    start=start,
+                )  # fmt: skip
                 if resume is not None:
                     gone_back(trainer, config)
                     write_config(out, config, task)

@@ -138,10 +138,10 @@ def place(model: str, task: Task, progress: Progress | None = None, settings: Wa
     return model
 
 
-def located(config: TrainConfig, task: Task) -> dict[str, str]:
+def located(config: TrainConfig, task: Task, progress: Progress | None = None) -> dict[str, str]:
     """The folder or hub id of every model of a run, by role; the policy is one."""
-    others = {name: place(model, task, settings=warm(name, task)) for name, model in named_roles(config).items()}
-    return {"policy": place(config.model, task), **others}
+    others = {name: place(model, task, progress, warm(name, task)) for name, model in named_roles(config).items()}
+    return {"policy": place(config.model, task, progress), **others}
 
 
 def warm(role: str, task: Task) -> WarmStart | None:

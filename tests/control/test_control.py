@@ -21,7 +21,7 @@ from policyopt.recipe import Recipe, parts_of, recipe_from_dict
 from policyopt.registry import Method, methods
 from policyopt.rows import Batch
 from policyopt.steering import States, control, controlled
-from policyopt.training.config import at, differences
+from policyopt.training.trees import at, differences
 
 CONTROLLED = {name: m for name, m in methods().items() if m().controllers or name in ("ppo", "expo")}
 EVERY_CONTROLLED = pytest.mark.parametrize("method", CONTROLLED.values(), ids=CONTROLLED.keys())

@@ -27,7 +27,7 @@ from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
 from policyopt.registry import Method
 from policyopt.rows import Batch
-from policyopt.training.loop import minibatches
+from policyopt.training.batches import minibatches
 from tests.batches import EVERY_METHOD, with_all_terms
 from tests.tiny import load_tiny, plain_columns, rows_of, token_batch
 

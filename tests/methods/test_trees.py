@@ -23,7 +23,7 @@ from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.rows import Batch, join, make_batch
 from policyopt.sources.draw import Levels, Tree
 from policyopt.sources.program import Response
-from policyopt.training.loop import with_replay
+from policyopt.training.batches import with_replay
 from tests.batches import gradients, random_batch, ready
 from tests.methods.shared_trees import PROMPT, assert_tree, batch_of, draw, prompt
 

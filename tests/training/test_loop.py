@@ -36,7 +36,8 @@ from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.collect import Collector
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.console import Console
-from policyopt.training.loop import lr_factor, minibatches
+from policyopt.training.batches import minibatches
+from policyopt.training.loop import lr_factor
 from policyopt.training.run import Result, run
 from tests.runs import assert_same_end, finish, left_behind, lines, nth, start, tiny_run
 from tests.tiny import load_tiny, token_batch, write_task

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Normalise, SeqMeanTokenSumNorm
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=grpo, arxiv="2503.20783", code="sail-sg/understand-r1-zero", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2503.20783",
+    code="sail-sg/understand-r1-zero",
+    confidence="code",
+    claim=Claim(
+        "Without the division by its length a wrong answer gains nothing by being long: responses stay short, and as many are right.",
+        "biased-length",
+        (Effect("length/mean", "lower", 1.0), Effect("accuracy", "higher", -0.03)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def dr_grpo(
     low: float | None = 0.2, high: float | None = 0.2, loss_norm: float | None = None, group_size: int = 8
 ) -> Recipe:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.parts import SeqMeanTokenSum
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=gspo, arxiv="2602.05261", code="murphy4122/LUSPO", confidence="secondary")
+@method(
+    parent=gspo,
+    arxiv="2602.05261",
+    code="murphy4122/LUSPO",
+    confidence="secondary",
+    claim=Claim(
+        "GSPO wears long right answers down; with each response weighed by its length they stay, and more are right.",
+        "biased-length",
+        (Effect("length/mean", "higher", 0.5), Effect("accuracy", "higher", 0.01)),
+    ),
+)
 def luspo(low: float | None = 2e-3, high: float | None = 2.5e-3, group_size: int = 8) -> Recipe:
     r"""Length-Unbiased Sequence Policy Optimization: GSPO with each response's loss multiplied by its length.
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Controller, Follows
 from policyopt.part import Fraction, part
 from policyopt.parts import LogProb, Normalise, SeqMeanTokenSum, TokenRatio
@@ -39,7 +40,17 @@ Baseline = Literal["none", "constant", "moving-average", "batch-mean", "group-me
 _CENTRE: dict[str, Any] = {"moving-average": "constant", "batch-mean": "batch", "group-mean": "group"}
 
 
-@method(confidence="recalled")
+@method(
+    confidence="recalled",
+    claim=Claim(
+        "PPO has parts that language models do not need: the policy gradient with a plain baseline does better than it.",
+        "number_sorting",
+        (Effect("accuracy", "higher", 0.01),),
+        against="ppo",
+        both={"kl-coef": 0.0},
+        theirs={"epochs": 1},
+    ),
+)
 def reinforce(
     baseline: Baseline = "moving-average",
     constant: float | None = None,

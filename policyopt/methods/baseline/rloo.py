@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.parts import KLPenalty, Normalise, PPOClip, SeqMeanTokenMean, SequenceRatio
 from policyopt.recipe import Recipe
@@ -9,7 +10,19 @@ from policyopt.registry import method
 from policyopt.sources.draw import Group
 
 
-@method(parent=reinforce, arxiv="2402.14740", confidence="secondary")
+@method(
+    parent=reinforce,
+    arxiv="2402.14740",
+    confidence="secondary",
+    claim=Claim(
+        "The other responses to a prompt make a better baseline than a critic: REINFORCE with them does better than PPO.",
+        "number_sorting",
+        (Effect("accuracy", "higher", 0.02),),
+        against="ppo",
+        both={"kl-coef": 0.0},
+        theirs={"epochs": 1},
+    ),
+)
 def rloo(kl_coef: float = 0.03, group_size: int = 4, clip: float | None = None) -> Recipe:
     r"""REINFORCE whose baseline is the mean reward of the other responses to the same prompt.
 

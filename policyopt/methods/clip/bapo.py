@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Unit, part
 from policyopt.parts import Bounds, PPOClip, TokenMean
@@ -97,7 +98,18 @@ def steps(start: float, limit: float, step: float, cut: bool) -> list[float]:
     return [*values, limit] if cut and values[-1] < limit - 1e-9 and math.isfinite(start) else values
 
 
-@method(parent=grpo, arxiv="2510.18927", code="WooooDyy/BAPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2510.18927",
+    code="WooooDyy/BAPO",
+    confidence="code",
+    claim=Claim(
+        "On stale batches, bounds that balance good and bad tokens keep the policy learning, and exploring.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02), Effect("entropy", "higher", 0.02)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def bapo(
     target: float = 0.4,
     search: Literal["paper", "code"] = "paper",

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.parts import Normalise, TokenMean, TruncatedRatio
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 
 
-@method(parent=reinforce, arxiv="2506.13585", confidence="secondary")
+@method(
+    parent=reinforce,
+    arxiv="2506.13585",
+    confidence="secondary",
+    claim=Claim(
+        "Off policy a clipped weight teaches more than a clipped update, which silences the tokens that moved.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02),),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def cispo(low: float | None = None, high: float | None = 0.28, epochs: int = 1, group_size: int = 8) -> Recipe:
     r"""Clip the importance weight, not the update: every token keeps a gradient, with a truncated and detached ratio
     as its weight.

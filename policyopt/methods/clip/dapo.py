@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness, LengthReward, MixedOutcomes, TokenMean
 from policyopt.recipe import Recipe, Update
@@ -19,7 +20,20 @@ def overlong(share: float = 0.2) -> LengthReward:
     return LengthReward(start=1 - share, right=(0.0, -1.0), wrong=(0.0, -1.0))
 
 
-@method(parent=grpo, arxiv="2503.14476", code="verl-project/verl-recipe", confidence="paper")
+@method(
+    parent=grpo,
+    arxiv="2503.14476",
+    code="verl-project/verl-recipe",
+    confidence="paper",
+    claim=Claim(
+        "Where many prompts are always or never solved, those that are neither make every group of a batch teach something, and "
+        "as many steps lead further.",
+        "mixed-difficulty",
+        (Effect("signal/groups", "higher", 0.2), Effect("accuracy", "higher", 0.02)),
+        both={"recipe.update.minibatches": 4},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def dapo(
     low: float | None = 0.2,
     high: float | None = 0.28,

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_mean, group_std
 from policyopt.methods.clip.dapo import dapo
 from policyopt.part import Advantage, Level, Memory, Positive, Unit, part
@@ -95,7 +96,19 @@ def _standardised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.where(std > 0, (x - mean) / torch.where(std > 0, std, 1), 0.0)
 
 
-@method(parent=dapo, arxiv="2509.02333", code="lime-RL/DCPO", confidence="code")
+@method(
+    parent=dapo,
+    arxiv="2509.02333",
+    code="lime-RL/DCPO",
+    confidence="code",
+    claim=Claim(
+        "Bounds that are wide for rare tokens clip fewer tokens off policy, and the policy learns more.",
+        "stale",
+        (Effect("clip_fraction/low", "lower", 0.002), Effect("accuracy", "higher", 0.01)),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def dcpo_clipping(
     low: float | None = 0.16,
     high: float | None = 0.2,

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import PPOClip
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=ppo, arxiv="1912.09729", confidence="secondary")
+@method(
+    parent=ppo,
+    arxiv="1912.09729",
+    confidence="secondary",
+    claim=Claim(
+        "On batches far from the policy, a ceiling on the loss of bad tokens keeps PPO from being ruled by a few of them.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02),),
+        both={"kl-coef": 0.0, "epochs": 1},
+    ),
+)
 def dual_clip(
     low: float | None = 0.2,
     high: float | None = 0.2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Filter, NonNegative, part
 from policyopt.parts import Judged, Likelihood, PPOClip, TokenMean
@@ -53,7 +54,18 @@ class GPPOClip(PPOClip):
         return kept if self.dual is None else torch.where(advantage < 0, kept.clamp(max=self.dual), kept)
 
 
-@method(parent=grpo, arxiv="2508.07629", code="suu990901/KlearReasoner", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2508.07629",
+    code="suu990901/KlearReasoner",
+    confidence="code",
+    claim=Claim(
+        "Off policy, clipped tokens that keep a bounded gradient let the policy explore, and learn from its errors sooner.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02),),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def gppo_klear(
     low: float | None = 0.2,
     high: float | None = 0.28,

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_sum, whiten
 from policyopt.methods.clip.dapo import dapo
 from policyopt.part import Advantage, Fraction, Level, NonNegative, Positive, Unit, Weight, part
@@ -117,7 +118,19 @@ class EntropyRedistribution(Bounded, Weight):
         return {"entropy/factor": self(log_ratio, batch)}
 
 
-@method(parent=dapo, arxiv="2509.16591", code="starriver030515/HAPO", confidence="code")
+@method(
+    parent=dapo,
+    arxiv="2509.16591",
+    code="starriver030515/HAPO",
+    confidence="code",
+    claim=Claim(
+        "Tokens treated by their entropy, in bounds and advantage, do better than DAPO's treatment of all alike.",
+        "mixed-difficulty",
+        (Effect("accuracy", "higher", 0.01),),
+        both={"recipe.update.minibatches": 4},
+        ours={"overlong-share": 0.2},
+    ),
+)
 def hapo_heterogeneous(
     low: float | None = 0.2,
     high: float | None = 0.2,

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.rloo import rloo
 from policyopt.parts import Normalise, Pairs, Regress, RowScore, SeqMeanTokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=rloo, arxiv="2406.19185", confidence="recalled")
+@method(
+    parent=rloo,
+    arxiv="2406.19185",
+    confidence="recalled",
+    claim=Claim(
+        "On responses of an older policy it goes for the same regularised optimum, where RLOO needs fresh ones.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02),),
+        theirs={"kl-coef": 0.1},
+    ),
+)
 def copg(beta: float = 0.1, group_size: int = 4) -> Recipe:
     r"""Contrastive Policy Gradient: each response is reinforced by how much its regularised reward exceeds that of
     another response to the prompt.

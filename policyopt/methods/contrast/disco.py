@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_max, group_mean, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Regularizer, Unit, part
@@ -89,7 +90,20 @@ class TrustRegion(Regularizer):
         return Proximal(deviation=self.deviation).metrics(batch)
 
 
-@method(parent=grpo, arxiv="2505.12366", code="Optimization-AI/DisCO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2505.12366",
+    code="Optimization-AI/DisCO",
+    confidence="code",
+    claim=Claim(
+        "Prompts that weigh the same however hard they are, and a trust region in the place of the clip: more is learned, "
+        "without a fall.",
+        "mixed-difficulty",
+        (Effect("accuracy", "higher", 0.02), Effect("drop", "lower", -0.02)),
+        both={"recipe.update.minibatches": 4},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def disco(
     score: Literal["log-likelihood", "likelihood-ratio"] = "log-likelihood",
     tau: float | None = 10.0,

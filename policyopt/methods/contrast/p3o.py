@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import NonNegative, part
 from policyopt.parts import Link, Normalise, Pairs, RowScore, SeqMeanTokenMean
@@ -44,7 +45,16 @@ class ClippedPair(Link):
         return -0.5 * gain * (two.detach() * up - one.detach() * down)
 
 
-@method(parent=ppo, arxiv="2310.00212", confidence="recalled")
+@method(
+    parent=ppo,
+    arxiv="2310.00212",
+    confidence="recalled",
+    claim=Claim(
+        "Pairs of responses have a better trade-off of reward and KL than PPO: as many right answers, nearer to the reference.",
+        "number_sorting",
+        (Effect("kl/ref", "lower", 0.01), Effect("accuracy", "higher", -0.01)),
+    ),
+)
 def p3o(
     variant: Literal["separate", "joint"] = "separate",
     clip: float | None = 0.2,

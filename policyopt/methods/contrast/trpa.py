@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.contrast.copg import copg
 from policyopt.parts import Correctness, Logistic, Pairs, Proximal, RowScore
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 
 
-@method(parent=copg, arxiv="2504.04524", code="XueruiSu/Trust-Region-Preference-Approximation", confidence="code")
+@method(
+    parent=copg,
+    arxiv="2504.04524",
+    code="XueruiSu/Trust-Region-Preference-Approximation",
+    confidence="code",
+    claim=Claim(
+        "Preferences made by rule learn what rewards teach, and more stably.",
+        "stale",
+        (Effect("drop", "lower", 0.01), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
+        ours={"group-size": 8},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def trpa(
     beta: float = 0.1, anisotropy: float = 2.5, tr_kl_coef: float = 1e-3, minibatches: int = 1, group_size: int = 16
 ) -> Recipe:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import Normalise
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=ppo, arxiv="2508.08221", confidence="secondary")
+@method(
+    parent=ppo,
+    arxiv="2508.08221",
+    confidence="secondary",
+    claim=Claim(
+        "Two tricks, the spread of the whole batch and a mean over tokens, do better than GRPO where prompts are unequally hard.",
+        "mixed-difficulty",
+        (Effect("accuracy", "higher", 0.01),),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def lite_ppo(low: float | None = 0.2, high: float | None = 0.2, epochs: int = 1, group_size: int = 8) -> Recipe:
     r"""PPO without a critic and two tricks: centre by the prompt, scale by the batch, and a mean over all tokens.
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Normalise, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=grpo, arxiv="2602.02710", code="tajwarfahim/maxrl", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2602.02710",
+    code="tajwarfahim/maxrl",
+    confidence="code",
+    claim=Claim(
+        "Maximum likelihood weighs rare successes most: more prompts are solved within a few attempts, and as many at the first.",
+        "mixed-difficulty",
+        (Effect("pass@4", "higher", 0.01), Effect("accuracy", "higher", -0.01)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def maxrl(low: float | None = 0.2, high: float | None = 0.2, eps: float = 1e-6, group_size: int = 8) -> Recipe:
     r"""Maximum Likelihood RL: the centred reward over the group's mean reward, so that rare successes count most.
 

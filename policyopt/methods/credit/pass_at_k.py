@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_rank, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Count, NonNegative, Unit, part
@@ -103,7 +104,18 @@ class MaxAtK(Advantage):
         return reward * (second.cumsum(0) - second) - ((second * reward).cumsum(0) - second * reward)
 
 
-@method(parent=grpo, arxiv="2508.10751", code="RUCAIBox/Passk_Training", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2508.10751",
+    code="RUCAIBox/Passk_Training",
+    confidence="code",
+    claim=Claim(
+        "Trained for the best of k responses, the policy keeps exploring and solves more within k attempts.",
+        "many-answers",
+        (Effect("pass@4", "higher", 0.01), Effect("entropy", "higher", 0.02)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def pass_at_k(
     k: int = 4,
     form: Literal["passk", "pkpo", "pkpo-loo"] = "passk",

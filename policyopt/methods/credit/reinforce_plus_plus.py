@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import KLPenalty, Normalise
 from policyopt.parts.regularizer.kl import KL, Estimator
@@ -11,7 +12,19 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=ppo, arxiv="2501.03262", code="OpenRLHF/OpenRLHF", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2501.03262",
+    code="OpenRLHF/OpenRLHF",
+    confidence="code",
+    claim=Claim(
+        "Advantages whitened over the batch are less biased and more robust than those of small groups by themselves.",
+        "noisy-judge",
+        (Effect("accuracy", "higher", 0.01),),
+        against="grpo",
+        both={"group-size": 4, "kl-coef": 1e-3},
+    ),
+)
 def reinforce_plus_plus(
     variant: Literal["plain", "baseline"] = "plain",
     low: float | None = 0.2,

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Count, Critic, NonNegative, Surrogate, Unit, part
 from policyopt.parts import DistributionLoss, SeqMeanTokenMean
@@ -183,7 +184,18 @@ class Beam(Rollout):
         return [extended(beam, len(beam.tokens), line) for line in drawn]
 
 
-@method(parent=reinforce, arxiv="2412.16145", code="jwhj/OREO", confidence="code")
+@method(
+    parent=reinforce,
+    arxiv="2412.16145",
+    code="jwhj/OREO",
+    confidence="code",
+    claim=Claim(
+        "The soft Bellman equation holds whoever wrote the response: old batches teach more than a policy gradient has from them.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02),),
+        ours={"beam": 0},
+    ),
+)
 def oreo(
     beta: float = 0.03,
     alpha: float = 0.01,

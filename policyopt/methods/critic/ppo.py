@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Follows
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Positive, part
@@ -39,7 +40,18 @@ class AdaptiveKL(Follows):
         return value * (1 + error * metrics["responses"] / self.horizon)
 
 
-@method(parent=reinforce, arxiv="1707.06347", code="openai/lm-human-preferences", confidence="secondary")
+@method(
+    parent=reinforce,
+    arxiv="1707.06347",
+    code="openai/lm-human-preferences",
+    confidence="secondary",
+    claim=Claim(
+        "With a clipped ratio a batch serves for several updates: fewer samples lead as far as the policy gradient's.",
+        "number_sorting",
+        (Effect("tokens to target", "lower", 10_000), Effect("accuracy", "higher", 0.01)),
+        ours={"kl-coef": 0.0},
+    ),
+)
 def ppo(
     low: float | None = 0.2,
     high: float | None = 0.2,

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Unit, part
 from policyopt.parts import ClippedValueLoss, SelectedWeight, Selector, TruncatedReward
@@ -34,7 +35,18 @@ class EarlierTokens(Selector):
         return batch.mask.bool() & (position < batch.new_from[:, None])
 
 
-@method(parent=ppo, arxiv="2506.15050", confidence="secondary")
+@method(
+    parent=ppo,
+    arxiv="2506.15050",
+    confidence="secondary",
+    claim=Claim(
+        "Learning from responses that are still being written takes less time than waiting for them, and leads as far.",
+        "long-winded",
+        (Effect("seconds to target", "lower", 2.0), Effect("accuracy", "higher", -0.02)),
+        ours={"windows": 3, "group-size": 1},
+        theirs={"kl-coef": 0.0, "epochs": 1},
+    ),
+)
 def t_ppo(
     low: float | None = 0.2,
     high: float | None = 0.2,

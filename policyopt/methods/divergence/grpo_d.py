@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Schedule
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness
@@ -12,7 +13,17 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=grpo, arxiv="2503.16081", confidence="abstract")
+@method(
+    parent=grpo,
+    arxiv="2503.16081",
+    confidence="abstract",
+    claim=Claim(
+        "A KL that is weak while the policy explores and strong later teaches more than one that is always the same.",
+        "mixed-difficulty",
+        (Effect("accuracy", "higher", 0.01),),
+        ours={"kl-steps": 40, "format-coef": 0.0},
+    ),
+)
 def grpo_d(
     low: float | None = 0.2,
     high: float | None = 0.2,

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Fraction, NonNegative, Positive, Regularizer, Shape, Unit, part
 from policyopt.parts.ratio.sequence import sequence_log_ratio
@@ -110,7 +111,17 @@ class OccupancyPenalty(Shape):
         return -self.coef * occupancy_distance(log_ratio, self.kind, self.trim)
 
 
-@method(parent=ppo, arxiv="2403.03185", code="cassidylaidlaw/orpo", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2403.03185",
+    code="cassidylaidlaw/orpo",
+    confidence="code",
+    claim=Claim(
+        "Held to the reference by chi-squared rather than by a KL of tokens, a policy hacks a proxy less: more is truly right.",
+        "proxy-reward",
+        (Effect("accuracy", "higher", 0.02),),
+    ),
+)
 def orpo_chi2(
     low: float | None = 0.4,
     high: float | None = 0.4,

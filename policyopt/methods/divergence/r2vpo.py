@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Follows
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Finite, Positive, part
@@ -37,7 +38,18 @@ class DualAscent(Follows):
         return max(0.0, value + self.lr * (measured - self.limit))
 
 
-@method(parent=grpo, arxiv="2601.03320", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2601.03320",
+    confidence="secondary",
+    claim=Claim(
+        "A brake that grows with the variance of the ratio makes more of stale data than a clip does.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02),),
+        ours={"minibatches": 1},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def r2vpo(
     lam: float = 0.04,
     delta: float = 0.01,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_max, group_mean
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Advantage, Positive, Probe, Unit, part
@@ -89,7 +90,18 @@ def log_evidence(log_base: Tensor, reward: Tensor, beta: float) -> Tensor:
     return (log_base + reward / beta).logsumexp(-1)
 
 
-@method(parent=reinforce, arxiv="2205.11275", code="naver/disco", confidence="secondary")
+@method(
+    parent=reinforce,
+    arxiv="2205.11275",
+    code="naver/disco",
+    confidence="secondary",
+    claim=Claim(
+        "Reward alone makes the policy collapse on few answers; with the KL it keeps as many as the posterior has.",
+        "many-answers",
+        (Effect("distinct", "higher", 0.1), Effect("accuracy", "higher", -0.05)),
+        theirs={"group-size": 4},
+    ),
+)
 def rl_as_bayes(
     beta: float = 0.1,
     direction: Literal["reverse", "forward"] = "reverse",

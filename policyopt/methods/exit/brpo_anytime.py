@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_mean
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Positive, Unit, part
@@ -97,7 +98,18 @@ class BudgetRelative(Advantage):
         return torch.where(forced[:, None], answered[:, None], think.gather(-1, segment)) * batch.mask
 
 
-@method(parent=grpo, arxiv="2505.13438", code="sail-sg/AnytimeReasoner", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2505.13438",
+    code="sail-sg/AnytimeReasoner",
+    confidence="code",
+    claim=Claim(
+        "Rewarded at every budget, a thought comes to its answer sooner: shorter, and as often right.",
+        "long-winded",
+        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def brpo_anytime(
     budget_prior: Literal["uniform", "linear", "base"] = "linear",
     exits: int = 3,

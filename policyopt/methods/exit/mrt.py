@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import ClassVar
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, part
 from policyopt.parts import RolloutBaseline
@@ -50,7 +51,18 @@ class ContinueOrStop(Exits):
         return [0, *(i + 1 for i, token in enumerate(thought.tokens[:-1]) if token in line)]
 
 
-@method(parent=grpo, arxiv="2503.07572", code="CMU-AIRe/MRT", confidence="recalled")
+@method(
+    parent=grpo,
+    arxiv="2503.07572",
+    code="CMU-AIRe/MRT",
+    confidence="recalled",
+    claim=Claim(
+        "Thinking on is worth only what it adds to answering now: fewer tokens for as many right answers.",
+        "long-winded",
+        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def mrt(
     stops: int = 4,
     low: float | None = 0.2,

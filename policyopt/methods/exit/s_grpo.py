@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Fraction, Shape, Unit, part
 from policyopt.recipe import Recipe
@@ -41,7 +42,17 @@ class SerialReward(Shape):
         return batch.replace(reward=reward)
 
 
-@method(parent=grpo, arxiv="2505.07686", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2505.07686",
+    confidence="secondary",
+    claim=Claim(
+        "Paid for the earliest right answer along a thought, the policy stops when it knows: a third shorter, as often right.",
+        "long-winded",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def s_grpo(
     decay: float = 0.5,
     exits: int = 7,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import whiten
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Advantage, NonNegative, Unit, part
@@ -49,7 +50,18 @@ class StepNormalise(Advantage):
         return normalised
 
 
-@method(parent=ppo, arxiv="2402.03300", confidence="secondary")
+@method(
+    parent=ppo,
+    arxiv="2402.03300",
+    confidence="secondary",
+    claim=Claim(
+        "The group in the place of the critic: as many right answers as with PPO, and a step takes less.",
+        "number_sorting",
+        (Effect("accuracy", "higher", -0.01), Effect("seconds/step", "lower", 0.02)),
+        both={"kl-coef": 0.0},
+        theirs={"epochs": 1},
+    ),
+)
 def grpo(
     low: float | None = 0.2,
     high: float | None = 0.2,

@@ -1,0 +1,129 @@
+"""``policyopt replicate``: what methods claim, put to the test in miniature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic.dataclasses import dataclass
+
+from policyopt.cli.common import Count, found, options_of
+from policyopt.errors import UserError
+from policyopt.registry import get_method, methods
+
+if TYPE_CHECKING:
+    from policyopt.compare.replicate import Trial
+
+USAGE = """\
+usage: policyopt replicate [METHOD...] [--all] [OPTIONS]
+
+Trains a method and the one that it claims to beat on the claim's testbed, over the same seeds, and says supported, not
+supported or undecided, with the interval. Without a METHOD it shows what was recorded (docs/replication.md).
+
+  --all           all methods that declare a claim
+  --seeds K       how many seeds (5)
+  --jobs N        runs at once (as many as there are cores, and memory for)
+  --out DIR       folder of the runs (runs/replicate); what is finished there is not run again
+  --collect       run nothing: say what the finished runs show
+  --markdown      print a page of it, as docs/replication.md is one
+  --json          print it as JSON"""
+
+
+@dataclass(frozen=True)
+class ReplicateOptions:
+    """What methods claim, put to the test in miniature."""
+
+    all: bool = False
+    """All methods that declare a claim."""
+    seeds: Count = 5
+    """How many seeds."""
+    jobs: Count | None = None
+    """Runs at once; unset: as many as there are cores, and memory for."""
+    out: Path = Path("runs/replicate")
+    """Folder of the runs; what is finished there is not run again."""
+    collect: bool = False
+    """Run nothing: say what the finished runs show."""
+    markdown: bool = False
+    """Print a page of it."""
+    json: bool = False
+    """Print it as JSON."""
+
+
+def run(args: list[str]) -> int:
+    """Put claims to the test, and say what came of them. Returns the exit code."""
+    if {"-h", "--help"} & {*args}:
+        print(USAGE)
+        return 0
+    names = [a for i, a in enumerate(args) if not a.startswith("--") and (i == 0 or args[i - 1] not in _TAKES)]
+    options = options_of(ReplicateOptions(), [a for a in args if a not in names], "replicate")
+    if options.seeds < 2:
+        raise UserError(
+            "--seeds 1: one seed says nothing of how far another one would be off: take 2 at least, better 5"
+        )
+    import rich.console
+
+    from policyopt.compare.replicate import replication, run_trials
+    from policyopt.compare.replications import markdown, to_json
+    from policyopt.compare.terminal import Watch, replications
+
+    out = rich.console.Console(highlight=False)
+    if not names and not options.all:
+        replications(out)
+        return 0
+    asked = [trial(name) for name in (sorted(methods()) if options.all else names) if not options.all or claims(name)]
+    failed: dict[str, str] = {}
+    if not options.collect:
+        with Watch(rich.console.Console(highlight=False, stderr=True)) as watch:
+            seeds = {t.method: range(options.seeds) for t in asked}
+            failed = run_trials(asked, seeds, options.out, jobs=options.jobs, tell=watch)
+    results = [replication(t, range(options.seeds), options.out) for t in asked]
+    if options.markdown:
+        print(markdown(results, ABOUT.format(command=f"policyopt replicate --all --seeds {options.seeds}")), end="")
+    elif options.json:
+        print(to_json(results), end="")
+    else:
+        replications(out, results)
+    return 1 if failed else 0
+
+
+_TAKES = {"--seeds", "--jobs", "--out"}
+
+ABOUT = """\
+# What methods claim, and what was seen
+
+Every method that trains on text declares the claim of its paper as data beside its docstring (`claim=Claim(...)`): a testbed, what it is held against,
+and the least effect that would support it. `{command}` trains both sides with the same prompts, seeds and budget on the embedded model (0.9 M parameters)
+and asks where the difference lies, with 95 % confidence ([how](statistics.md)): *supported* where the whole interval lies beyond the least effect, *not
+supported* where it lies short of it, *undecided* where it lies around it. A claim with several effects needs all of them. A miniature is no refutation: it says
+what this claim is worth on these testbeds ([which](testbeds.md)), at this size, with these settings. Positive numbers say that the method has more."""
+
+
+def claims(name: str) -> bool:
+    """Whether a method declares a claim."""
+    return get_method(name).claim is not None
+
+
+def trial(name: str) -> Trial:
+    """The claim of a method, with both sides as runs. Raises :class:`~policyopt.errors.UserError` where it declares none."""
+    from policyopt.cli.compare import contender, words
+    from policyopt.compare.replicate import Trial
+    from policyopt.compare.testbeds import need_testbed
+
+    method = found(get_method, name)
+    claim = method.claim
+    if claim is None:
+        raise UserError(
+            f"{method.name} declares no claim: it is not one that trains on text, or nobody has written it yet"
+        )
+    if claim.beyond:
+        return Trial(method.name, claim)
+    bed = need_testbed(claim.testbed)
+    shared = [*words({"steps": STEPS, "task": bed.task, **bed.options}), *words(claim.both)]
+    against = claim.against or (method.parent if method.parent else "grpo")
+    ours = contender(method.name, shared, claim.ours)
+    theirs = contender(against, shared, claim.theirs)
+    return Trial(method.name, claim, ours, theirs)
+
+
+STEPS = 40
+"""Of a run, where the claim says nothing else."""
