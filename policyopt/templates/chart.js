@@ -26,6 +26,8 @@ const drawChart = (() => {
     return minus(size && (size < 1e-3 || size >= 1e6) ? v.toExponential(2) : String(Number(v.toPrecision(4))));
   };
 
+  const bare = (v, format) => told(v, format).split(" ")[0];
+
   /* About so many round numbers that cover an interval. */
   const ticks = (low, high, count, whole) => {
     const raw = (high - low) / count, base = 10 ** Math.floor(Math.log10(raw));
@@ -48,7 +50,11 @@ const drawChart = (() => {
     const bars = chart.series.some((s) => s.style === "stack" || s.style === "overlay");
     const stacked = chart.series.some((s) => s.style === "stack");
     const xs = [...new Set(chart.series.flatMap((s) => s.x))].sort((a, b) => a - b);
-    let ys = chart.series.flatMap((s) => [...s.y, ...s.low, ...s.high]);
+    let ys = chart.series.flatMap((s) => s.y);
+    /* Bands may end outside: the axis is made for the curves, with as much room again for what is uncertain about them. */
+    const least = Math.min(...ys), most = Math.max(...ys), spare = chart.named ? Infinity : most - least || Infinity;
+    const ends = chart.series.flatMap((s) => [...s.low, ...s.high]).map((v) => Math.max(least - spare, Math.min(most + spare, v)));
+    ys = [...ys, ...ends];
     if (stacked) ys = xs.map((_, i) => chart.series.reduce((sum, s) => sum + (s.y[i] || 0), 0));
     let low = Math.min(...ys), high = Math.max(...ys), marks, y;
     if (chart.log) {
@@ -74,9 +80,8 @@ const drawChart = (() => {
     const gap = gaps.length ? Math.min(...gaps) : 1;
     const pad = bars ? gap / 2 : xs.length > 1 ? 0 : 0.5;
     const left = 14 + 6.4 * Math.max(...marks.map(([, text]) => text.length)), right = width - 12, top = 22, bottom = height - 36;
-    const ends = [...xs, ...chart.series.flatMap((s) => [...s.left, ...s.right])], most = Math.max(...ends), least = Math.min(...ends);
-    const room = chart.named ? 0.12 * (most - least) : 0;
-    const x0 = least - pad - room, x1 = most + pad + room;
+    const across = [...xs, ...chart.series.flatMap((s) => [...s.left, ...s.right])], first = Math.min(...across), last = Math.max(...across);
+    const room = chart.named ? 0.12 * (last - first) : 0, x0 = first - pad - room, x1 = last + pad + room;
     return {
       xs, marks, gap, left, right, top, bottom, x0, x1,
       X: (v) => left + ((v - x0) / (x1 - x0)) * (right - left),
@@ -100,7 +105,7 @@ const drawChart = (() => {
 
   /* How uncertain the points are: a band about a curve, bars about points. */
   const intervals = (s, at) => {
-    const up = (v) => at.Y(v).toFixed(1), across = (v) => at.X(v).toFixed(1);
+    const up = (v) => Math.max(at.top, Math.min(at.bottom, at.Y(v))).toFixed(1), across = (v) => at.X(v).toFixed(1);
     if (s.low.length && s.style !== "points") {
       if (s.x.length < 2) return [];
       const there = s.x.map((x, i) => `${across(x)} ${up(s.high[i])}`), back = s.x.map((x, i) => `${across(x)} ${up(s.low[i])}`);
@@ -122,7 +127,7 @@ const drawChart = (() => {
         let top = y - 6;
         while (placed.some(([l, w, t]) => l < left + wide && left < l + w && Math.abs(t - top) < 13)) top += 13;
         placed.push([left, wide, top]);
-        return svg("text", { class: `name c-${s.colour}`, x: right ? x + 8 : x - 8, y: top, "text-anchor": right ? "start" : "end" }, s.name);
+        return svg("text", { class: "name", x: right ? x + 8 : x - 8, y: top, "text-anchor": right ? "start" : "end" }, s.name);
       });
   };
 
@@ -171,7 +176,7 @@ const drawChart = (() => {
       const head = chart.x_title === "step" ? `step ${Math.round(x)}` : `${told(x, "number")} ${chart.x_title}`;
       const lines = chart.series.filter((s) => s.style !== "faint" && s.x.includes(x)).map((s) => {
         const line = html("div", "value");
-        const i = s.x.indexOf(x), about = s.low.length ? ` (${told(s.low[i], chart.format)} to ${told(s.high[i], chart.format)})` : "";
+        const i = s.x.indexOf(x), about = s.low.length ? ` (${bare(s.low[i], chart.format)} to ${bare(s.high[i], chart.format)})` : "";
         line.append(html("span", `swatch ${s.style} c-${s.colour}`), html("span", "", s.name), html("b", "", told(s.y[i], chart.format) + about));
         return line;
       });

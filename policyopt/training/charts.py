@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.training.intervals import wilson
 from policyopt.training.logging import RunRecord
 from policyopt.training.plans import ANSWERS, EACH, PHASES, PLANS, SPEED, Colour, Curve, Format, Plan, Style
 
@@ -87,8 +88,8 @@ class Chart:
 
 def sections(run: RunRecord) -> list[tuple[str, list[Chart]]]:
     """The charts that the run has data for, under their headings; metrics that no chart knows come last."""
-    rows = _with_ends(run)
-    found = [(title, [c for plan in plans if (c := _chart(plan, rows))]) for title, plans in PLANS]
+    rows, asked = _with_ends(run), max(judged(measured(run, phase)) for phase in ("before", "after"))
+    found = [(title, [c for plan in plans if (c := _chart(plan, rows, asked))]) for title, plans in PLANS]
     lengths = length_chart(run)
     if lengths is not None:
         next(charts for title, charts in found if title == ANSWERS).insert(1, lengths)
@@ -162,6 +163,11 @@ def measured(run: RunRecord, phase: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def judged(found: Mapping[str, Any]) -> int:
+    """On how many responses the accuracy of an evaluation was measured."""
+    return int(number(found.get("judged", found.get("n"))) or 0)
+
+
 def last_step(run: RunRecord) -> float:
     """How many steps a run has trained: what its summary says, or else the last one that it logged."""
     told = number(run.summary.get("steps"))
@@ -201,7 +207,8 @@ def _with_ends(run: RunRecord) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _chart(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
+def _chart(plan: Plan, rows: Sequence[Mapping[str, Any]], asked: int = 0) -> Chart | None:
+    """The chart of a plan; shares are those of so many questions as were ``asked``."""
     series: list[Series] = []
     for curve in plan.curves:
         for name, metric in _named(curve, rows):
@@ -209,6 +216,9 @@ def _chart(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
             if points:
                 x, y = zip(*points, strict=True)
                 s = Series(name, x, [curve.sign * v for v in y], curve.colour, curve.style)
+                if curve.share and asked:
+                    low, high = zip(*(wilson(v, asked) for v in y), strict=True)
+                    s = replace(s, low=low, high=high)
                 series += _smoothed(s) if plan.smooth and s.style == "line" else [_thinned(s, MAX_POINTS)]
     if not series:
         return None

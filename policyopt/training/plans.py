@@ -25,6 +25,8 @@ class Curve:
     colour: Colour = "main"
     style: Style = "line"
     sign: int = 1
+    share: bool = False
+    """A share of the held-out questions: it is drawn with its Wilson interval."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ PLANS: tuple[tuple[str, tuple[Plan, ...]], ...] = (
                 "Share of right responses: those sampled in training, and on held-out prompts, never trained on.",
                 (
                     Curve("training", "accuracy"),
-                    Curve("held-out", "eval/accuracy", "second", "points"),
+                    Curve("held-out", "eval/accuracy", "second", "points", share=True),
                     Curve("held-out pass@", "eval/pass@", "grey", "points"),
                 ),
                 "percent",
