@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from policyopt.compare.compared import comparison
 from policyopt.compare.grid import Contender, Grid, digest, read_budget, spread
-from policyopt.compare.page import write_page, write_tables
+from policyopt.compare.page import write_page
 from policyopt.compare.results import Comparison
 from policyopt.compare.runner import carry_out
+from policyopt.compare.tables import table, write_tables
 from policyopt.compare.terminal import Watch, show
 from policyopt.data.places import label as short_task
 from policyopt.errors import UserError, explain
@@ -45,18 +46,7 @@ class Compared:
         the words."""
         from pandas import DataFrame
 
-        rows = []
-        for line in self.found.lines:
-            row: dict[str, Any] = {"metric": line.metric, "contender": line.contender, "iqm": line.iqm}
-            for name, interval in (
-                ("", line.value),
-                ("difference", line.difference),
-                ("improvement", line.improvement),
-            ):
-                for end in ("mean", "low", "high"):
-                    row[f"{name} {end}".strip()] = None if interval is None else getattr(interval, end)
-            rows.append(row | {"p": line.p, "holm": line.holm, "detectable": line.detectable, "words": line.words})
-        return DataFrame(rows).set_index(["metric", "contender"])
+        return DataFrame(table(self.found)).set_index(["metric", "contender"])
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.table, self.page))
