@@ -1,6 +1,6 @@
 """How often the intervals and decisions of a comparison are right, on simulated runs whose truth is known: ``python benchmarks/coverage.py``.
 
-Prints the tables of docs/statistics.md, on one core in two minutes. tests/compare/test_statistics.py holds the library to them.
+Prints the tables of docs/statistics.md, on one core in two minutes. tests/comparing/test_statistics.py holds the library to them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm, t
 
-from policyopt.compare.results import Interval
-from policyopt.compare.statistics import difference, holm, improvement, interval
+from policyopt.comparing.results import Interval
+from policyopt.comparing.statistics import difference, holm, improvement, interval
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 RUNS = 1000

@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtri, stdtr, stdtrit
 from scipy.stats import trim_mean
 
-from policyopt.compare.results import Interval, Line, Measure
+from policyopt.comparing.results import Interval, Line, Measure
 from policyopt.training.charts import NBSP, written
 from policyopt.training.plans import Format
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 import rich.console
 from pydantic import ValidationError
 
-from policyopt.compare.compared import comparison
-from policyopt.compare.grid import Contender, Grid, digest, read_budget, spread
-from policyopt.compare.page import write_page
-from policyopt.compare.results import Comparison
-from policyopt.compare.runner import carry_out
-from policyopt.compare.tables import table, write_tables
-from policyopt.compare.terminal import Watch, show
+from policyopt.comparing.compared import comparison
+from policyopt.comparing.grid import Contender, Grid, digest, read_budget, spread
+from policyopt.comparing.page import write_page
+from policyopt.comparing.results import Comparison
+from policyopt.comparing.runner import carry_out
+from policyopt.comparing.tables import table, write_tables
+from policyopt.comparing.terminal import Watch, show
 from policyopt.data.places import label as short_task
 from policyopt.errors import UserError, explain
 from policyopt.own import resolve

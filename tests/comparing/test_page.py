@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from policyopt.compare.answers import QUESTIONS, answered, weighed
-from policyopt.compare.curves import Curve, band, charts, front, look, pareto
-from policyopt.compare.measures import measures
-from policyopt.compare.page import costs, render, signed, verdicts, write_page
-from policyopt.compare.results import Comparison, Interval, Line, Measure
-from policyopt.compare.statistics import lines
-from policyopt.compare.tables import write_tables
+from policyopt.comparing.answers import QUESTIONS, answered, weighed
+from policyopt.comparing.curves import Curve, band, charts, front, look, pareto
+from policyopt.comparing.measures import measures
+from policyopt.comparing.page import costs, render, signed, verdicts, write_page
+from policyopt.comparing.results import Comparison, Interval, Line, Measure
+from policyopt.comparing.statistics import lines
+from policyopt.comparing.tables import write_tables
 from policyopt.training.logging import RunLog, RunRecord, read_run
 from tests.contrast import check_readable
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from policyopt.compare.results import Comparison, Interval, Line
+from policyopt.comparing.results import Comparison, Interval, Line
 from policyopt.files import write_whole
 from policyopt.training.logging import disk_errors
 

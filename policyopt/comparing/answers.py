@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.compare.results import Comparison
+from policyopt.comparing.results import Comparison
 from policyopt.training.charts import number
 from policyopt.training.report import readable
 

@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import binomtest, trim_mean, ttest_1samp
 from scipy.stats import t as student
 
-from policyopt.compare.results import Interval, Line, Measure
-from policyopt.compare.statistics import (
+from policyopt.comparing.results import Interval, Line, Measure
+from policyopt.comparing.statistics import (
     Estimate,
     complete,
     difference,

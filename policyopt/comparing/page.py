@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import quote
 
 from policyopt import page
-from policyopt.compare.answers import answered, weighed
-from policyopt.compare.curves import HELD_OUT, UNITS, charts, front, look
-from policyopt.compare.results import Comparison, Interval, Line, Measure
-from policyopt.compare.tables import JSON, SEEDS, TABLE
+from policyopt.comparing.answers import answered, weighed
+from policyopt.comparing.curves import HELD_OUT, UNITS, charts, front, look
+from policyopt.comparing.results import Comparison, Interval, Line, Measure
+from policyopt.comparing.tables import JSON, SEEDS, TABLE
 from policyopt.training.charts import NBSP, number, written
 from policyopt.training.logging import disk_errors
 from policyopt.training.plans import Colour, Format

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policyopt.compare.measures import curve
-from policyopt.compare.results import Comparison, Line
+from policyopt.comparing.measures import curve
+from policyopt.comparing.results import Comparison, Line
 from policyopt.training.charts import Chart, Series, number
 from policyopt.training.logging import RunRecord
 from policyopt.training.plans import PLANS, Colour, Format, Plan, Style
