@@ -25,7 +25,7 @@ _HOME = {
     "load_task": "policyopt.data",
     "method": "policyopt.registry",
     "check": "policyopt.lens.asked",
-    "compare": "policyopt.compare.asked",
+    "compare": "policyopt.comparing.asked",
     "differences": "policyopt.lens.asked",
     "evaluate": "policyopt.training.measure",
     "explain": "policyopt.lens.asked",
