@@ -115,17 +115,19 @@ TESTBEDS: Mapping[str, Testbed] = MappingProxyType({bed.name: bed for bed in _BE
 
 
 def need_testbed(name: str) -> Testbed:
-    """A testbed by its name; every task that comes with the library is one without options.
+    """A testbed by its name; every task is one without options.
 
     Raises:
         UserError: No testbed and no task is called so; with the nearest names.
     """
     if name in TESTBEDS:
         return TESTBEDS[name]
-    known = (*TESTBEDS, *builtin_tasks())
-    if name.partition(":")[0] not in {x.partition(":")[0] for x in known}:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    try:
+        need_task(name)
+    except UserError:
+        close = difflib.get_close_matches(name, (*TESTBEDS, *builtin_tasks()), n=3, cutoff=0.5)
         nearest = f"; nearest: {', '.join(close)}" if close else ""
-        raise UserError(f"no testbed is called {name!r}{nearest}; they are {', '.join(TESTBEDS)}, and every built-in task")
-    need_task(name)
+        raise UserError(
+            f"no testbed is called {name!r}{nearest}; they are {', '.join(TESTBEDS)}, and all tasks"
+        ) from None
     return Testbed(name, name, builtin_tasks().get(name, name))
