@@ -118,7 +118,7 @@ def trial(name: str) -> Trial:
     if claim.beyond:
         return Trial(method.name, claim)
     bed = need_testbed(claim.testbed)
-    shared = [*words({"steps": STEPS, "task": bed.task, **bed.options}), *words(claim.both)]
+    shared = words({"steps": STEPS, "task": bed.task, **bed.options, **claim.both})
     against = claim.against or (method.parent if method.parent else "grpo")
     ours = contender(method.name, shared, claim.ours)
     theirs = contender(against, shared, claim.theirs)

@@ -96,7 +96,7 @@ def replication(trial: Trial, seeds: Sequence[int], out: Path) -> Replication:
             reasons.append(f"{effect.metric} of {len(both)} seeds is known" if both else "no seed of both is finished")
             continue
         a, b = found.values[ours], found.values[theirs]
-        moved = difference(a, b)
+        moved = difference(a, b).interval
         effects.append(
             Finding(
                 effect.metric, effect.direction, effect.least, found.format, interval(a).mean, interval(b).mean, moved,

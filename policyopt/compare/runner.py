@@ -176,9 +176,9 @@ class Alone(Crew):
     def begin(self, cell: Cell) -> None:
         self._last = cell.folder
         try:
-            self._code = (
-                0 if run_cell(cell.config, self.out / CELLS / cell.folder, start_of(cell, self.out)) else STOPPED
-            )
+            if not run_cell(cell.config, self.out / CELLS / cell.folder, start_of(cell, self.out)):
+                raise KeyboardInterrupt
+            self._code = 0
         except UserError as error:
             self._code = 2
             (self.out / LOGS / f"{cell.folder}.log").write_text(str(error), "utf-8")
