@@ -221,7 +221,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     Symptom(
         "clipped", "a large part of the tokens is clipped away",
-        "how many updates a batch makes (`update/count`), and how old it is (`--staleness`)",
+        "how many updates a batch makes (`update/count`), and how old it is (`--staleness`); ratios of whole responses (`gspo`) are clipped "
+        "more than those of tokens by design",
         "`clip_fraction` falls, accuracy holds",
         (Condition("clip_fraction", "level", above=1 / 3),),
         {
@@ -329,6 +330,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         (
             _NOT_LEARNING, Condition("accuracy", "fall", below=0.02), Condition("signal/groups", "level", above=0.3),
             Condition("entropy", "times", above=0.9), Condition("entropy", "times", below=1.1),
+            Condition("accuracy", "level", below=0.9),
         ),
         {"--optim.lr": "three times as much", "--batch": "larger batches, where `accuracy` is noise", "--steps": "more of them"},
         shown=("update/size", "lr", "kl/ref"),
