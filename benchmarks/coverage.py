@@ -1,6 +1,6 @@
 """How often the intervals and decisions of a comparison are right, on simulated runs whose truth is known: ``python benchmarks/coverage.py``.
 
-Prints the tables of docs/statistics.md, on one core in two minutes. tests/compare/test_statistics.py holds the library to them.
+Prints the tables of docs/statistics.md, on one core in two minutes where it is idle. tests/comparing/test_statistics.py holds the library to them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm, t
 
-from policyopt.compare.results import Interval
-from policyopt.compare.statistics import estimate, holm, improvement, interval
+from policyopt.comparing.results import Interval
+from policyopt.comparing.statistics import difference, estimate, holm, improvement, interval
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 RUNS = 1000
@@ -140,7 +140,7 @@ def false_positives(a: Answers, others: int, runs: int, seed: int = 0) -> float:
     """How often some of so many contenders, which do not differ from the first one, is said to."""
     rng = np.random.default_rng(seed)
     families = (a.contenders(rng, 1 + others) for _ in range(runs))
-    return float(np.mean([min(holm([estimate(y - first).p for y in rest])) < 0.05 for first, *rest in families]))
+    return float(np.mean([min(holm([difference(y, first).p for y in rest])) < 0.05 for first, *rest in families]))
 
 
 def power(seeds: int, questions: int, others: int, of_seed: float, runs: int, seed: int = 0) -> float:

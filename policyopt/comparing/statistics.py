@@ -19,7 +19,9 @@ from scipy.optimize import brentq
 from scipy.special import nctdtrinc, ndtri, poch, stdtr, stdtrit
 from scipy.stats import trim_mean
 
-from policyopt.compare.results import Interval, Line, Measure
+from policyopt.comparing.results import Interval, Line, Measure
+from policyopt.training.charts import NBSP, written
+from policyopt.training.plans import Format
 
 ALPHA = 0.05
 """Of all intervals and decisions: intervals are of 95 %, and a difference is seen where its corrected p-value is below."""
@@ -85,14 +87,12 @@ class Estimate:
         :math:`c_4 = \sqrt{2 / df}\; \Gamma((df + 1) / 2) / \Gamma(df / 2)` is the share of the true one that a standard error has on average. With many degrees
         of freedom it is :math:`(z_{1 - 0.05 / 2m} + z_{0.8})\, se` (Bloom, Minimum Detectable Effects, Evaluation Review 1995).
         """
-        return max(
-            float(
-                nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - ALPHA / 2 / comparisons))
-                * se
-                / (poch(df / 2, 0.5) * (2 / df) ** 0.5)
-            )
-            for se, df in self._errors
-        )
+        sizes = []
+        for se, df in self._errors:
+            delta = nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - ALPHA / 2 / comparisons))
+            c4 = (2 / df) ** 0.5 * poch(df / 2, 0.5)
+            sizes.append(float(delta) * se / float(c4))
+        return max(sizes)
 
     @property
     def _errors(self) -> list[tuple[float, float]]:
@@ -154,10 +154,10 @@ def interval(y: np.ndarray, share: bool = False) -> Interval:
     return found.share if share else found.interval
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Interval:
-    """How much higher ``a`` is than ``b``, both [S, Q] with the same seeds and questions in their rows and columns: the interval of the table of
-    differences. Whatever makes a seed or a question easy for both is gone from it. Seeds that one of them lacks do not count."""
-    return interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float))
+def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """How much higher ``a`` is than ``b``, both [S, Q] with the same seeds and questions in their rows and columns: the estimate of the
+    table of differences. Whatever makes a seed or a question easy for both is gone from it. Seeds that one of them lacks do not count."""
+    return estimate(np.asarray(a, dtype=float) - np.asarray(b, dtype=float))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -207,7 +207,7 @@ def improvement(a: np.ndarray, b: np.ndarray) -> Interval | None:
     return Interval(found, low, high)
 
 
-def words(found: Estimate, corrected: float, detectable: float | None, form: str = "number") -> str:
+def words(found: Estimate, corrected: float, detectable: float | None, form: Format = "number") -> str:
     """A difference for a reader, in points where the metric is in percent.
 
     ``"higher by 3.1 points (0.4 to 5.8)"`` where the corrected p-value is below 0.05, or else ``"no difference seen: 5 seeds could have seen
@@ -216,10 +216,7 @@ def words(found: Estimate, corrected: float, detectable: float | None, form: str
     unit = {"percent": " points", "seconds": " s"}.get(form, "")
 
     def told(x: float) -> str:
-        x = abs(x) * (100 if form == "percent" else 1)
-        if form == "percent" and (x >= 0.1 or x == 0):
-            return f"{x:.1f}"
-        return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
+        return written(abs(x), "number" if form == "integer" else form).split(NBSP)[0]  # a mean of integers is none
 
     if found.seeds < 2 or not found.questions:
         return f"not known: {'one seed' if found.seeds == 1 else 'nothing measured in both'}"
@@ -242,7 +239,7 @@ def _of_measure(measure: Measure, contenders: Sequence[str]) -> Iterator[Line]:
     every = np.concatenate([measure.values[c].ravel() for c in contenders])
     share = measure.format == "percent" and not ((every < 0) | (every > 1)).any()
     base, *others = contenders
-    found = {c: estimate(measure.values[c] - measure.values[base]) for c in others}
+    found = {c: difference(measure.values[c], measure.values[base]) for c in others}
     corrected = dict(zip(found, holm([d.p for d in found.values()]), strict=True))
     family = sum(not math.isnan(p) for p in corrected.values())
     of_seeds = {c: _of_seeds(measure.values[c]) for c in contenders}

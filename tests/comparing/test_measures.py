@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policyopt.compare.measures import aim, best, curve, drop, late, measure, measures, reached
-from tests.compare.grids import made_run
+from policyopt.comparing.measures import aim, best, curve, drop, late, measure, measures, reached
+from tests.comparing.grids import made_run
 
 RISING = made_run([0.2, 0.4, 0.8], correct=[True, False, None], right=[4, 0, 1], lengths=[3, 5, 7], **{"pass@2": 0.5})
 FALLING = made_run(

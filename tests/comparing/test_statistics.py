@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import binomtest, nct, norm, trim_mean, ttest_1samp
 from scipy.stats import t as student
 
-from policyopt.compare.results import Interval, Line, Measure
-from policyopt.compare.statistics import (
+from policyopt.comparing.results import Interval, Line, Measure
+from policyopt.comparing.statistics import (
     Estimate,
     complete,
     difference,
@@ -26,6 +26,7 @@ from policyopt.compare.statistics import (
     lines,
     words,
 )
+from policyopt.training.plans import Format
 
 NAN = math.nan
 
@@ -48,7 +49,7 @@ def table(seeds: int = 4, questions: int = 7, seed: int = 0) -> np.ndarray:
     return np.asarray(effects + rng.normal(size=(seeds, questions)))
 
 
-def of(format: str = "percent", **values: Any) -> list[Line]:
+def of(format: Format = "percent", **values: Any) -> list[Line]:
     """The lines of one measure, whose first contender is the first."""
     tables = {name: np.asarray(y, dtype=float) for name, y in values.items()}
     return list(lines([Measure("accuracy", "accuracy", tables, True, format)], list(tables)))
@@ -113,7 +114,7 @@ def test_four_contenders_without_a_difference_are_said_to_have_none(simulated: A
 def test_a_detectable_difference_is_seen_four_times_out_of_five(
     simulated: Any, seeds: int, others: int, sd: float
 ) -> None:
-    assert 0.72 <= simulated.power(seeds, 128, others, sd, RUNS) <= 0.90
+    assert 0.74 <= simulated.power(seeds, 128, others, sd, RUNS) <= 0.88
 
 
 @pytest.mark.parametrize("gap", [0.0, 1.0, 3.0])
@@ -187,11 +188,8 @@ def test_one_number_a_run_gives_students_interval() -> None:
 def test_a_difference_is_paired_by_seed_and_question() -> None:
     hard = 10 * table(5, 30, seed=1)
     a, b = hard + 0.5 + 0.1 * table(5, 30, seed=2), hard + 0.1 * table(5, 30, seed=3)
-    assert 0.2 < difference(a, b).low < difference(a, b).high < 0.8
-    assert difference(a, b[::-1]).low < 0 and difference(a, b[:, ::-1]).low < 0
-    assert difference(b, a) == Interval(
-        *(-x for x in (difference(a, b).mean, difference(a, b).high, difference(a, b).low))
-    )
+    assert difference(a, b).p < 0.01
+    assert difference(a, b[::-1]).p > 0.05 and difference(a, b[:, ::-1]).p > 0.05
 
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
@@ -225,7 +223,7 @@ def test_gaps_take_as_little_with_them_as_they_can() -> None:
     assert np.array_equal(complete(judge), y[:, [0, 1, 2, 4, 5]])
     assert np.array_equal(complete(nobody), y[:, 1:])
     assert complete(np.full((3, 4), NAN)).size == 0
-    both = estimate(crashed - judge)
+    both = difference(crashed, judge)
     assert (both.seeds, both.questions) == (3, 5) and both.mean == 0
 
 
@@ -274,7 +272,7 @@ def test_what_is_seen_is_said_with_its_interval() -> None:
     found = Estimate(mean=0.031, se=0.01, df=20, seed_se=0.001, seeds=5, questions=128)
     assert words(found, 0.01, 0.04, "percent") == "higher by 3.1 points (1.0 to 5.2)"
     assert words(Estimate(-12, 2, 20, 0, 5, 128), 0.01, 8, "integer") == "lower by 12 (7.83 to 16.2)"
-    assert words(Estimate(-1.5, 0.5, 20, 0, 5, 1), 0.01, 1, "seconds") == "lower by 1.5 s (0.457 to 2.54)"
+    assert words(Estimate(-1.5, 0.5, 20, 0, 5, 1), 0.01, 1, "seconds") == "lower by 1.50 s (0.46 to 2.54)"
 
 
 def test_what_is_not_seen_comes_with_what_could_have_been() -> None:

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from policyopt.compare.cells import STOPPED, run_cell
-from policyopt.compare.grid import Budget, Cell
-from policyopt.compare.runner import CELLS, LOGS, PLAN, START, carry_out, machine, memory_of, share, start_of, why
+from policyopt.comparing.cells import STOPPED, run_cell
+from policyopt.comparing.grid import Budget, Cell
+from policyopt.comparing.runner import CELLS, LOGS, PLAN, START, carry_out, machine, memory_of, share, start_of, why
 from policyopt.errors import UserError
 from policyopt.training.logging import read_run
-from tests.compare.grids import small, small_grid
+from tests.comparing.grids import small, small_grid
 
 
 def until(ready: Callable[[], bool], what: str, seconds: float) -> None:
@@ -106,8 +106,8 @@ def test_the_first_one_says_what_the_others_may_use_up(tiny_model: Path, tmp_pat
 SCRIPT = """
 import sys
 from pathlib import Path
-from policyopt.compare.runner import carry_out
-from tests.compare.grids import small_grid
+from policyopt.comparing.runner import carry_out
+from tests.comparing.grids import small_grid
 carry_out(small_grid(Path(sys.argv[1]), steps=400), Path(sys.argv[2]), jobs=2)
 """
 
@@ -152,7 +152,7 @@ def test_a_cell_that_goes_on_ends_like_one_that_was_never_stopped(tiny_model: Pa
 
 
 def test_a_folder_takes_one_comparison_at_a_time(tiny_model: Path, tmp_path: Path) -> None:
-    from policyopt.compare.runner import held
+    from policyopt.comparing.runner import held
 
     with held(tmp_path), pytest.raises(UserError, match="a comparison is going on there"):
         carry_out(small_grid(tiny_model), tmp_path)

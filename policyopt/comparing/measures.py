@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.compare.results import Measure
+from policyopt.comparing.results import Measure
 from policyopt.training.charts import number
 from policyopt.training.console import duration
-from policyopt.training.evaluate import pass_at_k
 from policyopt.training.logging import RunRecord
 
 Runs = Mapping[tuple[str, int], RunRecord]
@@ -36,7 +35,7 @@ def measures(
     found = [
         questions("accuracy", "accuracy", "correct", True, "percent", runs, contenders, seeds),
         *passed(runs, contenders, seeds),
-        questions("distinct", "different right answers", "distinct", True, "number", runs, contenders, seeds),
+        questions("distinct", "different right answers", "answers", True, "number", runs, contenders, seeds),
         questions("length", "length", "lengths", None, "number", runs, contenders, seeds),
         single("best", "best accuracy", best, True, "percent", runs, contenders, seeds),
         single("drop", "fall from the best", drop, False, "percent", runs, contenders, seeds),
@@ -73,6 +72,8 @@ def questions(
 
 def passed(runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Iterable[Measure]:
     """pass@k of every question, from how many of its samples were right."""
+    from policyopt.training.evaluate import pass_at_k  # brings torch, which nothing else here needs
+
     names = sorted({k for run in runs.values() for k in run.summary.get("after") or {} if k.startswith("pass@")})
     for name in names:
         k = int(name.removeprefix("pass@"))

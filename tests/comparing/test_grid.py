@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from policyopt.compare.grid import Budget, Contender, Grid, grid_from_dict, read_budget, spread, swept
+from policyopt.comparing.grid import Budget, Contender, Grid, grid_from_dict, read_budget, spread, swept
 from policyopt.errors import UserError
 from policyopt.training.config import Evaluation, Optim, TrainConfig
-from tests.compare.grids import small, small_grid
+from tests.comparing.grids import small, small_grid
 
 MODEL = Path("model")
 

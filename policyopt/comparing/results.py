@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from policyopt.training.logging import RunRecord
+from policyopt.training.plans import Format
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,8 @@ class Measure:
     questions); NaN where it was not measured. Seeds and questions are the same for all."""
     higher: bool | None
     """Whether more is better; ``None`` where neither is."""
-    format: str = "number"
-    """``percent``, ``number``, ``integer`` or ``seconds``, as the charts of a report have it. What is in percent and stays between 0 and 1
-    counts as a share."""
+    format: Format = "number"
+    """As the charts of a report have it. What is in ``percent`` and stays between 0 and 1 counts as a share."""
 
 
 @dataclass(frozen=True)

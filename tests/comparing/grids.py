@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policyopt.compare.grid import Budget, Contender, Grid
+from policyopt.comparing.grid import Budget, Contender, Grid
 from policyopt.methods import dr_grpo, grpo
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.logging import RunRecord
