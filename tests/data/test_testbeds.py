@@ -156,7 +156,7 @@ def test_all_the_confidence_that_pays_leaves_no_room_for_the_working() -> None:
     task, examples = bed("proxy-reward")
     working = min(len("\n".join(x for x in e.solution.splitlines() if x != "sure")) for e in examples)
     assert working + len("sure\n") * MOST > task.max_tokens
-    assert len("sure\n") * MOST + len("#### ") < task.max_tokens + 5
+    assert max(len(hurried(e)) for e in examples) < task.max_tokens
 
 
 def test_padding_can_be_left_out() -> None:
