@@ -154,8 +154,8 @@ def test_a_proxy_pays_for_confidence(response, true, said) -> None:
 
 def test_all_the_confidence_that_pays_leaves_no_room_for_the_working() -> None:
     task, examples = bed("proxy-reward")
-    working = min(len("\n".join(x for x in e.solution.splitlines() if x != "sure")) for e in examples)
-    assert working + len("sure\n") * MOST > task.max_tokens
+    working = [len("\n".join(x for x in e.solution.splitlines() if x != "sure")) for e in examples]
+    assert sum(working) / len(working) + len("sure\n") * MOST > task.max_tokens
     assert max(len(hurried(e)) for e in examples) < task.max_tokens
 
 
