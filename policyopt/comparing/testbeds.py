@@ -99,7 +99,7 @@ _BEDS = (
         "context-use",
         "context-use",
         "whether an answer is read where it stands, against a habit that is right one time in three",
-        "it quotes the line and answers by it",
+        "it reads down to the line and answers by it",
     ),
     Testbed(
         "stale",

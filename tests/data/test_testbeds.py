@@ -165,7 +165,7 @@ def test_padding_can_be_left_out() -> None:
     for e in examples[:100]:
         bare = "\n".join(line for line in e.solution.splitlines() if line not in PADDING)
         assert judge(e, bare).correct and len(bare) == e.meta["metadata"]["needed"] <= len(e.solution)
-    assert sum(len(e.solution) for e in examples) > 1.5 * sum(e.meta["metadata"]["needed"] for e in examples)
+    assert sum(len(e.solution) for e in examples) > 1.3 * sum(e.meta["metadata"]["needed"] for e in examples)
 
 
 def test_a_habit_is_right_about_as_often_as_chance() -> None:
@@ -173,8 +173,8 @@ def test_a_habit_is_right_about_as_often_as_chance() -> None:
     judge = make_judge(task.judge)
     for e in examples:
         *lines, asked = e.prompt[0]["content"].splitlines()
-        quoted, _ = e.solution.splitlines()
-        assert quoted in lines and quoted.startswith(asked.removesuffix("?"))
+        *read, _ = e.solution.splitlines()
+        assert read == lines[: len(read)] and read[-1].startswith(asked.removesuffix("?"))
         assert hurried(e) == answer_line(str(HABIT[asked.removesuffix("?")]))
     right = sum(judge(e, hurried(e)).correct for e in examples) / len(examples)
     assert 0.2 < right < 0.45
