@@ -76,6 +76,7 @@ _BEDS = (
         "many-answers",
         "whether several right answers stay, where naming the likeliest one pays best: pass@k and distinct against accuracy",
         "accuracy rises and pass@4 does not fall: the answers that are right less often are still tried",
+        {"optim.lr": 4e-4},
     ),
     Testbed(
         "biased-length",
