@@ -70,6 +70,7 @@ _BEDS = (
         "mixed-difficulty",
         "what is done with questions that teach nothing now: a fifth is always right, a fifth never",
         "it spends responses where groups differ, and goes from easy levels to harder ones",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "many-answers",
@@ -83,6 +84,7 @@ _BEDS = (
         "biased-length",
         "what dividing by length does, where some right answers are three times as long as others",
         "it learns the long working as well as the short one",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "noisy-judge",
