@@ -25,6 +25,7 @@ _HOME = {
     "load_task": "policyopt.data",
     "method": "policyopt.registry",
     "check": "policyopt.lens.asked",
+    "advise": "policyopt.comparing.advise.asked",
     "compare": "policyopt.comparing.asked",
     "differences": "policyopt.lens.asked",
     "evaluate": "policyopt.training.measure",

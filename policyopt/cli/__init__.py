@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": ("", "read what a model answers", "sample --task countdown --questions 2"),
     "serve": ("", "serve a model to clients of the tinker package", "serve --model embedded --port 8000"),
     "push": ("RUN ID", "push the model of a run to the hub", "push runs/grpo-chain_sum-seed0 me/sums"),
+    "advise": ("[RUN...]", "what a run suffers from, and what addresses it", "advise runs/grpo-chain_sum-seed0"),
     "list": ("[WORD]", "the methods; with --kind parts, studies ...", "list clip"),
     "explain": ("NAME", "what a method, a part, a task, a study is", "explain luspo --vs gspo --out luspo.html"),
     "tasks": ("", "the tasks of the package, and how to bring your own", "tasks"),

@@ -132,6 +132,10 @@ def _values(option: str) -> Iterable[str]:
     kinds = {"task": ("testbed",), "with": ("study",), "vs": ("method",)}
     if option == "model":
         return ("embedded",)
+    if option == "symptom":
+        from policyopt.comparing.advise.symptoms import SYMPTOMS
+
+        return [s.name for s in SYMPTOMS]
     return _names(*kinds[option]) if option in kinds else ()
 
 

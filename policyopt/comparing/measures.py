@@ -10,7 +10,6 @@ import numpy as np
 from policyopt.comparing.results import Measure
 from policyopt.training.charts import number
 from policyopt.training.console import duration
-from policyopt.training.evaluate import pass_at_k
 from policyopt.training.logging import RunRecord
 
 Runs = Mapping[tuple[str, int], RunRecord]
@@ -73,6 +72,8 @@ def questions(
 
 def passed(runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Iterable[Measure]:
     """pass@k of every question, from how many of its samples were right."""
+    from policyopt.training.evaluate import pass_at_k  # brings torch, which nothing else here needs
+
     names = sorted({k for run in runs.values() for k in run.summary.get("after") or {} if k.startswith("pass@")})
     for name in names:
         k = int(name.removeprefix("pass@"))

@@ -34,6 +34,8 @@ from tests.commands import Said
         (["eval", "--task", "chain"], ["chain_sum"]),
         (["explain", "gspo", "--v"], ["--vs"]),
         (["verify", "--w"], ["--words"]),
+        (["advise", "--symptom", "entropy"], ["entropy-falls", "entropy-rises"]),
+        (["advise", "--s"], ["--symptom"]),
         (["nothing", "--"], ["--help"]),
     ],
 )

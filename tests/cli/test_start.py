@@ -65,6 +65,8 @@ def ran(*line: str, folder: Path) -> tuple[int, set[str], str]:
         ("explain --help", 0, "NAME is one of"),
         ("train grppo", 2, "no method is called 'grppo'"),
         ("train rl-subnetworks --help", 2, "rl-subnetworks is a study, not a method"),
+        ("advise", 0, "entropy-falls"),
+        ("advise --symptom stale", 0, "vespo"),
         ("explain gppo", 2, "nothing is called 'gppo'"),
         ("check gppo", 2, "no method is called 'gppo'"),
         ("check missing.py", 2, "there is no file missing.py"),
