@@ -23,7 +23,8 @@ class Testbed:
     shows: str
     """Which phenomenon, in a sentence."""
     sound: str = ""
-    """What a sound method does on it."""
+    """What a sound method does on it, and what grpo does in 40 steps, means of the seeds 0 and 1 of ``policyopt train grpo --steps 40``
+    with the task and the options; ``docs/testbeds.md`` has the numbers of others."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """By dotted name, as a configuration has them: ``{"staleness": 4, "optim.lr": 3e-4}``."""
 
@@ -33,7 +34,7 @@ _BEDS = (
         "chain_sum",
         "chain_sum",
         "that working a question out pays, found from right and wrong alone",
-        "it answers longer and more often right; most of it within twenty steps",
+        "it answers longer and more often right; most of it within twenty steps; grpo: accuracy 32 to 97 %",
     ),
     Testbed(
         "ties",
@@ -51,13 +52,13 @@ _BEDS = (
         "long-winded",
         "long-winded",
         "length that can go: the working stands up to three times in a response",
-        "it keeps accuracy and answers in a third of the tokens",
+        "it keeps accuracy and works the sum out once",
     ),
     Testbed(
         "verbose",
         "verbose",
         "length that can go, mixed with length that is needed: lines that say nothing between the steps of a sum",
-        "it keeps accuracy and drops the padding and not the steps",
+        "it keeps accuracy and drops the padding and not the steps; grpo: accuracy 86 to 84 %, 64 to 57 tokens, of which 29 are needed",
     ),
     Testbed(
         "json",
@@ -69,43 +70,46 @@ _BEDS = (
         "mixed-difficulty",
         "mixed-difficulty",
         "what is done with questions that teach nothing now: a fifth is always right, a fifth never",
-        "it spends responses where groups differ, and goes from easy levels to harder ones",
+        "it spends responses where groups differ, and goes from easy levels to harder ones; grpo: easy 44 to 86 %, middle 57 to 75 %, hard 44 to 23 %",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "many-answers",
         "many-answers",
         "whether several right answers stay, where naming the likeliest one pays best: pass@k and distinct against accuracy",
-        "accuracy rises and pass@4 does not fall: the answers that are right less often are still tried",
+        "accuracy rises and pass@4 does not fall: the answers that are right less often are still tried; grpo: pass@4 91 to 75 %, distinct 1.25 to 0.78",
+        {"optim.lr": 4e-4},
     ),
     Testbed(
         "biased-length",
         "biased-length",
         "what dividing by length does, where some right answers are three times as long as others",
-        "it learns the long working as well as the short one",
+        "it learns the long working as well as the short one; grpo: short 68 to 82 %, long 38 to 39 %, 8 to 29 tokens",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "noisy-judge",
         "noisy-judge:0.2",
         "what a reward costs that is wrong on one response in five",
-        "held-out accuracy, which is the truth, rises as without noise, only later",
+        "held-out accuracy, which is the truth, rises as without noise, only later; grpo: 41 to 58 %",
     ),
     Testbed(
         "proxy-reward",
         "proxy-reward",
         "a reward that can be had without being right: the parts true and proxy, and where they part",
-        "accuracy does not fall below its best while the reward rises",
+        "accuracy does not fall below its best while the reward rises; grpo: accuracy 82 to 22 %, its reward 1.3 to 2.7",
     ),
     Testbed(
         "context-use",
         "context-use",
         "whether an answer is read where it stands, against a habit that is right one time in three",
-        "it quotes the line and answers by it",
+        "it reads down to the line and answers by it; grpo: 43 to 100 %",
     ),
     Testbed(
         "stale",
         "chain_sum",
-        "what old data do: each batch is trained on four steps after it was drawn, at a rate at which the policy has drifted by then",
-        "accuracy rises and stays",
+        "what large steps on old data do: each batch is trained on four steps after it was drawn, at a rate at which the policy has drifted by then",
+        "accuracy rises and stays; grpo: 32 to 76 %, after 83 % at step 8",
         {"staleness": 4, "optim.lr": 1e-3},
     ),
 )

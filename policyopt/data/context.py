@@ -17,14 +17,14 @@ LINES = 4
 
 
 def _draw(chance: random.Random) -> Entry:
-    """Four lines with a letter and its number, and one of them asked for. The worked solution quotes its line; somebody in a hurry answers by
-    habit."""
+    """Four lines with a letter and its number, and one of them asked for. The worked solution reads down to its line; somebody in a hurry answers
+    by habit."""
     letters = chance.sample(list(HABIT), LINES)
     has = {x: HABIT[x] if chance.random() < USUAL else chance.randint(1, 9) for x in letters}
     asked = chance.choice(letters)
     return {
         "question": "\n".join([*(f"{x}{n}" for x, n in has.items()), f"{asked}?"]),
-        "steps": [f"{asked}{has[asked]}"],
+        "steps": [f"{x}{has[x]}" for x in letters[: letters.index(asked) + 1]],
         "answer": str(has[asked]),
         "hasty": answer_line(str(HABIT[asked])),
         "metadata": {"asked": asked, "habit": HABIT[asked]},
@@ -36,7 +36,7 @@ CONTEXT_USE = Drawn(
     summary="the number of a letter, which one of four lines says and a habit knows otherwise: a3 f8 c1 d7 f?",
     draw=_draw,
     judge=judge_answer,
-    max_tokens=24,
-    warm_start={"steps": 1000, "terse": 0.5},
+    max_tokens=32,
+    warm_start={"steps": 900, "terse": 0.5},
 )
 """A policy that answers without looking is right on one question in three."""

@@ -9,14 +9,21 @@ from policyopt.data.drawn import Drawn
 from policyopt.data.sums import drawn_sum, judge_answer
 from policyopt.judging.answers import answer_line
 
-LEVELS = {"trivial": (2, 1.0), "easy": (3, 0.6), "middle": (4, 0.4), "hard": (6, 0.15), "hopeless": (9, 0.0)}
-"""How many terms a sum of each level has, and how often the warm start sees such a sum worked out and not answered at once."""
+LEVELS = {
+    "trivial": (3, 5, 1.0),
+    "easy": (4, 5, 0.6),
+    "middle": (5, 5, 0.4),
+    "hard": (7, 5, 0.2),
+    "hopeless": (4, 99, 0.0),
+}
+"""How many terms a sum of each level has, the largest of them, and how often the warm start sees such a sum worked out and not
+answered at once."""
 
 
 def _draw(chance: random.Random) -> Entry:
     level = chance.choice(list(LEVELS))
-    terms, worked = LEVELS[level]
-    entry = drawn_sum(chance, terms)
+    terms, most, worked = LEVELS[level]
+    entry = drawn_sum(chance, terms, most)
     shown = entry["steps"] if chance.random() < worked else []
     return {
         **entry,
@@ -28,10 +35,10 @@ def _draw(chance: random.Random) -> Entry:
 
 MIXED_DIFFICULTY = Drawn(
     name="mixed-difficulty",
-    summary="sums of two to nine numbers, from always right to hardly ever: 9+6-1+4-2-7=?",
+    summary="sums of five levels, from always right to never: 4+2-5=? to 94-27+61-38=?",
     draw=_draw,
     judge=judge_answer,
-    max_tokens=88,
+    max_tokens=72,
     warm_start={"terse": 1.0},
 )
 """The level is the source of a question, so that the log has the accuracy of each. Where a group is all right or all wrong there is

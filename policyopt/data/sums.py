@@ -48,9 +48,9 @@ def shuffled(seed: str) -> Order:
     return order
 
 
-def drawn_sum(chance: random.Random, terms: int = 4) -> dict[str, Any]:
-    """An entry of :class:`~policyopt.data.drawn.Drawn`: a sum of digits, worked out by its running total."""
-    first, *rest = (chance.randint(1, 9) for _ in range(terms))
+def drawn_sum(chance: random.Random, terms: int = 4, most: int = 9) -> dict[str, Any]:
+    """An entry of :class:`~policyopt.data.drawn.Drawn`: a sum of numbers from 1 to ``most``, worked out by its running total."""
+    first, *rest = (chance.randint(1, most) for _ in range(terms))
     signed = [chance.choice("+-") + str(x) for x in rest]
     total, steps = first, []
     for term in signed:

@@ -532,7 +532,7 @@ def test_eval(command: Command, tiny_model: Path) -> None:
         8,
     ]
     scores = json.loads(command(*line, "--samples", 3, "--k", 2, "--json").out)
-    said = {"judged", "judge/failed", "judge/absent", "correct"}
+    said = {"judged", "judge/failed", "judge/absent", "correct", "distinct", "right", "answers"}
     assert set(scores) == {"accuracy", "format", "length", "pass@2", "n", "lengths"} | said
     assert scores["n"] == len(scores["lengths"]) == len(scores["correct"]) == 6
     assert scores["length"] == pytest.approx(sum(scores["lengths"]) / 6)

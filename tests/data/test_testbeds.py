@@ -77,10 +77,11 @@ def test_the_higher_the_level_the_less_is_worked_out() -> None:
     _, examples = bed("mixed-difficulty")
     worked = {x: [hurried(e).count("\n") > 0 for e in examples if e.source == x] for x in LEVELS}
     assert min(map(len, worked.values())) > 30
-    for level, (terms, share) in LEVELS.items():
+    for level, (terms, most, share) in LEVELS.items():
         assert sum(worked[level]) / len(worked[level]) == pytest.approx(share, abs=0.2)
         asked = [e.prompt[0]["content"] for e in examples if e.source == level]
-        assert {len(re.findall(r"\d", x)) for x in asked} == {terms}
+        numbers = [[int(n) for n in re.findall(r"\d+", x)] for x in asked]
+        assert {len(x) for x in numbers} == {terms} and most * 0.9 < max(map(max, numbers)) <= most
     assert all(worked["trivial"]) and not any(worked["hopeless"])
     assert all(e.meta["metadata"]["level"] == e.source for e in examples)
 
@@ -111,7 +112,7 @@ def test_the_working_of_a_long_sum_is_three_times_as_long() -> None:
 @pytest.mark.parametrize("name", ["mixed-difficulty", "biased-length", "verbose", "noisy-judge:0"])
 def test_the_working_of_a_sum_is_true(name) -> None:
     for e in bed(name)[1][:100]:
-        terms = re.findall(r"[+-]?\d", e.prompt[0]["content"])
+        terms = re.findall(r"[+-]?\d+", e.prompt[0]["content"])
         assert sum(map(int, terms)) == int(e.answer)
         for line in e.solution.splitlines()[:-1]:
             if "=" in line:
@@ -154,9 +155,9 @@ def test_a_proxy_pays_for_confidence(response, true, said) -> None:
 
 def test_all_the_confidence_that_pays_leaves_no_room_for_the_working() -> None:
     task, examples = bed("proxy-reward")
-    working = min(len("\n".join(x for x in e.solution.splitlines() if x != "sure")) for e in examples)
-    assert working + len("sure\n") * MOST > task.max_tokens
-    assert len("sure\n") * MOST + len("#### ") < task.max_tokens + 5
+    working = [len("\n".join(x for x in e.solution.splitlines() if x != "sure")) for e in examples]
+    assert sum(working) / len(working) + len("sure\n") * MOST > task.max_tokens
+    assert max(len(hurried(e)) for e in examples) < task.max_tokens
 
 
 def test_padding_can_be_left_out() -> None:
@@ -165,7 +166,7 @@ def test_padding_can_be_left_out() -> None:
     for e in examples[:100]:
         bare = "\n".join(line for line in e.solution.splitlines() if line not in PADDING)
         assert judge(e, bare).correct and len(bare) == e.meta["metadata"]["needed"] <= len(e.solution)
-    assert sum(len(e.solution) for e in examples) > 1.5 * sum(e.meta["metadata"]["needed"] for e in examples)
+    assert sum(len(e.solution) for e in examples) > 1.3 * sum(e.meta["metadata"]["needed"] for e in examples)
 
 
 def test_a_habit_is_right_about_as_often_as_chance() -> None:
@@ -173,8 +174,8 @@ def test_a_habit_is_right_about_as_often_as_chance() -> None:
     judge = make_judge(task.judge)
     for e in examples:
         *lines, asked = e.prompt[0]["content"].splitlines()
-        quoted, _ = e.solution.splitlines()
-        assert quoted in lines and quoted.startswith(asked.removesuffix("?"))
+        *read, _ = e.solution.splitlines()
+        assert read == lines[: len(read)] and read[-1].startswith(asked.removesuffix("?"))
         assert hurried(e) == answer_line(str(HABIT[asked.removesuffix("?")]))
     right = sum(judge(e, hurried(e)).correct for e in examples) / len(examples)
     assert 0.2 < right < 0.45
