@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def render(c: Comparison) -> str:
         held_out=HELD_OUT,
         units=[*UNITS],
         front=shape,
-        costs=costs(c),
+        costs=bars(costs(c)),
         phases=[(name, colour) for name, _, colour in PHASES],
         questions=answered(c),
         differing=_differing(c),
@@ -181,7 +181,7 @@ def _metric(c: Comparison, m: Measure) -> dict[str, Any]:
             "difference": _about(line.difference, m.format, signed),
             "holm": _p(line.holm),
             "p": _p(line.p),
-            "improvement": _about(more, "percent", whole),
+            "improvement": _about(more, "percent", _whole),
             "iqm": _plain(line.iqm, m.format),
             "words": line.words,
             "side": _side(line, m),
@@ -217,14 +217,14 @@ def _aim(m: Measure) -> str:
     return "" if m.higher is None else "more is better" if m.higher else "less is better"
 
 
-def _about(x: Interval | None, format: str, told: Any = None) -> str:
+def _about(x: Interval | None, format: str, told: Callable[[float, str], str] | None = None) -> str:
     """A mean and its interval: ``"95.1 % (93.2 to 96.9)"``."""
     told = told or _plain
     if x is None or not _finite(x.mean):
         return ""
     if not _finite(x.low) or not _finite(x.high):
-        return str(told(x.mean, format))
-    low, high = (str(told(v, format)).split(NBSP)[0] for v in (x.low, x.high))
+        return told(x.mean, format)
+    low, high = (told(v, format).split(NBSP)[0] for v in (x.low, x.high))
     return f"{told(x.mean, format)} ({low} to {high})"
 
 
@@ -232,7 +232,7 @@ def _plain(x: float, format: str) -> str:
     return written(x if _finite(x) else None, _format(format)).replace("-", "−")
 
 
-def whole(x: float, format: str) -> str:
+def _whole(x: float, format: str) -> str:
     """A share in whole percent."""
     return f"{100 * x:.0f}{NBSP}%"
 
@@ -267,44 +267,61 @@ def _finite(x: float) -> bool:
 # What it costs -------------------------------------------------------------------------------------------------------
 
 
-def costs(c: Comparison) -> list[dict[str, Any]]:
-    """By contender, over all steps of its runs: seconds and tokens of a step, seconds of a thousand tokens, and the share of the time
-    in each phase. Empty where no run has logged its time."""
+@dataclass(frozen=True)
+class Cost:
+    """What a step of a contender takes, on average over all steps of its runs."""
+
+    name: str
+    seconds: float
+    tokens: float
+    phases: tuple[tuple[str, Colour, float], ...]
+    """(phase, its colour, its seconds)"""
+
+    @property
+    def thousand(self) -> float:
+        """Seconds of a thousand tokens."""
+        return 1000 * self.seconds / self.tokens if self.tokens else 0.0
+
+    @property
+    def rest(self) -> float:
+        """Seconds that are in no phase."""
+        return max(0.0, self.seconds - sum(t for _, _, t in self.phases))
+
+    @property
+    def shares(self) -> list[tuple[str, str]]:
+        """What share of the time each phase takes."""
+        return [(name, f"{100 * t / self.seconds:.0f}{NBSP}%") for name, _, t in self.phases if self.seconds]
+
+
+def costs(c: Comparison) -> list[Cost]:
+    """The costs of each contender that has logged its time."""
     found = []
     for name in c.contenders:
+        runs = [run for seed in c.seeds if (run := c.runs.get((name, seed)))]
         rows = [
-            row
-            for seed in c.seeds
-            if (run := c.runs.get((name, seed)))
-            for row in run.metrics
-            if row.get("step") and number(row.get("time/step")) is not None
+            row for run in runs for row in run.metrics if row.get("step") and number(row.get("time/step")) is not None
         ]
-        if not rows:
-            continue
-        seconds, tokens = (_total(rows, key) / len(rows) for key in ("time/step", "tokens"))
-        spent = [(phase, colour, _total(rows, key) / len(rows)) for phase, key, colour in PHASES]
-        found.append({"name": name, "seconds": seconds, "tokens": tokens, "spent": spent})
-    most = {key: max((x[key] for x in found), default=0.0) or 1.0 for key in ("seconds", "tokens")}
-    thousand = {x["name"]: 1000 * x["seconds"] / x["tokens"] if x["tokens"] else 0.0 for x in found}
-    longest = max(thousand.values(), default=0.0) or 1.0
-    return [
-        {
-            "name": x["name"],
-            "parts": [(phase, colour, 100 * t / most["seconds"]) for phase, colour, t in x["spent"]],
-            "seconds": written(x["seconds"], "seconds"),
-            "seconds_wide": 100 * x["seconds"] / most["seconds"],
-            "shares": [(phase, f"{100 * t / x['seconds']:.0f}{NBSP}%") for phase, _, t in x["spent"] if x["seconds"]],
-            "tokens": written(x["tokens"], "integer"),
-            "tokens_wide": 100 * x["tokens"] / most["tokens"],
-            "thousand": written(thousand[x["name"]], "seconds"),
-            "thousand_wide": 100 * thousand[x["name"]] / longest,
-        }
-        for x in found
-    ]
+        if rows:
+            phases = tuple((phase, colour, _mean(rows, key)) for phase, key, colour in PHASES)
+            found.append(Cost(name, _mean(rows, "time/step"), _mean(rows, "tokens"), phases))
+    return found
 
 
-def _total(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    return sum(number(row.get(key)) or 0.0 for row in rows)
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    return sum(number(row.get(key)) or 0.0 for row in rows) / len(rows)
+
+
+def bars(found: Sequence[Cost]) -> dict[str, list[tuple[Cost, float, str]]]:
+    """By what they measure, the bars: whose it is, its width in percent of the longest, and its number."""
+    kinds: dict[str, tuple[Callable[[Cost], float], Format]] = {
+        "seconds": (lambda x: x.seconds, "seconds"),
+        "tokens": (lambda x: x.tokens, "integer"),
+        "thousand": (lambda x: x.thousand, "seconds"),
+    }
+    most = {kind: max(map(of, found), default=0.0) or 1.0 for kind, (of, _) in kinds.items()}
+    return {
+        kind: [(x, 100 * of(x) / most[kind], written(of(x), form)) for x in found] for kind, (of, form) in kinds.items()
+    }
 
 
 # Beside --------------------------------------------------------------------------------------------------------------
