@@ -91,11 +91,11 @@ def verdicts(c: Comparison) -> Iterator[tuple[str, str]]:
         if m.name not in MAIN and not m.name.startswith("pass@"):
             continue
         base, *others = _lines(c, m)
-        has = f"{base.contender} has {_plain(base.value.mean, m.format)}." if _finite(base.value.mean) else ""
+        has = [f"{base.contender} has {_plain(base.value.mean, m.format)}"] if _finite(base.value.mean) else []
         seen = [x for x in others if _seen(x)]
         rest = [x for x in others if not _seen(x)]
-        told = [*_told(seen), *_unseen(rest, m)]
-        yield m.label[0].upper() + m.label[1:], " ".join(filter(None, [has, "; ".join(told) + "." if told else ""]))
+        if told := "; ".join([*has, *_told(seen), *_unseen(rest, m)]):
+            yield m.label[0].upper() + m.label[1:], f"{told}."
 
 
 def _unseen(rest: Sequence[Line], m: Measure) -> Iterator[str]:
@@ -194,6 +194,7 @@ def _metric(c: Comparison, m: Measure) -> dict[str, Any]:
         "aim": _aim(m),
         "rows": [row(line) for line in lines],
         "at": first.middle if first else None,
+        "known": any(x.holm is not None and _finite(x.holm) for x in lines),
         "found": [(x.contender, signed(x.difference.mean, m.format)) for x in lines if x.difference and _seen(x)],
     }
 

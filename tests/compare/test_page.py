@@ -186,7 +186,7 @@ def test_the_verdict_says_who_differs_and_what_could_not_be_told(comparison: Com
     [(metric, said)] = verdicts(c)
     assert metric == "Accuracy"
     assert plain(said) == (
-        "a has 50.0 %. b: higher by 20.0 points (10.0 to 30.0); c: no difference seen: 5 seeds could have seen 4 points; "
+        "a has 50.0 %; b: higher by 20.0 points (10.0 to 30.0); c: no difference seen: 5 seeds could have seen 4 points; "
         "d: no difference seen: 5 seeds could have seen 6 points."
     )
     # Many of which nothing is seen are told together.
