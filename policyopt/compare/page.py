@@ -218,7 +218,7 @@ def _aim(m: Measure) -> str:
     return "" if m.higher is None else "more is better" if m.higher else "less is better"
 
 
-def _about(x: Interval | None, format: str, told: Callable[[float, str], str] | None = None) -> str:
+def _about(x: Interval | None, format: Format, told: Callable[[float, Format], str] | None = None) -> str:
     """A mean and its interval: ``"95.1 % (93.2 to 96.9)"``."""
     told = told or _plain
     if x is None or not _finite(x.mean):
@@ -229,30 +229,26 @@ def _about(x: Interval | None, format: str, told: Callable[[float, str], str] | 
     return f"{told(x.mean, format)} ({low} to {high})"
 
 
-def _plain(x: float, format: str) -> str:
-    return written(x if _finite(x) else None, _format(format)).replace("-", "−")
+def _plain(x: float, format: Format) -> str:
+    return written(x if _finite(x) else None, format).replace("-", "−")
 
 
-def _whole(x: float, format: str) -> str:
+def _whole(x: float, format: Format) -> str:
     """A share in whole percent."""
     return f"{100 * x:.0f}{NBSP}%"
 
 
-def signed(x: float, format: str) -> str:
+def signed(x: float, format: Format) -> str:
     """A change: ``"+2.1 points"``, ``"−0.4 s"``."""
     size = _size(x, format)
     return size if size.split(NBSP)[0].strip("0.,") == "" else f"{'+' if x > 0 else '−'}{size}"
 
 
-def _size(x: float, format: str) -> str:
+def _size(x: float, format: Format) -> str:
     """How large a change is, without its sign; that of a share in points."""
     if format == "percent":
         return f"{100 * abs(x):.1f}{NBSP}points"
-    return written(abs(x), _format(format))
-
-
-def _format(format: str) -> Format:
-    return format  # type: ignore[return-value]
+    return written(abs(x), format)
 
 
 def _p(p: float | None) -> str:
