@@ -76,7 +76,7 @@ def _apart(question: Mapping[str, Sample]) -> tuple[int, int, float]:
     """How much the answers to a question differ: in verdict, in number, in length."""
     right = sum(bool(s.get("correct")) for s in question.values())
     lengths = [n for s in question.values() if (n := number(s.get("length"))) is not None]
-    spread = float(np.std(lengths) / max(1.0, np.mean(lengths))) if lengths else 0.0
+    spread = float(np.std(lengths)) / max(1.0, float(np.mean(lengths))) if lengths else 0.0
     return min(right, len(question) - right), len(question), spread
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def render(c: Comparison) -> str:
         held_out=HELD_OUT,
         units=[*UNITS],
         front=shape,
-        costs=costs(c),
+        costs=bars(costs(c)),
         phases=[(name, colour) for name, _, colour in PHASES],
         questions=answered(c),
         differing=_differing(c),
@@ -91,11 +91,11 @@ def verdicts(c: Comparison) -> Iterator[tuple[str, str]]:
         if m.name not in MAIN and not m.name.startswith("pass@"):
             continue
         base, *others = _lines(c, m)
-        has = f"{base.contender} has {_plain(base.value.mean, m.format)}." if _finite(base.value.mean) else ""
+        has = [f"{base.contender} has {_plain(base.value.mean, m.format)}"] if _finite(base.value.mean) else []
         seen = [x for x in others if _seen(x)]
         rest = [x for x in others if not _seen(x)]
-        told = [*_told(seen), *_unseen(rest, m)]
-        yield m.label[0].upper() + m.label[1:], " ".join(filter(None, [has, "; ".join(told) + "." if told else ""]))
+        if told := "; ".join([*has, *_told(seen), *_unseen(rest, m)]):
+            yield m.label[0].upper() + m.label[1:], f"{told}."
 
 
 def _unseen(rest: Sequence[Line], m: Measure) -> Iterator[str]:
@@ -181,7 +181,7 @@ def _metric(c: Comparison, m: Measure) -> dict[str, Any]:
             "difference": _about(line.difference, m.format, signed),
             "holm": _p(line.holm),
             "p": _p(line.p),
-            "improvement": _about(more, "percent", whole),
+            "improvement": _about(more, "percent", _whole),
             "iqm": _plain(line.iqm, m.format),
             "words": line.words,
             "side": _side(line, m),
@@ -194,6 +194,7 @@ def _metric(c: Comparison, m: Measure) -> dict[str, Any]:
         "aim": _aim(m),
         "rows": [row(line) for line in lines],
         "at": first.middle if first else None,
+        "known": any(x.holm is not None and _finite(x.holm) for x in lines),
         "found": [(x.contender, signed(x.difference.mean, m.format)) for x in lines if x.difference and _seen(x)],
     }
 
@@ -217,41 +218,37 @@ def _aim(m: Measure) -> str:
     return "" if m.higher is None else "more is better" if m.higher else "less is better"
 
 
-def _about(x: Interval | None, format: str, told: Any = None) -> str:
+def _about(x: Interval | None, format: Format, told: Callable[[float, Format], str] | None = None) -> str:
     """A mean and its interval: ``"95.1 % (93.2 to 96.9)"``."""
     told = told or _plain
     if x is None or not _finite(x.mean):
         return ""
     if not _finite(x.low) or not _finite(x.high):
-        return str(told(x.mean, format))
-    low, high = (str(told(v, format)).split(NBSP)[0] for v in (x.low, x.high))
+        return told(x.mean, format)
+    low, high = (told(v, format).split(NBSP)[0] for v in (x.low, x.high))
     return f"{told(x.mean, format)} ({low} to {high})"
 
 
-def _plain(x: float, format: str) -> str:
-    return written(x if _finite(x) else None, _format(format)).replace("-", "−")
+def _plain(x: float, format: Format) -> str:
+    return written(x if _finite(x) else None, format).replace("-", "−")
 
 
-def whole(x: float, format: str) -> str:
+def _whole(x: float, format: Format) -> str:
     """A share in whole percent."""
     return f"{100 * x:.0f}{NBSP}%"
 
 
-def signed(x: float, format: str) -> str:
+def signed(x: float, format: Format) -> str:
     """A change: ``"+2.1 points"``, ``"−0.4 s"``."""
     size = _size(x, format)
     return size if size.split(NBSP)[0].strip("0.,") == "" else f"{'+' if x > 0 else '−'}{size}"
 
 
-def _size(x: float, format: str) -> str:
+def _size(x: float, format: Format) -> str:
     """How large a change is, without its sign; that of a share in points."""
     if format == "percent":
         return f"{100 * abs(x):.1f}{NBSP}points"
-    return written(abs(x), _format(format))
-
-
-def _format(format: str) -> Format:
-    return format  # type: ignore[return-value]
+    return written(abs(x), format)
 
 
 def _p(p: float | None) -> str:
@@ -267,44 +264,61 @@ def _finite(x: float) -> bool:
 # What it costs -------------------------------------------------------------------------------------------------------
 
 
-def costs(c: Comparison) -> list[dict[str, Any]]:
-    """By contender, over all steps of its runs: seconds and tokens of a step, seconds of a thousand tokens, and the share of the time
-    in each phase. Empty where no run has logged its time."""
+@dataclass(frozen=True)
+class Cost:
+    """What a step of a contender takes, on average over all steps of its runs."""
+
+    name: str
+    seconds: float
+    tokens: float
+    phases: tuple[tuple[str, Colour, float], ...]
+    """(phase, its colour, its seconds)"""
+
+    @property
+    def thousand(self) -> float:
+        """Seconds of a thousand tokens."""
+        return 1000 * self.seconds / self.tokens if self.tokens else 0.0
+
+    @property
+    def rest(self) -> float:
+        """Seconds that are in no phase."""
+        return max(0.0, self.seconds - sum(t for _, _, t in self.phases))
+
+    @property
+    def shares(self) -> list[tuple[str, str]]:
+        """What share of the time each phase takes."""
+        return [(name, f"{100 * t / self.seconds:.0f}{NBSP}%") for name, _, t in self.phases if self.seconds]
+
+
+def costs(c: Comparison) -> list[Cost]:
+    """The costs of each contender that has logged its time."""
     found = []
     for name in c.contenders:
+        runs = [run for seed in c.seeds if (run := c.runs.get((name, seed)))]
         rows = [
-            row
-            for seed in c.seeds
-            if (run := c.runs.get((name, seed)))
-            for row in run.metrics
-            if row.get("step") and number(row.get("time/step")) is not None
+            row for run in runs for row in run.metrics if row.get("step") and number(row.get("time/step")) is not None
         ]
-        if not rows:
-            continue
-        seconds, tokens = (_total(rows, key) / len(rows) for key in ("time/step", "tokens"))
-        spent = [(phase, colour, _total(rows, key) / len(rows)) for phase, key, colour in PHASES]
-        found.append({"name": name, "seconds": seconds, "tokens": tokens, "spent": spent})
-    most = {key: max((x[key] for x in found), default=0.0) or 1.0 for key in ("seconds", "tokens")}
-    thousand = {x["name"]: 1000 * x["seconds"] / x["tokens"] if x["tokens"] else 0.0 for x in found}
-    longest = max(thousand.values(), default=0.0) or 1.0
-    return [
-        {
-            "name": x["name"],
-            "parts": [(phase, colour, 100 * t / most["seconds"]) for phase, colour, t in x["spent"]],
-            "seconds": written(x["seconds"], "seconds"),
-            "seconds_wide": 100 * x["seconds"] / most["seconds"],
-            "shares": [(phase, f"{100 * t / x['seconds']:.0f}{NBSP}%") for phase, _, t in x["spent"] if x["seconds"]],
-            "tokens": written(x["tokens"], "integer"),
-            "tokens_wide": 100 * x["tokens"] / most["tokens"],
-            "thousand": written(thousand[x["name"]], "seconds"),
-            "thousand_wide": 100 * thousand[x["name"]] / longest,
-        }
-        for x in found
-    ]
+        if rows:
+            phases = tuple((phase, colour, _mean(rows, key)) for phase, key, colour in PHASES)
+            found.append(Cost(name, _mean(rows, "time/step"), _mean(rows, "tokens"), phases))
+    return found
 
 
-def _total(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    return sum(number(row.get(key)) or 0.0 for row in rows)
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    return sum(number(row.get(key)) or 0.0 for row in rows) / len(rows)
+
+
+def bars(found: Sequence[Cost]) -> dict[str, list[tuple[Cost, float, str]]]:
+    """By what they measure, the bars: whose it is, its width in percent of the longest, and its number."""
+    kinds: dict[str, tuple[Callable[[Cost], float], Format]] = {
+        "seconds": (lambda x: x.seconds, "seconds"),
+        "tokens": (lambda x: x.tokens, "integer"),
+        "thousand": (lambda x: x.thousand, "seconds"),
+    }
+    most = {kind: max(map(of, found), default=0.0) or 1.0 for kind, (of, _) in kinds.items()}
+    return {
+        kind: [(x, 100 * of(x) / most[kind], written(of(x), form)) for x in found] for kind, (of, form) in kinds.items()
+    }
 
 
 # Beside --------------------------------------------------------------------------------------------------------------

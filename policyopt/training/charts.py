@@ -258,8 +258,13 @@ def _thinned(s: Series, most: int) -> Series:
     if len(s.y) <= most:
         return s
     parts = np.array_split(np.arange(len(s.y)), most)
-    columns = {name: np.asarray(v) for name in ("x", "y", "low", "high", "left", "right") if len(v := getattr(s, name))}
-    return replace(s, **{name: [float(v[p].mean()) for p in parts] for name, v in columns.items()})
+
+    def mean(v: Sequence[float]) -> list[float]:
+        return [float(np.asarray(v)[p].mean()) for p in parts] if len(v) else []
+
+    return replace(
+        s, x=mean(s.x), y=mean(s.y), low=mean(s.low), high=mean(s.high), left=mean(s.left), right=mean(s.right)
+    )
 
 
 def _time_chart(rows: Sequence[Mapping[str, Any]]) -> Chart | None:

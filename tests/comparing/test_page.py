@@ -17,7 +17,7 @@ from scipy import stats
 from policyopt.comparing.answers import QUESTIONS, answered, weighed
 from policyopt.comparing.curves import Curve, band, charts, front, look, pareto
 from policyopt.comparing.measures import measures
-from policyopt.comparing.page import costs, render, signed, verdicts, write_page
+from policyopt.comparing.page import bars, costs, render, signed, verdicts, write_page
 from policyopt.comparing.results import Comparison, Interval, Line, Measure
 from policyopt.comparing.statistics import lines
 from policyopt.comparing.tables import write_tables
@@ -186,7 +186,7 @@ def test_the_verdict_says_who_differs_and_what_could_not_be_told(comparison: Com
     [(metric, said)] = verdicts(c)
     assert metric == "Accuracy"
     assert plain(said) == (
-        "a has 50.0 %. b: higher by 20.0 points (10.0 to 30.0); c: no difference seen: 5 seeds could have seen 4 points; "
+        "a has 50.0 %; b: higher by 20.0 points (10.0 to 30.0); c: no difference seen: 5 seeds could have seen 4 points; "
         "d: no difference seen: 5 seeds could have seen 6 points."
     )
     # Many of which nothing is seen are told together.
@@ -218,12 +218,11 @@ def test_changes_have_a_sign_and_shares_are_in_points() -> None:
 
 def test_costs_are_means_over_all_steps(comparison: Comparison) -> None:
     grpo, gspo, _ = costs(comparison)
-    assert (plain(grpo["seconds"]), plain(gspo["seconds"]), grpo["tokens"]) == ("0.40 s", "0.50 s", "2,000")
-    assert dict(grpo["shares"])["sampling"].startswith("50")
-    assert plain(grpo["thousand"]) == "0.20 s"
-    assert gspo["tokens_wide"] == pytest.approx(100 * 2100 / 2200)
-    # Parts of a bar are of the same whole as the bars: the longest step.
-    assert sum(width for _, _, width in gspo["parts"]) == pytest.approx(100 * 0.46 / 0.6)
+    assert (grpo.seconds, gspo.seconds, grpo.tokens) == pytest.approx((0.4, 0.5, 2000))
+    assert dict(grpo.shares)["sampling"].startswith("50")
+    assert grpo.thousand == pytest.approx(0.2)
+    assert gspo.rest == pytest.approx(0.5 - 0.46), "what no phase names"
+    assert [round(wide, 1) for _, wide, _ in bars([grpo, gspo])["tokens"]] == [95.2, 100]
 
 
 def test_questions_are_those_on_which_they_differ_most(comparison: Comparison) -> None:

@@ -153,6 +153,8 @@ def test_every_planned_metric_has_its_chart(tmp_path: Path) -> None:
     # Before training stands at step 0; at the last step the row of that step counts.
     assert list(held.x) == [0, 5, 10, 15, 20]
     assert list(held.y) == pytest.approx([106 / 256, 0.6, 0.6, 0.6, 0.6])
+    # Each with the interval of a share of 256 questions.
+    assert (held.low[0], held.high[0]) == pytest.approx(wilson(106 / 256, 256))
     up, down = charts["mass"].series
     assert min(up.y) > 0 > max(down.y)
     assert charts["mismatch"].log
