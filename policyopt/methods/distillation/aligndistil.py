@@ -60,9 +60,9 @@ class ExtrapolatedKL(Statistic):
     claim=Claim(
         "A target beyond the teacher, further where it and a worse model disagree, is reached sooner than the "
         "teacher is by distillation.",
-        "sparse-hard",
+        "mixed-difficulty",
         (Effect("accuracy", "higher", 0.02),),
-        both={"steps": 10},
+        both={"steps": 20},
         theirs={"student-share": 1.0},
     ),
 )

@@ -26,10 +26,10 @@ from policyopt.sources.draw import Demonstrated, Group
     confidence="secondary",
     claim=Claim(
         "Distilled on its own samples, where its mistakes are, a student learns more than from given solutions.",
-        "sparse-hard",
+        "mixed-difficulty",
         (Effect("accuracy", "higher", 0.02),),
         against="gkd",
-        both={"steps": 10},
+        both={"steps": 20},
         ours={"student-share": 1.0},
         theirs={"student-share": 0.0, "beta": 0.0},
     ),

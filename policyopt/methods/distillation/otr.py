@@ -96,9 +96,9 @@ def _signed(x: int) -> int:
     confidence="secondary",
     claim=Claim(
         "Weighed by what the policy itself would draw, demonstrations teach more than by supervised fine-tuning.",
-        "sparse-hard",
+        "mixed-difficulty",
         (Effect("accuracy", "higher", 0.02),),
-        both={"steps": 10},
+        both={"steps": 20},
         theirs={
             "baseline": "none",
             "recipe.source": "Demonstrated",
