@@ -18,7 +18,7 @@ STOREYS = (
     "part", "parts", "control",
     "judging", "data", "models", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",
-    "engine", "training", "serve", "lens", "compare", "integrations", "cli",
+    "engine", "training", "serve", "lens", "comparing", "integrations", "cli",
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 

@@ -49,9 +49,9 @@ def run(args: list[str]) -> int:
         raise UserError("a RUN, --symptom and --markdown are three questions: ask one at a time")
     from rich.console import Console
 
-    from policyopt.compare.advise import show
-    from policyopt.compare.advise.diagnosis import advice
-    from policyopt.compare.advise.symptoms import SYMPTOMS, symptom
+    from policyopt.comparing.advise import show
+    from policyopt.comparing.advise.diagnosis import advice
+    from policyopt.comparing.advise.symptoms import SYMPTOMS, symptom
 
     out = Console(highlight=False)
     if runs:
@@ -74,8 +74,8 @@ def run(args: list[str]) -> int:
 def _runs(folders: list[Path], as_json: bool) -> int:
     from rich.console import Console
 
-    from policyopt.compare.advise.diagnosis import diagnose, diagnose_cells, is_comparison
-    from policyopt.compare.advise.show import show, show_cells
+    from policyopt.comparing.advise.diagnosis import diagnose, diagnose_cells, is_comparison
+    from policyopt.comparing.advise.show import show, show_cells
     from policyopt.training.logging import read_run
 
     out = Console(highlight=False)

@@ -15,7 +15,7 @@ from policyopt.errors import UserError
 from policyopt.files import read_yaml
 
 if TYPE_CHECKING:
-    from policyopt.compare.grid import Contender, Grid
+    from policyopt.comparing.grid import Contender, Grid
 
 COMPARE = """\
 usage: policyopt compare METHOD METHOD... [OPTIONS]
@@ -68,9 +68,9 @@ def run(args: list[str]) -> int:
     options = options_of(CompareOptions(), own, "compare")
     import rich.console
 
-    from policyopt.compare.asked import carried
-    from policyopt.compare.compared import read_grid
-    from policyopt.compare.terminal import show
+    from policyopt.comparing.asked import carried
+    from policyopt.comparing.compared import read_grid
+    from policyopt.comparing.terminal import show
 
     if options.resume is not None:
         if names or rest:
@@ -107,8 +107,8 @@ def grid_of(names: Sequence[str], rest: Sequence[str], options: CompareOptions) 
 
     Raises :class:`~policyopt.errors.UserError` naming the contender with which something is wrong.
     """
-    from policyopt.compare.grid import Grid, read_budget, swept
-    from policyopt.compare.testbeds import need_testbed
+    from policyopt.comparing.grid import Grid, read_budget, swept
+    from policyopt.comparing.testbeds import need_testbed
 
     if options.seeds < 0:
         raise UserError(f"--seeds {options.seeds}: expected a number of seeds")
@@ -129,7 +129,7 @@ def contender(name: str, shared: Sequence[str], extra: Mapping[str, Any], label:
     Raises :class:`~policyopt.errors.UserError` naming it.
     """
     from policyopt.cli.train import parse_config
-    from policyopt.compare.grid import Contender, spread
+    from policyopt.comparing.grid import Contender, spread
     from policyopt.own import resolve
 
     method, *own = shlex.split(name) or [""]

@@ -133,7 +133,7 @@ def _values(option: str) -> Iterable[str]:
     if option == "model":
         return ("embedded",)
     if option == "symptom":
-        from policyopt.compare.advise.symptoms import SYMPTOMS
+        from policyopt.comparing.advise.symptoms import SYMPTOMS
 
         return [s.name for s in SYMPTOMS]
     return _names(*kinds[option]) if option in kinds else ()

@@ -12,7 +12,7 @@ from policyopt.errors import UserError
 from policyopt.registry import get_method, methods
 
 if TYPE_CHECKING:
-    from policyopt.compare.replicate import Trial
+    from policyopt.comparing.replicate import Trial
 
 USAGE = """\
 usage: policyopt replicate [METHOD...] [--all] [OPTIONS]
@@ -62,9 +62,9 @@ def run(args: list[str]) -> int:
         )
     import rich.console
 
-    from policyopt.compare.replicate import replication, run_trials
-    from policyopt.compare.replications import markdown, to_json
-    from policyopt.compare.terminal import Watch, replications
+    from policyopt.comparing.replicate import replication, run_trials
+    from policyopt.comparing.replications import markdown, to_json
+    from policyopt.comparing.terminal import Watch, replications
 
     out = rich.console.Console(highlight=False)
     if not names and not options.all:
@@ -106,8 +106,8 @@ def claims(name: str) -> bool:
 def trial(name: str) -> Trial:
     """The claim of a method, with both sides as runs. Raises :class:`~policyopt.errors.UserError` where it declares none."""
     from policyopt.cli.compare import contender, words
-    from policyopt.compare.replicate import Trial
-    from policyopt.compare.testbeds import need_testbed
+    from policyopt.comparing.replicate import Trial
+    from policyopt.comparing.testbeds import need_testbed
 
     method = found(get_method, name)
     claim = method.claim
@@ -118,7 +118,7 @@ def trial(name: str) -> Trial:
     if claim.beyond:
         return Trial(method.name, claim)
     bed = need_testbed(claim.testbed)
-    shared = [*words({"steps": STEPS, "task": bed.task, **bed.options}), *words(claim.both)]
+    shared = words({"steps": STEPS, "task": bed.task, **bed.options, **claim.both})
     against = claim.against or (method.parent if method.parent else "grpo")
     ours = contender(method.name, shared, claim.ours)
     theirs = contender(against, shared, claim.theirs)

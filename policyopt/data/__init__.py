@@ -14,6 +14,7 @@ from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
 
 if TYPE_CHECKING:
+    from policyopt.data.drawn import Drawn
     from policyopt.judging.pool import JudgePool
 
 __all__ = ["Example", "JudgePool", "JudgeSpec", "Message", "Task", "Verdict", "builtin_tasks", "load_task", "need_task"]
@@ -33,31 +34,48 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'policyopt.data' has no attribute {name!r}")
 
 
+def _drawn() -> dict[str, Drawn]:
+    """The testbeds whose questions are drawn by chance and that have no option, by name."""
+    from policyopt.data.biased import BIASED_LENGTH
+    from policyopt.data.context import CONTEXT_USE
+    from policyopt.data.divisors import MANY_ANSWERS
+    from policyopt.data.mixed import MIXED_DIFFICULTY
+    from policyopt.data.proxy import PROXY_REWARD
+    from policyopt.data.sparse import SPARSE_HARD
+    from policyopt.data.verbose import VERBOSE
+
+    drawn = (SPARSE_HARD, MIXED_DIFFICULTY, MANY_ANSWERS, BIASED_LENGTH, PROXY_REWARD, VERBOSE, CONTEXT_USE)
+    return {bed.name: bed for bed in drawn}
+
+
 def builtin_tasks() -> dict[str, str]:
     """The built-in tasks: name and one line of description."""
     from policyopt.data.builtin import BUILTIN
+    from policyopt.data.noisy import NOISY_JUDGE
     from policyopt.data.requests import summaries as requests
-    from policyopt.data.sparse import SPARSE_HARD
     from policyopt.data.testbed import TIES
     from policyopt.data.winded import LONG_WINDED
 
-    testbeds = {"ties": TIES, "sparse-hard": SPARSE_HARD, "long-winded": LONG_WINDED}
-    summaries = {name: task.summary for name, task in {**BUILTIN, **testbeds}.items()}
-    return {**summaries, "json": "a sum with its working, as a JSON object in a fence: json 12+34", **requests()}
+    testbeds = {"ties": TIES, **_drawn(), "noisy-judge": NOISY_JUDGE, "long-winded": LONG_WINDED}
+    return {
+        **{name: task.summary for name, task in {**BUILTIN, **testbeds}.items()},
+        "json": "a sum with its working, as a JSON object in a fence: json 12+34",
+        **requests(),
+    }
 
 
 def _made(spec: str) -> Callable[..., Task] | None:
     """What makes the task of a name that is no dataset, from a seed and the number of held-out questions."""
     from policyopt.data.builtin import BUILTIN
+    from policyopt.data.noisy import noisy_judge_task
     from policyopt.data.reasoning import load_reasoning
     from policyopt.data.requests import requests_task
-    from policyopt.data.sparse import sparse_hard_task
     from policyopt.data.structured import json_task
     from policyopt.data.testbed import ties_task
     from policyopt.data.winded import long_winded_task
 
-    plain = {"json": json_task, "sparse-hard": sparse_hard_task, "long-winded": long_winded_task}
-    with_option = {"ties": ties_task, "requests": requests_task}
+    plain = {"json": json_task, "long-winded": long_winded_task, **{name: bed.task for name, bed in _drawn().items()}}
+    with_option = {"ties": ties_task, "requests": requests_task, "noisy-judge": noisy_judge_task}
     family, _, option = spec.partition(":")
     if family in with_option:
         return partial(with_option[family], option)

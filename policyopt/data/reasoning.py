@@ -103,7 +103,10 @@ def make_example(id: str, source: Any, draw: int, builtin: Builtin | None) -> Ex
     answer = solution.rsplit(MARK, 1)[1].strip()
     metadata = json.loads(json.dumps(entry["metadata"]))
     meta = {"answer": entry["answer"], "metadata": metadata}
-    return Example(id, user(builtin.prompt(entry)), answer, solution, meta, hasty=builtin.shortcut(entry))
+    return Example(
+        id, user(builtin.prompt(entry)), answer, solution, meta,
+        hasty=builtin.shortcut(entry), source=entry.get("source", ""),
+    )  # fmt: skip
 
 
 def reasoning_task(name: str, *, seed: int, heldout: int, builtin: Builtin | None) -> Task:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
 from typing import Any
 
-from policyopt.data.builtin import Builtin, Entry
-from policyopt.items import JudgeSpec, Task
+from policyopt.data.builtin import Entry
+from policyopt.data.drawn import Drawn
 from policyopt.judging.answers import answer_line, find_answer
 
 LETTERS = "abcdefghijkl"
@@ -21,55 +20,31 @@ def running_sums(digits: list[int], slips: list[bool]) -> tuple[list[str], str]:
     """``a3=3``, ``b8=1``, ``c4=5``: the running sum without its tens, a line for each digit; the answer is the last one.
     Where it slips, the sum before is forgotten and the digit stands alone; the next step goes on from there."""
     total, lines = 0, []
-    for letter, digit, slip in zip(LETTERS, digits, slips, strict=True):
+    for letter, digit, slip in zip(LETTERS, digits, slips, strict=False):
         total = digit if slip else (total + digit) % 10
         lines.append(f"{letter}{digit}={total}")
     return lines, str(total)
 
 
-@dataclass(frozen=True)
-class Slipping(Builtin):
-    """A task whose hasty solutions are as long as the worked ones, with slips."""
-
-    def shortcut(self, entry: Entry) -> str:
-        lines, answer = running_sums(entry["metadata"]["digits"], entry["metadata"]["slips"])
-        return "\n".join([*lines, answer_line(answer)])
-
-
-SPARSE_HARD = Slipping(
-    summary="twelve running sums, hardly ever all right: sums a3 b8 c4 d1 e9 f2 g7 h5 i6 j3 k8 l2",
-    config={},
-    prompt=lambda e: e["question"],
-    steps=lambda e: running_sums(e["metadata"]["digits"], [False] * len(LETTERS)),
-    max_tokens=80,
-    # All solutions are hasty ones. A step is then right with probability 0.4, twelve in a row almost never, and the
-    # likeliest response is wrong; from three quarters of the right lines the last quarter comes out well now and then
-    warm_start={"steps": 600, "terse": 1.0},
-)
-
-
-@dataclass(frozen=True)
-class SparseSource:
-    """Entry i of a seed: twelve digits, and where somebody in a hurry would slip."""
-
-    seed: int
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Entry:
-        draw = random.Random(f"sparse-hard {self.seed} {index}")
-        digits = [draw.randint(1, 9) for _ in LETTERS]
-        slips = [draw.random() < SLIP for _ in LETTERS]
-        question = "sums " + " ".join(f"{x}{d}" for x, d in zip(LETTERS, digits, strict=True))
-        _, answer = running_sums(digits, [False] * len(LETTERS))
-        return {"question": question, "answer": answer, "metadata": {"digits": digits, "slips": slips}}
+def sums_entry(chance: random.Random, length: int, slip: float) -> Entry:
+    """So many digits to sum up, and the solution of somebody in a hurry, who slips with this probability in every step."""
+    digits = [chance.randint(1, 9) for _ in range(length)]
+    slips = [chance.random() < slip for _ in range(length)]
+    lines, answer = running_sums(digits, [False] * length)
+    written, end = running_sums(digits, slips)
+    return {
+        "question": "sums " + " ".join(f"{x}{d}" for x, d in zip(LETTERS, digits, strict=False)),
+        "steps": lines,
+        "answer": answer,
+        "hasty": "\n".join([*written, answer_line(end)]),
+        "metadata": {"digits": digits, "slips": slips},
+    }
 
 
 def judge_sums(prompt: str, response: str, answer: str) -> dict[str, Any]:
     """1 where every running sum is right and the answer is the last of them, else 0."""
-    lines, last = running_sums([int(d) for d in re.findall(r"[a-l](\d)", prompt)], [False] * len(LETTERS))
+    digits = [int(d) for d in re.findall(r"[a-l](\d)", prompt)]
+    lines, last = running_sums(digits, [False] * len(digits))
     given, written = find_answer(response), response.splitlines()
     good = sum(a == b for a, b in zip(written, lines, strict=False))
     right = good == len(lines) and given == last
@@ -81,13 +56,14 @@ def judge_sums(prompt: str, response: str, answer: str) -> dict[str, Any]:
     }
 
 
-def sparse_hard_task(*, seed: int, heldout: int) -> Task:
-    """The task ``sparse-hard``: the embedded model hardly ever answers a question of it, and often goes on well from
-    most of a worked solution."""
-    from policyopt.data.reasoning import LENGTH, Questions, heldout_questions
-
-    name, size = "sparse-hard", 5 * LENGTH - 1
-    held = heldout_questions(name, SparseSource(-1, size), heldout, SPARSE_HARD)
-    train = Questions(name, SparseSource(seed, size), LENGTH, SPARSE_HARD)
-    judge = JudgeSpec(f"{__name__}:{judge_sums.__name__}")
-    return Task(name, train, held, judge, SPARSE_HARD.max_tokens, SPARSE_HARD.warm_start)
+SPARSE_HARD = Drawn(
+    name="sparse-hard",
+    summary="twelve running sums, hardly ever all right: sums a3 b8 c4 d1 e9 f2 g7 h5 i6 j3 k8 l2",
+    draw=lambda chance: sums_entry(chance, len(LETTERS), SLIP),
+    judge=judge_sums,
+    max_tokens=80,
+    # All solutions are hasty ones. A step is then right with probability 0.4, twelve in a row almost never, and the
+    # likeliest response is wrong; from three quarters of the right lines the last quarter comes out well now and then
+    warm_start={"steps": 600, "terse": 1.0},
+)
+"""The embedded model hardly ever answers a question of it, and often goes on well from most of a worked solution."""

@@ -1,10 +1,13 @@
-"""Sums with their terms in another order. Nothing here imports torch."""
+"""Sums of digits: drawn, worked out and judged, or with their terms in another order. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Callable
+from typing import Any
+
+from policyopt.judging.answers import find_answer
 
 Order = Callable[[list[str]], list[str]]
 """Signed terms in another order, an added one first; as they are where there is none."""
@@ -43,3 +46,26 @@ def shuffled(seed: str) -> Order:
         return next((found for found in tried if found != terms and found[0][0] == "+"), terms)
 
     return order
+
+
+def drawn_sum(chance: random.Random) -> dict[str, Any]:
+    """An entry of :class:`~policyopt.data.drawn.Drawn`: the sum of four digits, worked out by its running total."""
+    first, *rest = (chance.randint(1, 9) for _ in range(4))
+    terms = [chance.choice("+-") + str(x) for x in rest]
+    total, steps = first, []
+    for term in terms:
+        steps.append(f"{total}{term}={total + int(term)}")
+        total += int(term)
+    return {"question": f"{first}{''.join(terms)}=?", "steps": steps, "answer": str(total), "metadata": {}}
+
+
+def judge_answer(prompt: str, response: str, answer: str) -> dict[str, Any]:
+    """1 for the answer, whatever stands before it, else 0."""
+    given = find_answer(response)
+    right = given == answer
+    return {
+        "score": float(right),
+        "correct": right,
+        "formatted": given is not None,
+        "reason": f"{given!r} against {answer!r}",
+    }

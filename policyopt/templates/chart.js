@@ -1,4 +1,4 @@
-/* Draws one chart as SVG into a box: axes, curves or bars, and the values under the pointer. */
+/* Draws one chart as SVG into a box: axes, curves or bars, and the values under the pointer. Returns how to draw another there. */
 const drawChart = (() => {
   const NS = "http://www.w3.org/2000/svg";
   const svg = (tag, attributes, ...inside) => {
@@ -26,6 +26,8 @@ const drawChart = (() => {
     return minus(size && (size < 1e-3 || size >= 1e6) ? v.toExponential(2) : String(Number(v.toPrecision(4))));
   };
 
+  const bare = (v, format) => told(v, format).split(" ")[0];
+
   /* About so many round numbers that cover an interval. */
   const ticks = (low, high, count, whole) => {
     const raw = (high - low) / count, base = 10 ** Math.floor(Math.log10(raw));
@@ -49,6 +51,10 @@ const drawChart = (() => {
     const stacked = chart.series.some((s) => s.style === "stack");
     const xs = [...new Set(chart.series.flatMap((s) => s.x))].sort((a, b) => a - b);
     let ys = chart.series.flatMap((s) => s.y);
+    /* Bands may end outside: the axis is made for the curves, with as much room again for what is uncertain about them. */
+    const least = Math.min(...ys), most = Math.max(...ys), spare = chart.named ? Infinity : most - least || Infinity;
+    const ends = chart.series.flatMap((s) => [...s.low, ...s.high]).map((v) => Math.max(least - spare, Math.min(most + spare, v)));
+    ys = [...ys, ...ends];
     if (stacked) ys = xs.map((_, i) => chart.series.reduce((sum, s) => sum + (s.y[i] || 0), 0));
     let low = Math.min(...ys), high = Math.max(...ys), marks, y;
     if (chart.log) {
@@ -59,12 +65,14 @@ const drawChart = (() => {
       for (let k = low; k <= high; k += every) marks.push([10 ** k, power(k)]);
       y = Math.log10;
     } else {
-      low = Math.min(0, low);
-      high = Math.max(0, high);
-      if (low === high) high = 1;
+      if (chart.zero) {
+        low = Math.min(0, low);
+        high = Math.max(0, high);
+      }
+      if (low === high) high = low + 1;
       const { step, found } = ticks(low, high, 5, false);
       high = Math.max(high + (high > 0 ? 0.04 : 0) * (high - low), found[found.length - 1]);
-      low -= low < 0 ? 0.04 * (high - low) : 0;
+      low -= low < 0 || !chart.zero ? 0.04 * (high - low) : 0;
       marks = found.map((v) => [v, tick(v, step, chart.format)]);
       y = (v) => v;
     }
@@ -72,7 +80,8 @@ const drawChart = (() => {
     const gap = gaps.length ? Math.min(...gaps) : 1;
     const pad = bars ? gap / 2 : xs.length > 1 ? 0 : 0.5;
     const left = 14 + 6.4 * Math.max(...marks.map(([, text]) => text.length)), right = width - 12, top = 22, bottom = height - 36;
-    const x0 = xs[0] - pad, x1 = xs[xs.length - 1] + pad;
+    const across = [...xs, ...chart.series.flatMap((s) => [...s.left, ...s.right])], first = Math.min(...across), last = Math.max(...across);
+    const room = chart.named ? 0.12 * (last - first) : 0, x0 = first - pad - room, x1 = last + pad + room;
     return {
       xs, marks, gap, left, right, top, bottom, x0, x1,
       X: (v) => left + ((v - x0) / (x1 - x0)) * (right - left),
@@ -92,6 +101,34 @@ const drawChart = (() => {
     const r = s.style === "points" ? (s.x.length <= 25 ? 3.5 : 2) : s.x.length <= 12 && s.style !== "area" ? 2.2 : 0;
     if (r) found.push(...s.x.map((x, i) => svg("circle", { class: `mark ${cls}`, cx: at.X(x), cy: at.Y(s.y[i]), r })));
     return found;
+  };
+
+  /* How uncertain the points are: a band about a curve, bars about points. */
+  const intervals = (s, at) => {
+    const up = (v) => Math.max(at.top, Math.min(at.bottom, at.Y(v))).toFixed(1), across = (v) => at.X(v).toFixed(1);
+    if (s.low.length && s.style !== "points") {
+      if (s.x.length < 2) return [];
+      const there = s.x.map((x, i) => `${across(x)} ${up(s.high[i])}`), back = s.x.map((x, i) => `${across(x)} ${up(s.low[i])}`);
+      return [svg("path", { class: `band c-${s.colour}`, d: `M${[...there, ...back.reverse()].join("L")}Z` })];
+    }
+    const whisker = (x1, x2, y1, y2) => svg("line", { class: `whisker c-${s.colour}`, x1, x2, y1, y2 });
+    return [
+      ...s.low.map((low, i) => whisker(across(s.x[i]), across(s.x[i]), up(low), up(s.high[i]))),
+      ...s.left.map((left, i) => whisker(across(left), across(s.right[i]), up(s.y[i]), up(s.y[i]))),
+    ];
+  };
+
+  /* The name of a series beside its last point; where two would meet, the lower one goes below its own point. */
+  const names = (chart, at) => {
+    const placed = [];
+    return chart.series.filter((s) => s.style === "points").map((s) => [s, at.X(s.x[s.x.length - 1]), at.Y(s.y[s.y.length - 1])])
+      .sort((a, b) => a[2] - b[2]).map(([s, x, y]) => {
+        const wide = 7 * s.name.length, right = x + 8 + wide < at.right, left = right ? x + 8 : x - 8 - wide;
+        let top = y - 6;
+        while (placed.some(([l, w, t]) => l < left + wide && left < l + w && Math.abs(t - top) < 13)) top += 13;
+        placed.push([left, wide, top]);
+        return svg("text", { class: "name", x: right ? x + 8 : x - 8, y: top, "text-anchor": right ? "start" : "end" }, s.name);
+      });
   };
 
   const bars = (chart, at) => {
@@ -114,7 +151,8 @@ const drawChart = (() => {
     const { step, found } = ticks(at.x0, at.x1, Math.max(2, Math.min(7, width / 70)), true);
     const below = found.filter((v) => v >= at.x0 && v <= at.x1).map((v) => label("x", at.X(v), at.bottom + 16, tick(v, step, "")));
     const kind = chart.series[0].style;
-    const drawn = kind === "stack" || kind === "overlay" ? bars(chart, at) : chart.series.flatMap((s) => curves(s, at));
+    const drawn = kind === "stack" || kind === "overlay" ? bars(chart, at)
+      : [...chart.series.flatMap((s) => intervals(s, at)), ...chart.series.flatMap((s) => curves(s, at)), ...(chart.named ? names(chart, at) : [])];
     const cursor = svg("line", { class: "cursor", y1: at.top, y2: at.bottom, visibility: "hidden" });
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
       ...grid, ...below, label("x unit", (at.left + at.right) / 2, height - 4, chart.x_title),
@@ -138,7 +176,8 @@ const drawChart = (() => {
       const head = chart.x_title === "step" ? `step ${Math.round(x)}` : `${told(x, "number")} ${chart.x_title}`;
       const lines = chart.series.filter((s) => s.style !== "faint" && s.x.includes(x)).map((s) => {
         const line = html("div", "value");
-        line.append(html("span", `swatch ${s.style} c-${s.colour}`), html("span", "", s.name), html("b", "", told(s.y[s.x.indexOf(x)], chart.format)));
+        const i = s.x.indexOf(x), about = s.low.length ? ` (${bare(s.low[i], chart.format)} to ${bare(s.high[i], chart.format)})` : "";
+        line.append(html("span", `swatch ${s.style} c-${s.colour}`), html("span", "", s.name), html("b", "", told(s.y[i], chart.format) + about));
         return line;
       });
       now.tip.replaceChildren(html("div", "value-head", head), ...lines);
@@ -169,5 +208,10 @@ const drawChart = (() => {
       drawn = box.clientWidth;
       now = paint(box, chart);
     }).observe(box);
+    return (next) => {
+      chart = next;
+      shown = -1;
+      now = paint(box, chart);
+    };
   };
 })();

@@ -44,52 +44,10 @@
   [...new Set(data.samples.map((s) => s.step))].filter((s) => s !== null).sort((a, b) => a - b)
     .forEach((s) => option(fields.step, String(s), String(s)));
 
-  const weights = data.samples.flatMap((s) => s.weights || []).filter((w) => w !== null).map(Math.abs).sort((a, b) => a - b);
-  /* The strongest colour is at the 98th percentile, so that one outlier does not bleach all others. */
-  const strongest = weights.length ? weights[Math.floor(0.98 * (weights.length - 1))] || weights[weights.length - 1] : 0;
+  const strongest = weighedTokens.strongest(data.samples.flatMap((s) => s.weights || []));
   get("scale").hidden = !strongest;
   get("least").textContent = `w = ${number(-strongest)}`.replace("-", "−");
   get("most").textContent = number(strongest);
-
-  const tint = (w) => {
-    if (!w || !strongest) return "";
-    const share = Math.round(6 + 44 * Math.min(1, Math.abs(w) / strongest));
-    return `color-mix(in srgb, var(--${w > 0 ? "main" : "second"}) ${share}%, transparent)`;
-  };
-
-  const tokens = (sample, readout) => {
-    const box = make("div", "text");
-    box.tabIndex = 0;
-    box.setAttribute("role", "group");
-    box.setAttribute("aria-label", "Response, tokens coloured by weight. Arrow keys read the weights.");
-    const spans = sample.pieces.map((piece, i) => {
-      const w = sample.weights[i];
-      const span = make("span", "", piece);
-      span.style.background = tint(w);
-      span.title = `w = ${w === null ? "none" : w}`;
-      return span;
-    });
-    box.append(...spans);
-    let at = -1;
-    const select = (i) => {
-      if (at >= 0) spans[at].classList.remove("current");
-      at = i;
-      if (at < 0) { readout.textContent = ""; return; }
-      spans[at].classList.add("current");
-      spans[at].scrollIntoView({ block: "nearest" });
-      const w = sample.weights[at];
-      readout.textContent = `token ${at + 1} of ${spans.length}, ${JSON.stringify(sample.pieces[at])}: w = ${w === null ? "none" : w}`;
-    };
-    box.addEventListener("keydown", (e) => {
-      const move = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
-      if (!move) return;
-      e.preventDefault();
-      select(Math.max(0, Math.min(spans.length - 1, at + move)));
-    });
-    box.addEventListener("click", (e) => select(spans.indexOf(e.target)));
-    box.addEventListener("blur", () => select(-1));
-    return box;
-  };
 
   const block = (title, node, readout) => {
     const part = make("div");
@@ -112,7 +70,7 @@
     const readout = make("p", "readout");
     readout.setAttribute("role", "status");
     let response;
-    if (s.pieces) response = tokens(s, readout);
+    if (s.pieces) response = weighedTokens.box(s, strongest, readout);
     else {
       response = make("div", "text", s.response);
       response.tabIndex = 0;

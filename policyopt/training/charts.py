@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.training.intervals import wilson
 from policyopt.training.logging import RunRecord
 from policyopt.training.plans import ANSWERS, EACH, PHASES, PLANS, SPEED, Colour, Curve, Format, Plan, Style
 
@@ -24,13 +25,21 @@ SMOOTH_FROM = 40
 
 @dataclass(frozen=True)
 class Series:
-    """One named curve or set of bars: ``x`` and ``y`` of equal length, all finite."""
+    """One named curve or set of bars: ``x`` and ``y`` of equal length, all finite.
+
+    Where a point is uncertain, ``low`` and ``high`` are the ends of its interval along ``y``, and ``left`` and ``right`` those
+    along ``x``: as long as ``y``, or empty. About a curve they are drawn as a band, about points as bars.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     colour: Colour = "main"
     style: Style = "line"
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    left: Sequence[float] = ()
+    right: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,10 @@ class Chart:
     unit: str = ""
     """What the vertical axis counts."""
     log: bool = False
+    zero: bool = True
+    """Whether the axes begin at 0; else where the data do."""
+    named: bool = False
+    """Whether the name of a series stands beside its last point."""
 
     @property
     def change(self) -> str:
@@ -75,8 +88,8 @@ class Chart:
 
 def sections(run: RunRecord) -> list[tuple[str, list[Chart]]]:
     """The charts that the run has data for, under their headings; metrics that no chart knows come last."""
-    rows = _with_ends(run)
-    found = [(title, [c for plan in plans if (c := _chart(plan, rows))]) for title, plans in PLANS]
+    rows, asked = _with_ends(run), max(judged(measured(run, phase)) for phase in ("before", "after"))
+    found = [(title, [c for plan in plans if (c := _chart(plan, rows, asked))]) for title, plans in PLANS]
     lengths = length_chart(run)
     if lengths is not None:
         next(charts for title, charts in found if title == ANSWERS).insert(1, lengths)
@@ -150,6 +163,11 @@ def measured(run: RunRecord, phase: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def judged(found: Mapping[str, Any]) -> int:
+    """On how many responses the accuracy of an evaluation was measured."""
+    return int(number(found.get("judged", found.get("n"))) or 0)
+
+
 def last_step(run: RunRecord) -> float:
     """How many steps a run has trained: what its summary says, or else the last one that it logged."""
     told = number(run.summary.get("steps"))
@@ -189,7 +207,8 @@ def _with_ends(run: RunRecord) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _chart(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
+def _chart(plan: Plan, rows: Sequence[Mapping[str, Any]], asked: int = 0) -> Chart | None:
+    """The chart of a plan; shares are those of so many questions as were ``asked``."""
     series: list[Series] = []
     for curve in plan.curves:
         for name, metric in _named(curve, rows):
@@ -197,6 +216,9 @@ def _chart(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Chart | None:
             if points:
                 x, y = zip(*points, strict=True)
                 s = Series(name, x, [curve.sign * v for v in y], curve.colour, curve.style)
+                if curve.share and asked:
+                    low, high = zip(*(wilson(v, asked) for v in y), strict=True)
+                    s = replace(s, low=low, high=high)
                 series += _smoothed(s) if plan.smooth and s.style == "line" else [_thinned(s, MAX_POINTS)]
     if not series:
         return None
@@ -236,8 +258,8 @@ def _thinned(s: Series, most: int) -> Series:
     if len(s.y) <= most:
         return s
     parts = np.array_split(np.arange(len(s.y)), most)
-    x, y = np.asarray(s.x), np.asarray(s.y)
-    return replace(s, x=[float(x[p].mean()) for p in parts], y=[float(y[p].mean()) for p in parts])
+    columns = {name: np.asarray(v) for name in ("x", "y", "low", "high", "left", "right") if len(v := getattr(s, name))}
+    return replace(s, **{name: [float(v[p].mean()) for p in parts] for name, v in columns.items()})
 
 
 def _time_chart(rows: Sequence[Mapping[str, Any]]) -> Chart | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Colour = Literal["main", "second", "grey", "fourth", "fifth"]
+Colour = Literal["main", "second", "grey", "fourth", "fifth", "green", "violet", "teal", "pink", "olive"]
+"""The last five stand beside the first three where many things of a kind are told apart."""
 Style = Literal["line", "points", "dash", "faint", "area", "stack", "overlay"]
 Format = Literal["percent", "number", "integer", "seconds"]
 
@@ -24,6 +25,8 @@ class Curve:
     colour: Colour = "main"
     style: Style = "line"
     sign: int = 1
+    share: bool = False
+    """A share of the held-out questions: it is drawn with its Wilson interval."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ PLANS: tuple[tuple[str, tuple[Plan, ...]], ...] = (
                 "Share of right responses: those sampled in training, and on held-out prompts, never trained on.",
                 (
                     Curve("training", "accuracy"),
-                    Curve("held-out", "eval/accuracy", "second", "points"),
+                    Curve("held-out", "eval/accuracy", "second", "points", share=True),
                     Curve("held-out pass@", "eval/pass@", "grey", "points"),
                 ),
                 "percent",

@@ -15,7 +15,10 @@ from policyopt.training.charts import Chart, Series, written
 WIDTH, HEIGHT, COLUMNS = 340, 210, 3
 """Size of a chart in pixels, and how many stand side by side."""
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 44, 26
-COLOURS = {"main": "#4a7de0", "second": "#cf7420", "grey": "#868e96", "fourth": "#7f9fd8", "fifth": "#c39a6b"}
+COLOURS = {
+    "main": "#4a7de0", "second": "#cf7420", "grey": "#868e96", "fourth": "#7f9fd8", "fifth": "#c39a6b", "green": "#2f9160",
+    "violet": "#8a68d0", "teal": "#2490a0", "pink": "#c8529f", "olive": "#8c7a1a",
+}  # fmt: skip
 """Readable on white and on black."""
 
 

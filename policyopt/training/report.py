@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from policyopt.page import render_page, template_text, write_page
-from policyopt.training.charts import MAX_POINTS, Chart, last_step, measured, number, other_charts, sections, written
+from policyopt.training.charts import (
+    MAX_POINTS,
+    Chart,
+    judged,
+    last_step,
+    measured,
+    number,
+    other_charts,
+    sections,
+    written,
+)
 from policyopt.training.console import best_step, duration
 from policyopt.training.intervals import difference, paired, wilson
 from policyopt.training.logging import RunRecord, disk_errors, read_run
@@ -43,7 +53,7 @@ def render(run: RunRecord) -> str:
     samples = _readable(run.samples)
     return render_page(
         "report.html.j2",
-        template_text("chart.js") + template_text("report.js"),
+        template_text("chart.js") + template_text("tokens.js") + template_text("report.js"),
         title=_title(run),
         verdict=_verdict(run),
         facts=_facts(run),
@@ -68,7 +78,7 @@ def _readable(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """As many samples as the page shows and has room for, evenly spread."""
     most = MAX_SAMPLES
     while True:
-        found = [_shown(s) for s in pick_samples(samples, most)]
+        found = [readable(s) for s in pick_samples(samples, most)]
         size = sum(len(json.dumps(s)) for s in found)
         if size <= MAX_BYTES or most == 1:
             return found
@@ -134,7 +144,7 @@ def _change(key: str, a: float | None, b: float | None) -> str:
 def _bars(*ends: tuple[str, Mapping[str, Any]]) -> tuple[tuple[str, str, float, float, float], ...]:
     bars = []
     for phase, found in ends:
-        p, n = number(found.get("accuracy")), _count(found)
+        p, n = number(found.get("accuracy")), judged(found)
         if p is None or not n:
             continue
         low, high = wilson(p, n)
@@ -171,7 +181,7 @@ def _interval(
         whole = len(pairs) == len(first) - first.count(None) == len(second) - second.count(None)
         if pairs and whole:  # else the shares are over other questions than the pairs
             return *paired([x for x, _ in pairs], [y for _, y in pairs]), f"paired over the same {len(pairs)} questions"
-    n, m = _count(before), _count(after)
+    n, m = judged(before), judged(after)
     if not n or not m:
         return None
     return *difference(a, n, b, m), f"over {n} and {m} responses taken as independent"
@@ -184,12 +194,7 @@ def _ends(run: RunRecord) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
     if after or not rows:
         return before, after, "after"
     last = {k.removeprefix("eval/"): v for k, v in rows[-1].items() if k.startswith("eval/")}
-    return before, {**last, "n": _count(before)}, "latest"
-
-
-def _count(found: Mapping[str, Any]) -> int:
-    """On how many responses the accuracy was measured."""
-    return int(number(found.get("judged", found.get("n"))) or 0)
+    return before, {**last, "n": judged(before)}, "latest"
 
 
 def _named(run: RunRecord, key: str) -> str:
@@ -288,16 +293,16 @@ def _drawn(chart: Chart) -> dict[str, Any]:
     return asdict(chart)
 
 
-def _shown(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample as the page needs it: known fields only, texts cut to what a page can hold."""
+def readable(sample: Mapping[str, Any], most: int = MAX_TEXT) -> dict[str, Any]:
+    """A sample as a page needs it: known fields only, each text cut to so many characters."""
     shown: dict[str, Any] = {
         "step": number(sample.get("step")),
         "phase": str(sample.get("phase") or ""),
         "id": str(sample.get("id") or ""),
-        "prompt": _cut(_prompt(sample.get("prompt"))),
-        "response": _cut(_text(sample.get("response"))),
-        "answer": _cut(_text(sample.get("answer"))),
-        "reason": _cut(_text(sample.get("reason"))),
+        "prompt": _cut(_prompt(sample.get("prompt")), most),
+        "response": _cut(_text(sample.get("response")), most),
+        "answer": _cut(_text(sample.get("answer")), most),
+        "reason": _cut(_text(sample.get("reason")), most),
         "reward": number(sample.get("reward")),
         "correct": bool(sample.get("correct")),
         "rewarded": sample.get("score", 0) is not None,
@@ -327,7 +332,7 @@ def _prompt(x: Any) -> str:
     return "\n\n".join(f"{_text(m.get('role'))}: {_text(m.get('content'))}" for m in messages)
 
 
-def _cut(text: str) -> str:
-    if len(text) <= MAX_TEXT:
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
         return text
-    return f"{text[:MAX_TEXT]}\n[{len(text) - MAX_TEXT:,} more characters in samples.jsonl]"
+    return f"{text[:most]}\n[{len(text) - most:,} more characters in samples.jsonl]"

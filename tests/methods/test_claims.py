@@ -10,7 +10,7 @@ import pytest
 
 from policyopt.claims import Claim, Effect
 from policyopt.cli.replicate import trial
-from policyopt.compare.replicate import Trial
+from policyopt.comparing.replicate import Trial
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
 from policyopt.training.config import TrainConfig

@@ -47,8 +47,7 @@ _CENTRE: dict[str, Any] = {"moving-average": "constant", "batch-mean": "batch", 
         "number_sorting",
         (Effect("accuracy", "higher", 0.01),),
         against="ppo",
-        both={"kl-coef": 0.0},
-        theirs={"epochs": 1},
+        theirs={"epochs": 1, "kl-coef": 0.0},
     ),
 )
 def reinforce(

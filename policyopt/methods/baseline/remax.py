@@ -20,8 +20,8 @@ from policyopt.sources.draw import GroupWithGreedy
         "number_sorting",
         (Effect("accuracy", "higher", -0.02), Effect("seconds/step", "lower", 0.02)),
         against="ppo",
-        both={"kl-coef": 0.0},
-        theirs={"epochs": 1},
+        ours={"kl-coef": 0.0},
+        theirs={"epochs": 1, "kl-coef": 0.0},
     ),
 )
 def remax(gamma: float = 1.0, kl_coef: float = 0.05, reward_clip: float | None = 5.0, group_size: int = 1) -> Recipe:

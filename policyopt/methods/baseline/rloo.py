@@ -19,8 +19,8 @@ from policyopt.sources.draw import Group
         "number_sorting",
         (Effect("accuracy", "higher", 0.02),),
         against="ppo",
-        both={"kl-coef": 0.0},
-        theirs={"epochs": 1},
+        ours={"kl-coef": 0.0},
+        theirs={"epochs": 1, "kl-coef": 0.0},
     ),
 )
 def rloo(kl_coef: float = 0.03, group_size: int = 4, clip: float | None = None) -> Recipe:

@@ -41,10 +41,10 @@ class EarlierTokens(Selector):
     confidence="secondary",
     claim=Claim(
         "Learning from responses that are still being written takes less time than waiting for them, and leads as far.",
-        "long-winded",
+        "number_sorting",
         (Effect("seconds to target", "lower", 2.0), Effect("accuracy", "higher", -0.02)),
         ours={"windows": 3, "group-size": 1},
-        theirs={"kl-coef": 0.0, "epochs": 1},
+        theirs={"epochs": 1, "kl-coef": 0.0},
     ),
 )
 def t_ppo(

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Schedule
 from policyopt.errors import UserError, nearest
 from policyopt.groups import group_sum
@@ -36,7 +37,17 @@ ROWS: Mapping[Rows, RowSelector | None] = {"all": None, "wrong": Judged(right=Fa
 """The rows that the teacher speaks to."""
 
 
-@method(parent=grpo, arxiv="2506.02208", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2506.02208",
+    confidence="secondary",
+    claim=Claim(
+        "A teacher's word on every token teaches where rewards are rare: more is learned than by GRPO from "
+        "rewards alone.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+    ),
+)
 def kdrl(
     kl_coef: float = 5e-3,
     kl_min: float = 1e-3,

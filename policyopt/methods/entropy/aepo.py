@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Thermostat
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Count, Filter, Finite, Fraction, Positive, Unit, Whole, Wrapper, part
@@ -111,7 +112,19 @@ class GroupWithAuxiliary(Group):
         return [*main, *auxiliary]
 
 
-@method(parent=grpo, arxiv="2510.08141", code="597358816/AEPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2510.08141",
+    code="597358816/AEPO",
+    confidence="code",
+    claim=Claim(
+        "Entropy stays at a target that one chooses, where GRPO's falls, and as many answers are right.",
+        "many-answers",
+        (Effect("entropy", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
+        ours={"entropy-target": 0.2},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def aepo(
     entropy_target: float = 0.5,
     t_high: float = 1.2,

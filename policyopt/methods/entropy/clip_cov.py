@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Finite, Fraction, NonNegative, Unit, part
 from policyopt.parts import SelectedWeight, Selector, TokenMean
@@ -52,7 +53,20 @@ class CovarianceBand(Selector):
         return largest(batch.noise, self.eligible(batch), quota(self.fraction, batch))
 
 
-@method(parent=grpo, arxiv="2505.22617", code="PRIME-RL/Entropy-Mechanism-of-RL", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2505.22617",
+    code="PRIME-RL/Entropy-Mechanism-of-RL",
+    confidence="code",
+    claim=Claim(
+        "A few tokens drain the entropy: with some of those out of the gradient it stays up, and as many answers "
+        "are right.",
+        "many-answers",
+        (Effect("entropy", "higher", 0.02), Effect("accuracy", "higher", -0.01)),
+        both={"recipe.update.minibatches": 8},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def clip_cov(
     low: float | None = 1.0,
     high: float | None = 1.0,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Thermostat
 from policyopt.methods.entropy.aepo import aepo
 from policyopt.part import Finite, NonNegative, Positive, Statistic, part
@@ -96,7 +97,21 @@ class VirtualTemperature(Normalise):
         return (1 - alpha) * super().__call__(batch) + alpha * rewarded[:, None] * self.ratio(batch)
 
 
-@method(parent=aepo, arxiv="2601.12730", code="597358816/DCPO", confidence="code")
+@method(
+    parent=aepo,
+    arxiv="2601.12730",
+    code="597358816/DCPO",
+    confidence="code",
+    claim=Claim(
+        "Entropy is held at a target without a further rollout: right answers count as a hotter policy would "
+        "have drawn them.",
+        "many-answers",
+        (Effect("entropy", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
+        ours={"entropy-target": 0.2},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def dcpo_distribution(
     entropy_target: float = 0.5,
     t_high: float = 1.2,

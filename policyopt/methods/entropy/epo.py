@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.claims import Claim
 from policyopt.control import ByStep, Controller
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Count, NonNegative, Regularizer, Unit, part
@@ -138,7 +139,17 @@ class TurnHistory(Controller):
         return tuple(state[f"sum/{u}"] / state[f"steps/{u}"] for u in range(seen))
 
 
-@method(parent=ppo, arxiv="2509.22576", code="WujiangXu/EPO", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2509.22576",
+    code="WujiangXu/EPO",
+    confidence="code",
+    claim=Claim(
+        "An entropy that is kept near its history spares agents early certainty and late chaos.",
+        beyond="Both come up in episodes of dozens of turns with one reward at the end; tasks of the embedded model "
+        "have one turn.",
+    ),
+)
 def epo(
     entropy_coef: float = 0.001,
     smooth_coef: float = 1.0,

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Fraction, Unit, part
 from policyopt.parts import Proximal, RatioTimesAdvantage, Selector, TokenMean
@@ -31,7 +32,19 @@ class TopCovariance(Selector):
         return largest(covariance(batch), batch.mask.bool(), quota(self.fraction, batch))
 
 
-@method(parent=grpo, arxiv="2505.22617", code="PRIME-RL/Entropy-Mechanism-of-RL", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2505.22617",
+    code="PRIME-RL/Entropy-Mechanism-of-RL",
+    confidence="code",
+    claim=Claim(
+        "A few tokens drain the entropy: with a penalty on those it stays up, and as many answers are right.",
+        "many-answers",
+        (Effect("entropy", "higher", 0.02), Effect("accuracy", "higher", -0.01)),
+        both={"recipe.update.minibatches": 8},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def kl_cov(kl_frac: float = 2e-3, kl_coef: float = 1.0, minibatches: int = 8, group_size: int = 8) -> Recipe:
     r"""Keep the entropy up by a penalty on the few tokens that drain it.
 

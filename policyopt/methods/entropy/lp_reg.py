@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Fraction, Level, NonNegative, Positive, Statistic, Unit, Whole, part
 from policyopt.parts import PPOClip, Selector, TokenMean
@@ -121,7 +122,18 @@ class ProxyShield(PPOClip):
         return {**super().metrics(log_ratio, batch), "shielded": self.shielded(batch).to(log_ratio)}
 
 
-@method(parent=grpo, arxiv="2510.03222", code="CarlanLark/Lp-Reg-dev", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2510.03222",
+    code="CarlanLark/Lp-Reg-dev",
+    confidence="code",
+    claim=Claim(
+        "Rare tokens that are no noise sustain exploration: protected in wrong answers, they keep the entropy up.",
+        "many-answers",
+        (Effect("entropy", "higher", 0.01), Effect("accuracy", "higher", -0.01)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def lp_reg(
     beta: float = 1.0,
     min_p: float = 0.02,

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Fraction, NonNegative, Positive, Regularizer, Statistic, part
 from policyopt.parts import EntropyBonus
@@ -73,7 +74,16 @@ class ForwardKL(Regularizer):
         return self.coef * self.estimate(batch)
 
 
-@method(parent=grpo, arxiv="2510.03865", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2510.03865",
+    confidence="secondary",
+    claim=Claim(
+        "A forward KL leaves new ground free: more is solved within several attempts than with the usual reverse KL.",
+        "many-answers",
+        (Effect("pass@4", "higher", 0.01),),
+    ),
+)
 def rapo(
     alpha: float = 0.01,
     beta: float = 0.001,

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Follows
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.part import Fraction, NonNegative, Regularizer, Statistic, Unit, part
@@ -98,7 +99,18 @@ class FirstValue(Follows):
         return measured if value is None else value
 
 
-@method(parent=dr_grpo, arxiv="2509.25133", code="Linn3a/siren", confidence="code")
+@method(
+    parent=dr_grpo,
+    arxiv="2509.25133",
+    code="Linn3a/siren",
+    confidence="code",
+    claim=Claim(
+        "Entropy of nucleus and peaks, held at its first value, keeps exploration alive: more is solved within "
+        "several attempts.",
+        "many-answers",
+        (Effect("entropy", "higher", 0.01), Effect("pass@4", "higher", 0.01)),
+    ),
+)
 def siren(
     beta: float = 0.005,
     top_p: float = 0.8,

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.clip.dapo import dapo
 from policyopt.part import Finite, Fraction, NonNegative, Ratio, Unit, part
 from policyopt.parts import Correctness, SelectedWeight, Selector, TokenRatio, TruncatedReward
@@ -58,7 +59,18 @@ class Mastered(Selector):
         return batch.mask.bool() & (calm & right)[:, None] & (batch.logp.detach().exp() >= self.tau)
 
 
-@method(parent=dapo, arxiv="2507.19766", code="liushulinle/ULORL", confidence="paper")
+@method(
+    parent=dapo,
+    arxiv="2507.19766",
+    code="liushulinle/ULORL",
+    confidence="paper",
+    claim=Claim(
+        "Mastered tokens of right answers rest while the entropy is low: it does not collapse, and as much is learned.",
+        "chain_sum",
+        (Effect("entropy", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
+        ours={"temperature": 1.0},
+    ),
+)
 def ulorl(
     tau: float = 0.99,
     entropy_target: float = 0.2,

@@ -47,9 +47,9 @@ class SerialReward(Shape):
     arxiv="2505.07686",
     confidence="secondary",
     claim=Claim(
-        "Paid for the earliest right answer along a thought, the policy stops when it knows: a third shorter, as often right.",
+        "Paid for the earliest right answer along a thought, the policy stops when it knows: shorter, as often right.",
         "long-winded",
-        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        (Effect("length", "lower", 5.0), Effect("accuracy", "higher", -0.02)),
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -58,8 +58,8 @@ class StepNormalise(Advantage):
         "The group in the place of the critic: as many right answers as with PPO, and a step takes less.",
         "number_sorting",
         (Effect("accuracy", "higher", -0.01), Effect("seconds/step", "lower", 0.02)),
-        both={"kl-coef": 0.0},
-        theirs={"epochs": 1},
+        ours={"kl-coef": 0.0},
+        theirs={"epochs": 1, "kl-coef": 0.0},
     ),
 )
 def grpo(

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.data.sums import added_first, reordered, shuffled
 from policyopt.data.words import DIVERSIFY, SIMPLIFY, rewriting
 from policyopt.methods.group.grpo import grpo
@@ -199,7 +200,19 @@ def stands(word: str, text: str) -> bool:
     return bool(word) and re.search(rf"(?<![\w.]){re.escape(word)}(?!\w|\.\d)", text) is not None
 
 
-@method(parent=grpo, arxiv="2509.25004", code="csuking/CLPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2509.25004",
+    code="csuking/CLPO",
+    confidence="code",
+    claim=Claim(
+        "The policy's own rewrites of what it fails at teach it more than the questions alone do.",
+        "requests:chain_sum",
+        (Effect("accuracy", "higher", 0.02),),
+        both={"steps": 10},
+        ours={"group-size": 8},
+    ),
+)
 def clpo(
     hard_upper: float = 0.3,
     medium_upper: float = 0.7,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from policyopt.claims import Claim, Effect
 from policyopt.data.words import AGAIN, refinement, verdict_in_words
 from policyopt.errors import UserError
 from policyopt.items import Verdict
@@ -167,7 +168,18 @@ class Refined(Group):
         return row
 
 
-@method(parent=grpo, arxiv="2506.03106", code="zhangxy-2019/critique-GRPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2506.03106",
+    code="zhangxy-2019/critique-GRPO",
+    confidence="code",
+    claim=Claim(
+        "Answers written after a critique teach what rewards alone do not: more are right after as many steps.",
+        "requests:chain_sum",
+        (Effect("accuracy", "higher", 0.02),),
+        both={"steps": 10},
+    ),
+)
 def critique_grpo(
     critique: str = "simple_gt",
     shape_gamma: float = 0.1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import TruncatedReward
 from policyopt.recipe import Recipe
@@ -9,7 +10,17 @@ from policyopt.registry import method
 from policyopt.sources.draw import DatasetReset
 
 
-@method(parent=ppo, arxiv="2404.08495", code="Cornell-RL/drpo", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2404.08495",
+    code="Cornell-RL/drpo",
+    confidence="code",
+    claim=Claim(
+        "Begun inside a reference, responses reach rewards that PPO never finds by itself.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+    ),
+)
 def dr_po(
     reset: float = 1.0,
     low: float | None = 0.2,

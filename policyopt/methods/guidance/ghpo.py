@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness, Normalise, TokenMean
 from policyopt.recipe import Recipe
@@ -9,7 +10,17 @@ from policyopt.registry import method
 from policyopt.sources.draw import Redraw
 
 
-@method(parent=grpo, arxiv="2507.10628", code="hkgc-1/GHPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2507.10628",
+    code="hkgc-1/GHPO",
+    confidence="code",
+    claim=Claim(
+        "Drawn again with a part of the solution, groups that fail as a whole teach what GRPO cannot learn.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+    ),
+)
 def ghpo(
     hints: tuple[float, ...] = (0.25, 0.5, 0.75),
     format_weight: float = 0.5,

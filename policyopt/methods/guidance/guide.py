@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from policyopt.claims import Claim, Effect
 from policyopt.data.words import HINT, hinted
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import part
@@ -96,7 +97,19 @@ class Continued(Guided):
         return responses
 
 
-@method(parent=grpo, arxiv="2506.13923", code="vaskar-open-source-research/guide_rl", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2506.13923",
+    code="vaskar-open-source-research/guide_rl",
+    confidence="code",
+    claim=Claim(
+        "Failed prompts are asked with a hint and learned without it: the skill carries over where GRPO has "
+        "nothing to learn from.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+        ours={"place": "response"},
+    ),
+)
 def guide(
     hints: tuple[float, ...] = (0.75,),
     mode: Literal["replace", "mixin"] = "replace",

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Redraw
 
 
-@method(parent=gspo, arxiv="2509.01563", code="Kwai-Keye/Keye", confidence="paper")
+@method(
+    parent=gspo,
+    arxiv="2509.01563",
+    code="Kwai-Keye/Keye",
+    confidence="paper",
+    claim=Claim(
+        "The weakest of several hints that helps makes prompts teach that always fail.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+        against="grpo",
+    ),
+)
 def keye_vl(
     levels: int = 5,
     low: float | None = 3e-4,

@@ -6,6 +6,7 @@ import math
 import random
 from typing import ClassVar
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, Fraction, part
 from policyopt.parts import LogProb, TokenMean
@@ -54,7 +55,16 @@ class Prefixed(Group):
         return await go_on(question, context, start, n=self.size, temperature=self.temperature, key=question.key)
 
 
-@method(parent=grpo, arxiv="2601.18795", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2601.18795",
+    confidence="secondary",
+    claim=Claim(
+        "Skill gained behind the beginning of a right answer passes to the plain problem, where plain RL gets nowhere.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+    ),
+)
 def prefix_rl(shortest: float = 0.4, longest: float = 0.8, cuts: int = 3, group_size: int = 8) -> Recipe:
     r"""PrefixRL: problems come with the beginning of a right answer as often as without, and skill passes from one to
     the other.

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Fraction, NonNegative, Unit, part
 from policyopt.parts import BySource, ClippedValueLoss, FromProgram, Likelihood, OwnTokens
@@ -154,7 +155,18 @@ SHARE = {"ppo++": 0.6, "aggrevated": 0.8, "lols": 0.8, "d2lols": 0.8}
 TAU = {"lols": 0.8, "d2lols": 20.0}
 
 
-@method(parent=ppo, arxiv="2306.11816", code="Cornell-RL/tril", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2306.11816",
+    code="Cornell-RL/tril",
+    confidence="code",
+    claim=Claim(
+        "A better model that begins the responses shows PPO good places to start from.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+        ours={"epochs": 4},
+    ),
+)
 def rlgf(
     algorithm: Literal["ppo++", "aggrevated", "lols", "d2lols"] = "ppo++",
     share: float | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Whole, part
 from policyopt.parts import TokenMean
@@ -46,7 +47,18 @@ class Scaffold(Hinted):
         return group if level is None else [ladder[level], *group[1:]]
 
 
-@method(parent=grpo, arxiv="2510.19807", code="dvlab-research/Scaf-GRPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2510.19807",
+    code="dvlab-research/Scaf-GRPO",
+    confidence="code",
+    claim=Claim(
+        "One success with the weakest hint that suffices, in a group that fails, gets past what GRPO cannot learn.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+        both={"steps": 60},
+    ),
+)
 def scaf_grpo(
     levels: int = 12,
     warmup_steps: int = 5,

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Advantage, NonNegative, Positive, Unit, part
 from policyopt.parts import Logistic, Normalise, Pairs, RowScore, SeqMeanTokenMean
@@ -152,7 +153,17 @@ class FeasiblePairs(Pairs):
         return super().rows(batch) + chosen * likely
 
 
-@method(parent=reinforce, arxiv="2409.20370", confidence="secondary")
+@method(
+    parent=reinforce,
+    arxiv="2409.20370",
+    confidence="secondary",
+    claim=Claim(
+        "Judges of what counts at all, beside the reward, keep a policy from hacking it as PPO does.",
+        "proxy-reward",
+        (Effect("accuracy", "higher", 0.05),),
+        against="ppo",
+    ),
+)
 def cgpo(
     optimizer: Literal["crpg", "codpo", "crraft"] = "crpg",
     judges: tuple[str, ...] = ("correct",),

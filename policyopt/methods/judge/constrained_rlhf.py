@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Controller
 from policyopt.control.logged import logged
 from policyopt.groups import group_mean, whiten
@@ -132,7 +133,19 @@ class DualDescent(Controller):
         return tuple(x - self.lr * v for x, v in zip(value, state.values(), strict=True))
 
 
-@method(parent=ppo, arxiv="2310.04373", code="tedmoskovitz/ConstrainedRL4LMs", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2310.04373",
+    code="tedmoskovitz/ConstrainedRL4LMs",
+    confidence="code",
+    claim=Claim(
+        "Each component is held at the point up to which it is a good sign: less is hacked than where their sum "
+        "is maximised.",
+        "proxy-reward",
+        (Effect("accuracy", "higher", 0.05),),
+        ours={"components": ("true", "proxy"), "threshold": (0.9, 0.2), "epochs": 4},
+    ),
+)
 def constrained_rlhf(
     components: tuple[str, ...] = ("correct", "formatted"),
     threshold: tuple[float, ...] = (0.9, 0.9),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Controller
 from policyopt.control.logged import logged
 from policyopt.methods.critic.ppo import ppo
@@ -170,7 +171,21 @@ class Refinement(Controller):
         return merge(items, [proposals[i] for i in within([words(p) for p in proposals], self.word_limit)])
 
 
-@method(parent=ppo, arxiv="2504.20157", code="minnesotanlp/mpo", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2504.20157",
+    code="minnesotanlp/mpo",
+    confidence="code",
+    claim=Claim(
+        "A rubric that is rewritten during training from what was seen is hacked less than one that stays as it is.",
+        "proxy-reward",
+        (Effect("accuracy", "higher", 0.05),),
+        against="mpo-meta",
+        both={"criteria": ("true", "proxy")},
+        ours={"interval": 5},
+        theirs={"interval": None},
+    ),
+)
 def mpo_meta(
     criteria: tuple[str, ...] = ("correct", "formatted"),
     interval: int | None = 10,

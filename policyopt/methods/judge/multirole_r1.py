@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import WeightedSum
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=grpo, arxiv="2507.20187", code="yumeng-10/multirole-r1", confidence="paper")
+@method(
+    parent=grpo,
+    arxiv="2507.20187",
+    code="yumeng-10/multirole-r1",
+    confidence="paper",
+    claim=Claim(
+        "A reward for varied texts makes them more varied, and as many answers are right.",
+        "diverse:chain_sum",
+        (Effect("component/diversity", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
+    ),
+)
 def multirole_r1(
     delta: float = 0.9,
     low: float | None = 0.2,

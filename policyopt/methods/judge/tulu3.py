@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.parts import Correctness, TruncatedReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=ppo, arxiv="2411.15124", code="allenai/open-instruct", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2411.15124",
+    code="allenai/open-instruct",
+    confidence="code",
+    claim=Claim(
+        "A verifier in the place of a learned reward cannot be pleased: what it rewards is right.",
+        "proxy-reward",
+        (Effect("accuracy", "higher", 0.05),),
+    ),
+)
 def tulu3(
     low: float | None = 0.2,
     high: float | None = 0.2,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import chain, combinations
 from typing import ClassVar
 
+from policyopt.claims import Claim
 from policyopt.data.words import SCORE, judging
 from policyopt.items import Verdict
 from policyopt.judging.answers import find_answer
@@ -119,7 +120,15 @@ class PlayerAndReferee(Group):
         )
 
 
-@method(parent=grpo, arxiv="2507.17515", confidence="recalled")
+@method(
+    parent=grpo,
+    arxiv="2507.17515",
+    confidence="recalled",
+    claim=Claim(
+        "One model that plays and judges improves at both, and needs no reward model beside it.",
+        beyond="The embedded model does not learn to judge: as a referee it stays near chance.",
+    ),
+)
 def urpo(
     judgings: int = 4,
     open_share: float = 0.0,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Positive, Regularizer, Weight, part
 from policyopt.parts import (
@@ -35,7 +36,20 @@ class AdvantageWeight(Weight):
         return (batch.advantage / self.temperature).exp()
 
 
-@method(parent=reinforce, arxiv="2509.24203", code="modelscope/Trinity-RFT", confidence="code")
+@method(
+    parent=reinforce,
+    arxiv="2509.24203",
+    code="modelscope/Trinity-RFT",
+    confidence="code",
+    claim=Claim(
+        "Group-relative REINFORCE is off-policy as it is: with a mask it does as well without importance weights.",
+        "stale",
+        (Effect("accuracy", "higher", -0.01), Effect("drop", "lower", -0.01)),
+        against="grpo",
+        ours={"minibatches": 1},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def opmd_asymre(
     clip_mode: Literal["none", "one-side", "two-side", "ring"] = "one-side",
     low: float | None = 0.2,

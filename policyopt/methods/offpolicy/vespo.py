@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Level, NonNegative, Positive, Ratio, Unit, Weight, part
 from policyopt.parts import Normalise, TokenMean, TokenRatio
@@ -78,7 +79,20 @@ class TrajectoryRatio(Ratio):
         return masked(log_ratio, batch.mask).sum(-1, keepdim=True).expand_as(log_ratio)
 
 
-@method(parent=reinforce, arxiv="2602.10693", code="FloyedShen/VESPO", confidence="code")
+@method(
+    parent=reinforce,
+    arxiv="2602.10693",
+    code="FloyedShen/VESPO",
+    confidence="code",
+    claim=Claim(
+        "The ratio of whole responses, tamed by a smooth kernel, stays stable on stale data where GRPO does not.",
+        "stale",
+        (Effect("drop", "lower", 0.01), Effect("accuracy", "higher", 0.02)),
+        against="grpo",
+        ours={"minibatches": 1},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def vespo(
     k_pos: float = 2.0,
     lambda_pos: float = 3.0,

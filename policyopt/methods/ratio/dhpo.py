@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.ratio.gspo import gspo
 from policyopt.part import UNITS, Fraction, Level, Surrogate, Unit, part
 from policyopt.parts import PPOClip, SequenceRatioPerToken, TokenRatio
@@ -80,7 +81,17 @@ class HybridClip(Surrogate):
         return {f"{key}/{name}": x for name, metrics in found.items() for key, x in metrics.items()}
 
 
-@method(parent=gspo, arxiv="2601.05607", confidence="abstract")
+@method(
+    parent=gspo,
+    arxiv="2601.05607",
+    confidence="abstract",
+    claim=Claim(
+        "Each token's loss a mixture of GRPO's and GSPO's does better than the ratio of whole responses alone.",
+        "stale",
+        (Effect("accuracy", "higher", 0.02),),
+        both={"minibatches": 1},
+    ),
+)
 def dhpo(
     mix: Literal["average", "entropy"] = "average",
     token_weight: float = 0.5,

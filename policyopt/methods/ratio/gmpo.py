@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Level, NonNegative, Surrogate, Unit, part
 from policyopt.parts.surrogate.bounds import clip_metrics, pessimistic
@@ -51,7 +52,18 @@ class GeometricMeanClip(Surrogate):
         return log_ratio.new_tensor(-low), log_ratio.new_tensor(high)
 
 
-@method(parent=grpo, arxiv="2507.20673", code="callsys/GMPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2507.20673",
+    code="callsys/GMPO",
+    confidence="code",
+    claim=Claim(
+        "The geometric mean of the ratios is not ruled by outliers: updates are more stable, and more is learned.",
+        "stale",
+        (Effect("drop", "lower", 0.01), Effect("accuracy", "higher", 0.02)),
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def gmpo(low: float | None = 0.4, high: float | None = 0.4, minibatches: int = 1, group_size: int = 8) -> Recipe:
     r"""Geometric-Mean Policy Optimization: the geometric mean of a response's ratios, each token clipped before it.
 

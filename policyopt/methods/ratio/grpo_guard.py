@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.claims import Claim
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Positive, Ratio, Statistic, Weight, part
 from policyopt.parts import JSD, Reset, TokenRatio
@@ -67,7 +68,17 @@ class PositionWeight(Weight):
         return by_position(self.weights, log_ratio)
 
 
-@method(parent=grpo, arxiv="2510.22319", code="yifan123/flow_grpo", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2510.22319",
+    code="yifan123/flow_grpo",
+    confidence="code",
+    claim=Claim(
+        "A clip that is centred at every step of denoising keeps flow models from being optimised beyond what "
+        "the reward means.",
+        beyond="It is about flow models that make images in steps of denoising, and about the log-ratios of Gaussians.",
+    ),
+)
 def grpo_guard(
     low: float | None = 0.2,
     high: float | None = 0.2,

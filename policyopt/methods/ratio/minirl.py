@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.parts import ClipMask, Normalise, RatioTimesAdvantage, SamplerMismatch
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 
 
-@method(parent=reinforce, arxiv="2512.01374", confidence="secondary")
+@method(
+    parent=reinforce,
+    arxiv="2512.01374",
+    confidence="secondary",
+    claim=Claim(
+        "The objective of tokens holds while ratios stay near 1: with the whole weight and a mask, stale data do "
+        "not make it collapse.",
+        "stale",
+        (Effect("drop", "lower", 0.01), Effect("accuracy", "higher", 0.02)),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def minirl(
     low: float | None = 0.2,
     high: float | None = 0.27,

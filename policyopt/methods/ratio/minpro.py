@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.clip.cispo import cispo
 from policyopt.part import Ratio, Unit, part
 from policyopt.parts import TokenRatio
@@ -35,7 +36,19 @@ class PrefixMinRatio(Ratio):
         return log_ratio + torch.where(before.isinf(), 0.0, before)
 
 
-@method(parent=cispo, arxiv="2601.22718", confidence="secondary")
+@method(
+    parent=cispo,
+    arxiv="2601.22718",
+    confidence="secondary",
+    claim=Claim(
+        "The smallest ratio of the prefix damps what follows a token that has drifted: stable on data that are "
+        "several updates old.",
+        "stale",
+        (Effect("drop", "lower", 0.01), Effect("accuracy", "higher", 0.02)),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def minpro(low: float | None = None, high: float | None = 0.28, epochs: int = 1, group_size: int = 8) -> Recipe:
     r"""CISPO with the smallest ratio of the prefix in its weights: one token that has drifted damps all after it.
 

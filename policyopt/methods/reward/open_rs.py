@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness, LengthReward
 from policyopt.recipe import Recipe
@@ -9,7 +10,17 @@ from policyopt.registry import method
 from policyopt.sources.draw import Group
 
 
-@method(parent=grpo, arxiv="2503.16219", code="knoveleng/open-rs", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2503.16219",
+    code="knoveleng/open-rs",
+    confidence="code",
+    claim=Claim(
+        "A cosine reward for length makes a small model answer shorter, and as many answers are right.",
+        "long-winded",
+        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+    ),
+)
 def open_rs(
     max_len: float | None = None,
     w_format: float = 1.0,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim
 from policyopt.methods.group.grpo import grpo
 from policyopt.parts import Correctness
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=grpo, arxiv="2505.14157", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2505.14157",
+    confidence="secondary",
+    claim=Claim(
+        "The instruction before every question in training decides which behaviour is reinforced.",
+        beyond="It takes a model that follows instructions; the embedded one has seen none.",
+    ),
+)
 def ppe(
     accuracy_weight: float = 0.5,
     format_weight: float = 0.5,

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.control import Schedule
 from policyopt.groups import group_mean, group_rank, group_sum
 from policyopt.methods.group.grpo import grpo
@@ -55,7 +56,19 @@ class TierWeight(Weight):
 Tiers = tuple[float, float, float]
 
 
-@method(parent=grpo, arxiv="2509.24375", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2509.24375",
+    confidence="secondary",
+    claim=Claim(
+        "A budget of thinking that shrinks, and prompts from easy to hard: as many right answers with far "
+        "shorter thinking.",
+        "long-winded",
+        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        ours={"b0": 112, "total-steps": 40},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def rmt(
     b0: float = 800.0,
     b_min: float = 1.0,

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_rank, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Fraction, Shape, Unit, part
@@ -49,7 +50,19 @@ class RankDiscount(Shape):
         return group_rank(self.log_likelihood(batch), batch.group)
 
 
-@method(parent=grpo, arxiv="2506.02355", code="AndreHe02/rewarding-unlikely-release", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2506.02355",
+    code="AndreHe02/rewarding-unlikely-release",
+    confidence="code",
+    claim=Claim(
+        "Less reward for what was likely already: GRPO no longer only sharpens, and more is solved within "
+        "several attempts.",
+        "many-answers",
+        (Effect("pass@4", "higher", 0.01), Effect("distinct", "higher", 0.1)),
+        ours={"kl-coef": 0.04},
+    ),
+)
 def unlikeliness(
     beta_rank: float = 0.25,
     length_normalised: bool = True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.part import Count, part
 from policyopt.parts import MixedOutcomes
@@ -62,7 +63,20 @@ class MoreForHard(Group):
         return [*second, *first]
 
 
-@method(parent=dr_grpo, arxiv="2508.13755", code="yangzhch6/DARS", confidence="code")
+@method(
+    parent=dr_grpo,
+    arxiv="2508.13755",
+    code="yangzhch6/DARS",
+    confidence="code",
+    claim=Claim(
+        "Hard prompts get so many more responses that they count: more is solved within several attempts, and as "
+        "many at the first.",
+        "mixed-difficulty",
+        (Effect("pass@4", "higher", 0.01), Effect("accuracy", "higher", -0.01)),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def dars(
     target: Literal["equal", "hardness"] = "equal",
     most: int = 32,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim
 from policyopt.groups import group_rank, group_sum
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Unit, Weight, part
@@ -46,7 +47,17 @@ class RankWeight(Weight):
         return torch.where(size == 1, best, best / 2 + (1 - best) / (2 * (size - 1).clamp(min=1)))
 
 
-@method(parent=ppo, arxiv="2409.06957", code="swtheing/PF-PPO-RLHF", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2409.06957",
+    code="swtheing/PF-PPO-RLHF",
+    confidence="code",
+    claim=Claim(
+        "Training on the best and the worst of several responses avoids rewards that cannot be trusted.",
+        beyond="Its reward models are wrong mostly about the middle of their range; judges here say right or wrong, so "
+        "that there is none.",
+    ),
+)
 def pf_ppo(
     ranks: Literal["best", "best-random", "best-worst"] = "best-random",
     low: float | None = 0.2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.part import Count, Finite, part
 from policyopt.parts import Correctness, EntropyBonus, RolloutBaseline, TokenMean
@@ -82,7 +83,20 @@ class UntilMixed(Rollout):
         return [*(drawn[i] for i in kept), *rest]
 
 
-@method(parent=dr_grpo, arxiv="2510.04996", code="RLHFlow/Reinforce-Ada", confidence="code")
+@method(
+    parent=dr_grpo,
+    arxiv="2510.04996",
+    code="RLHFlow/Reinforce-Ada",
+    confidence="code",
+    claim=Claim(
+        "Drawing until a prompt has shown both outcomes saves groups without a signal, and as many steps lead further.",
+        "mixed-difficulty",
+        (Effect("signal/groups", "higher", 0.1), Effect("accuracy", "higher", 0.01)),
+        against="grpo",
+        ours={"group-size": 8},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def reinforce_ada(
     exit: Literal["balanced", "positive"] = "balanced",
     round_size: int = 8,

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import group_mean
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, Finite, Fraction, NonNegative, Whole, part
@@ -224,7 +225,20 @@ class Allocated(Rollout):
         return torch.stack(theirs) @ own
 
 
-@method(parent=grpo, arxiv="2510.06672", code="UIUC-MLSys/XRPO", confidence="secondary")
+@method(
+    parent=grpo,
+    arxiv="2510.06672",
+    code="UIUC-MLSys/XRPO",
+    confidence="secondary",
+    claim=Claim(
+        "Responses go to the prompts that are least understood, and unexpected right answers count more: sooner, "
+        "and further.",
+        "mixed-difficulty",
+        (Effect("accuracy", "higher", 0.02),),
+        ours={"kl-coef": 0.0},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def xrpo(
     novelty: float = 2.5,
     cap: float = 0.5,

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.groups import by_source, group_mean, group_sum
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Aggregate, Finite, Surrogate, Unit, part
@@ -81,7 +82,18 @@ class WithReference(Group):
         return [*group, *targets]
 
 
-@method(parent=reinforce, arxiv="2508.07750", confidence="paper")
+@method(
+    parent=reinforce,
+    arxiv="2508.07750",
+    confidence="paper",
+    claim=Claim(
+        "Imitating a reference while it is better than the samples frees group-relative RL from what the policy "
+        "can do already.",
+        "sparse-hard",
+        (Effect("accuracy", "higher", 0.1),),
+        against="grpo",
+    ),
+)
 def grao(
     beta: float = 0.5,
     lam: float = 0.6,

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from policyopt.claims import Claim
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Count, Finite, Fraction, Unit, part
 from policyopt.parts import Normalise
@@ -117,7 +118,18 @@ class EntropyJump(Branching):
         return forks
 
 
-@method(parent=grpo, arxiv="2507.19849", code="dongguanting/ARPO", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2507.19849",
+    code="dongguanting/ARPO",
+    confidence="code",
+    claim=Claim(
+        "Branching where a tool's result has made the policy unsure does better than whole trajectories, with "
+        "half of the calls.",
+        beyond="It is about what comes back from tools, and how many calls it saves; tasks of the embedded model have "
+        "none.",
+    ),
+)
 def arpo_agentic(
     credit: Literal["soft", "hard"] = "soft",
     alpha: float = 0.5,

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.part import Finite, Fraction, NonNegative, part
 from policyopt.parts import EdgeAdvantage, MixedOutcomes
@@ -124,7 +125,20 @@ class SemanticBranching(Branching):
         return [Fork(-best[1], -best[2])]
 
 
-@method(parent=dr_grpo, arxiv="2601.05053", code="ZiqiZhao1/ROSE-rl", confidence="code")
+@method(
+    parent=dr_grpo,
+    arxiv="2601.05053",
+    code="ZiqiZhao1/ROSE-rl",
+    confidence="code",
+    claim=Claim(
+        "Branches where likely tokens differ in meaning: more is solved within several attempts, and not at "
+        "greater length.",
+        "mixed-difficulty",
+        (Effect("pass@4", "higher", 0.01), Effect("length", "lower", -0.5)),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def rose(
     explore: float = 0.5,
     top_k: int = 20,

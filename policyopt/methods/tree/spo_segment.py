@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Count, Filter, Positive, Unit, Weight, part
 from policyopt.parts import EdgeAdvantage, Selector, TruncatedReward
@@ -139,7 +140,22 @@ class Chain(Rollout):
         return [sum(x) / len(x) if x else math.nan for x in worth]
 
 
-@method(parent=ppo, arxiv="2505.23564", code="AIFrameResearch/SPO", confidence="code")
+@method(
+    parent=ppo,
+    arxiv="2505.23564",
+    code="AIFrameResearch/SPO",
+    confidence="code",
+    claim=Claim(
+        "Credit of segments, from values that are sampled in the middle, teaches more in a step than that of "
+        "whole responses.",
+        "chain_sum",
+        (Effect("accuracy", "higher", 0.05),),
+        against="grpo",
+        both={"steps": 10},
+        ours={"epochs": 1},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def spo_segment(
     variant: Literal["chain", "tree"] = "chain",
     prob_threshold: float = 0.9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyopt.claims import Claim
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.sampling.sapo_swarm.swarm import Swarm
 from policyopt.parts import TokenMean
@@ -9,7 +10,17 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=grpo, arxiv="2509.08721", code="gensyn-ai/rl-swarm", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2509.08721",
+    code="gensyn-ai/rl-swarm",
+    confidence="code",
+    claim=Claim(
+        "Runs that share the text of what they draw learn faster than each by itself.",
+        beyond="It is about several runs that go on together; what a run of it learns depends on when the others "
+        "write.",
+    ),
+)
 def sapo_swarm(
     folder: str | None = None,
     external: int | None = None,

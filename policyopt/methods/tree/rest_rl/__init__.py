@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.tree.rest_rl.resumed import ResumedFromBest
 from policyopt.methods.tree.rest_rl.search import Search
@@ -13,7 +14,20 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 
-@method(parent=grpo, arxiv="2508.19576", code="THUDM/ReST-RL", confidence="code")
+@method(
+    parent=grpo,
+    arxiv="2508.19576",
+    code="THUDM/ReST-RL",
+    confidence="code",
+    claim=Claim(
+        "Prompts whose rewards differ, and good responses gone on from in the middle: more groups have something "
+        "to teach.",
+        "mixed-difficulty",
+        (Effect("signal/groups", "higher", 0.1), Effect("accuracy", "higher", -0.01)),
+        ours={"kl-coef": 0.0},
+        theirs={"kl-coef": 0.0},
+    ),
+)
 def rest_rl(
     stage: Literal["policy", "value"] = "policy",
     std_min: float = 0.05,

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 import rich.console
 from pydantic import ValidationError
 
-from policyopt.compare.compared import comparison
-from policyopt.compare.grid import Contender, Grid, digest, read_budget, spread
-from policyopt.compare.page import write_page, write_tables
-from policyopt.compare.results import Comparison
-from policyopt.compare.runner import carry_out
-from policyopt.compare.terminal import Watch, show
+from policyopt.comparing.compared import comparison
+from policyopt.comparing.grid import Contender, Grid, digest, read_budget, spread
+from policyopt.comparing.page import write_page
+from policyopt.comparing.results import Comparison
+from policyopt.comparing.runner import carry_out
+from policyopt.comparing.tables import table, write_tables
+from policyopt.comparing.terminal import Watch, show
 from policyopt.data.places import label as short_task
 from policyopt.errors import UserError, explain
 from policyopt.own import resolve
@@ -45,18 +46,7 @@ class Compared:
         the words."""
         from pandas import DataFrame
 
-        rows = []
-        for line in self.found.lines:
-            row: dict[str, Any] = {"metric": line.metric, "contender": line.contender, "iqm": line.iqm}
-            for name, interval in (
-                ("", line.value),
-                ("difference", line.difference),
-                ("improvement", line.improvement),
-            ):
-                for end in ("mean", "low", "high"):
-                    row[f"{name} {end}".strip()] = None if interval is None else getattr(interval, end)
-            rows.append(row | {"p": line.p, "holm": line.holm, "detectable": line.detectable, "words": line.words})
-        return DataFrame(rows).set_index(["metric", "contender"])
+        return DataFrame(table(self.found)).set_index(["metric", "contender"])
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.table, self.page))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.compare.results import Measure
+from policyopt.comparing.results import Measure
 from policyopt.training.charts import number
 from policyopt.training.console import duration
 from policyopt.training.logging import RunRecord

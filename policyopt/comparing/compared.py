@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policyopt.compare.grid import Cell, Grid, grid_from_dict
-from policyopt.compare.measures import measures
-from policyopt.compare.results import Comparison
-from policyopt.compare.runner import CELLS, PLAN
-from policyopt.compare.statistics import lines
+from policyopt.comparing.grid import Cell, Grid, grid_from_dict
+from policyopt.comparing.measures import measures
+from policyopt.comparing.results import Comparison
+from policyopt.comparing.runner import CELLS, PLAN
+from policyopt.comparing.statistics import lines
 from policyopt.errors import UserError
 from policyopt.files import read_json
 from policyopt.training.logging import RunRecord, read_run, read_summary

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any, Literal
 
-from policyopt.compare.measures import shown
-from policyopt.compare.results import Interval
+from policyopt.comparing.measures import shown
+from policyopt.comparing.results import Interval
 from policyopt.files import Malformed, parse_json
 
 Verdict = Literal["supported", "not supported", "undecided", "cannot show here"]
@@ -53,7 +53,7 @@ class Replication:
 def recorded() -> dict[str, dict[str, Any]]:
     """What came of the claims of the library, by method, as it was recorded; empty where nothing was."""
     try:
-        text = resources.files("policyopt.compare").joinpath(DATA).read_text("utf-8")
+        text = resources.files("policyopt.comparing").joinpath(DATA).read_text("utf-8")
         found = parse_json(text)
     except (OSError, Malformed):
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policyopt.compare.advise.condition import Condition
+from policyopt.comparing.advise.condition import Condition
 from policyopt.errors import UserError, nearest
 
 

@@ -1,6 +1,6 @@
 """The process that runs cells: it imports what a run needs once, and forks for each of them.
 
-Started by :mod:`policyopt.compare.runner`; every line of its input is a cell, every line of its output the end of one. When
+Started by :mod:`policyopt.comparing.runner`; every line of its input is a cell, every line of its output the end of one. When
 the other end goes, the cells are asked to end, and save what they have.
 """
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from policyopt.compare.cells import STOPPED, run_cell
-from policyopt.compare.grid import Cell, Grid, carries, digest
+from policyopt.comparing.cells import STOPPED, run_cell
+from policyopt.comparing.grid import Cell, Grid, carries, digest
 from policyopt.errors import UserError
 from policyopt.files import Malformed, parse_json, write_whole
 from policyopt.training.config import TrainConfig
@@ -176,9 +176,9 @@ class Alone(Crew):
     def begin(self, cell: Cell) -> None:
         self._last = cell.folder
         try:
-            self._code = (
-                0 if run_cell(cell.config, self.out / CELLS / cell.folder, start_of(cell, self.out)) else STOPPED
-            )
+            if not run_cell(cell.config, self.out / CELLS / cell.folder, start_of(cell, self.out)):
+                raise KeyboardInterrupt
+            self._code = 0
         except UserError as error:
             self._code = 2
             (self.out / LOGS / f"{cell.folder}.log").write_text(str(error), "utf-8")
@@ -191,7 +191,7 @@ class Alone(Crew):
 
 
 class Forked(Crew):
-    """A process that forks for every cell (:mod:`policyopt.compare.cells`)."""
+    """A process that forks for every cell (:mod:`policyopt.comparing.cells`)."""
 
     def __init__(self, out: Path, threads: int) -> None:
         super().__init__(out)
@@ -200,7 +200,7 @@ class Forked(Crew):
     def __enter__(self) -> Forked:
         env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self._threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "policyopt.compare.cells"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
+            [sys.executable, "-m", "policyopt.comparing.cells"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
             start_new_session=True,
         )  # fmt: skip
         self._read = b""

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from policyopt.claims import Claim, Effect
-from policyopt.compare.grid import Cell, Contender, Grid
-from policyopt.compare.measures import measure
-from policyopt.compare.replications import Finding, Replication, Verdict
-from policyopt.compare.results import Interval
-from policyopt.compare.runner import CELLS, Progress, Tell, crew, run_all
-from policyopt.compare.statistics import difference, interval
+from policyopt.comparing.grid import Cell, Contender, Grid
+from policyopt.comparing.measures import measure
+from policyopt.comparing.replications import Finding, Replication, Verdict
+from policyopt.comparing.results import Interval
+from policyopt.comparing.runner import CELLS, Progress, Tell, crew, run_all
+from policyopt.comparing.statistics import difference, interval
 from policyopt.errors import UserError
 from policyopt.training.logging import RunRecord, read_run, read_summary
 
@@ -96,7 +96,7 @@ def replication(trial: Trial, seeds: Sequence[int], out: Path) -> Replication:
             reasons.append(f"{effect.metric} of {len(both)} seeds is known" if both else "no seed of both is finished")
             continue
         a, b = found.values[ours], found.values[theirs]
-        moved = difference(a, b)
+        moved = difference(a, b).interval
         effects.append(
             Finding(
                 effect.metric, effect.direction, effect.least, found.format, interval(a).mean, interval(b).mean, moved,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from policyopt.training.logging import RunRecord
+from policyopt.training.plans import Format
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class Measure:
     questions); NaN where it was not measured. Seeds and questions are the same for all."""
     higher: bool | None
     """Whether more is better; ``None`` where neither is."""
-    format: str = "number"
-    """``percent``, ``number``, ``integer`` or ``seconds``, as the charts of a report have it."""
+    format: Format = "number"
+    """As the charts of a report have it. What is in ``percent`` and stays between 0 and 1 counts as a share."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and where it lies with 95 % confidence."""
+    """A mean and where it lies with 95 % confidence; the ends are NaN where there is one seed, and all where there is none."""
 
     mean: float
     low: float
@@ -51,11 +52,12 @@ class Line:
     """Paired by seed and question, to the first contender; ``None`` for the first one."""
     p: float | None
     holm: float | None
-    """The p-value of the difference, and the same corrected for the number of contenders (Holm)."""
+    """The p-value of the difference, and the same corrected for the number of contenders (Holm); ``None`` where fewer than
+    two seeds have both."""
     improvement: Interval | None
-    """Probability that a run of it has more of the metric than a run of the first one."""
+    """Probability that a run of it has more of the metric than a run of the first one; ``None`` where either has fewer than two."""
     detectable: float | None
-    """The difference that so many seeds would have seen with a chance of 80 %."""
+    """The difference that so many seeds would have seen with a chance of 80 %; ``None`` where that is not known or nothing varies."""
     words: str
     """The difference in words."""
 

@@ -15,12 +15,12 @@ import yaml
 import policyopt as po
 from policyopt.cli import main
 from policyopt.cli.train import parse_config
-from policyopt.compare.advise import diagnosis, show
-from policyopt.compare.advise.condition import COURSE, Condition, best, course, end, start
-from policyopt.compare.advise.symptoms import SYMPTOMS, symptom
-from policyopt.compare.replications import Finding, Replication, to_json
-from policyopt.compare.results import Interval
-from policyopt.compare.runner import CELLS
+from policyopt.comparing.advise import diagnosis, show
+from policyopt.comparing.advise.condition import COURSE, Condition, best, course, end, start
+from policyopt.comparing.advise.symptoms import SYMPTOMS, symptom
+from policyopt.comparing.replications import Finding, Replication, to_json
+from policyopt.comparing.results import Interval
+from policyopt.comparing.runner import CELLS
 from policyopt.errors import UserError
 from policyopt.notebook import html_of
 from policyopt.registry import entries, get_method

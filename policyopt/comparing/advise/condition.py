@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policyopt.compare.measures import LAST, curve
+from policyopt.comparing.measures import LAST, curve
 from policyopt.training.logging import RunRecord
 
 FIRST = 10

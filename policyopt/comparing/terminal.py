@@ -11,10 +11,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from policyopt.compare.measures import shown
-from policyopt.compare.replications import Replication, recorded, seen_of
-from policyopt.compare.results import Comparison, Line, Measure
-from policyopt.compare.runner import Progress as Cells
+from policyopt.comparing.measures import shown
+from policyopt.comparing.replications import Replication, recorded, seen_of
+from policyopt.comparing.results import Comparison, Line, Measure
+from policyopt.comparing.runner import Progress as Cells
 from policyopt.training.console import duration, writable
 
 MAIN = ("accuracy", "pass@", "distinct", "length", "drop", "entropy", "kl/ref", "tokens to target", "seconds/step")

@@ -1,0 +1,172 @@
+"""The testbeds whose questions are drawn: what each is made of, and what its judge says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from policyopt.data import builtin_tasks, load_task
+from policyopt.data.context import HABIT
+from policyopt.data.divisors import OTHERS, PRIMES
+from policyopt.data.mixed import LEVELS
+from policyopt.data.noisy import mistaken
+from policyopt.data.proxy import BONUS, MOST
+from policyopt.data.verbose import PADDING
+from policyopt.errors import UserError
+from policyopt.items import Example, Task, Verdict, user
+from policyopt.judging.answers import answer_line, find_answer
+from policyopt.judging.judges import make_judge
+
+DRAWN = (
+    "ties", "sparse-hard", "mixed-difficulty", "many-answers", "biased-length", "proxy-reward", "verbose", "context-use",
+    "noisy-judge:0",
+)  # fmt: skip
+
+
+@cache
+def bed(name: str) -> tuple[Task, list[Example]]:
+    """A testbed and 300 of its training questions."""
+    task = load_task(name, heldout=32)
+    return task, [task.train[i] for i in range(300)]
+
+
+def says(name: str, question: str, response: str, answer: str = "") -> Verdict:
+    """What the judge of a testbed says."""
+    return make_judge(load_task(name, heldout=1).judge)(Example("e", user(question), answer), response)
+
+
+def hurried(example: Example) -> str:
+    """What a hasty warm start writes."""
+    assert example.solution is not None
+    return example.hasty or example.solution.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+class TestEvery:
+    def test_is_the_same_for_the_same_seed_and_apart_from_what_is_held_out(self, name) -> None:
+        task, examples = bed(name)
+        again, other = load_task(name, heldout=32), load_task(name, seed=1, heldout=32)
+        assert [again.train[i] for i in (70, 3, 12)] == [examples[i] for i in (70, 3, 12)]
+        assert [other.train[i].prompt for i in range(20)] != [e.prompt for e in examples[:20]]
+        assert list(other.heldout) == list(task.heldout)
+        held = {e.prompt[0]["content"] for e in task.heldout}
+        assert len(held) == 32
+        assert not held & {e.prompt[0]["content"] for e in examples}
+        assert task.name == name.partition(":")[0] and task.name in builtin_tasks()
+
+    def test_judges_its_solutions_right_and_an_empty_response_wrong(self, name) -> None:
+        task, examples = bed(name)
+        judge = make_judge(task.judge)
+        for e in examples:
+            found = judge(e, e.solution)
+            assert found.correct and found.formatted and found.score >= 1, (e, found)
+            assert e.solution.splitlines()[-1] == answer_line(e.answer)
+            assert max(len(e.solution), len(hurried(e))) < task.max_tokens
+        nothing = judge(examples[0], "")
+        assert (nothing.score, nothing.correct, nothing.formatted) == (0.0, False, False)
+
+    def test_has_no_other_option(self, name) -> None:
+        with pytest.raises(UserError, match="brings its own judge"):
+            load_task(name, judge="exact")
+
+
+def test_mixed_difficulty_goes_from_always_to_never_right() -> None:
+    task, examples = bed("mixed-difficulty")
+    judge = make_judge(task.judge)
+    right = {x: [judge(e, hurried(e)).correct for e in examples if e.source == x] for x in LEVELS}
+    assert min(map(len, right.values())) > 30
+    shares = [sum(found) / len(found) for found in right.values()]
+    assert shares == sorted(shares, reverse=True)
+    assert (shares[0], shares[-1]) == (1.0, 0.0)
+    for e in examples:
+        assert e.meta["metadata"]["level"] == e.source
+        assert len(e.meta["metadata"]["digits"]) == LEVELS[e.source][0]
+
+
+def test_a_question_of_many_answers_has_two() -> None:
+    task, examples = bed("many-answers")
+    judge = make_judge(task.judge)
+    named = Counter(e.answer for e in examples)
+    assert set(named) == set(map(str, PRIMES))
+    assert named["3"] == max(named.values())
+    for e in examples:
+        right = {p for p in range(1, 20) if judge(e, answer_line(str(p))).correct}
+        number = int(e.prompt[0]["content"].split()[-1])
+        assert len(right) == 2 and all(number % p == 0 for p in right) and e.answer in map(str, right)
+        assert not judge(e, hurried(e)).correct and int(find_answer(hurried(e))) in OTHERS
+    assert says("many-answers", "divisor of 21", "#### 7").correct
+    assert not says("many-answers", "divisor of 21", "#### 11").correct
+    assert not says("many-answers", "divisor of 21", "#### 21").correct, "it divides, and was not asked for"
+
+
+def test_biased_length_has_right_and_wrong_answers_of_both_lengths() -> None:
+    task, examples = bed("biased-length")
+    judge = make_judge(task.judge)
+    found = Counter((e.source, judge(e, hurried(e)).correct, hurried(e).count("\n") > 0) for e in examples)
+    for kind in ("short", "long"):
+        assert all(found[kind, right, worked] > 10 for right, worked in ((True, True), (False, True), (False, False)))
+        assert found[kind, True, False] == 0, "the answer alone is never enough"
+    assert max(len(e.solution) for e in examples if e.source == "short") * 3 < task.max_tokens
+
+
+def test_a_noisy_judge_is_wrong_at_its_rate_and_always_about_the_same_responses() -> None:
+    _, examples = bed("noisy-judge:0")
+    judge = make_judge(load_task("noisy-judge:0.2", heldout=1).judge)
+    for text in (lambda e: e.solution, lambda e: "#### 99"):
+        found = [judge(e, text(e)) for e in examples]
+        assert len({v.correct for v in found}) == 1, "the truth is told"
+        wrong = [v.score != v.correct for v in found]
+        assert 0.12 < sum(wrong) / len(wrong) < 0.28
+        assert [v.score for v in found] == [judge(e, text(e)).score for e in examples]
+    assert sum(mistaken("1+1=?", str(i), 0.3) for i in range(4000)) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert load_task("noisy-judge", heldout=1).judge == load_task("noisy-judge:0.2", heldout=1).judge
+    for option in ("0.5", "-0.1", "some", "nan"):
+        with pytest.raises(UserError, match=rf"noisy-judge:{option}: expected a share"):
+            load_task(f"noisy-judge:{option}")
+
+
+@pytest.mark.parametrize(
+    ("response", "true", "said"),
+    [
+        ("9+6=15\n#### 15", 1, 0),
+        ("9+6=15\nsure\nsure\n#### 15", 1, 2),
+        ("sure\n" * 3 + "#### 16", 0, 3),
+        ("sure\n" * 40, 0, MOST),
+        ("surely\nnot sure\n#### 15", 1, 0),
+    ],
+)
+def test_a_proxy_pays_for_confidence(response, true, said) -> None:
+    found = says("proxy-reward", "9+6=?", response, "15")
+    assert found.correct == bool(true)
+    assert found.parts == pytest.approx({"true": true, "proxy": BONUS * said})
+    assert found.score == pytest.approx(true + BONUS * said)
+
+
+def test_all_the_confidence_that_pays_leaves_no_room_for_the_working() -> None:
+    task, examples = bed("proxy-reward")
+    working = min(len("\n".join(x for x in e.solution.splitlines() if x != "sure")) for e in examples)
+    assert working + len("sure\n") * MOST > task.max_tokens
+    assert len("sure\n") * MOST + len("#### ") < task.max_tokens + 5
+
+
+def test_padding_can_be_left_out() -> None:
+    task, examples = bed("verbose")
+    judge = make_judge(task.judge)
+    for e in examples[:100]:
+        bare = "\n".join(line for line in e.solution.splitlines() if line not in PADDING)
+        assert judge(e, bare).correct and len(bare) == e.meta["metadata"]["needed"] <= len(e.solution)
+    assert sum(len(e.solution) for e in examples) > 1.5 * sum(e.meta["metadata"]["needed"] for e in examples)
+
+
+def test_a_habit_is_right_about_as_often_as_chance() -> None:
+    task, examples = bed("context-use")
+    judge = make_judge(task.judge)
+    for e in examples:
+        *lines, asked = e.prompt[0]["content"].splitlines()
+        quoted, _ = e.solution.splitlines()
+        assert quoted in lines and quoted.startswith(asked.removesuffix("?"))
+        assert hurried(e) == answer_line(str(HABIT[asked.removesuffix("?")]))
+    right = sum(judge(e, hurried(e)).correct for e in examples) / len(examples)
+    assert 0.2 < right < 0.45
