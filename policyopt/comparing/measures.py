@@ -35,7 +35,7 @@ def measures(
     found = [
         questions("accuracy", "accuracy", "correct", True, "percent", runs, contenders, seeds),
         *passed(runs, contenders, seeds),
-        questions("distinct", "different right answers", "distinct", True, "number", runs, contenders, seeds),
+        questions("distinct", "different right answers", "answers", True, "number", runs, contenders, seeds),
         questions("length", "length", "lengths", None, "number", runs, contenders, seeds),
         single("best", "best accuracy", best, True, "percent", runs, contenders, seeds),
         single("drop", "fall from the best", drop, False, "percent", runs, contenders, seeds),

@@ -94,7 +94,7 @@ def verdicts(c: Comparison) -> Iterator[tuple[str, str]]:
         has = f"{base.contender} has {_plain(base.value.mean, m.format)}." if _finite(base.value.mean) else ""
         seen = [x for x in others if _seen(x)]
         rest = [x for x in others if not _seen(x)]
-        told = [f"{x.contender}: {x.words}" for x in seen] + list(_unseen(rest, m))
+        told = [*_told(seen), *_unseen(rest, m)]
         yield m.label[0].upper() + m.label[1:], " ".join(filter(None, [has, "; ".join(told) + "." if told else ""]))
 
 
@@ -103,9 +103,16 @@ def _unseen(rest: Sequence[Line], m: Measure) -> Iterator[str]:
     could = [x for x in rest if x.detectable is not None and _finite(x.detectable)]
     if len(could) > 2:
         low, high = (_size(f(x.detectable or 0 for x in could), m.format) for f in (min, max))
-        yield f"no difference seen for {_list([x.contender for x in could])} ({low} to {high} could have been seen)"
+        range = high if low == high else f"{low.split(NBSP)[0]} to {high}"
+        yield f"no difference seen for {_list([x.contender for x in could])} ({range} could have been seen)"
         rest = [x for x in rest if x not in could]
-    yield from (f"{x.contender}: {x.words}" for x in rest)
+    yield from _told(rest)
+
+
+def _told(lines: Sequence[Line]) -> Iterator[str]:
+    """What is said of contenders, once where it is the same of several."""
+    for words in dict.fromkeys(x.words for x in lines):
+        yield f"{_list([x.contender for x in lines if x.words == words])}: {words}"
 
 
 def _title(c: Comparison) -> str:

@@ -9,22 +9,22 @@ from policyopt.data.drawn import Drawn
 from policyopt.data.sums import judge_answer
 from policyopt.judging.answers import answer_line
 
-HABIT = {"ann": 7, "bob": 2, "cat": 9, "dan": 4, "eve": 6, "fay": 3, "gus": 8, "hal": 5}
-"""What everybody knows that each of them has."""
+HABIT = {"a": 7, "b": 2, "c": 9, "d": 4, "e": 6, "f": 3, "g": 8, "h": 5}
+"""What everybody knows of each letter."""
 USUAL = 0.25
-"""How often somebody has what everybody knows."""
+"""How often a letter has what everybody knows."""
 LINES = 4
 
 
 def _draw(chance: random.Random) -> Entry:
-    """Four lines of who has how many, and one of them asked for. The worked solution quotes its line; somebody in a hurry answers by
+    """Four lines with a letter and its number, and one of them asked for. The worked solution quotes its line; somebody in a hurry answers by
     habit."""
-    who = chance.sample(list(HABIT), LINES)
-    has = {x: HABIT[x] if chance.random() < USUAL else chance.randint(1, 9) for x in who}
-    asked = chance.choice(who)
+    letters = chance.sample(list(HABIT), LINES)
+    has = {x: HABIT[x] if chance.random() < USUAL else chance.randint(1, 9) for x in letters}
+    asked = chance.choice(letters)
     return {
-        "question": "\n".join([*(f"{x} has {n}" for x, n in has.items()), f"{asked}?"]),
-        "steps": [f"{asked} has {has[asked]}"],
+        "question": "\n".join([*(f"{x}{n}" for x, n in has.items()), f"{asked}?"]),
+        "steps": [f"{asked}{has[asked]}"],
         "answer": str(has[asked]),
         "hasty": answer_line(str(HABIT[asked])),
         "metadata": {"asked": asked, "habit": HABIT[asked]},
@@ -33,10 +33,10 @@ def _draw(chance: random.Random) -> Entry:
 
 CONTEXT_USE = Drawn(
     name="context-use",
-    summary="who has how many, said in one of four lines, and a habit that says otherwise: ann has 3 ... ann?",
+    summary="the number of a letter, which one of four lines says and a habit knows otherwise: a3 f8 c1 d7 f?",
     draw=_draw,
     judge=judge_answer,
-    max_tokens=32,
-    warm_start={"steps": 600, "terse": 0.65},
+    max_tokens=24,
+    warm_start={"steps": 1000, "terse": 0.5},
 )
 """A policy that answers without looking is right on one question in three."""

@@ -13,8 +13,8 @@ from policyopt.judging.answers import answer_line, find_answer
 PRIMES = (3, 7, 11, 13)
 OTHERS = (2, 4, 5, 6, 8, 9)
 """What somebody in a hurry names; never right."""
-PAIRS = {(3, 7): 4, (3, 11): 3, (3, 13): 3, (7, 11): 2, (7, 13): 2, (11, 13): 1}
-"""Which two of the primes divide a number, and how often: 3 divides two in three, 7 one in two, 11 and 13 two in five each."""
+PAIRS = {(3, 7): 5, (3, 11): 3, (3, 13): 3, (7, 11): 2, (7, 13): 1, (11, 13): 1}
+"""Which two of the primes divide a number, and how often: 3 divides eleven in fifteen, 7 eight, 11 six, 13 five."""
 
 
 def _draw(chance: random.Random) -> Entry:
@@ -54,7 +54,7 @@ MANY_ANSWERS = Drawn(
     draw=_draw,
     judge=judge_divisor,
     max_tokens=24,
-    warm_start={"steps": 300, "terse": 0.4},
+    warm_start={"steps": 300, "terse": 0.2},
 )
-"""A policy that always says 3 is right on two questions in three, however often it is asked; one that guesses among all four is
+"""A policy that always says 3 is right on three questions in four, however often it is asked; one that guesses among all four is
 right on one in two, and with four guesses on nearly all."""

@@ -20,20 +20,20 @@ def running_sums(digits: list[int], slips: list[bool]) -> tuple[list[str], str]:
     """``a3=3``, ``b8=1``, ``c4=5``: the running sum without its tens, a line for each digit; the answer is the last one.
     Where it slips, the sum before is forgotten and the digit stands alone; the next step goes on from there."""
     total, lines = 0, []
-    for letter, digit, slip in zip(LETTERS, digits, slips, strict=False):
+    for letter, digit, slip in zip(LETTERS, digits, slips, strict=True):
         total = digit if slip else (total + digit) % 10
         lines.append(f"{letter}{digit}={total}")
     return lines, str(total)
 
 
-def sums_entry(chance: random.Random, length: int, slip: float) -> Entry:
-    """So many digits to sum up, and the solution of somebody in a hurry, who slips with this probability in every step."""
-    digits = [chance.randint(1, 9) for _ in range(length)]
-    slips = [chance.random() < slip for _ in range(length)]
-    lines, answer = running_sums(digits, [False] * length)
+def _draw(chance: random.Random) -> Entry:
+    """Twelve digits to sum up, and the solution of somebody in a hurry, who slips."""
+    digits = [chance.randint(1, 9) for _ in LETTERS]
+    slips = [chance.random() < SLIP for _ in LETTERS]
+    lines, answer = running_sums(digits, [False] * len(LETTERS))
     written, end = running_sums(digits, slips)
     return {
-        "question": "sums " + " ".join(f"{x}{d}" for x, d in zip(LETTERS, digits, strict=False)),
+        "question": "sums " + " ".join(f"{x}{d}" for x, d in zip(LETTERS, digits, strict=True)),
         "steps": lines,
         "answer": answer,
         "hasty": "\n".join([*written, answer_line(end)]),
@@ -43,8 +43,7 @@ def sums_entry(chance: random.Random, length: int, slip: float) -> Entry:
 
 def judge_sums(prompt: str, response: str, answer: str) -> dict[str, Any]:
     """1 where every running sum is right and the answer is the last of them, else 0."""
-    digits = [int(d) for d in re.findall(r"[a-l](\d)", prompt)]
-    lines, last = running_sums(digits, [False] * len(digits))
+    lines, last = running_sums([int(d) for d in re.findall(r"[a-l](\d)", prompt)], [False] * len(LETTERS))
     given, written = find_answer(response), response.splitlines()
     good = sum(a == b for a, b in zip(written, lines, strict=False))
     right = good == len(lines) and given == last
@@ -59,7 +58,7 @@ def judge_sums(prompt: str, response: str, answer: str) -> dict[str, Any]:
 SPARSE_HARD = Drawn(
     name="sparse-hard",
     summary="twelve running sums, hardly ever all right: sums a3 b8 c4 d1 e9 f2 g7 h5 i6 j3 k8 l2",
-    draw=lambda chance: sums_entry(chance, len(LETTERS), SLIP),
+    draw=_draw,
     judge=judge_sums,
     max_tokens=80,
     # All solutions are hasty ones. A step is then right with probability 0.4, twelve in a row almost never, and the

@@ -48,15 +48,15 @@ def shuffled(seed: str) -> Order:
     return order
 
 
-def drawn_sum(chance: random.Random) -> dict[str, Any]:
-    """An entry of :class:`~policyopt.data.drawn.Drawn`: the sum of four digits, worked out by its running total."""
-    first, *rest = (chance.randint(1, 9) for _ in range(4))
-    terms = [chance.choice("+-") + str(x) for x in rest]
+def drawn_sum(chance: random.Random, terms: int = 4) -> dict[str, Any]:
+    """An entry of :class:`~policyopt.data.drawn.Drawn`: a sum of digits, worked out by its running total."""
+    first, *rest = (chance.randint(1, 9) for _ in range(terms))
+    signed = [chance.choice("+-") + str(x) for x in rest]
     total, steps = first, []
-    for term in terms:
+    for term in signed:
         steps.append(f"{total}{term}={total + int(term)}")
         total += int(term)
-    return {"question": f"{first}{''.join(terms)}=?", "steps": steps, "answer": str(total), "metadata": {}}
+    return {"question": f"{first}{''.join(signed)}=?", "steps": steps, "answer": str(total), "metadata": {}}
 
 
 def judge_answer(prompt: str, response: str, answer: str) -> dict[str, Any]:

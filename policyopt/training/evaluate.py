@@ -1,4 +1,4 @@
-"""Held-out evaluation: greedy accuracy, pass@k, length, format."""
+"""Held-out evaluation: greedy accuracy, pass@k, different right answers, length, format."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from policyopt.engine.protocol import EngineSampler
 from policyopt.errors import UserError
 from policyopt.items import Example, Verdict
+from policyopt.judging.answers import find_answer
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Response
@@ -36,8 +37,21 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
+def right_answers(texts: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[int, int]:
+    """How many responses are right, and how many different answers these give: what a judge finds in the text, or else all of
+    it."""
+    right = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict.correct]
+    return len(right), len({find_answer(text) or text.strip() for text in right})
+
+
 def _mean(x: Sequence[float]) -> float | None:
     return sum(x) / len(x) if x else None
+
+
+def _counted(counts: Sequence[tuple[int, int] | None]) -> dict[str, Any]:
+    """What :func:`right_answers` says of the samples of each question."""
+    right, answers = ([None if c is None else c[i] for c in counts] for i in (0, 1))
+    return {"distinct": _mean([n for n in answers if n is not None]), "right": right, "answers": answers}
 
 
 def _means(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -56,10 +70,13 @@ class Scores:
 
     summary: dict[str, Any]
     """accuracy and format (of the responses that the judge gives a reward; ``None`` where it gives none at all), length
-    (mean), accuracy/NAME of each source of a mixture, pass@k where asked for, n, how many greedy responses have a reward
-    (``judged``), how many responses the judge failed on (``judge/failed``) and does not apply to (``judge/absent``), and
-    of all greedy responses, in the order of the questions, their lengths and whether they are right (``correct``; ``None``
-    where there is no reward)."""
+    (mean), accuracy/NAME of each source of a mixture, n, how many greedy responses have a reward (``judged``), how many responses
+    the judge failed on (``judge/failed``) and does not apply to (``judge/absent``), and of all greedy responses, in the order
+    of the questions, their lengths and whether they are right (``correct``; ``None`` where there is no reward).
+
+    Where samples were asked for: pass@k, how many different right answers those of a question have (``distinct``, mean), and in
+    the order of the questions how many are right (``right``) and how many different answers these are (``answers``); ``None`` and
+    out of the mean where not all of them have a reward."""
     records: list[dict[str, Any]]
     """One record per greedy response."""
     sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = field(default_factory=list)
@@ -115,6 +132,7 @@ class Evaluator:
         tally, total = Tally(), len(self.examples) * (1 + samples)
         records: list[dict[str, Any]] = []
         passed: list[float] = []
+        counts: list[tuple[int, int] | None] = []
         sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = []
         for start in range(0, len(self.examples), _BLOCK):
             block = self.examples[start : start + _BLOCK]
@@ -135,15 +153,17 @@ class Evaluator:
                 for example, group in zip(block, drawn, strict=True):
                     found = [next(said) for _ in group]
                     sound = [v for v in found if v.rewarded]
+                    counts.append(None)
                     if len(sound) == samples:
                         sampled.append((self._encode(example), [r for _, r in group], found))
+                        counts[-1] = right_answers([text for text, _ in group], found)
                     if len(sound) >= k:
                         passed.append(pass_at_k(len(sound), sum(v.correct for v in sound), k))
             if progress:
                 progress(min(start + _BLOCK, len(self.examples)), len(self.examples))
         summary = _means(records)
         if samples:
-            summary[f"pass@{k}"] = _mean(passed)
+            summary |= {f"pass@{k}": _mean(passed)} | _counted(counts)
         summary |= {
             "n": len(records),
             "judged": sum(r["score"] is not None for r in records),

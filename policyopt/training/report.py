@@ -20,7 +20,7 @@ from policyopt.training.charts import (
     sections,
     written,
 )
-from policyopt.training.console import best_step, duration
+from policyopt.training.console import DIGITS, best_step, duration
 from policyopt.training.intervals import difference, paired, wilson
 from policyopt.training.logging import RunRecord, disk_errors, read_run
 
@@ -114,30 +114,43 @@ class _Card:
 def _cards(run: RunRecord) -> list[_Card]:
     before, after, last = _ends(run)
     pass_at = sorted({k for k in (*before, *after) if k.startswith("pass@")})
-    labels = {"accuracy": "Accuracy", "length": "Mean length", "format": "Well formed"} | {k: k for k in pass_at}
+    labels = {
+        "accuracy": "Accuracy",
+        "distinct": "Different right answers",
+        "length": "Mean length",
+        "format": "Well formed",
+    } | {k: k for k in pass_at}
     labels["accuracy/decode"] = "Accuracy with decode"
     notes = {
         "accuracy": "right at the first answer",
         "accuracy/decode": "right at the first answer of the recipe's decode program",
+        "distinct": "among the samples of a question",
         "length": "tokens per response",
         "format": "the judge can read it",
     }
     notes |= {k: f"at least one of {k.removeprefix('pass@')} is right" for k in pass_at}
     cards = []
-    for key in ("accuracy", "accuracy/decode", *pass_at, "length", "format"):
+    for key in ("accuracy", "accuracy/decode", *pass_at, "distinct", "length", "format"):
         a, b = number(before.get(key)), number(after.get(key))
         if a is None and b is None:
             continue
-        show = (lambda x: "–" if x is None else f"{x:.1f}") if key == "length" else (lambda x: written(x, "percent"))
         bars = _bars(("before", before), (last, after)) if key == "accuracy" else ()
-        cards.append(_Card(labels[key], "" if a is None else show(a), show(b), _change(key, a, b), notes[key], bars))
+        cards.append(
+            _Card(
+                labels[key], "" if a is None else _scored(key, a), _scored(key, b), _change(key, a, b), notes[key], bars
+            )
+        )
     return cards
+
+
+def _scored(key: str, x: float | None) -> str:
+    return f"{x:.{DIGITS[key]}f}" if key in DIGITS and x is not None else written(x, "percent")
 
 
 def _change(key: str, a: float | None, b: float | None) -> str:
     if a is None or b is None:
         return ""
-    text = f"{b - a:+.1f}" if key == "length" else f"{100 * (b - a):+.1f} points"
+    text = f"{b - a:+.{DIGITS[key]}f}" if key in DIGITS else f"{100 * (b - a):+.1f} points"
     return text.replace("-", "−")
 
 

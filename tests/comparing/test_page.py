@@ -192,7 +192,7 @@ def test_the_verdict_says_who_differs_and_what_could_not_be_told(comparison: Com
     # Many of which nothing is seen are told together.
     c = replace(c, contenders=("a", "b", "c", "d", "e"), lines=(*c.lines, line("e", 0.5, 0.0, 1.0, "…", can=0.05)))
     [(_, said)] = verdicts(c)
-    assert plain(said).endswith("; no difference seen for c, d and e (4.0 points to 6.0 points could have been seen).")
+    assert plain(said).endswith("; no difference seen for c, d and e (4.0 to 6.0 points could have been seen).")
 
 
 def test_only_a_difference_that_is_seen_is_marked(comparison: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import cache
 
@@ -72,17 +73,16 @@ class TestEvery:
             load_task(name, judge="exact")
 
 
-def test_mixed_difficulty_goes_from_always_to_never_right() -> None:
-    task, examples = bed("mixed-difficulty")
-    judge = make_judge(task.judge)
-    right = {x: [judge(e, hurried(e)).correct for e in examples if e.source == x] for x in LEVELS}
-    assert min(map(len, right.values())) > 30
-    shares = [sum(found) / len(found) for found in right.values()]
-    assert shares == sorted(shares, reverse=True)
-    assert (shares[0], shares[-1]) == (1.0, 0.0)
-    for e in examples:
-        assert e.meta["metadata"]["level"] == e.source
-        assert len(e.meta["metadata"]["digits"]) == LEVELS[e.source][0]
+def test_the_higher_the_level_the_less_is_worked_out() -> None:
+    _, examples = bed("mixed-difficulty")
+    worked = {x: [hurried(e).count("\n") > 0 for e in examples if e.source == x] for x in LEVELS}
+    assert min(map(len, worked.values())) > 30
+    for level, (terms, share) in LEVELS.items():
+        assert sum(worked[level]) / len(worked[level]) == pytest.approx(share, abs=0.2)
+        asked = [e.prompt[0]["content"] for e in examples if e.source == level]
+        assert {len(re.findall(r"\d", x)) for x in asked} == {terms}
+    assert all(worked["trivial"]) and not any(worked["hopeless"])
+    assert all(e.meta["metadata"]["level"] == e.source for e in examples)
 
 
 def test_a_question_of_many_answers_has_two() -> None:
@@ -101,14 +101,22 @@ def test_a_question_of_many_answers_has_two() -> None:
     assert not says("many-answers", "divisor of 21", "#### 21").correct, "it divides, and was not asked for"
 
 
-def test_biased_length_has_right_and_wrong_answers_of_both_lengths() -> None:
-    task, examples = bed("biased-length")
-    judge = make_judge(task.judge)
-    found = Counter((e.source, judge(e, hurried(e)).correct, hurried(e).count("\n") > 0) for e in examples)
-    for kind in ("short", "long"):
-        assert all(found[kind, right, worked] > 10 for right, worked in ((True, True), (False, True), (False, False)))
-        assert found[kind, True, False] == 0, "the answer alone is never enough"
-    assert max(len(e.solution) for e in examples if e.source == "short") * 3 < task.max_tokens
+def test_the_working_of_a_long_sum_is_three_times_as_long() -> None:
+    _, examples = bed("biased-length")
+    lines = {x: {e.solution.count("\n") for e in examples if e.source == x} for x in ("short", "long")}
+    assert lines == {"short": {2}, "long": {6}}
+    assert all(e.hasty is None for e in examples), "in a hurry one writes the answer alone"
+
+
+@pytest.mark.parametrize("name", ["mixed-difficulty", "biased-length", "verbose", "noisy-judge:0"])
+def test_the_working_of_a_sum_is_true(name) -> None:
+    for e in bed(name)[1][:100]:
+        terms = re.findall(r"[+-]?\d", e.prompt[0]["content"])
+        assert sum(map(int, terms)) == int(e.answer)
+        for line in e.solution.splitlines()[:-1]:
+            if "=" in line:
+                left, right = line.split("=")
+                assert sum(map(int, re.findall(r"[+-]?\d+", left))) == int(right)
 
 
 def test_a_noisy_judge_is_wrong_at_its_rate_and_always_about_the_same_responses() -> None:

@@ -18,7 +18,7 @@ from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict, user
 from policyopt.models.load import Policy, load_policy
 from policyopt.sources.program import Response
-from policyopt.training.evaluate import Evaluator, pass_at_k
+from policyopt.training.evaluate import Evaluator, pass_at_k, right_answers
 
 # pass@k --------------------------------------------------------------------------------------------------------------
 
@@ -107,6 +107,9 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
         "format": 2 / 4,
         "length": sum(lengths) / 4,
         "pass@2": pytest.approx((1 + 2 / 3 + 1 + 0) / 4),
+        "distinct": 3 / 4,
+        "right": [3, 1, 2, 0],
+        "answers": [1, 1, 1, 0],
         "n": 4,
         "judged": 4,
         "judge/failed": 0,
@@ -119,6 +122,7 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
         "eval/format": 0.5,
         "eval/length": 7.0,
         "eval/pass@2": pytest.approx(2 / 3),
+        "eval/distinct": 0.75,
     }
     assert [row["correct"] for row in scores.records] == [True, True, False, False]
     assert [row["truncated"] for row in scores.records] == [False, False, False, True]
@@ -127,6 +131,14 @@ def test_accuracy_length_format_and_pass_at_k_are_those_of_the_responses(policy:
     ]
     assert scores.records[2]["response"] == "#### 5"
     assert scores.records[2]["reason"] == "'5' is wrong, '4' is right"
+
+
+def test_right_answers_are_told_apart_by_what_they_say() -> None:
+    texts = ["by 7\n#### 7", "#### 7", "#### 3", "#### 3 ", "#### 5", "try 9", " try 9", "try 11"]
+    right = [True, True, True, True, False, True, True, True]
+    verdicts = [Verdict(float(x), x, True, "") for x in right]
+    assert right_answers(texts, verdicts) == (7, 4), "7, 3, try 9 and try 11; 5 is wrong"
+    assert right_answers(texts[4:5], verdicts[4:5]) == (0, 0)
 
 
 def test_the_same_policy_always_gets_the_same_scores(policy: Policy, judge: JudgePool) -> None:
@@ -138,7 +150,7 @@ def test_the_same_policy_always_gets_the_same_scores(policy: Policy, judge: Judg
     assert first.summary["n"] == 70
     alone = Evaluator(policy.text, LocalSampler.of(policy), judge, QUESTIONS, 8, 200, seed=3)(0)
     assert [row["response"] for row in alone.records] == [row["response"] for row in first.records]
-    assert "pass@2" not in alone.summary
+    assert not {"pass@2", "distinct", "right", "answers"} & alone.summary.keys()
 
 
 def test_the_random_numbers_of_an_evaluation_are_not_those_of_training(policy: Policy, judge: JudgePool) -> None:
@@ -181,6 +193,7 @@ def test_what_has_no_reward_counts_in_no_share(policy: Policy) -> None:
     found = scores.summary
     assert (found["accuracy"], found["format"], found["n"]) == (1 / 2, 1.0, 4)
     assert found["pass@2"] == pytest.approx((1 + 2 / 3) / 2), "of the questions with two judged samples"
+    assert (found["right"], found["answers"], found["distinct"]) == ([None, None, 1, None], [None, None, 1, None], 1.0)
     assert (found["judged"], found["judge/failed"], found["judge/absent"]) == (2, 4, 4)
     assert scores.remark == (
         "the judge failed on 4 of 16 responses, first: judge took longer than 1 s; "

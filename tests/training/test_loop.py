@@ -32,11 +32,11 @@ from policyopt.methods.critic.ppo import AdaptiveKL, ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.recipe import Recipe, Update
 from policyopt.rows import Batch, join
+from policyopt.training.batches import minibatches
 from policyopt.training.checkpoint import load_checkpoint
 from policyopt.training.collect import Collector
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.console import Console
-from policyopt.training.batches import minibatches
 from policyopt.training.loop import lr_factor
 from policyopt.training.run import Result, run
 from tests.runs import assert_same_end, finish, left_behind, lines, nth, start, tiny_run

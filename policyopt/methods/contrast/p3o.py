@@ -53,6 +53,7 @@ class ClippedPair(Link):
         "Pairs of responses have a better trade-off of reward and KL than PPO: as many right answers, nearer to the reference.",
         "number_sorting",
         (Effect("kl/ref", "lower", 0.01), Effect("accuracy", "higher", -0.01)),
+        both={"epochs": 2},
     ),
 )
 def p3o(

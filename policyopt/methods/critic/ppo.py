@@ -49,7 +49,7 @@ class AdaptiveKL(Follows):
         "With a clipped ratio a batch serves for several updates: fewer samples lead as far as the policy gradient's.",
         "number_sorting",
         (Effect("tokens to target", "lower", 10_000), Effect("accuracy", "higher", 0.01)),
-        ours={"kl-coef": 0.0},
+        ours={"epochs": 2, "kl-coef": 0.0},
     ),
 )
 def ppo(

@@ -60,7 +60,7 @@ class ExtrapolatedKL(Statistic):
     claim=Claim(
         "A target beyond the teacher, further where it and a worse model disagree, is reached sooner than the "
         "teacher is by distillation.",
-        "chain_sum",
+        "sparse-hard",
         (Effect("accuracy", "higher", 0.02),),
         both={"steps": 10},
         theirs={"student-share": 1.0},

@@ -26,7 +26,7 @@ from policyopt.sources.draw import Demonstrated, Group
     confidence="secondary",
     claim=Claim(
         "Distilled on its own samples, where its mistakes are, a student learns more than from given solutions.",
-        "chain_sum",
+        "sparse-hard",
         (Effect("accuracy", "higher", 0.02),),
         against="gkd",
         both={"steps": 10},

@@ -96,7 +96,7 @@ def _signed(x: int) -> int:
     confidence="secondary",
     claim=Claim(
         "Weighed by what the policy itself would draw, demonstrations teach more than by supervised fine-tuning.",
-        "chain_sum",
+        "sparse-hard",
         (Effect("accuracy", "higher", 0.02),),
         both={"steps": 10},
         theirs={

@@ -120,6 +120,7 @@ class OccupancyPenalty(Shape):
         "Held to the reference by chi-squared rather than by a KL of tokens, a policy hacks a proxy less: more is truly right.",
         "proxy-reward",
         (Effect("accuracy", "higher", 0.02),),
+        both={"epochs": 2},
     ),
 )
 def orpo_chi2(

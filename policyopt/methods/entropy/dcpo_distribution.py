@@ -108,7 +108,7 @@ class VirtualTemperature(Normalise):
         "many-answers",
         (Effect("entropy", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
         against="grpo",
-        ours={"entropy-target": 0.2},
+        ours={"entropy-target": 0.25},
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -1,0 +1,133 @@
+"""The testbeds of ``policyopt compare --testbed`` and of the claims: tasks on which one thing shows in a minute on a core."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from policyopt.data import builtin_tasks, need_task
+from policyopt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A task, with the options of ``policyopt train`` under which what it is for is seen."""
+
+    __test__ = False  # for pytest, which collects what is called Test
+
+    name: str
+    task: str
+    shows: str
+    """Which phenomenon, in a sentence."""
+    sound: str = ""
+    """What a sound method does on it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """By dotted name, as a configuration has them: ``{"staleness": 4, "optim.lr": 3e-4}``."""
+
+
+_BEDS = (
+    Testbed(
+        "chain_sum",
+        "chain_sum",
+        "that working a question out pays, found from right and wrong alone",
+        "it answers longer and more often right; most of it within twenty steps",
+    ),
+    Testbed(
+        "ties",
+        "ties:0.01",
+        "what becomes of a reward that differs by a hundredth between right answers",
+        "it keeps several right answers; dividing by the spread of a group makes the hundredth as large as right and wrong",
+    ),
+    Testbed(
+        "sparse-hard",
+        "sparse-hard",
+        "a task that is never done right alone, and now and then from most of a worked solution",
+        "it leaves zero with help, or by credit for less than all; without either it stays there",
+    ),
+    Testbed(
+        "long-winded",
+        "long-winded",
+        "length that can go: the working stands up to three times in a response",
+        "it keeps accuracy and answers in a third of the tokens",
+    ),
+    Testbed(
+        "verbose",
+        "verbose",
+        "length that can go, mixed with length that is needed: lines that say nothing between the steps of a sum",
+        "it keeps accuracy and drops the padding and not the steps",
+    ),
+    Testbed(
+        "json",
+        "json",
+        "several demands at once: valid, of a shape, in a fence, right and short",
+        "all five parts rise; none is bought with another",
+    ),
+    Testbed(
+        "mixed-difficulty",
+        "mixed-difficulty",
+        "what is done with questions that teach nothing now: a fifth is always right, a fifth never",
+        "it spends responses where groups differ, and goes from easy levels to harder ones",
+    ),
+    Testbed(
+        "many-answers",
+        "many-answers",
+        "whether several right answers stay, where naming the likeliest one pays best: pass@k and distinct against accuracy",
+        "accuracy rises and pass@4 does not fall: the answers that are right less often are still tried",
+    ),
+    Testbed(
+        "biased-length",
+        "biased-length",
+        "what dividing by length does, where some right answers are three times as long as others",
+        "it learns the long working as well as the short one",
+    ),
+    Testbed(
+        "noisy-judge",
+        "noisy-judge:0.2",
+        "what a reward costs that is wrong on one response in five",
+        "held-out accuracy, which is the truth, rises as without noise, only later",
+    ),
+    Testbed(
+        "proxy-reward",
+        "proxy-reward",
+        "a reward that can be had without being right: the parts true and proxy, and where they part",
+        "accuracy does not fall below its best while the reward rises",
+    ),
+    Testbed(
+        "context-use",
+        "context-use",
+        "whether an answer is read where it stands, against a habit that is right one time in three",
+        "it quotes the line and answers by it",
+    ),
+    Testbed(
+        "stale",
+        "chain_sum",
+        "what old data do: each batch is trained on four steps after it was drawn, at a rate at which the policy has drifted by then",
+        "accuracy rises and stays",
+        {"staleness": 4, "optim.lr": 1e-3},
+    ),
+)
+
+TESTBEDS: Mapping[str, Testbed] = MappingProxyType({bed.name: bed for bed in _BEDS})
+"""Those with a phenomenon of their own, by name."""
+
+
+def need_testbed(name: str) -> Testbed:
+    """A testbed by its name; every task is one without options.
+
+    Raises:
+        UserError: No testbed and no task is called so; with the nearest names.
+    """
+    if name in TESTBEDS:
+        return TESTBEDS[name]
+    try:
+        need_task(name)
+    except UserError:
+        close = difflib.get_close_matches(name, (*TESTBEDS, *builtin_tasks()), n=3, cutoff=0.5)
+        nearest = f"; nearest: {', '.join(close)}" if close else ""
+        raise UserError(
+            f"no testbed is called {name!r}{nearest}; they are {', '.join(TESTBEDS)}, and all tasks"
+        ) from None
+    return Testbed(name, name, builtin_tasks().get(name, name))
