@@ -80,12 +80,11 @@ class Step:
         if self._replay is not None:
             self._replay()
         elif self._hidden is None or (found := self._steps.recorded(self._once)) is None:
-            self._hidden = (
-                self._once()
-            )  # a first time always: what is made only once has to be there before it is recorded
+            self._hidden = self._once()  # at first always: what is made only once is not to be recorded
         else:
             self._replay, self._hidden = found
             self._replay()
+        assert self._hidden is not None
         return self._hidden[: len(token)]
 
     def _once(self) -> Tensor:
@@ -99,13 +98,13 @@ class Steps:
     """Steps by their shapes, each made once.
 
     On CUDA a step is recorded as a graph when it comes a second time. A graph reads weights, keys and values where they lay
-    when it was recorded; ``stamp`` says where, and all are made anew when it is another one. A device that records none
-    runs the same operations one by one, and ``note`` says why.
+    when it was recorded; ``stamp`` says where, and all are made anew when it is another one. Without
+    ``graphs``, and where none can be made, the same operations run one by one; ``note`` says why none can.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, graphs: bool = True) -> None:
         self.run, self.note = run, ""
-        self._records = device.type == "cuda"
+        self._records = graphs and device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if self._records else None
         self._made: dict[tuple[object, ...], Step] = {}
         self._stamp: tuple[int, ...] = ()

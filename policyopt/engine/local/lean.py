@@ -117,9 +117,11 @@ class Lean(Ahead[Block]):
         self._length = np.zeros(0, dtype=np.int64)
         """Of what lies in the rows' own places."""
 
-    def queue(self) -> None:
-        """Take steps of fixed shapes from now on, and some at once."""
-        self._steps, self.ahead = Steps(self._run, self.device), AHEAD
+    def queue(self, ahead: int = AHEAD, *, fixed: bool = True, graphs: bool = True) -> None:
+        """Ask for some steps at once, while no row is under way: of ``fixed`` shapes, as ``graphs`` where the device has such, or
+        of the shapes of what is there."""
+        self.ahead = ahead
+        self._steps = Steps(self._run, self.device, graphs) if fixed else None
 
     @property
     def note(self) -> str:
@@ -289,8 +291,8 @@ class Lean(Ahead[Block]):
         self._model.reserve(end + int(before.max()))
         level = self._steps is None and bool((at == end - 1).all())
         seats = self._seated(len(token)) if before.any() else None
-        at, where = (torch.from_numpy(x).to(self.device) for x in (at, at + before))
-        return Inputs(token, at, where, end, level, seats)
+        own, where = (torch.from_numpy(x).to(self.device) for x in (at, at + before))
+        return Inputs(token, own, where, end, level, seats)
 
     def _stamp(self) -> tuple[int, ...]:
         """Where everything lies that a step reads beside its inputs."""
