@@ -46,7 +46,8 @@ def test_a_wrong_gradient_is_found(parts: dict[str, ModuleType], monkeypatch: py
 def test_a_wrong_way_of_decoding_is_found(parts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
     equal, step = parts["equal"], Step.__call__
     monkeypatch.setattr(Step, "__call__", lambda *a: 1.5 * step(*a))
-    assert equal.compared("cpu", torch.float32, equal.SMALL)["wrong"] == ["token by token"], "it differs from the others"
+    found = equal.compared("cpu", torch.float32, equal.SMALL)
+    assert found["wrong"] == ["token by token"], "it differs from the others"
 
 
 def test_a_workload_is_run_by_both_in_turn(parts: dict[str, ModuleType]) -> None:
