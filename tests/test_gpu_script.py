@@ -14,6 +14,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from policyopt.engine.local.fixed import Step
+
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
 
 
@@ -31,6 +33,7 @@ def test_the_engine_is_equal_to_plain_transformers(parts: dict[str, ModuleType],
     equal = parts["equal"]
     found = equal.compared("cpu", dtype, equal.SMALL)
     assert found["wrong"] == [] and found["gradient"] > 0
+    assert {*found["ways"]} == {*parts["gpu_steps"].WAYS} and all(w["tokens/s"] > 0 for w in found["ways"].values())
 
 
 def test_a_wrong_gradient_is_found(parts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +41,13 @@ def test_a_wrong_gradient_is_found(parts: dict[str, ModuleType], monkeypatch: py
     plain = equal.plain_gradient
     monkeypatch.setattr(equal, "plain_gradient", lambda *a: {n: 1.1 * g for n, g in plain(*a).items()})
     assert equal.compared("cpu", torch.float32, equal.SMALL)["wrong"] == ["gradient"]
+
+
+def test_a_wrong_way_of_decoding_is_found(parts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    equal, step = parts["equal"], Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda *a: 1.5 * step(*a))
+    found = equal.compared("cpu", torch.float32, equal.SMALL)
+    assert found["wrong"] == ["token by token"], "it differs from the others"
 
 
 def test_a_workload_is_run_by_both_in_turn(parts: dict[str, ModuleType]) -> None:

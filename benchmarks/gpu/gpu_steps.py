@@ -5,7 +5,8 @@
 The model has random weights, about a billion of them in bfloat16 (W4: two layers, a large head); every response has the length
 that the workload says. Ours is a step of the engine: drawing, what other models think, credit, update. Bare is what the documentation
 of transformers shows: ``generate``, one forward with all logits for as many rows as they fit for, backward, fused AdamW; its weights
-have no float32 copy. Both take a workload's passes equally often. W1 is run through TRL too, in the same process after the others.
+have no float32 copy. Both take a workload's passes equally often. W1 is drawn in each of our ways of decoding besides (a step at a time, several at once, as CUDA
+graphs), and run through TRL too, in the same process after the others.
 ``--dry`` runs all of it on a CPU with a tiny model in float32, to see that it runs.
 """
 
@@ -39,6 +40,13 @@ from policyopt.training.rows import to_batch
 VOCABULARY = 151_936
 LOGITS = 8 << 30
 """Bytes of logits in float32 that the bare loop holds at once."""
+
+WAYS: dict[str, dict[str, Any]] = {
+    "graphs": {},
+    "fixed shapes": {"graphs": False},
+    "token by token": {"ahead": 1, "fixed": False},
+}
+"""Ways of decoding by a model's weights: some steps at once as CUDA graphs, as on any card; without graphs; as on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,36 @@ class Ours(Contender):
         for _ in range(self.workload.passes):
             for rows in torch.arange(len(drawn), device=self.engine.device).chunk(self.workload.minibatches):
                 self.engine.update(self.recipe, batch[rows])
+
+
+def drawn_in_ways(ours: Ours) -> dict[str, dict[str, Any]]:
+    """Drawing the same three times in each way: tokens in a second, the last time, and in how many rows the tokens are others than
+    those of graphs and by how much log-probabilities differ, as far as tokens are the same; and why there are no graphs."""
+    sampler, found = ours.engine.sampler, {}
+    first: Any = None
+    for way, settings in WAYS.items():
+        sampler.stepper.queue(**settings)
+        for _ in range(3):  # shapes that come once in a drawing are recorded in the second
+            ours.done = 0
+            start = now(ours.device)
+            drawn = ours.draw()
+            seconds = now(ours.device) - start
+        first = first or drawn
+        apart = [difference(x, y) for x, y in zip(drawn, first, strict=True)]
+        found[way] = {
+            "tokens/s": sum(len(r.tokens) for r in drawn) / seconds, "note": sampler.stepper.note,
+            "other rows": sum(other for other, _ in apart), "logp": max(gap for _, gap in apart),
+        }  # fmt: skip
+    sampler.stepper.queue()
+    return found
+
+
+def difference(one: Any, other: Any) -> tuple[bool, float]:
+    """Whether the tokens of two responses differ, and the largest difference of log-probabilities up to there."""
+    pairs = list(zip(one.tokens, other.tokens, strict=True))
+    same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+    gaps = [abs(a - b) for a, b in zip(one.logp[:same], other.logp[:same], strict=True)]
+    return same < len(pairs), max(gaps, default=0.0)
 
 
 class Ends(StoppingCriteria):
@@ -301,6 +339,8 @@ def compared(name: str, workload: Workload, device: str, dtype: torch.dtype, sec
             key: statistics.median(t["ours"][key] / t["bare"][key] for t in turns) for key in ("step", "draw", "learn")
         }
         out |= {"turns": len(turns), "workload": workload.__dict__, "passes": plain(made["ours"].engine.passes)}
+        if name == "W1":
+            out["ways of decoding"] = attempted(lambda: drawn_in_ways(made["ours"]))
         if name == "W1" and available("trl"):
             made.clear()
             gc.collect()

@@ -5,8 +5,10 @@
 #
 # 1. environment: versions and the card                                                       OUT/machine.json
 # 2. the fused head against plain torch: errors, then times and memory                        OUT/fused_head.json
-# 3. gradients and draws of the engine against plain transformers, float32 and bfloat16       OUT/equal.json
-# 4. W1 to W5 at the size of a billion parameters against bare torch, W1 against TRL too      OUT/speed.json
+# 3. gradients and draws of the engine against plain transformers, float32 and bfloat16;
+#    draws with and without CUDA graphs, and a step at a time                                 OUT/equal.json
+# 4. W1 to W5 at the size of a billion parameters against bare torch, W1 against TRL too,
+#    and drawn with and without CUDA graphs                                                   OUT/speed.json
 # 5. a run with --profile: where a step's time and memory go                                  OUT/profile.json
 #
 # OUT is benchmarks/results/gpu. What fails is said at the end and the rest goes on. --dry runs all of it on a CPU at a tiny size, in about a

@@ -57,7 +57,7 @@ class Decoder:
 
     Weights are read where they lie, so that whatever is done to a parameter in place is seen at once. Those that low-rank
     adapters (PEFT) change are worked out by :meth:`refresh`, :math:`W + s B A` in float32 at least, which has to be called
-    after every change of an adapter.
+    after every change of an adapter; they stay where they were.
 
     What it looks at are the names and the kinds of the modules. Raises :class:`~policyopt.errors.UserError` for a backbone that
     is built otherwise, one whose modules are watched or replaced, and one that a probe shows to compute something else.
@@ -65,6 +65,8 @@ class Decoder:
 
     def __init__(self, backbone: Any) -> None:
         self._backbone = backbone
+        self._merged: dict[nn.Module, Tensor] = {}
+        """The weights of modules with adapters on them."""
         for module in backbone.modules():
             if "forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks:
                 raise UserError(f"the {type(module).__name__} of the model is watched or replaced")
@@ -85,8 +87,13 @@ class Decoder:
         merged = [m for m in self._backbone.modules() if hasattr(m, "base_layer")]
         if sum(_bytes(m.base_layer.weight) for m in merged if hasattr(m.base_layer, "weight")) > MERGED_BYTES:
             raise UserError("the weights under its adapters are too many to be held twice")
-        self.layers = [_layer(module) for module in self._backbone.layers]
+        self.layers = [_layer(module, self._merged) for module in self._backbone.layers]
         return self.layers
+
+    def addresses(self) -> tuple[int, ...]:
+        """Where all lies that a call reads. What was recorded holds as long as nothing of it has moved."""
+        read = (*self._backbone.parameters(), *self._merged.values(), self._table)
+        return tuple(x.data_ptr() for x in read)
 
     def __call__(self, ids: Tensor, where: Tensor, attend: Attend, last: Tensor | None = None) -> Tensor:
         """The hidden states [N, E] of tokens ids [N] at positions [N], or those of the tokens ``last`` [M] alone."""
@@ -188,23 +195,23 @@ def _has(module: nn.Module, needed: set[str], allowed: set[str]) -> None:
         raise UserError(f"its {type(module).__name__} is built otherwise ({odd})")
 
 
-def _layer(module: Any) -> Layer:
+def _layer(module: Any, merged: dict[nn.Module, Tensor]) -> Layer:
     _has(module, *LAYER)
     attention, mlp = module.self_attn, module.mlp
     _has(attention, *ATTENTION)
     _has(mlp, *FEED_FORWARD)
     return Layer(
         before=_norm(module.input_layernorm),
-        q=_linear(attention.q_proj),
-        k=_linear(attention.k_proj),
-        v=_linear(attention.v_proj),
+        q=_linear(attention.q_proj, merged),
+        k=_linear(attention.k_proj, merged),
+        v=_linear(attention.v_proj, merged),
         q_norm=_norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
         k_norm=_norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
-        o=_linear(attention.o_proj),
+        o=_linear(attention.o_proj, merged),
         between=_norm(module.post_attention_layernorm),
-        gate=_linear(mlp.gate_proj),
-        up=_linear(mlp.up_proj),
-        down=_linear(mlp.down_proj),
+        gate=_linear(mlp.gate_proj, merged),
+        up=_linear(mlp.up_proj, merged),
+        down=_linear(mlp.down_proj, merged),
         act=mlp.act_fn,
     )
 
@@ -223,8 +230,8 @@ def _norm(module: Any) -> Norm:
         return fused if torch.allclose(fused(probe), module(probe), rtol=near, atol=near) else cast(Norm, module)
 
 
-def _linear(module: Any) -> Linear:
-    """The weight of a module, with the adapters on it that count now."""
+def _linear(module: Any, merged: dict[nn.Module, Tensor]) -> Linear:
+    """The weight of a module, with the adapters on it that count now, which are added up in ``merged``."""
     base = getattr(module, "base_layer", module)
     if type(base) is not nn.Linear or type(base.weight) not in (nn.Parameter, Tensor):
         raise UserError(f"its {type(base).__name__} is no plain matrix")
@@ -243,7 +250,9 @@ def _linear(module: Any) -> Linear:
     weight = base.weight.to(wide, copy=True)
     for name in on:
         weight += module.get_delta_weight(name).to(wide)
-    return weight.to(base.weight.dtype), base.bias
+    if module not in merged:
+        merged[module] = torch.empty_like(base.weight, requires_grad=False)
+    return merged[module].copy_(weight), base.bias
 
 
 def _bytes(x: Tensor) -> int:

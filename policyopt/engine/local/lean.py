@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from policyopt.engine.local.fixed import Inputs, Seats, Step, Steps, rounded
 from policyopt.engine.local.prefixes import KEEP_BYTES, Prefixes
 from policyopt.engine.local.requests import Request, Row
 from policyopt.engine.local.stepper import Ahead, padded, remaining
@@ -22,6 +23,12 @@ Place = int | Tensor
 
 WORTH = 2048
 """Copies of keys that sharing must save: a second call of attention costs what it takes to read so many."""
+
+AHEAD = 16
+"""Steps that a device with a queue of its own is asked for at once."""
+
+ROOM = 32
+"""Lengths of keys that steps of fixed shapes are made for are multiples of it."""
 
 
 class Keys:
@@ -67,23 +74,6 @@ class Block:
     """Rows that need it still: those that have not ended, or have no copy yet."""
 
 
-@dataclass(frozen=True)
-class Seats:
-    """Which rows attend to which blocks: those of one block side by side, as many places for each."""
-
-    blocks: int
-    row: Tensor
-    """[C * n] the row in each place; any row where there are fewer."""
-    place: Tensor
-    """[B] the place of each row; any place for rows that have a copy."""
-    absent: Tensor | None
-    """[B, 1, 1] the rows that have a copy; ``None`` where there are none."""
-    mask: Tensor | None
-    """[C, 1, 1, P] minus infinity behind the end of each block; ``None`` where all are of one length."""
-    length: int
-    """P, of the longest block."""
-
-
 class Lean(Ahead[Block]):
     """Rows of unlike length, passed by a :class:`~policyopt.models.lean.Decoder`.
 
@@ -91,8 +81,11 @@ class Lean(Ahead[Block]):
     drew themselves lies in places of their own, and the two attentions are joined by their normalisers. Adapters are
     merged whenever the weights may have changed: at another ``version``, at :meth:`forget` and :meth:`drop_all`.
 
+    On the CPU a step has the shapes of what is there. Elsewhere shapes are rounded up to a few (:mod:`~policyopt.engine.local.fixed`),
+    what is behind a row's end or in the place of no row is masked, and the host asks for some steps before it looks at the first.
+
     The model takes tokens wherever they stand, and which keys each sees is said by ``attend`` alone: a step of several tokens
-    for each row, as the proof of a draft needs, or one of fixed shapes, as a captured graph, changes nothing else.
+    for each row, as the proof of a draft needs, changes nothing else.
 
     Raises :class:`~policyopt.errors.UserError` for a model that is built otherwise, and where experts are recorded.
     """
@@ -115,8 +108,25 @@ class Lean(Ahead[Block]):
         self._mine: list[Block | None] = []
         """The block that each active row attends to; ``None`` where it has a copy."""
         self._seats: Seats | None = None
+        self._steps: Steps | None = None
+        """Where steps have fixed shapes: on devices that work through a queue, which is empty while the host asks and waits."""
+        self._step: Step | None = None
+        """The one that the active rows take; it holds until a row comes or goes, or there are other weights."""
+        if self.device.type != "cpu":
+            self.queue()
         self._length = np.zeros(0, dtype=np.int64)
         """Of what lies in the rows' own places."""
+
+    def queue(self, ahead: int = AHEAD, *, fixed: bool = True, graphs: bool = True) -> None:
+        """Ask for some steps at once, while no row is under way: of ``fixed`` shapes, as ``graphs`` where the device has such, or
+        of the shapes of what is there."""
+        self.ahead = ahead
+        self._steps = Steps(self._run, self.device, graphs) if fixed else None
+
+    @property
+    def note(self) -> str:
+        """See :class:`~policyopt.engine.local.stepper.Stepper`."""
+        return "" if self._steps is None else self._steps.note
 
     def forget(self) -> None:
         """Let go of what is held for later requests."""
@@ -125,7 +135,7 @@ class Lean(Ahead[Block]):
 
     def drop_all(self) -> list[Request]:
         """See :class:`~policyopt.engine.local.stepper.Stepper`."""
-        self._blocks, self._mine, self._seats = [], [], None
+        self._blocks, self._mine, self._seats, self._step = [], [], None, None
         self._length = self._length[:0]
         self._merged = None
         return super().drop_all()
@@ -135,7 +145,7 @@ class Lean(Ahead[Block]):
         if self._merged != self.version:
             self._prefixes.clear()
             self._model.refresh()
-            self._merged = self.version
+            self._merged, self._step = self.version, None
         super().admit()
 
     # Reading ---------------------------------------------------------------------------------------------------------
@@ -209,7 +219,7 @@ class Lean(Ahead[Block]):
         fresh = torch.stack([hidden for _, _, hidden in came])
         self.hidden = fresh if self.hidden is None else torch.cat([self.hidden, fresh])
         self._let_go([block for _, block in copied])
-        self._seats = None
+        self._seats = self._step = None
 
     def _let_go(self, blocks: Sequence[Block]) -> None:
         """A row less needs each of these blocks; the last blocks take the places of those that nobody needs."""
@@ -245,38 +255,61 @@ class Lean(Ahead[Block]):
         self._mine = [self._mine[i] for i in order]
         self._length = self._length[order]
         self._let_go(left)
-        self._seats = None
+        self._seats = self._step = None
         return order
 
     def _closed(self, i: int) -> Request | None:
         row, block = self.active[i], self._mine[i]
-        if row.request.keep:  # the last token has been drawn but not read
-            length = int(self._length[i])
-            held = self._own.read(i, length)
+        if row.request.keep:
+            text = (*row.request.prompt, *row.response.tokens[:-1])  # the last one was drawn, and is not always read
+            shared = 0 if block is None else block.length
+            held = self._own.read(i, len(text) - shared)
             if block is not None:
-                length += block.length
-                context = self._contexts.read(block.place, block.length)
+                context = self._contexts.read(block.place, shared)
                 held = torch.cat([context[0], held[0]], -2), torch.cat([context[1], held[1]], -2)
-            self._prefixes.add((*row.request.prompt, *row.response.tokens)[:length], [held])
+            self._prefixes.add(text, [held])
         return self.closed(row)
 
     def _pass(self, token: Tensor) -> Tensor:
         """Run one token of every active row, [B]. Returns hidden states [B, H]."""
         size, end = len(token), int(self._length.max()) + 1
-        before = np.array([0 if block is None else block.length for block in self._mine])
-        where = self._length + before
-        self._own.reserve(size, end)
-        self._model.reserve(int(where.max()) + 1)
-        at = torch.from_numpy(self._length.copy()).to(self.device)
-        level = bool((self._length == end - 1).all())
-        mask = None if level else _hidden(torch.arange(end, device=self.device) > at[:, None], self._model.dtype)
+        self.computed += size
+        if self._steps is None:
+            return self._run(self._inputs(token, end))
+        if self._step is None or end > self._step.inputs.end:
+            wide = token.new_zeros(rounded(size))
+            inputs = self._inputs(wide, rounded(end, ROOM))
+            self._step = self._steps.filled(inputs, self._stamp())
+        return self._step(token)
+
+    def _inputs(self, token: Tensor, end: int) -> Inputs:
+        """Of a step that passes tokens [B] for the active rows, and for no row where there are more."""
+        at, before = np.zeros(len(token), dtype=np.int64), np.zeros(len(token), dtype=np.int64)
+        at[: len(self._length)] = self._length
+        before[: len(self._mine)] = [0 if block is None else block.length for block in self._mine]
+        self._own.reserve(len(token), end)
+        self._model.reserve(end + int(before.max()))
+        level = self._steps is None and bool((at == end - 1).all())
+        seats = self._seated(len(token)) if before.any() else None
+        own, where = (torch.from_numpy(x).to(self.device) for x in (at, at + before))
+        return Inputs(token, own, where, end, level, seats)
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Where everything lies that a step reads beside its inputs."""
+        kept = (self._own.k, self._own.v, self._contexts.k, self._contexts.v)
+        return (*self._model.addresses(), *(x.data_ptr() for x in kept))
+
+    def _run(self, inputs: Inputs) -> Tensor:
+        """A step: nothing of it depends on the numbers in a tensor, and none is sent to the device or brought from it."""
+        at, end, seats, size = inputs.at, inputs.end, inputs.seats, len(inputs.token)
+        behind = None if inputs.level else torch.arange(end, device=self.device) > at[:, None]
+        mask = None if behind is None else _hidden(behind, self._model.dtype)
         rows = torch.arange(size, device=self.device)
-        seats = self._seated() if before.any() else None
         heads = (self._model.kv_heads, -1)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self._own.layers[layer]
-            if level:
+            if inputs.level:
                 keys[:size, :, end - 1], values[:size, :, end - 1] = k, v
             else:
                 keys[rows, :, at], values[rows, :, at] = k, v
@@ -285,8 +318,7 @@ class Lean(Ahead[Block]):
             out = alone(*mine) if seats is None else joined(attended(*mine), self._shared(layer, q, seats))
             return out.flatten(1, 2)
 
-        self.computed += size
-        return self._model(token, torch.from_numpy(where).to(self.device), attend)
+        return self._model(inputs.token, inputs.where, attend)
 
     def _shared(self, layer: int, q: Tensor, seats: Seats) -> tuple[Tensor, Tensor]:
         """What queries [B, K, G, D] attend to in the blocks, [B, K, G, D], with the logarithms of its normalisers: those of all
@@ -299,28 +331,34 @@ class Lean(Ahead[Block]):
         total = total.transpose(1, 2).unflatten(1, (-1, group)).flatten(0, 1)[seats.place].transpose(1, 2)
         return out, total if seats.absent is None else total.masked_fill(seats.absent, -torch.inf)
 
-    def _seated(self) -> Seats:
-        """The seats of the active rows; they hold until a row comes or goes."""
+    def _seated(self, size: int) -> Seats:
+        """The seats of the active rows, of ``size`` in all; they hold until a row comes or goes."""
         if self._seats is not None:
             return self._seats
         rows: dict[Block, list[int]] = {}
         for i, block in enumerate(self._mine):
             if block is not None:
                 rows.setdefault(block, []).append(i)
-        blocks = 1 + max(block.place for block in rows)
-        most = max(map(len, rows.values()))
-        seat, place = np.zeros((blocks, most), dtype=np.int64), np.zeros(len(self._mine), dtype=np.int64)
+        blocks, most = 1 + max(block.place for block in rows), max(map(len, rows.values()))
+        longest = max(block.length for block in rows)
+        fixed = self._steps is not None
+        if fixed:
+            blocks, most, longest = rounded(blocks), rounded(most), rounded(longest, ROOM)
+            self._contexts.reserve(blocks, longest)
+        seat, place = np.zeros((blocks, most), dtype=np.int64), np.zeros(size, dtype=np.int64)
+        absent = np.ones((size, 1, 1), dtype=bool)
         for block, some in rows.items():
             seat[block.place, : len(some)] = some
             place[some] = block.place * most + np.arange(len(some))
-        length = np.array([block.length for block in self._blocks[:blocks]])
-        longest = max(block.length for block in rows)
-        behind = torch.arange(longest) >= torch.from_numpy(length)[:, None]
-        absent = torch.tensor([block is None for block in self._mine], device=self.device)
+            absent[some] = False
+        length = np.ones(blocks, dtype=np.int64)
+        known = self._blocks[:blocks]
+        length[: len(known)] = [block.length for block in known]
+        behind = torch.from_numpy(np.arange(longest) >= length[:, None]).to(self.device)
         self._seats = Seats(
             blocks, torch.from_numpy(seat.ravel()).to(self.device), torch.from_numpy(place).to(self.device),
-            absent[:, None, None] if len(rows) and absent.any() else None,
-            _hidden(behind.to(self.device), self._model.dtype) if behind.any() else None, longest,
+            torch.from_numpy(absent).to(self.device) if fixed or absent.any() else None,
+            _hidden(behind, self._model.dtype) if fixed or behind.any() else None, longest,
         )  # fmt: skip
         return self._seats
 

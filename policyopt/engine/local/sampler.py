@@ -63,7 +63,7 @@ class LocalSampler:
         self.eos, self.stops, self.routers = frozenset(eos), stops, routers
         self._draws = Draws(stops)
         self.drawn = 0
-        """Tokens that were drawn so far."""
+        """Tokens that were drawn so far, those behind the end of a row included."""
         self._written: list[Written] = []
         self._worker: asyncio.Task[None] | None = None
         self._interrupted = False
@@ -119,7 +119,7 @@ class LocalSampler:
             if reason := self._fault(kind, name, text, far):
                 reasons += [reason] if how is not None else []
                 continue
-            self.slow = f"{reasons[0]}: it draws slowly ({how})" if how else ""
+            self.slow = f"{reasons[0]}: it draws slowly ({how})" if how else self.stepper.note
             self.drawn = 0
             return kind(self.split, self.device, max_rows, self.routers)
         raise UserError(f"{name} cannot be sampled from ({'; '.join(dict.fromkeys(reasons))}); it is not supported")
@@ -287,24 +287,31 @@ class LocalSampler:
 
     @torch.no_grad()
     def _advance(self) -> list[Request]:
-        """One token for every row in flight. Returns the requests that are complete by it."""
+        """One token for every row in flight, or as many as may be drawn before somebody has to look. Returns the requests that
+        are complete by them."""
         if self._interrupted:
             return self._cut()
         with span("prefill"):
             self.stepper.admit()
-        if not self.stepper.active:
+        rows = self.stepper.active
+        if not rows:
             return []
-        drawn = self._draw()
+        split, device, ahead = self.split, self.device, self.stepper.ahead
+        for _ in range(self._draws.begin(rows, self.version, self.eos, split.vocab, device, ahead) - 1):
+            token = self._draw()
+            with span("decode"):
+                self.stepper.step(token, np.zeros(len(rows), dtype=bool))
+        token, over = self._draw(), self._draws.look()
         with span("decode"):
-            return self.stepper.step(*drawn)
+            return self.stepper.step(token, over)
 
     @span("head")
-    def _draw(self) -> tuple[Tensor, np.ndarray]:
-        """Draw a token for each row. Returns the tokens [B], and which rows end by it."""
-        rows, hidden = self.stepper.active, self.stepper.hidden
+    def _draw(self) -> Tensor:
+        """Draw a token for each row. Returns the tokens [B]."""
+        hidden = self.stepper.hidden
         assert hidden is not None
-        self.drawn += len(rows)
-        return self._draws(self.split.logits(hidden), rows, self.version, self.eos)
+        self.drawn += len(hidden)
+        return self._draws(self.split.logits(hidden))
 
     def _cut(self) -> list[Request]:
         self._interrupted = False

@@ -25,6 +25,14 @@ class Stepper(ABC):
 
     windows: frozenset[str] | None = None
     """Windows, by their field of the configuration, that it knows of; ``None`` where it leaves them to the model."""
+    ahead = 1
+    """Steps that may be asked for at once: the host looks at what was drawn when all of them are under way. Rows that have ended
+    by then pass some tokens for nothing."""
+
+    @property
+    def note(self) -> str:
+        """What people are told of it after it has been tried; mostly nothing."""
+        return ""
 
     def __init__(
         self, split: Stepwise, device: torch.device | str, max_rows: int, routers: Routers | None = None

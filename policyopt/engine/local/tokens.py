@@ -28,11 +28,12 @@ HELD = 64
 
 
 class Draws:
-    """Draws the next token of every row in flight.
+    """Draws the next tokens of every row in flight.
 
-    Rows of plain requests are drawn together in a few operations on all of them. What is noted of their tokens is held in
-    arrays and written into a response when its row ends, and for all rows by :meth:`write`, which has to come before anybody
-    else reads the responses. Other rows are drawn by :func:`draw`, as are those beside them.
+    Rows of plain requests are drawn together in a few operations on all of them, which nobody has to look at before the next:
+    :meth:`begin` says how many tokens may be drawn one after another, :meth:`look` which rows have ended by them. What is noted
+    of the tokens is held in arrays and written into a response when its row ends, and for all rows by :meth:`write`, which has
+    to come before anybody else reads the responses. Other rows are drawn by :func:`draw`, as are those beside them.
     """
 
     def __init__(self, stops: Stops | None) -> None:
@@ -48,32 +49,74 @@ class Draws:
         """[3, S, HELD] token, log-probability and entropy, for S seats of rows."""
         self._count = np.zeros(0, dtype=np.int64)
         """[S] how many tokens are held."""
+        self._fresh: list[Tensor] = []
+        """Token, log-probability and entropy [B] of each token since the last look, where they were worked out."""
+        self._over = np.zeros(0, dtype=bool)
+        """[B] the rows that ended by a token of :func:`draw`."""
 
-    @span("choose")
-    def __call__(
-        self, logits: Tensor, rows: Sequence[Row], version: int, eos: frozenset[int]
-    ) -> tuple[Tensor, np.ndarray]:
-        """Draw a token for each row from logits [B, V]. Returns the tokens [B], and which rows end by it; ``eos`` are the ids
-        that end a response."""
-        if eos != self._eos or len(self._ends) != logits.shape[-1]:
-            self._eos, self._ends = eos, np.isin(np.arange(logits.shape[-1]), list(eos))
+    def begin(
+        self, rows: Sequence[Row], version: int, eos: frozenset[int], vocab: int, device: torch.device, ahead: int
+    ) -> int:
+        """Get ready to draw for rows. Returns how many tokens of each are to be drawn before the next look, at most ``ahead``:
+        one where more than the numbers of a row decides on its next token, and no more than the longest budget that is left.
+        ``eos`` are the ids that end a response."""
+        if eos != self._eos or len(self._ends) != vocab:
+            self._eos, self._ends = eos, np.isin(np.arange(vocab), list(eos))
         if version != self._version:
             self.write()
             self._version = version
         if self._rows != rows:
-            self._seat(list(rows), logits)
+            self._seat(list(rows), device)
         if not self._plain:
             self.write()
-            self._rows, self._seats = [], self._seats[:0]
-            return draw(logits, rows, eos=eos, stops=self._stops, version=version)
-        return self._drawn(logits)
+            self._rows, self._seats, self._now = [], self._seats[:0], rows
+            return 1
+        self._room = HELD - ahead
+        self._left = self._end - self._at
+        at = self._at + np.arange(min(ahead, int(self._left.max())))[:, None]
+        self._u = torch.from_numpy(uniforms(self._keys, at.astype(np.uint64))).to(device)
+        return len(at)
+
+    @span("choose")
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Draw a token for each row from logits [B, V]. Returns the tokens [B]."""
+        if not self._plain:
+            token, self._over = draw(logits, self._now, eos=self._eos, stops=self._stops, version=self._version)
+            return token
+        found = picked(logits, self._u[len(self._fresh) // 3], self._heat, self._greedy)
+        self._fresh += found
+        return found[0]
+
+    @span("note")
+    def look(self) -> np.ndarray:
+        """Note what was drawn since :meth:`begin`, of each row up to its end. Returns which rows [B] have ended."""
+        if not self._plain:
+            return self._over
+        numbers = torch.stack([x.double() for x in self._fresh]).cpu().numpy()
+        numbers = numbers.reshape(-1, 3, len(self._rows)).transpose(1, 2, 0)
+        self._fresh.clear()
+        drawn, count = numbers.shape[2], self._count[self._seats]
+        self._held[:, self._seats[:, None], count[:, None] + np.arange(drawn)] = numbers
+        ends = self._ends[numbers[0].astype(np.int64)]
+        kept = np.minimum(self._left, drawn)
+        if ends.any():
+            kept = np.minimum(kept, np.where(ends.any(1), ends.argmax(1) + 1, drawn))
+        ended = ends[np.arange(len(kept)), kept - 1]
+        over = ended | (kept == self._left)
+        count += kept
+        self._count[self._seats] = count
+        self._at += kept
+        for i in np.flatnonzero(over | (count > self._room)).tolist():
+            self._write(i)
+            self._rows[i].response.stop_reason = "eos" if ended[i] else "length"
+        return over
 
     def write(self) -> None:
         """Write all that is held into the responses."""
         for i in range(len(self._rows)):
             self._write(i)
 
-    def _seat(self, rows: list[Row], logits: Tensor) -> None:
+    def _seat(self, rows: list[Row], device: torch.device) -> None:
         """Rows have come or gone: those that stay keep their seats."""
         before = (
             {id(row): seat for row, seat in zip(self._rows, self._seats.tolist(), strict=True)} if self._rows else {}
@@ -93,23 +136,9 @@ class Draws:
         self._at = np.array([len(row.response.tokens) for row in rows]) + self._count[self._seats]
         heat = torch.tensor([float(request.temperature) for request in requests], dtype=torch.float64)  # type: ignore[arg-type]
         greedy = heat == 0
-        self._greedy = greedy.to(logits.device) if greedy.any() else None
+        self._greedy = greedy.to(device) if greedy.any() else None
         heat = heat.masked_fill(greedy, 1.0)
-        self._heat = None if bool((heat == 1).all()) else heat.to(logits.device)
-
-    def _drawn(self, logits: Tensor) -> tuple[Tensor, np.ndarray]:
-        u = torch.from_numpy(uniforms(self._keys, self._at.astype(np.uint64))).to(logits.device)
-        token, logp, entropy = picked(logits, u, self._heat, self._greedy)
-        numbers = torch.stack([token.double(), logp.double(), entropy.double()]).cpu().numpy()
-        self._held[:, self._seats, self._count[self._seats]] = numbers
-        self._count[self._seats] += 1
-        self._at += 1
-        ended = self._ends[numbers[0].astype(np.int64)]
-        over = ended | (self._at >= self._end)
-        for i in np.flatnonzero(over | (self._count[self._seats] == HELD)).tolist():
-            self._write(i)
-            self._rows[i].response.stop_reason = "eos" if ended[i] else "length"
-        return token, over
+        self._heat = None if bool((heat == 1).all()) else heat.to(device)
 
     def _write(self, i: int) -> None:
         seat, response = self._seats[i], self._rows[i].response
