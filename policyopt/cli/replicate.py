@@ -25,7 +25,8 @@ supported or undecided, with the interval. Without a METHOD it shows what was re
   --jobs N        runs at once (as many as there are cores, and memory for)
   --out DIR       folder of the runs (runs/replicate); what is finished there is not run again
   --collect       run nothing: say what the finished runs show
-  --markdown      print a page of it, as docs/replication.md is one
+  --record FILE   put it into a JSON file, in the place of what is there of fewer seeds
+  --markdown      print a page of what was recorded of all methods (with --record: in that file)
   --json          print it as JSON"""
 
 
@@ -43,8 +44,10 @@ class ReplicateOptions:
     """Folder of the runs; what is finished there is not run again."""
     collect: bool = False
     """Run nothing: say what the finished runs show."""
+    record: Path | None = None
+    """Put it into a JSON file, in the place of what is there of fewer seeds."""
     markdown: bool = False
-    """Print a page of it."""
+    """Print a page of what was recorded of all methods."""
     json: bool = False
     """Print it as JSON."""
 
@@ -63,12 +66,15 @@ def run(args: list[str]) -> int:
     import rich.console
 
     from policyopt.comparing.replicate import replication, run_trials
-    from policyopt.comparing.replications import markdown, to_json
+    from policyopt.comparing.replications import record, to_json
     from policyopt.comparing.terminal import Watch, replications
 
     out = rich.console.Console(highlight=False)
     if not names and not options.all:
-        replications(out)
+        if options.markdown:
+            print(page(options.record), end="")
+        else:
+            replications(out)
         return 0
     asked = [trial(name) for name in (sorted(methods()) if options.all else names) if not options.all or claims(name)]
     failed: dict[str, str] = {}
@@ -77,8 +83,10 @@ def run(args: list[str]) -> int:
             seeds = {t.method: range(options.seeds) for t in asked}
             failed = run_trials(asked, seeds, options.out, jobs=options.jobs, tell=watch)
     results = [replication(t, range(options.seeds), options.out) for t in asked]
+    if options.record is not None:
+        record(results, options.record)
     if options.markdown:
-        print(markdown(results, ABOUT.format(command=f"policyopt replicate --all --seeds {options.seeds}")), end="")
+        print(page(options.record), end="")
     elif options.json:
         print(to_json(results), end="")
     else:
@@ -86,16 +94,30 @@ def run(args: list[str]) -> int:
     return 1 if failed else 0
 
 
-_TAKES = {"--seeds", "--jobs", "--out"}
+def page(path: Path | None = None) -> str:
+    """The page of what was recorded, in a file or for the library, and of the claims that were not put to the test yet."""
+    from policyopt.comparing.replications import Replication, markdown, read_replications, recorded
+
+    known = {r.method: r for r in read_replications(recorded(path))}
+    for name, method in methods().items():
+        if method.claim is not None and name not in known:
+            c = method.claim
+            verdict, why = ("cannot show here", c.beyond) if c.beyond else ("not run yet", f"{c.testbed}")
+            known[name] = Replication(name, c.says, verdict, reason=why)  # type: ignore[arg-type]
+    return markdown([*known.values()], ABOUT)
+
+
+_TAKES = {"--seeds", "--jobs", "--out", "--record"}
 
 ABOUT = """\
 # What methods claim, and what was seen
 
 Every method that trains on text declares the claim of its paper as data beside its docstring (`claim=Claim(...)`): a testbed, what it is held against,
-and the least effect that would support it. `{command}` trains both sides with the same prompts, seeds and budget on the embedded model (0.9 M parameters)
+and the least effect that would support it. `policyopt replicate METHOD --seeds 5` trains both sides with the same prompts, seeds and budget on the embedded model (0.9 M parameters)
 and asks where the difference lies, with 95 % confidence ([how](statistics.md)): *supported* where the whole interval lies beyond the least effect, *not
 supported* where it lies short of it, *undecided* where it lies around it. A claim with several effects needs all of them. A miniature is no refutation: it says
-what this claim is worth on these testbeds ([which](testbeds.md)), at this size, with these settings. Positive numbers say that the method has more."""
+what this claim is worth on these testbeds ([which](testbeds.md)), at this size, with these settings. Positive differences say that the method has more of the metric than what it is held against. The minutes are those of all steps of both sides, on one
+core each. This page is the output of `policyopt replicate --markdown > docs/replication.md`."""
 
 
 def claims(name: str) -> bool:

@@ -73,7 +73,6 @@ def compare(
     budget: str | None = None,
     target: float | None = None,
     jobs: int | None = None,
-    out: str | Path | None = None,
     quiet: bool = False,
     **settings: Unpack[Settings],
 ) -> Compared:
@@ -87,16 +86,20 @@ def compare(
             steps. Unset: the ``steps`` of the settings.
         target: Held-out accuracy whose cost in tokens and seconds is measured.
         jobs: How many runs at once; unset: as many as there are cores, and memory for.
-        out: Folder; unset: one whose name follows from all this, so that the same call goes on with it.
         quiet: Print nothing.
-        settings: The fields of :class:`~policyopt.training.config.TrainConfig`, the same for all.
+        settings: The fields of :class:`~policyopt.training.config.TrainConfig`, the same for all; ``out`` is the folder of the
+            comparison, unset: one whose name follows from all this, so that the same call goes on with it.
 
     Raises :class:`~policyopt.errors.UserError` before any run when something is wrong with them.
     """
+    if "seed" in settings:
+        raise UserError("seed: a comparison has several seeds: seeds=5, or seeds=(3, 7, 11) for these")
+    shared: dict[str, Any] = {**settings}
+    out = shared.pop("out", None)
     named = contenders if isinstance(contenders, Mapping) else {_label(c): c for c in contenders}
     if len(named) < len(contenders):
         raise UserError("two contenders have one name: give them as a mapping, by label")
-    made = tuple(Contender(name, _config(name, c, settings)) for name, c in named.items())
+    made = tuple(Contender(name, _config(name, c, shared)) for name, c in named.items())
     which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     grid = Grid(made, which, read_budget(budget or "steps"), target)
     return carried(grid, None if out is None else Path(out), jobs, quiet)
@@ -145,10 +148,11 @@ def _label(contender: Asked) -> str:
 
 
 def _config(label: str, given: Any, settings: Mapping[str, Any]) -> TrainConfig:
-    asked, own = given if isinstance(given, tuple) else (given, {})
+    own: dict[str, Any] = {**given[1]} if isinstance(given, tuple) else {}
+    asked = given[0] if isinstance(given, tuple) else given
     recipe = asked if isinstance(asked, Recipe) else resolve(asked)()
     fields: dict[str, Any] = {"recipe": recipe, **settings}
-    check_names(TrainConfig, {**fields, **own})
+    check_names(TrainConfig, [*fields, *own])
     try:
         config = updated(TrainConfig(**fields), own) if own else TrainConfig(**fields)
     except ValidationError as error:

@@ -38,8 +38,11 @@ class Budget:
             return config
         if self.unit == "steps":
             return dataclasses.replace(config, steps=int(amount))
-        value = int(amount) if self.unit == "tokens" else amount
-        stopping = dataclasses.replace(config.stopping, **{self.unit: value})
+        stopping = (
+            dataclasses.replace(config.stopping, tokens=int(amount))
+            if self.unit == "tokens"
+            else dataclasses.replace(config.stopping, seconds=amount)
+        )
         return dataclasses.replace(config, stopping=stopping, steps=UNENDING)
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from policyopt.comparing.results import Measure
 from policyopt.training.charts import number
 from policyopt.training.console import duration
 from policyopt.training.logging import RunRecord
+from policyopt.training.plans import Format
 
 Runs = Mapping[tuple[str, int], RunRecord]
 LAST = 4
@@ -18,7 +19,7 @@ LAST = 4
 WAY = 0.8
 """How much of the way from the start to the first contender's end the target is."""
 
-LOGGED = {
+LOGGED: Mapping[str, tuple[str, bool | None, Format]] = {
     "reward/mean": ("reward in training", True, "number"),
     "entropy": ("entropy", None, "number"),
     "kl/ref": ("KL to the reference", None, "number"),
@@ -62,7 +63,7 @@ def _known(m: Measure) -> bool:
 
 
 def questions(
-    name: str, label: str, key: str, higher: bool | None, format: str, runs: Runs, contenders: Sequence[str], seeds: Sequence[int],
+    name: str, label: str, key: str, higher: bool | None, format: Format, runs: Runs, contenders: Sequence[str], seeds: Sequence[int],
 ) -> Measure:  # fmt: skip
     """What the last evaluation found of every question: [S, Q]; where it keeps only the mean (``name``), [S, 1]."""
     return _measure(
@@ -122,7 +123,8 @@ def drop(run: RunRecord) -> float:
 
 def logged(name: str, runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Measure:
     """A metric of the log: its mean over the last quarter of the steps."""
-    label, higher, format = LOGGED.get(name, (name, None, "number"))
+    plain: tuple[str, bool | None, Format] = (name, None, "number")
+    label, higher, format = LOGGED.get(name, plain)
     return single(name, label, lambda run: late(run, name), higher, format, runs, contenders, seeds)
 
 
@@ -138,18 +140,21 @@ def late(run: RunRecord, name: str) -> float:
 
 def costs(runs: Runs, contenders: Sequence[str], seeds: Sequence[int], target: float | None) -> Iterable[Measure]:
     """Tokens and seconds of training: in all, for a step, and until held-out accuracy first reached a target."""
-    one = lambda name, label, f, format: single(name, label, f, None, format, runs, contenders, seeds)  # noqa: E731
-    yield one("tokens", "tokens drawn", lambda run: _float(run.summary.get("tokens")), "integer")
-    yield one("seconds", "seconds of training", lambda run: _float(run.summary.get("seconds")), "seconds")
-    yield one("tokens/step", "tokens a step", lambda run: _ratio(run, "tokens"), "integer")
-    yield one("seconds/step", "seconds a step", lambda run: _ratio(run, "seconds"), "number")
-    target = aim(runs, contenders[0], seeds) if target is None else target
-    if target is not None:
-        for unit, key, format in (("tokens", "tokens", "integer"), ("seconds", "time/step", "seconds")):
-            label = f"{unit} to {100 * target:.0f} % accuracy"
-            yield single(
-                f"{unit} to target", label, lambda run, key=key: reached(run, target, key), False, format, runs, contenders, seeds
-            )  # fmt: skip
+    grid = (runs, contenders, seeds)
+    yield single("tokens", "tokens drawn", lambda run: _float(run.summary.get("tokens")), None, "integer", *grid)
+    yield single(
+        "seconds", "seconds of training", lambda run: _float(run.summary.get("seconds")), None, "seconds", *grid
+    )
+    yield single("tokens/step", "tokens a step", lambda run: _ratio(run, "tokens"), None, "integer", *grid)
+    yield single("seconds/step", "seconds a step", lambda run: _ratio(run, "seconds"), None, "number", *grid)
+    if (goal := aim(runs, contenders[0], seeds) if target is None else target) is not None:
+        to = f"to {100 * goal:.0f} % accuracy"
+        yield single(
+            "tokens to target", f"tokens {to}", lambda run: reached(run, goal, "tokens"), False, "integer", *grid
+        )
+        yield single(
+            "seconds to target", f"seconds {to}", lambda run: reached(run, goal, "time/step"), False, "seconds", *grid
+        )
 
 
 def aim(runs: Runs, first: str, seeds: Sequence[int]) -> float | None:
@@ -180,7 +185,7 @@ def reached(run: RunRecord, target: float, key: str) -> float:
 
 
 def single(
-    name: str, label: str, of: Callable[[RunRecord], float], higher: bool | None, format: str, runs: Runs, contenders: Sequence[str],
+    name: str, label: str, of: Callable[[RunRecord], float], higher: bool | None, format: Format, runs: Runs, contenders: Sequence[str],
     seeds: Sequence[int],
 ) -> Measure:  # fmt: skip
     """One number for each run: [S, 1]."""
@@ -188,7 +193,7 @@ def single(
 
 
 def _measure(
-    name: str, label: str, of: Callable[[RunRecord], list[float]], higher: bool | None, format: str, runs: Runs,
+    name: str, label: str, of: Callable[[RunRecord], list[float]], higher: bool | None, format: Format, runs: Runs,
     contenders: Sequence[str], seeds: Sequence[int],
 ) -> Measure:  # fmt: skip
     found = {key: of(run) for key, run in runs.items()}
@@ -208,7 +213,7 @@ def _float(x: Any) -> float:
     return np.nan if value is None else value
 
 
-def shown(x: float, format: str, sign: bool = False) -> str:
+def shown(x: float, format: Format, sign: bool = False) -> str:
     """A number as a table shows it; a change of a share in points."""
     if not np.isfinite(x):
         return "-"

@@ -105,9 +105,16 @@ def replication(trial: Trial, seeds: Sequence[int], out: Path) -> Replication:
         )  # fmt: skip
     minutes = sum(float(run.summary.get("seconds") or 0) for run in runs.values()) / 60
     return Replication(
-        trial.method, claim.says, "undecided" if reasons else all_of([e.verdict for e in effects]), claim.testbed, theirs,
+        trial.method, claim.says, outcome(effects, reasons, len(both)), claim.testbed, theirs,
         len(both), round(minutes, 1), tuple(effects), "; ".join(reasons), told(claim),
     )  # fmt: skip
+
+
+def outcome(effects: Sequence[Finding], reasons: Sequence[str], seeds: int) -> Verdict:
+    """The verdict on a claim from those on its effects, of which some may not have been measured."""
+    if not seeds:
+        return "not run yet"
+    return "undecided" if reasons else all_of([e.verdict for e in effects])
 
 
 def told(claim: Claim) -> str:

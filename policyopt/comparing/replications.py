@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import TypeAdapter
 
 from policyopt.comparing.measures import shown
 from policyopt.comparing.results import Interval
-from policyopt.files import Malformed, parse_json
+from policyopt.files import Malformed, parse_json, write_whole
+from policyopt.training.plans import Format
 
-Verdict = Literal["supported", "not supported", "undecided", "cannot show here"]
+Verdict = Literal["supported", "not supported", "undecided", "cannot show here", "not run yet"]
 DATA = "replication.json"
 """What came of the claims of the library, beside this file."""
 
@@ -24,7 +27,7 @@ class Finding:
     metric: str
     direction: str
     least: float
-    format: str
+    format: Format
     ours: float
     theirs: float
     difference: Interval
@@ -50,14 +53,27 @@ class Replication:
     """Options of the runs."""
 
 
-def recorded() -> dict[str, dict[str, Any]]:
-    """What came of the claims of the library, by method, as it was recorded; empty where nothing was."""
+def recorded(path: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What came of claims, by method, as it was recorded in a file (unset: that of the library); empty where nothing was."""
     try:
-        text = resources.files("policyopt.comparing").joinpath(DATA).read_text("utf-8")
-        found = parse_json(text)
+        found = parse_json((path or Path(__file__).with_name(DATA)).read_text("utf-8"))
     except (OSError, Malformed):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_replications(data: Mapping[str, Any]) -> list[Replication]:
+    """What :func:`recorded` found, as objects. Raises ``ValueError`` for what is none."""
+    return list(TypeAdapter(dict[str, Replication]).validate_python(dict(data)).values())
+
+
+def record(found: Sequence[Replication], path: Path) -> None:
+    """Put what came of claims into a file, in the place of what was recorded of fewer seeds, or of as many."""
+    known = recorded(path)
+    for r in found:
+        if r.verdict == "cannot show here" or r.seeds >= max(2, known.get(r.method, {}).get("seeds", 0)):
+            known[r.method] = asdict(r)
+    write_whole(path, to_json(read_replications(known)))
 
 
 def to_json(found: Sequence[Replication]) -> str:
@@ -68,16 +84,17 @@ def to_json(found: Sequence[Replication]) -> str:
 
 def markdown(found: Sequence[Replication], about: str) -> str:
     """The page of all claims: how many came out how, and a table of each verdict."""
-    order: tuple[Verdict, ...] = ("supported", "not supported", "undecided", "cannot show here")
+    order: tuple[Verdict, ...] = get_args(Verdict)
     count = {v: sum(r.verdict == v for r in found) for v in order}
-    parts = [about.strip(), "", ", ".join(f"{count[v]} {v}" for v in order) + "."]
+    parts = [about.strip(), "", ", ".join(f"{count[v]} {v}" for v in order if count[v]) + "."]
     for v in order:
         rows = sorted((r for r in found if r.verdict == v), key=lambda r: r.method)
         if not rows:
             continue
         parts += ["", f"## {v.capitalize()}", ""]
-        if v == "cannot show here":
-            parts += ["| method | claim | why not |", "| --- | --- | --- |"]
+        if v in ("cannot show here", "not run yet"):
+            why = "why not" if v == "cannot show here" else "how it would be shown"
+            parts += [f"| method | claim | {why} |", "| --- | --- | --- |"]
             parts += [f"| `{r.method}` | {_cell(r.says)} | {_cell(r.reason)} |" for r in rows]
             continue
         parts += [

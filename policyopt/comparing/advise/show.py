@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +16,7 @@ from policyopt.comparing.replications import recorded
 from policyopt.docs import plain
 from policyopt.index import index
 from policyopt.training.console import writable
+from policyopt.training.plans import Format
 
 PAGE = """\
 # Which method?
@@ -171,7 +172,7 @@ def replicated(record: Mapping[str, Any] | None) -> str:
         return f"its claim: {verdict}"
     told = []
     for e in effects:
-        difference, form = e["difference"], str(e.get("format", "number"))
+        difference, form = e["difference"], cast(Format, e.get("format", "number"))
         mean, low, high = (shown(difference[key], form, True) for key in ("mean", "low", "high"))
         told.append(f"{e['metric']} {mean}{' points' if form == 'percent' else ''}, {low} to {high}")
     where = f"on {record['testbed']} against {record['against']}, {record['seeds']} seeds"
