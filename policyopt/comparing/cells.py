@@ -127,7 +127,3 @@ def _say(message: Mapping[str, Any]) -> None:
         os.write(1, json.dumps(message).encode() + b"\n")
     except BrokenPipeError:  # the parent has gone
         return
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,7 @@ from policyopt.comparing.cells import STOPPED, run_cell
 from policyopt.comparing.grid import Cell, Grid, carries, digest
 from policyopt.errors import UserError
 from policyopt.files import Malformed, parse_json, write_whole
+from policyopt.judging.modules import import_path
 from policyopt.training.config import TrainConfig
 from policyopt.training.logging import disk_errors, read_summary
 
@@ -199,8 +200,9 @@ class Forked(Crew):
 
     def __enter__(self) -> Forked:
         env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self._threads))
+        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1])\nfrom policyopt.comparing.cells import main; main()"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "policyopt.comparing.cells"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
+            [sys.executable, "-c", code, json.dumps(import_path())], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
             start_new_session=True,
         )  # fmt: skip
         self._read = b""

@@ -33,7 +33,7 @@ class PromptStream:
         Returns how many are too long. Raises :class:`~policyopt.errors.UserError` for a prompt that is too long where
         such prompts are refused, and where all are.
         """
-        tried = self._tried()
+        tried = _tried(self.examples)
         too_long = sum(len(self.encode(self.examples[i])) > self.longest for i in range(tried))
         if too_long == tried:
             raise UserError(
@@ -47,17 +47,7 @@ class PromptStream:
 
         Raises :class:`~policyopt.errors.UserError` where none has one.
         """
-        tried = self._tried()
-        missing = sum(self.examples[i].solution is None for i in range(tried))
-        if missing == tried:
-            raise UserError(
-                f"{method} reads worked solutions, and none of the first {tried} training prompts has one: give the "
-                "dataset a column 'solution', or take a method that needs none"
-            )
-        return missing
-
-    def _tried(self) -> int:
-        return len(self.examples) if isinstance(self.examples, list | tuple) else min(len(self.examples), 256)
+        return check_solutions(self.examples, method)
 
     def take(self, n: int) -> list[tuple[Example, tuple[int, ...]]]:
         """The next ``n`` prompts that fit, with their tokens."""
@@ -108,3 +98,22 @@ class PromptStream:
                 "the response: shorten it, lower --max-tokens, or leave such prompts out with --long-prompts skip"
             )
         return tokens
+
+
+def check_solutions(examples: Sequence[Example], method: str) -> int:
+    """How many of the prompts that are read before the first step have no worked solution.
+
+    Raises :class:`~policyopt.errors.UserError` where none has one.
+    """
+    tried = _tried(examples)
+    missing = sum(examples[i].solution is None for i in range(tried))
+    if missing == tried:
+        raise UserError(
+            f"{method} reads worked solutions, and none of the first {tried} training prompts has one: give the "
+            "dataset a column 'solution', or take a method that needs none"
+        )
+    return missing
+
+
+def _tried(examples: Sequence[Example]) -> int:
+    return len(examples) if isinstance(examples, list | tuple) else min(len(examples), 256)
