@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
+
+from policyopt.files import Malformed, parse_json
+
+RECORD = Path(__file__).with_name("claims.json")
+"""What came of the claims of the library, as ``policyopt replicate --record`` wrote it."""
 
 Direction = Literal["higher", "lower"]
 
@@ -56,3 +62,21 @@ class Claim:
     def __post_init__(self) -> None:
         if bool(self.beyond) == bool(self.testbed and self.effects):
             raise ValueError("a claim has a testbed and effects, or says why it cannot be shown here (beyond)")
+
+
+def recorded(path: Path = RECORD) -> dict[str, dict[str, Any]]:
+    """What came of claims, by method, as it was recorded in a file; empty where nothing was."""
+    try:
+        found = parse_json(path.read_text("utf-8"))
+    except (OSError, Malformed):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def came_of(name: str) -> str:
+    """What came of the claim of a method, in a few words."""
+    row = recorded().get(name)
+    if row is None:
+        return "not put to the test yet"
+    where = f" on {row['testbed']} against {row['against']}, {row['seeds']} seeds" if row.get("testbed") else ""
+    return f"{row['verdict']}{where}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
 
+from policyopt.claims import RECORD, recorded
 from policyopt.cli.common import Count, found, options_of
 from policyopt.errors import UserError
 from policyopt.registry import get_method, methods
@@ -72,7 +73,7 @@ def run(args: list[str]) -> int:
     out = rich.console.Console(highlight=False)
     if not names and not options.all:
         if options.markdown:
-            print(page(options.record), end="")
+            print(page(options.record or RECORD), end="")
         else:
             replications(out)
         return 0
@@ -86,7 +87,7 @@ def run(args: list[str]) -> int:
     if options.record is not None:
         record(results, options.record)
     if options.markdown:
-        print(page(options.record), end="")
+        print(page(options.record or RECORD), end="")
     elif options.json:
         print(to_json(results), end="")
     else:
@@ -94,9 +95,9 @@ def run(args: list[str]) -> int:
     return 1 if failed else 0
 
 
-def page(path: Path | None = None) -> str:
+def page(path: Path = RECORD) -> str:
     """The page of what was recorded, in a file or for the library, and of the claims that were not put to the test yet."""
-    from policyopt.comparing.replications import Replication, markdown, read_replications, recorded
+    from policyopt.comparing.replications import Replication, markdown, read_replications
 
     known = {r.method: r for r in read_replications(recorded(path))}
     for name, method in methods().items():

@@ -10,14 +10,13 @@ from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
+from policyopt.claims import recorded
 from policyopt.comparing.measures import shown
 from policyopt.comparing.results import Interval
-from policyopt.files import Malformed, parse_json, write_whole
+from policyopt.files import write_whole
 from policyopt.training.plans import Format
 
 Verdict = Literal["supported", "not supported", "undecided", "cannot show here", "not run yet"]
-DATA = "replication.json"
-"""What came of the claims of the library, beside this file."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,6 @@ class Replication:
     """Why it cannot be shown here, or why nothing is known."""
     settings: str = ""
     """Options of the runs."""
-
-
-def recorded(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """What came of claims, by method, as it was recorded in a file (unset: that of the library); empty where nothing was."""
-    try:
-        found = parse_json((path or Path(__file__).with_name(DATA)).read_text("utf-8"))
-    except (OSError, Malformed):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_replications(data: Mapping[str, Any]) -> list[Replication]:

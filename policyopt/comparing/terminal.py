@@ -11,8 +11,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from policyopt.claims import recorded
 from policyopt.comparing.measures import shown
-from policyopt.comparing.replications import Replication, recorded, seen_of
+from policyopt.comparing.replications import Replication, seen_of
 from policyopt.comparing.results import Comparison, Line, Measure
 from policyopt.comparing.runner import Progress as Cells
 from policyopt.training.console import duration, writable
@@ -32,6 +33,8 @@ class Watch:
         )
         self._tasks: dict[str, TaskID] = {}
         self._told = (-1, -1)
+        self._first: float | None = None
+        """What was done when it began to look."""
 
     def __enter__(self) -> Watch:
         if self._live:
@@ -76,9 +79,9 @@ class Watch:
             self._bars.update(self._tasks[folder], completed=share, description=told)
 
     def _left(self, cells: Cells, part: float) -> str:
-        if self._told[0] < 0:
+        if self._first is None:
             self._first = cells.done + part
-        made = cells.done + part - getattr(self, "_first", 0.0)
+        made = cells.done + part - self._first
         left = cells.total - len(cells.failed) - cells.done - part
         spent = time.monotonic() - self._begun
         return f", {duration(left * spent / made)} left" if made > 0.2 and spent > 20 else ""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyopt import schema
+from policyopt.claims import came_of
 from policyopt.docs import field_docs, first_sentence, paragraphs
 from policyopt.lens.cost import Cost, take
 from policyopt.lens.drawn_rows import Drawn, drawn_rows
@@ -84,6 +85,10 @@ class Facts:
     """LaTeX."""
     notes: tuple[str, ...] = ()
     """The other paragraphs."""
+    claim: str = ""
+    """What its paper says that it does better."""
+    came: str = ""
+    """What came of that where it was put to the test, or why it cannot be."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,7 @@ def _facts(method: Method) -> Facts:
     return Facts(
         method.name, method.family, method.parent, method.source, method.code, method.confidence,
         texts[0] if texts else "", tuple(formulas), tuple(texts[1:]),
+        *(() if (c := method.claim) is None else (c.says, f"cannot show here: {c.beyond}" if c.beyond else came_of(method.name))),
     )  # fmt: skip
 
 

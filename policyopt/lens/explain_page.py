@@ -86,6 +86,7 @@ def _facts(e: Explanation) -> Iterator[tuple[str, str, str]]:
         ("Source", f.source, f"https://arxiv.org/abs/{arxiv}" if arxiv != f.source else ""),
         ("Code", f.code or "", f"https://github.com/{f.code}" if f.code and f.code.count("/") == 1 else ""),
         ("Facts from", CONFIDENCE.get(f.confidence, f.confidence), ""),
+        ("Claim", f"{f.claim} ({f.came})" if f.claim else "", ""),
     )
     yield from (fact for fact in found if fact[1])
 

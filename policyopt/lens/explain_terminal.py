@@ -83,6 +83,9 @@ def _head(e: Explanation) -> Iterator[Text]:
     for note in f.notes:
         yield Text()
         yield Text(spoken(note))
+    if f.claim:
+        yield Text()
+        yield Text.assemble(("claim ", "dim"), f"{f.claim} ", (f"({f.came})", "dim"))
 
 
 def _parts(e: Explanation) -> Iterator[Text]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from policyopt.claims import Claim, Effect
+from policyopt.claims import Claim, Effect, recorded
 from policyopt.cli.replicate import page, trial
 from policyopt.comparing import replicate
 from policyopt.comparing.grid import Contender
 from policyopt.comparing.replicate import Trial, all_of, outcome, replication, run_trials, verdict
-from policyopt.comparing.replications import Finding, Replication, markdown, read_replications, record, recorded
+from policyopt.comparing.replications import Finding, Replication, markdown, read_replications, record
 from policyopt.comparing.results import Interval
 from policyopt.comparing.runner import CELLS
 from policyopt.methods import dr_grpo, grpo

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policyopt.claims import recorded
 from policyopt.comparing.advise.condition import Reading, course, end, start, steps
 from policyopt.comparing.advise.symptoms import SYMPTOMS, Symptom
-from policyopt.comparing.replications import recorded
 from policyopt.errors import UserError
 from policyopt.training.logging import RunRecord, read_run
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 from rich.console import Console
 from rich.text import Text
 
+from policyopt.claims import recorded
 from policyopt.comparing.advise.condition import COURSE, written
 from policyopt.comparing.advise.diagnosis import Diagnosis, Moved, Seen, ranked
 from policyopt.comparing.advise.symptoms import SYMPTOMS, Symptom
 from policyopt.comparing.measures import shown
-from policyopt.comparing.replications import recorded
 from policyopt.docs import plain
 from policyopt.index import index
 from policyopt.training.console import writable
