@@ -78,6 +78,6 @@ def _leaves(x: Any, path: str = "") -> list[tuple[str, str]]:
     """The leaves of a tree of plain data by dotted path; parts in a list go by their class."""
     if isinstance(x, Mapping):
         return [leaf for k, v in x.items() for leaf in _leaves(v, f"{path}.{k}" if path else str(k))]
-    if isinstance(x, list) and x and all(isinstance(v, Mapping) for v in x):
+    if isinstance(x, list) and all(isinstance(v, Mapping) for v in x):
         return [leaf for i, v in enumerate(x) for leaf in _leaves(v, f"{path}.{v.get('label') or v.get('part') or i}")]
     return [(path, x if isinstance(x, str) else json.dumps(x, default=str))]

@@ -51,9 +51,10 @@ class Estimate:
     @property
     def p(self) -> float:
         r"""Probability of a mean at least as far from 0 if the true one is 0: the larger :math:`2\,P(t_{df} > |\bar y| / se)` of the two
-        standard errors. Where nothing varies it is 1 for a mean of 0 and 0 for any other."""
+        standard errors. Where nothing varies, as numbers that are rounded can have it, it is that of the sign test, :math:`2^{1-S}`, and 1 for
+        a mean of 0."""
         if self.se == 0:
-            return float(self.mean == 0)
+            return 1.0 if self.mean == 0 else 2.0 ** (1 - self.seeds)
         return max(float(2 * stdtr(df, -abs(self.mean) / se)) for se, df in self._errors)
 
     @property
@@ -220,8 +221,11 @@ def words(found: Estimate, corrected: float, detectable: float | None, form: For
 
     if found.seeds < 2 or not found.questions:
         return f"not known: {'one seed' if found.seeds == 1 else 'nothing measured in both'}"
+    if found.se == 0 and found.mean == 0:
+        return "the same everywhere"
     if found.se == 0:
-        return f"{_side(found.mean)} by {told(found.mean)}{unit} everywhere" if found.mean else "the same everywhere"
+        few = "" if corrected < ALPHA else ": too few to call it a difference"
+        return f"{_side(found.mean)} by {told(found.mean)}{unit} in all {found.seeds} seeds{few}"
     if corrected < ALPHA:
         ends = sorted((abs(found.interval.low), abs(found.interval.high)))
         return f"{_side(found.mean)} by {told(found.mean)}{unit} ({' to '.join(map(told, ends))})"

@@ -301,7 +301,8 @@ def test_two_runs_that_share_one_seed_do_not_make_a_pair() -> None:
 def test_what_does_not_vary_is_said_to_be_so() -> None:
     _, same, more = of("integer", grpo=[[5.0]] * 3, same=[[5.0]] * 3, more=[[7.0]] * 3)
     assert same.words == "the same everywhere" and (same.p, same.detectable) == (1, None)
-    assert more.words == "higher by 2 everywhere" and more.p == 0 and more.difference == Interval(2, 2, 2)
+    assert more.words == "higher by 2 in all 3 seeds: too few to call it a difference" and more.p == 0.25
+    assert more.difference == Interval(2, 2, 2)
 
 
 def test_more_contenders_ask_for_more() -> None:
