@@ -18,8 +18,8 @@ from policyopt.comparing.results import Comparison, Line, Measure
 from policyopt.comparing.runner import Progress as Cells
 from policyopt.training.console import duration, writable
 
-MAIN = ("accuracy", "pass@", "distinct", "length", "drop", "entropy", "kl/ref", "tokens to target", "seconds/step")
-"""The metrics of the table on a terminal, or how their names begin; the page has all."""
+MAIN = {"accuracy", "distinct", "length", "drop", "entropy", "kl/ref", "tokens to target", "seconds/step"}
+"""The metrics of the tables on a terminal, beside pass@k; the page has all."""
 
 
 class Watch:
@@ -91,7 +91,7 @@ def show(found: Comparison, out: rich.console.Console) -> None:
     """Print the table: what each contender has of the main metrics, and how it differs from the first."""
     first = found.contenders[0]
     for measure in found.measures:
-        if not measure.name.startswith(MAIN):
+        if measure.name not in MAIN and not measure.name.startswith("pass@"):
             continue
         rows = [line for line in found.lines if line.metric == measure.name]
         out.print(_table(measure, rows, first, out))
