@@ -158,13 +158,13 @@ def test_adapters_are_merged_once_for_each_version(tiny_model: Path) -> None:
     assert gap(policy.model, prompt, group[3]) > 1e-3
 
 
-def test_what_is_in_flight_goes_on_with_new_adapters() -> None:
-    model = with_adapters(built("qwen3", torch.float64), LoRA(rank=2), "model")
-    sampler = LocalSampler(split_model(model), eos=())
+def changed_in_flight(model: Any, sampler: Any, tokens: int, turns: int) -> int:
+    """Give a model other adapters while it draws so many tokens. Returns how many were drawn before, after it was seen that each
+    token is drawn from the weights of its time."""
     [prompt] = texts(5)
 
     async def change() -> None:
-        for _ in range(8):
+        for _ in range(turns):
             await asyncio.sleep(0)
         with torch.no_grad():
             for name, p in model.named_parameters():
@@ -174,14 +174,20 @@ def test_what_is_in_flight_goes_on_with_new_adapters() -> None:
         sampler.reread()
 
     async def asker() -> Response:
-        return (await sampler.generate(prompt, max_tokens=20, key=(0,)))[0]
+        return (await sampler.generate(prompt, max_tokens=tokens, key=(0,)))[0]
 
     response, _ = sampler.run([asker(), change()])
-    at = response.versions.index(1)
-    assert 0 < at < 20 and response.versions == [0] * at + [1] * (20 - at)
+    at: int = response.versions.index(1)
+    assert 0 < at < tokens and response.versions == [0] * at + [1] * (tokens - at)
     after = Response(response.tokens[at:], response.logp[at:], [])
     assert gap(model, (*prompt, *response.tokens[:at]), after) < 1e-10
     assert gap(model, prompt, Response(response.tokens[:at], response.logp[:at], [])) > 1e-3
+    return at
+
+
+def test_what_is_in_flight_goes_on_with_new_adapters() -> None:
+    model = with_adapters(built("qwen3", torch.float64), LoRA(rank=2), "model")
+    changed_in_flight(model, LocalSampler(split_model(model), eos=()), tokens=20, turns=8)
 
 
 def test_a_model_of_another_build_or_that_is_watched_is_left_to_its_modules() -> None:

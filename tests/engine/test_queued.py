@@ -27,7 +27,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.models.adapters import LoRA, with_adapters
 from policyopt.models.causal import split_model
 from policyopt.sources.program import Response
-from tests.engine.test_lean import built, gap, texts
+from tests.engine.test_lean import built, changed_in_flight, gap, texts
 from tests.tiny import load_tiny, token_batch
 
 READS = ("cpu", "numpy", "tolist", "item", "nonzero", "__bool__", "__int__", "__float__", "__index__")
@@ -339,27 +339,7 @@ def test_what_is_kept_ends_where_its_row_ended(queued: Any) -> None:
 def test_what_is_in_flight_goes_on_with_new_weights(queued: Any) -> None:
     model = with_adapters(built("qwen3", torch.float64), LoRA(rank=2), "model")
     sampler = queued(split_model(model), ahead=8, eos=())
-    [prompt] = texts(5)
-
-    async def change() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                if "lora_B" in name:
-                    p.add_(0.3)
-        sampler.version += 1
-        sampler.reread()
-
-    async def asker() -> Response:
-        return (await sampler.generate(prompt, max_tokens=60, key=(0,)))[0]
-
-    response, _ = sampler.run([asker(), change()])
-    at = response.versions.index(1)
-    assert 0 < at < 60 and at % 8 == 0 and response.versions == [0] * at + [1] * (60 - at)
-    after = Response(response.tokens[at:], response.logp[at:], [])
-    assert gap(model, (*prompt, *response.tokens[:at]), after) < 1e-10
-    assert gap(model, prompt, Response(response.tokens[:at], response.logp[:at], [])) > 1e-3
+    assert changed_in_flight(model, sampler, tokens=60, turns=5) % 8 == 0
 
 
 def test_a_row_that_more_decides_on_is_looked_at_after_every_token(queued: Any) -> None:
