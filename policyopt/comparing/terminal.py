@@ -123,8 +123,6 @@ def replications(out: rich.console.Console, found: Sequence[Replication] | None 
     for r in found:
         told = f" on {r.testbed} against {r.against}, {r.seeds} seeds, {r.minutes:g} min" if r.testbed else ""
         out.print(Text.assemble((r.method, "bold"), ": ", (r.verdict, "bold"), told), soft_wrap=True)
-        out.print(Text(f"  {r.says}"))
-        for effect in r.effects:
-            out.print(Text(f"  {effect.verdict}: {seen_of(effect)}"))
-        if r.reason:
-            out.print(Text(f"  {r.reason}"))
+        lines = [r.says, *(f"{e.verdict}: {seen_of(e)}" for e in r.effects), *([r.reason] if r.reason else [])]
+        for line in lines:
+            out.print(Text(f"  {line}"), soft_wrap=True)
