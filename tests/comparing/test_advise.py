@@ -201,6 +201,13 @@ def test_settings_that_symptoms_name_are_options(setting: str) -> None:
 Command = Callable[..., Said]
 
 
+@pytest.fixture(autouse=True)
+def nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came of claims changes as they are put to the test again, and advice with it."""
+    for module in (diagnosis, show):
+        monkeypatch.setattr(module, "recorded", dict)
+
+
 def test_a_run_is_told_with_its_numbers_and_what_addresses_it(command: Command, tmp_path: Path) -> None:
     write(tmp_path / "run", **{"entropy": [0.6] * 4 + [0.06] * 36})
     said = command("advise", "run")
