@@ -130,8 +130,7 @@ def prepare(grid: Grid) -> None:
     from policyopt.engine import check_engine
     from policyopt.training.console import Console
     from policyopt.training.prompts import check_solutions
-    from policyopt.training.rows import check_filled
-    from policyopt.training.run import judging, loaded
+    from policyopt.training.run import await_judge, judging, loaded
     from policyopt.training.setup import check_carried, engine_kind, located
 
     with Console({}, 0, quiet=not sys.stdout.isatty()) as console:
@@ -143,9 +142,7 @@ def prepare(grid: Grid) -> None:
                 if "solutions" in c.config.recipe.source.uses:
                     check_solutions(task.train, c.config.recipe.name)
                 with judging(c.config.recipe, task, c.config.judging) as judge:
-                    if judge is not None:
-                        judge.ready()
-                        check_filled(c.config.recipe, judge.judge.name, judge.provides)
+                    await_judge(c.config.recipe, judge)
                 located(c.config, task, console.task)
             except UserError as error:
                 raise UserError(f"{c.label}: {error}") from error

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policyopt.comparing.grid import Cell, Grid, grid_from_dict
+from policyopt.comparing.grid import Grid, grid_from_dict
 from policyopt.comparing.measures import measures
 from policyopt.comparing.results import Comparison
-from policyopt.comparing.runner import CELLS, PLAN
+from policyopt.comparing.runner import PLAN, finished, following
 from policyopt.comparing.statistics import lines
 from policyopt.errors import UserError
 from policyopt.files import read_json
-from policyopt.training.logging import RunRecord, read_run, read_summary
+from policyopt.training.logging import RunRecord
 
 
 def read_grid(out: Path) -> Grid:
@@ -24,24 +24,13 @@ def read_grid(out: Path) -> Grid:
     return grid_from_dict(read_json(out / PLAN))
 
 
-def cells_of(grid: Grid, out: Path) -> list[Cell]:
-    """The cells of a grid, as far as they are known by now."""
-    opening = grid.opening()
-    used = {c.seed: s for c in opening if (s := read_summary(out / CELLS / c.folder / "summary.json"))}
-    return [*opening, *grid.following(used)]
-
-
 def comparison(grid: Grid, out: Path, failed: Mapping[str, str] | None = None) -> Comparison:
     """What a comparison has found so far; ``failed`` says by folder why cells did not end."""
-    runs: dict[tuple[str, int], RunRecord] = {}
-    missing = {(c.label, seed): "not run yet" for c in grid.contenders for seed in grid.seeds}
-    for cell in cells_of(grid, out):
-        folder, key = out / CELLS / cell.folder, (cell.contender, cell.seed)
-        if read_summary(folder / "summary.json"):
-            runs[key] = read_run(folder)
-            del missing[key]
-        else:
-            missing[key] = (failed or {}).get(cell.folder, missing[key])
+    cells = [*grid.opening(), *following(grid, out)]
+    runs = finished(cells, out)
+    why = {(c.contender, c.seed): (failed or {}).get(c.folder) for c in cells}
+    every = ((c.label, seed) for c in grid.contenders for seed in grid.seeds)
+    missing = {key: why.get(key) or "not run yet" for key in every if key not in runs}
     labels = tuple(c.label for c in grid.contenders)
     found = measures(runs, labels, grid.seeds, grid.target)
     return Comparison(

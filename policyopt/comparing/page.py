@@ -14,6 +14,7 @@ from policyopt import page
 from policyopt.comparing.answers import answered, weighed
 from policyopt.comparing.curves import HELD_OUT, UNITS, charts, front, look
 from policyopt.comparing.results import Comparison, Interval, Line, Measure
+from policyopt.comparing.statistics import ALPHA
 from policyopt.comparing.tables import JSON, SEEDS, TABLE
 from policyopt.training.charts import NBSP, number, written
 from policyopt.training.logging import disk_errors
@@ -22,9 +23,6 @@ from policyopt.training.plans import Colour, Format
 NAME = "compare.html"
 MAIN = ("accuracy", "length", "distinct")
 """The metrics that the verdict speaks of, beside pass@k."""
-ALPHA = 0.05
-"""A difference is seen where its corrected p-value is below this."""
-
 PHASES: tuple[tuple[str, str, Colour], ...] = (
     ("sampling", "time/rollout", "main"),
     ("judging", "time/judge", "fourth"),

@@ -13,10 +13,9 @@ from policyopt.comparing.grid import Cell, Contender, Grid
 from policyopt.comparing.measures import measure
 from policyopt.comparing.replications import Finding, Replication, Verdict
 from policyopt.comparing.results import Interval
-from policyopt.comparing.runner import CELLS, Progress, Tell, crew, run_all
+from policyopt.comparing.runner import Progress, Tell, crew, finished, run_all
 from policyopt.comparing.statistics import difference, interval
 from policyopt.errors import UserError
-from policyopt.training.logging import RunRecord, read_run, read_summary
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,7 @@ def replication(trial: Trial, seeds: Sequence[int], out: Path) -> Replication:
     if trial.ours is None or trial.theirs is None:
         return Replication(trial.method, claim.says, "cannot show here", reason=claim.beyond)
     grid = trial.grid(seeds)
-    runs: dict[tuple[str, int], RunRecord] = {}
-    for cell in grid.opening():
-        folder = out / CELLS / cell.folder
-        if read_summary(folder / "summary.json"):
-            runs[cell.contender, cell.seed] = read_run(folder)
+    runs = finished(grid.opening(), out)
     ours, theirs = trial.ours.label, trial.theirs.label
     both = [s for s in grid.seeds if (ours, s) in runs and (theirs, s) in runs]
     effects, reasons = [], []

@@ -21,8 +21,9 @@ from policyopt.comparing.grid import Cell, Grid, carries, digest
 from policyopt.errors import UserError
 from policyopt.files import Malformed, parse_json, write_whole
 from policyopt.judging.modules import import_path
+from policyopt.judging.pool import processors
 from policyopt.training.config import TrainConfig
-from policyopt.training.logging import disk_errors, read_summary
+from policyopt.training.logging import RunRecord, disk_errors, read_run, read_summary
 
 PLAN, CELLS, LOGS, START, LOCK = "plan.json", "cells", "logs", "start", "compare.lock"
 """What lies in the folder of a comparison: the grid, a folder for each run, what each process said, and the scores of the start."""
@@ -74,9 +75,23 @@ def carry_out(grid: Grid, out: Path, *, jobs: int | None = None, tell: Tell = la
     with crew(opening, out, jobs) as (who, at_once):
         write_whole(out / PLAN, json.dumps(grid.to_dict()))
         run_all(who, opening, out, at_once, progress, tell)
-        used = {c.seed: read_summary(out / CELLS / c.folder / "summary.json") for c in opening}
-        run_all(who, grid.following({seed: s for seed, s in used.items() if s}), out, at_once, progress, tell)
+        run_all(who, following(grid, out), out, at_once, progress, tell)
     return progress.failed
+
+
+def summary_of(cell: Cell, out: Path) -> dict[str, Any]:
+    """What ``summary.json`` of a cell holds; nothing where it has not come to its end."""
+    return read_summary(out / CELLS / cell.folder / "summary.json")
+
+
+def following(grid: Grid, out: Path) -> list[Cell]:
+    """The cells of a grid whose budget its opening cells say, as far as these are finished."""
+    return grid.following({c.seed: s for c in grid.opening() if (s := summary_of(c, out))})
+
+
+def finished(cells: Sequence[Cell], out: Path) -> dict[tuple[str, int], RunRecord]:
+    """The runs of those cells that have come to their end, by contender and seed."""
+    return {(c.contender, c.seed): read_run(out / CELLS / c.folder) for c in cells if summary_of(c, out)}
 
 
 @contextmanager
@@ -99,7 +114,7 @@ def machine(configs: Sequence[TrainConfig], out: Path, jobs: int | None) -> tupl
     The threads are those of the first time, because sums in another order are other bits.
     """
     path = out / "machine.json"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = processors()
     fitting = free_memory() // max(map(memory_of, configs))
     most = 1 if any(map(uses_gpu, configs)) else max(1, min(cores, fitting))
     jobs = min(most, len(configs)) if jobs is None else jobs
@@ -249,7 +264,7 @@ def run_all(who: Crew, cells: Sequence[Cell], out: Path, jobs: int, progress: Pr
     """Run those of some cells that are not finished, so many at once."""
     waiting = []
     for cell in cells:
-        if read_summary(out / CELLS / cell.folder / "summary.json"):
+        if summary_of(cell, out):
             progress.done += 1
         else:
             waiting.append(cell)

@@ -239,7 +239,7 @@ class JudgePool:
         check_judge(judge)
         self._functions = packed(judge)
         self.judge, self.timeout, self.memory = judge, float(timeout), memory_mb << 20
-        self.most = workers or min(MOST, _processors())
+        self.most = workers or min(MOST, processors())
         self._once = deterministic(judge)
         self._closed = False
         self._busy = threading.Lock()
@@ -353,6 +353,6 @@ class JudgePool:
                 self._workers[slot] = self._start()
 
 
-def _processors() -> int:
+def processors() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -83,9 +83,7 @@ def run(
             collector = gathered(config, task, engine, judge, console, run_name(out))
             evaluator = measured(config, task, collector)
             evaluator.check()
-            if judge is not None:
-                judge.ready()
-                check_filled(config.recipe, judge.judge.name, judge.provides)
+            await_judge(config.recipe, judge)
             need_space(out, engine, config.checkpoints)
             if resume is None:
                 write_config(out, config, task, inputs)
@@ -196,6 +194,14 @@ def judging(recipe: Recipe, task: Task, how: Judging) -> Iterator[JudgePool | No
         return
     with JudgePool(task.judge, timeout=how.timeout, memory_mb=how.memory_mb, workers=how.workers) as pool:
         yield pool
+
+
+def await_judge(recipe: Recipe, judge: JudgePool | None) -> None:
+    """Wait until a judge is loaded. Raises :class:`~policyopt.errors.UserError` where it cannot be, or fills no column that the
+    recipe needs of it."""
+    if judge is not None:
+        judge.ready()
+        check_filled(recipe, judge.judge.name, judge.provides)
 
 
 def need_judge(judge: T | None, task: Task) -> T:

@@ -10,7 +10,7 @@ import pytest
 
 from policyopt.claims import Claim, Effect, recorded
 from policyopt.cli.replicate import page, trial
-from policyopt.comparing import replicate
+from policyopt.comparing import runner
 from policyopt.comparing.grid import Contender
 from policyopt.comparing.replicate import Trial, all_of, outcome, replication, run_trials, verdict
 from policyopt.comparing.replications import Finding, Replication, markdown, read_replications, record
@@ -68,8 +68,8 @@ def test_a_claim_is_decided_by_its_runs(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for cell in found.grid((0, 1, 2)).opening():
         lengths = [5.0 + (cell.contender == "grpo") * 3 + cell.seed % 2 for _ in range(40)]
         runs[cell.folder] = made_run([0.2, 0.5], correct=right[cell.contender], lengths=lengths)
-    monkeypatch.setattr(replicate, "read_summary", lambda path: runs[path.parent.name].summary)
-    monkeypatch.setattr(replicate, "read_run", lambda folder: runs[folder.name])
+    monkeypatch.setattr(runner, "read_summary", lambda path: runs[path.parent.name].summary)
+    monkeypatch.setattr(runner, "read_run", lambda folder: runs[folder.name])
     got = replication(found, (0, 1, 2), tmp_path)
     assert (got.verdict, got.seeds, got.against) == ("supported", 3, "grpo")
     accuracy, length = got.effects
