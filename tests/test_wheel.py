@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DATA = ("policyopt/py.typed", *(f"policyopt/templates/{p.name}" for p in (ROOT / "policyopt" / "templates").iterdir()))
+DATA = (
+    "policyopt/py.typed",
+    "policyopt/claims.json",
+    *(f"policyopt/templates/{p.name}" for p in (ROOT / "policyopt" / "templates").iterdir()),
+)
 
 
 def ran(*line: object, folder: Path) -> str:
