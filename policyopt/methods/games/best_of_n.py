@@ -60,7 +60,7 @@ class OnRows(Wrapper, Advantage):
     code="RLHFlow/Minimal-RL",
     confidence="secondary",
     claim=Claim(
-        "Training on nothing but the right ones of some responses learns fast at first, and nearly as much as GRPO.",
+        "Training on right responses alone, without any negative, learns fast at first, and nearly as much as GRPO.",
         "chain_sum",
         (Effect("accuracy", "higher", -0.05),),
         against="grpo",

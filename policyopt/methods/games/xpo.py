@@ -23,8 +23,8 @@ from policyopt.sources.draw import GroupFrom
     ),
 )
 def xpo(beta: float = 0.1, alpha: float = 1e-5) -> Recipe:
-    r"""Exploratory Preference Optimization: online DPO of a response of the policy against one of the reference, and the
-    reference's response made less likely, whichever won.
+    r"""Exploratory Preference Optimization: online DPO of the policy's response against the reference's, which is made less likely
+    whichever won.
 
     .. math:: L = -\mathrm{mean}_{pairs}\log\sigma(\beta(h_w - h_l)) + \alpha\,\mathrm{mean}_q\log\pi_\theta(\tilde y),\qquad
               y\sim\pi_\theta,\ \tilde y\sim\pi_{ref}
