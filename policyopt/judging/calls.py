@@ -18,13 +18,16 @@ from policyopt.items import Example, Verdict
 from policyopt.judging.comparing import COLUMNS
 from policyopt.judging.kinds import Judge
 from policyopt.judging.results import BadResult, read_preference, read_preferences, read_result, read_verl
-from policyopt.judging.signatures import Missing, arguments, style_of
+from policyopt.judging.signatures import COMPARING, Missing, arguments, style_of
 
 if TYPE_CHECKING:
     import asyncio
 
 IN_FLIGHT = 32
 """Calls of an async function that wait at the same time."""
+
+ALONE = "one that scores each by itself is wanted"
+"""What to do about a judge that compares where that is no use."""
 
 Item = tuple[Example, str]
 Found = Verdict | BaseException
@@ -46,7 +49,7 @@ def around(inner: Judge, change: Callable[[Example, str, Verdict], Verdict], *co
     Raises :class:`~policyopt.errors.UserError` where the other one compares responses.
     """
     if getattr(inner, "compares", None):
-        raise UserError("it asks a judge that compares responses: one that scores each by itself is wanted")
+        raise UserError(f"it asks a judge that compares responses: {ALONE}")
 
     def judge(example: Example, response: str) -> Verdict:
         return change(example, response, inner(example, response))
@@ -95,7 +98,7 @@ def judge_from(call: Callable[..., Any], options: Mapping[str, Any]) -> Judge:
         def made(example: Example, response: str) -> Verdict:
             return read(called([(example, response)]), response)
 
-    if style not in ("pair", "group"):
+    if style not in COMPARING:
         return fills(made, *getattr(call, "columns", ()))
     made.compares = style  # type: ignore[attr-defined]
     return fills(made, *COLUMNS)

@@ -23,6 +23,8 @@ from typing import Any, Literal
 from policyopt.items import Example
 
 Style = Literal["named", "three", "lists", "verl", "pair", "group"]
+COMPARING: tuple[Style, ...] = ("pair", "group")
+"""Styles of functions that compare responses."""
 
 ALIASES = {
     "question": "prompt", "problem": "prompt", "query": "prompt", "instruction": "prompt",
