@@ -95,5 +95,5 @@ def best_of_n(
         advantage=OnRows(rows=rows), aggregate=TokenMean()
     )
     if variant == "raft":
-        return credited.replace(filter=(rows,), ratio=None, surrogate=LogProb())
+        return credited.replace(select=(rows,), ratio=None, surrogate=LogProb())
     return credited.replace(surrogate=PPOClip(low=clip_low, high=clip_high))

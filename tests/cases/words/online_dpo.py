@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from policyopt.items import Verdict
+from policyopt.judging.comparing import compared
 from policyopt.lens.case import Run
 
 
@@ -17,8 +18,6 @@ def _ended(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asked_twice(given: Mapping[str, Any]) -> dict[str, Any]:
     """A judge that was asked about two responses in both orders, prompt by prompt."""
-    from policyopt.judging.comparing import compared
-
     orders = zip(given["p_first_order_ab"], given["p_first_order_ba"], strict=True)
     said = [[Verdict(p, False, False, "") for p in both] for both in orders]
     wins = [compared("pair", ["a", "b"], verdicts).verdicts[0].parts["wins"] for verdicts in said]
