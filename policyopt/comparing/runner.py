@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -208,29 +207,26 @@ class Alone(Crew):
 
 
 class Forked(Crew):
-    """A process that forks for every cell (:mod:`policyopt.comparing.cells`); it starts with the first one, since it takes seconds."""
+    """A process that forks for every cell (:mod:`policyopt.comparing.cells`)."""
 
     def __init__(self, out: Path, threads: int) -> None:
         super().__init__(out)
-        self._threads, self._read = threads, b""
+        self._threads = threads
 
     def __enter__(self) -> Forked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if "_process" in self.__dict__:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
-
-    @cached_property
-    def _process(self) -> subprocess.Popen[bytes]:
         env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self._threads))
         code = "import json, sys; sys.path[:] = json.loads(sys.argv[1])\nfrom policyopt.comparing.cells import main; main()"
-        return subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-c", code, json.dumps(import_path())], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
             start_new_session=True,
         )  # fmt: skip
+        self._read = b""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
     def begin(self, cell: Cell) -> None:
         folder = self.out / CELLS / cell.folder

@@ -13,7 +13,7 @@ from policyopt.index import Entry, index
 from policyopt.judging.names import read
 from policyopt.training.charts import number, written
 from policyopt.training.config import TrainConfig
-from policyopt.training.logging import read_lines
+from policyopt.training.logging import read_run
 
 ROWS = 12
 """So many evaluations of the course are shown, evenly spaced."""
@@ -120,8 +120,7 @@ def _numbers(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _course(run: Path) -> list[tuple[int, float]]:
-    logged = read_lines(run / "metrics.jsonl")
-    rows = [(int(r["step"]), a) for r in logged if (a := number(r.get("eval/accuracy"))) is not None]
+    rows = [(int(r["step"]), a) for r in read_run(run).metrics if (a := number(r.get("eval/accuracy"))) is not None]
     most = min(len(rows), ROWS)
     return [rows[i * (len(rows) - 1) // max(1, most - 1)] for i in range(most)]
 

@@ -113,7 +113,7 @@ class RunLog:
         self._metrics.check(position["metrics"])
         self._samples.check(position["samples"])
         if self._trackers is not None:
-            self._trackers.sent = max((row["step"] for row in read_lines(self._metrics.path)), default=-1)
+            self._trackers.sent = max((row["step"] for row in _read_lines(self._metrics.path)), default=-1)
         self._metrics.truncate(position["metrics"])
         self._samples.truncate(position["samples"])
         self._next = self._purge = position["step"]
@@ -262,8 +262,8 @@ def read_run(folder: Path) -> RunRecord:
         folder,
         config if isinstance(config, dict) else {},
         config_text,
-        read_lines(folder / "metrics.jsonl"),
-        read_lines(folder / "samples.jsonl"),
+        _read_lines(folder / "metrics.jsonl"),
+        _read_lines(folder / "samples.jsonl"),
         read_summary(folder / "summary.json"),
     )
 
@@ -288,8 +288,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, none where it is not there yet. Raises :class:`UserError` naming the line of a damaged one."""
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     records = []
     # Only "\n" ends a record: text of a model may hold any other line break that str.splitlines knows.
     *lines, _half = _read(path).split("\n")
