@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.games.online_dpo import online_dpo
-from policyopt.part import Count, Fraction, part
+from policyopt.part import Fraction, part
 from policyopt.parts import RowScore, Score, SquareTo, WinRate
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
@@ -26,7 +27,7 @@ Duel = Callable[[int, int], Awaitable[float]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Bout:
     """What came of a tournament."""
 
     winner: int
@@ -36,12 +37,14 @@ class Outcome:
     """Whether the winner beats the loser."""
 
 
-async def tournament(n: int, duel: Duel) -> Outcome:
-    """The best and the worst of ``n``, by duels in the order of their numbers: all in the first round; then winners among
+async def tournament(n: int, duel: Duel) -> Bout:
+    r"""The best and the worst of ``n``, by duels in the order of their numbers: all in the first round; then winners among
     themselves, of whom the better one goes on, and losers among themselves, of whom the worse one does; at last one against the
     other.
 
-    The odd one out goes on; of a tie the first wins. 8 take 11 duels. Raises ``ValueError`` for fewer than two. Source: INPO, arXiv:2407.00617.
+    Of a tie the first wins. An even K takes :math:`K/2 + 2(K/2 - 1) + 1` duels, 11 of 8, where all pairs are 28; the odd one out goes on.
+    Raises ``ValueError`` for fewer than two. Source: INPO, arXiv:2407.00617, section 4. Our reading: the loser of a duel of losers goes on, as
+    the bracket's aim asks for.
     """
     if n < 2:
         raise ValueError(f"a tournament of {n}: take at least 2")
@@ -61,12 +64,10 @@ async def tournament(n: int, duel: Duel) -> Outcome:
             these = [pair[side] for pair in await meet(these)] + these[len(these) // 2 * 2 :]
         return these[0]
 
-    first, odd = await meet(range(n)), list(range(n))[n // 2 * 2 :]
-    winner, loser = await asyncio.gather(
-        last([won for won, _ in first] + odd, 0), last([lost for _, lost in first] + odd * (n > 2 and n % 2), 1)
-    )
+    first, odd = await meet(range(n)), [n - 1] if n % 2 else []
+    winner, loser = await asyncio.gather(*(last([*(pair[side] for pair in first), *odd], side) for side in (0, 1)))
     [(better, _)] = await meet([winner, loser]) if winner != loser else [(winner, loser)]
-    return Outcome(winner, loser, asked, keep=winner != loser and better == winner)
+    return Bout(winner, loser, asked, keep=winner != loser and better == winner)
 
 
 @part
@@ -82,12 +83,8 @@ class Tournament(Group):
 
     size: Literal[2] = 2
     """Responses to one prompt that are trained on."""
-    drawn: Count = 8
-    """How many are drawn."""
-
-    def __post_init__(self) -> None:
-        if self.drawn < 2:
-            raise ValueError("drawn is 1: a tournament takes at least 2")
+    drawn: Annotated[int, Field(ge=2, multiple_of=2)] = 8
+    """How many are drawn, an even number."""
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         drawn = await context.sampler.generate(

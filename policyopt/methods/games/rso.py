@@ -24,31 +24,37 @@ from policyopt.sources.program import Context, Question, Response
 # Survivors -----------------------------------------------------------------------------------------------------------
 
 
-def acceptance(reward: Sequence[float], beta: float) -> list[float]:
-    r"""The probability with which each candidate of a pass is accepted, :math:`e^{(r_i - \max r)/\beta}`: 1 for the best one."""
-    best = max(reward)
-    return [math.exp((r - best) / beta) for r in reward]
+def accepted_with(rewards: Sequence[float], beta: float) -> list[float]:
+    r"""The probability with which each candidate is accepted in a pass, :math:`e^{(r_i - \max_j r_j)/\beta}`, from the rewards of those
+    that are left. Source: RSO, arXiv:2309.06657, algorithm 1."""
+    most = max(rewards, default=0.0)
+    return [math.exp((r - most) / beta) for r in rewards]
 
 
 def rejection_sample(
-    reward: Sequence[float], beta: float, wanted: int, uniform: Callable[[int, int], float]
+    rewards: Sequence[float], beta: float, wanted: int, uniform: Callable[[int, int], float]
 ) -> tuple[list[int], int]:
-    r"""Candidates that follow the tilt of what drew them, :math:`\pi(y)\,e^{r(y)/\beta}`: their numbers in the order of acceptance, and
-    how many passes that took.
+    r"""Which candidates are kept so that they follow :math:`\pi_{sft}(y)\,e^{r(y)/\beta}`, in the order in which they were accepted, and the
+    number of passes.
 
-    A pass goes through the candidates that are left, in order, and accepts i where ``uniform(pass, i)``, a random number in
-    [0, 1), lies below :func:`acceptance` among them; it stops at ``wanted``. The best one of a pass is always accepted, so that it ends.
-    A large beta accepts all in the first pass; a small one takes the best, then the next. Source: RSO, arXiv:2309.06657, algorithm 1. Our
-    reading: the stop is tested inside a pass; the largest reward is that of its beginning.
+    ``rewards`` [M] are of candidates that were drawn from the first policy, ``uniform(pass, i)`` is a number in [0, 1) for candidate i in
+    a pass, counted from 0. In each pass those that are left are accepted with the probability of :func:`accepted_with`, one after the
+    other, until there are ``wanted`` or nothing is left. The best of a pass is always accepted, so it ends. Large ``beta``
+    (in units of the reward) keeps the first ones, small keeps the best.
+
+    Source: RSO, arXiv:2309.06657, algorithm 1 (beta 0.5, 8 of 64). Our reading: it stops inside a pass. Raises ``ValueError`` where
+    beta is not positive or a reward is not finite.
     """
-    left, accepted, passes = list(range(len(reward))), list[int](), 0
-    while left and len(accepted) < wanted:
-        chances = acceptance([reward[i] for i in left], beta)
-        taken = [i for i, p in zip(left, chances, strict=True) if uniform(passes, i) < p][: wanted - len(accepted)]
-        accepted += taken
+    if not beta > 0 or not all(map(math.isfinite, rewards)):
+        raise ValueError(f"rejection sampling takes a beta above 0 and finite rewards, got {beta} and {list(rewards)}")
+    left, found, passes = list(range(len(rewards))), list[int](), 0
+    while left and len(found) < wanted:
+        chance = accepted_with([rewards[i] for i in left], beta)
+        taken = [i for i, p in zip(left, chance, strict=True) if uniform(passes, i) < p][: wanted - len(found)]
+        found += taken
         left = [i for i in left if i not in taken]
         passes += 1
-    return accepted, passes
+    return found, passes
 
 
 @part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policyopt.methods.games.rso import acceptance, rejection_sample
+from policyopt.methods.games.rso import accepted_with, rejection_sample
 
 from ._pairs import KEYS as KEYS
 from ._pairs import told
@@ -14,7 +14,7 @@ from ._pairs import told
 def _sampled(given: Mapping[str, Any]) -> dict[str, Any]:
     beta, wanted = given["params"]["beta"], given["params"]["num_samples"]
     accepted, passes = rejection_sample(given["reward"], beta, wanted, lambda at, i: given["uniforms"][at][i])
-    return {"accept_prob_first_pass": acceptance(given["reward"], beta), "accepted": accepted, "passes": passes}
+    return {"accept_prob_first_pass": accepted_with(given["reward"], beta), "accepted": accepted, "passes": passes}
 
 
 def _pairs(given: Mapping[str, Any]) -> dict[str, Any]:
