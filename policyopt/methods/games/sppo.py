@@ -84,7 +84,7 @@ def sppo(beta: float = 1e-3, wins: Wins = "rate", minibatches: int = 4, group_si
     arXiv:2405.00675 and the authors' code (beta 1e-3, 5 responses, learning rate 5e-7, 3 rounds of 20,000 prompts). Our reading: many
     small rounds in the place of three large ones.
     """
-    shape = (WinRate(scale=1.0, itself=True),) if wins == "rate" else ()
+    shape = () if wins == "pair" else (WinRate(scale=1.0, itself=True),)
     return (
         online_dpo(group_size=group_size)
         .replace(shape=shape, update=Update(minibatches=minibatches))
