@@ -128,8 +128,8 @@ class BetweenAnchors(Score):
     arxiv="2407.00617",
     confidence="paper",
     claim=Claim(
-        "Where preferences run in a circle, self-play comes to a policy that is hard to beat; one that learns from a reward fitted to "
-        "them always gives the same answer and is beaten by another one.",
+        "Where preferences run in a circle, self-play comes to a policy that is hard to beat; a reward fitted to them leads to one answer "
+        "that another one beats.",
         "cyclic",
         (Effect("exploitability", "lower", 0.1),),
         against="grpo",

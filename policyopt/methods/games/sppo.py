@@ -59,11 +59,12 @@ class ToWins(Link):
     code="uclaml/SPPO",
     confidence="code",
     claim=Claim(
-        "Where preferences run in a circle, a policy that plays against itself is hard to beat; one that learns from a reward fitted "
-        "to them always gives the same answer and is beaten by another one.",
+        "Where preferences run in a circle, win rates against itself keep a policy hard to beat; a reward fitted to them leads to one answer "
+        "that another one beats.",
         "cyclic",
         (Effect("exploitability", "lower", 0.1),),
         against="grpo",
+        ours={"group-size": 4},
         theirs={"kl-coef": 0.0},
     ),
 )

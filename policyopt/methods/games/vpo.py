@@ -51,13 +51,13 @@ class MeanScore(Regularizer):
         "With the sign of pessimism DPO on given pairs is not led astray where these say nothing: held-out answers do not get worse.",
         "pairs:chain_sum",
         (Effect("accuracy", "higher", 0.01), Effect("drop", "lower", -0.01)),
-        ours={"sign": -1, "calibration": "chosen", "alpha": 1.0},
+        ours={"optimism": False, "calibration": "chosen", "alpha": 1.0},
     ),
 )
 def vpo(
     beta: float = 0.1,
     alpha: float = 0.01,
-    sign: Literal[1, -1] = 1,
+    optimism: bool = True,
     calibration: Literal["reference", "chosen"] = "reference",
 ) -> Recipe:
     r"""Value-Incentivized Preference Optimization: DPO that believes in the best (online) or in the worst (offline) of what its pairs
@@ -67,11 +67,11 @@ def vpo(
               h = \sum_t\log\frac{\pi_\theta}{\pi_{ref}}(y_t)
 
     The fit of a reward that also looks at the value of its optimal policy, :math:`J^*`, with the rewards of pi_cal held at a mean of 0:
-    :math:`\ell_{BT}(r) - s\alpha J^*(r)`. ``sign`` 1 is optimism, which pushes the calibration texts down and explores; -1 is
-    pessimism, which pulls them up and imitates. ``calibration`` says which texts: "reference", a third response to each prompt, which
+    :math:`\ell_{BT}(r) - s\alpha J^*(r)`. With s = 1 that is ``optimism``, which pushes the calibration texts down and
+    explores; without it s = -1, pessimism, which pulls them up and imitates. ``calibration`` says which texts: "reference", a third response to each prompt, which
     the reference draws beside two of the policy that a judge compares (online); or "chosen", the preferred texts of given pairs
-    (offline). The gradient of the term is :math:`\pm\alpha\beta/N_{cal}` on every token. With sign -1 and chosen texts it is RPO without
-    its mean over tokens, with sign 1 and texts of the reference :func:`xpo` (there alpha is ours times beta).
+    (offline). The gradient of the term is :math:`\pm\alpha\beta/N_{cal}` on every token. As pessimism on chosen texts it is RPO without
+    its mean over tokens, as optimism on texts of the reference :func:`xpo` (there alpha is ours times beta).
 
     Source: arXiv:2405.19320, from general knowledge of it; alpha has no published default, 0.01 is ours. Our reading: means in both terms.
     """
@@ -82,5 +82,5 @@ def vpo(
         rows = FromProgram(main=False)
         parent = parent.replace(source=GroupFrom(size=3, own=2))
         parent = parent.set("surrogate.choose", BestWorst(rows=FromProgram()))
-    term = MeanScore(coef=sign * alpha * beta, rows=rows)
+    term = MeanScore(coef=alpha * beta * (1 if optimism else -1), rows=rows)
     return parent.replace(regularizers=(term,) if alpha else ())

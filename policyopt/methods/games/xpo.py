@@ -33,7 +33,7 @@ def xpo(beta: float = 0.1, alpha: float = 1e-5) -> Recipe:
     optimal policy is :math:`-\beta E_{\tilde y}\log(\pi_\theta/\pi_{ref})` up to a constant, so that the bonus is optimism: policies come
     first that promise most. Where the reference's response won, the bonus works against the pair. It has no lower bound: a large
     ``alpha`` unlearns the reference's text linearly. At alpha 0 it is :func:`online_dpo` on such pairs; as a special case it is
-    :func:`vpo` with sign 1, alpha over beta, and the reference's responses.
+    :func:`vpo` with optimism, alpha over beta, and the reference's responses.
 
     Source: arXiv:2405.21046; alpha 1e-5 and beta 0.1: TRL's ``XPOTrainer``. Our reading: the pairs of this step alone, where the theory keeps
     all; a prompt whose two responses tie has no pair, and its bonus all the same.

@@ -6,3 +6,4 @@ from ._pairs import keys, preferences, told
 
 GIVEN = {"preference_loss": lambda given: told(given, "cal")}
 KEYS = keys("cal", preferences)
+PARAMS = {"sign": lambda sign: {"optimism": sign > 0}}

@@ -36,16 +36,16 @@ def test_xpo_is_vpo_with_alpha_over_beta() -> None:
     term = dlogp(vpo(0.5, alpha=0.1), three)
     same(term[pairs], dlogp(online_dpo(0.5), three[pairs]))
     same(term[~pairs], 0.1 * 0.5 / 2 * three.mask[~pairs])
-    same(dlogp(vpo(0.5, alpha=0.1, sign=-1), three)[~pairs], -0.1 * 0.5 / 2 * three.mask[~pairs])
+    same(dlogp(vpo(0.5, alpha=0.1, optimism=False), three)[~pairs], -0.1 * 0.5 / 2 * three.mask[~pairs])
 
 
 def test_vpo_offline_pulls_the_chosen_side_and_is_dpo_at_alpha_0() -> None:
     batch = random_batch(groups=(2, 2)).replace(reward=torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64))
-    mine, plain = (dlogp(r, batch) for r in (vpo(0.5, 0.2, -1, "chosen"), dpo(0.5)))
+    mine, plain = (dlogp(r, batch) for r in (vpo(0.5, 0.2, False, "chosen"), dpo(0.5)))
     same(mine - plain, -0.2 * 0.5 / 2 * batch.mask * batch.reward[:, None])
-    assert vpo(0.5, 0.0, -1, "chosen") == dpo(0.5)
+    assert vpo(0.5, 0.0, False, "chosen") == dpo(0.5)
     still = batch.replace(logp=batch.ref_logp)
-    one, two = vpo(0.5, 0.2, -1, "chosen"), dpo(0.5)
+    one, two = vpo(0.5, 0.2, False, "chosen"), dpo(0.5)
     same(objective(one, ready(one, still)), objective(two, ready(two, still)))
 
 
