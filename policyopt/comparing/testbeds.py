@@ -110,6 +110,7 @@ _BEDS = (
         "cyclic",
         "what becomes of preferences that run in a circle, when they are made a reward: rock, paper, scissors",
         "exploitability stays low: it goes on playing all three",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "stale",
