@@ -73,6 +73,7 @@ def metrics(runs: Runs, goal: float | None) -> Iterator[Metric]:
     yield questions("accuracy", "accuracy", "correct", True, "percent")
     yield from passed(runs)
     yield questions("distinct", "different right answers", "answers", True)
+    yield Metric("exploitability", "exploitability", lambda run: [_after(run, "exploitability")], False)
     yield questions("length", "length", "lengths")
     yield Metric("best", "best accuracy", lambda run: [best(run)], True, "percent")
     yield Metric("drop", "fall from the best", lambda run: [drop(run)], False, "percent")
