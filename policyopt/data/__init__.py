@@ -61,8 +61,8 @@ def builtin_tasks() -> dict[str, str]:
     return {
         **{name: task.summary for name, task in {**BUILTIN, **testbeds}.items()},
         "json": "a sum with its working, as a JSON object in a fence: json 12+34",
-        **paired(),
         **requests(),
+        **paired(),
     }
 
 
