@@ -114,25 +114,20 @@ class PreferencePairs(Given):
 
 
 @part
-class Triples(Given):
-    """The two rows of a pair, as :class:`PreferencePairs` has them, and in their group a third one: the completion that the
-    task brings, with ``origin`` 1, ``chosen`` 1 and reward 1. ``FromProgram(main=False)`` picks the third rows, ``FromProgram()`` the
-    pairs."""
+class Triples(PreferencePairs):
+    """The pair of each prompt, and a third row of the same group that stands in no pair: the text that the task brings as
+    ``completion`` (``origin`` 1, reward 0). ``FromProgram(main=False)`` picks these rows."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"chosen", "rejected", "completion"})
-    fills: ClassVar[frozenset[str]] = frozenset({"chosen"})
+    reads: ClassVar[frozenset[str]] = frozenset({"completion", "chosen", "rejected"})
     sides: ClassVar[tuple[str, ...]] = ("chosen", "rejected", "completion")
 
-    size: Literal[3] = 3
+    size: Literal[3] = 3  # type: ignore[assignment]
     """Rows for one prompt."""
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
-        rows = [self.row(question, context, side, x) for side, x in zip(self.sides, (1.0, 0.0, 1.0), strict=True)]
-        for row in rows:
-            assert row.verdict is not None
-            row.columns["chosen"] = row.verdict.score
-        rows[2].origin = 1
-        return rows
+        third = self.row(question, context, "completion", 0.0)
+        third.origin, third.columns["chosen"] = 1, 0.0
+        return [*await super().draw(question, context), third]
 
 
 @part

@@ -103,6 +103,7 @@ def test_a_third_text_is_of_another_origin(drawn: Any) -> None:
     assert {(x.split()[0], c, r) for x, c, r in zip(texts(pairs), pairs.chosen.tolist(), pairs.reward.tolist())} == {
         ("good", 1, 1), ("poor", 0, 0),
     }  # fmt: skip
+    assert not third.reward.any() and not third.chosen.any()
     assert third.group.tolist() == pairs.group.unique().tolist(), "they share their prompt"
 
 
