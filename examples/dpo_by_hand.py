@@ -13,8 +13,7 @@ from pathlib import Path
 import policyopt as po
 from policyopt.data import load_task
 from policyopt.models.embedded import build_embedded
-from policyopt.parts import Normalise, Pairs, SeqMeanTokenMean
-from policyopt.parts.surrogate.contrast import Logistic, RowScore
+from policyopt.parts import Logistic, Normalise, Pairs, RowScore, SeqMeanTokenMean
 from policyopt.recipe import Recipe
 from policyopt.sources.given import PreferencePairs
 
@@ -24,7 +23,7 @@ def recipe(beta: float = 0.1) -> Recipe:
     return Recipe(
         source=PreferencePairs(),
         advantage=Normalise(centre="none", scale="none"),  # the reward as it is: 1 for the chosen text, 0 for the other
-        surrogate=Pairs(score=RowScore(against="reference"), link=Logistic(beta=beta, anisotropy=1)),
+        surrogate=Pairs(score=RowScore(against="reference"), link=Logistic(beta=beta)),
         aggregate=SeqMeanTokenMean(),
         name="dpo-by-hand",
     )

@@ -34,7 +34,17 @@ from policyopt.parts.aggregate.means import (
 from policyopt.parts.aggregate.own import OwnTokens
 from policyopt.parts.critic.value import ClippedValueLoss
 from policyopt.parts.filter.outcomes import MixedOutcomes
-from policyopt.parts.ratio.sequence import RowScore, SequenceRatio, SequenceRatioPerToken
+from policyopt.parts.pairing.pairs import (
+    AllPairs,
+    BestWorst,
+    ColumnMargin,
+    FixedMargin,
+    Margin,
+    PairSelector,
+    PairWeight,
+    Side,
+)
+from policyopt.parts.ratio.sequence import SequenceRatio, SequenceRatioPerToken
 from policyopt.parts.ratio.token import TokenRatio
 from policyopt.parts.reference.following import EMA, Frozen, Reset
 from policyopt.parts.regularizer.distribution import DistributionLoss
@@ -42,6 +52,7 @@ from policyopt.parts.regularizer.entropy import EntropyBonus
 from policyopt.parts.regularizer.kl import KL
 from policyopt.parts.regularizer.likelihood import Likelihood
 from policyopt.parts.regularizer.proximal import Proximal
+from policyopt.parts.score.rows import RowScore, Score, TokenScale
 from policyopt.parts.select.rows import FromProgram, Judged, RowSelector
 from policyopt.parts.select.tokens import AboveQuantile, Selector
 from policyopt.parts.shape.components import WeightedSum
@@ -51,9 +62,10 @@ from policyopt.parts.shape.length import LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
-from policyopt.parts.surrogate.contrast import Contrast, Link, Logistic, Pairs, Regress
+from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs, Regress
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
 from policyopt.parts.surrogate.ppo import PPOClip
+from policyopt.parts.surrogate.preference import Hinge, Logistic, Preference, SquareTo
 from policyopt.parts.surrogate.shaping import PolicyShaping
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
 from policyopt.parts.weight.mismatch import SamplerMismatch
@@ -67,11 +79,14 @@ __all__ = [
     "AboveQuantile",
     "Advantage",
     "Aggregate",
+    "AllPairs",
+    "BestWorst",
     "Bounded",
     "Bounds",
     "BySource",
     "ClipMask",
     "ClippedValueLoss",
+    "ColumnMargin",
     "Contrast",
     "Controller",
     "Correctness",
@@ -82,8 +97,10 @@ __all__ = [
     "EntropyBonus",
     "Filter",
     "FixedBounds",
+    "FixedMargin",
     "FromProgram",
     "Frozen",
+    "Hinge",
     "Judged",
     "KLPenalty",
     "LengthReward",
@@ -91,14 +108,18 @@ __all__ = [
     "Link",
     "LogProb",
     "Logistic",
+    "Margin",
     "Memory",
     "MixedOutcomes",
     "Normalise",
     "OwnTokens",
     "PPOClip",
+    "PairSelector",
+    "PairWeight",
     "Pairs",
     "Part",
     "PolicyShaping",
+    "Preference",
     "Probe",
     "Proximal",
     "Ratio",
@@ -111,6 +132,7 @@ __all__ = [
     "RowScore",
     "RowSelector",
     "SamplerMismatch",
+    "Score",
     "SelectedWeight",
     "Selector",
     "SeqMeanTokenMean",
@@ -119,11 +141,14 @@ __all__ = [
     "SequenceRatio",
     "SequenceRatioPerToken",
     "Shape",
+    "Side",
+    "SquareTo",
     "Statistic",
     "SumOverRows",
     "Surrogate",
     "TokenMean",
     "TokenRatio",
+    "TokenScale",
     "TruncatedRatio",
     "TruncatedReward",
     "Weight",

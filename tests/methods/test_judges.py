@@ -61,8 +61,8 @@ def test_dpo_on_mean_rewards_is_dpo_with_beta_over_the_length() -> None:
         mask=torch.ones_like(credit), logp=torch.cat([good, bad]), ref_logp=torch.cat([ref, ref]), advantage=credit,
         group=torch.arange(4).repeat(2),
     )  # fmt: skip
-    mean = Pairs(score=RowScore(against="reference", reduce="mean"), link=Logistic(beta=5.0, anisotropy=1.0))
-    total = Pairs(score=RowScore(against="reference"), link=Logistic(beta=1.0, anisotropy=1.0))
+    mean = Pairs(score=RowScore(against="reference", reduce="mean"), link=Logistic(beta=5.0))
+    total = Pairs(score=RowScore(against="reference"), link=Logistic(beta=1.0))
     same(mean.rows(batch), total.rows(batch))
     same(mean.rows(batch)[:4], -torch.nn.functional.logsigmoid((good - bad).sum(-1)))  # half a pair's loss, of two rows
 

@@ -16,8 +16,7 @@ from policyopt.engine.local import LocalSampler
 from policyopt.engine.local.engine import LocalEngine
 from policyopt.errors import UserError
 from policyopt.judging.pool import JudgePool
-from policyopt.parts import Judged, Likelihood, Normalise, Pairs, SeqMeanTokenMean, TokenMean
-from policyopt.parts.surrogate.contrast import Logistic, RowScore
+from policyopt.parts import Judged, Likelihood, Logistic, Normalise, Pairs, RowScore, SeqMeanTokenMean, TokenMean
 from policyopt.recipe import Recipe, recipe_from_dict
 from policyopt.sources.draw import Group
 from policyopt.sources.given import Demonstrations, PreferencePairs
@@ -31,7 +30,7 @@ def dpo(beta: float = 0.5) -> Recipe:
     return Recipe(
         source=PreferencePairs(),
         advantage=Normalise(centre="none", scale="none"),
-        surrogate=Pairs(score=RowScore(against="reference"), link=Logistic(beta=beta, anisotropy=1)),
+        surrogate=Pairs(score=RowScore(against="reference"), link=Logistic(beta=beta)),
         aggregate=SeqMeanTokenMean(),
         name="by-hand",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.rloo import rloo
-from policyopt.parts import Normalise, Pairs, Regress, RowScore, SeqMeanTokenMean
+from policyopt.parts import AllPairs, Normalise, Pairs, Regress, RowScore, SeqMeanTokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
@@ -34,6 +34,6 @@ def copg(beta: float = 0.1, group_size: int = 4) -> Recipe:
     """
     return rloo(kl_coef=0.0, group_size=group_size).replace(
         advantage=Normalise(centre="group", scale="none"),
-        surrogate=Pairs(score=RowScore(against="reference"), link=Regress(beta=beta)),
+        surrogate=Pairs(score=RowScore(against="reference"), link=Regress(beta=beta), choose=AllPairs(ties=True)),
         aggregate=SeqMeanTokenMean(),
     )

@@ -14,8 +14,8 @@ from policyopt.groups import group_max, group_mean, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Regularizer, Unit, part
 from policyopt.parts import Contrast, Normalise, Proximal, RowScore
+from policyopt.parts.pairing.pairs import row_credit
 from policyopt.parts.regularizer.proximal import Deviation
-from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch

@@ -10,8 +10,8 @@ from torch import Tensor
 from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import NonNegative, part
-from policyopt.parts import Link, Normalise, Pairs, RowScore, SeqMeanTokenMean
-from policyopt.parts.surrogate.contrast import row_credit
+from policyopt.parts import AllPairs, Link, Normalise, Pairs, RowScore, SeqMeanTokenMean
+from policyopt.parts.pairing.pairs import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, held
@@ -76,7 +76,11 @@ def p3o(
     """
     return ppo(kl_coef=kl_coef, epochs=epochs, group_size=group_size).replace(
         advantage=Normalise(centre="group", scale="none"),
-        surrogate=Pairs(score=RowScore(against="old"), link=ClippedPair(clip=clip, joint=variant == "joint")),
+        surrogate=Pairs(
+            score=RowScore(against="old"),
+            link=ClippedPair(clip=clip, joint=variant == "joint"),
+            choose=AllPairs(ties=True),
+        ),
         aggregate=SeqMeanTokenMean(),
         critic=None,
     )

@@ -11,7 +11,7 @@ from policyopt.groups import whiten
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, Unit, part
 from policyopt.parts import Contrast, RowScore
-from policyopt.parts.surrogate.contrast import row_credit
+from policyopt.parts.pairing.pairs import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch

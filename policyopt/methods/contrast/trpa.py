@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
 from policyopt.claims import Claim, Effect
 from policyopt.methods.contrast.copg import copg
+from policyopt.part import Positive, part
 from policyopt.parts import Correctness, Logistic, Pairs, Proximal, RowScore
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
+from policyopt.rows import Batch
+
+
+@part
+class Anisotropic(Logistic):
+    r"""A preference that counts for more where the better response is right: :math:`-\log\sigma(\kappa z)` there. Source: TRPA,
+    arXiv:2504.04524."""
+
+    anisotropy: Positive = 2.5
+    """kappa."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"correct"})
+
+    def gap(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
+        z = super().gap(score, batch, better, worse)
+        return torch.where(batch.correct[better] > 0.5, self.anisotropy * z, z)
 
 
 @method(
@@ -40,7 +62,7 @@ def trpa(
     return copg(group_size=group_size).replace(
         shape=(Correctness(right=2.0, wrong=0.0, formatted=1.0),),
         surrogate=Pairs(
-            score=RowScore(against="reference", reduce="mean"), link=Logistic(beta=beta, anisotropy=anisotropy)
+            score=RowScore(against="reference", reduce="mean"), link=Anisotropic(beta=beta, anisotropy=anisotropy)
         ),
         regularizers=(Proximal(coef=tr_kl_coef, deviation="k3", mean=True),),
         update=Update(minibatches=minibatches),

@@ -14,8 +14,8 @@ from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Count, Critic, NonNegative, Surrogate, Unit, part
 from policyopt.parts import DistributionLoss, SeqMeanTokenMean
 from policyopt.parts.critic.value import over_states
+from policyopt.parts.pairing.pairs import row_credit
 from policyopt.parts.statistic.jsd import JSD
-from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.part import Advantage, NonNegative, Positive, Unit, part
-from policyopt.parts import Logistic, Normalise, Pairs, RowScore, SeqMeanTokenMean
+from policyopt.part import Advantage, Positive, Unit, part
+from policyopt.parts import Likelihood, Logistic, Normalise, Pairs, PairSelector, SeqMeanTokenMean, Side
+from policyopt.parts.pairing.pairs import first_best, row_credit
 from policyopt.parts.shape.components import own
-from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch, masked, masked_mean
+from policyopt.rows import Batch, masked
 from policyopt.sources.draw import GroupWithGreedy
 
 Judges = tuple[str, ...]
@@ -97,45 +97,20 @@ class BestFeasible(CalibratedAdvantage):
         return weight[:, None] * batch.mask
 
 
-def first_best(x: Tensor, group: Tensor, among: Tensor) -> Tensor:
-    """The row of the largest ``x`` [N] in each group, of the rows ``among`` [N] which are compared; the first of equal
-    ones, and none for a group without any."""
-    order = torch.where(among, x, -math.inf).argsort(descending=True, stable=True)
-    order = order[among[order]]
-    _, index = group[order].unique(return_inverse=True)
-    first = torch.full((int(index.max()) + 1 if len(index) else 0,), len(order), device=x.device)
-    first = first.scatter_reduce(0, index, torch.arange(len(order), device=x.device), "amin")
-    return order[first]
-
-
 @part
-class FeasiblePairs(Pairs):
-    r"""The best feasible response to each prompt against its worst infeasible one, and the likelihood of the best.
+class FeasibleFirst(PairSelector):
+    """The best response to each prompt that every judge allows, and the worst that one forbids, or the worst of all where
+    none is forbidden. A prompt without an allowed response has no pair."""
 
-    .. math:: -\log\sigma\big(\beta[d(y^+) - d(y^-)]\big) - \frac{\lambda}{|y^+|}\log\pi_\theta(y^+)
-
-    y^+ is the feasible response with the largest advantage, y^- the infeasible one with the smallest, or the smallest
-    of all where every response is feasible. Averaged over the prompts that have both; a prompt without a feasible
-    response has no pair. Source: CGPO, arXiv:2409.20370 (CODPO).
-    """
-
-    score: RowScore = RowScore(against="reference")
-    """d, the log-ratio to the reference."""
-    link: Logistic = Logistic(anisotropy=1.0)
-    """The loss of a pair."""
     judges: Judges = ("formatted",)
     """Who has to agree."""
-    likelihood: NonNegative = 1.0
-    """lambda."""
-
-    min_group: ClassVar[int] = 2
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the score and the link read, and what the judges say."""
-        return super().needs | own(self.judges)
+        """What the judges say."""
+        return own(self.judges)
 
-    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         credit, group, good = row_credit(batch), batch.group, feasible(batch, self.judges)
         better = first_best(credit, group, good)
         chosen = torch.zeros_like(good).index_fill(0, better, True)
@@ -143,14 +118,6 @@ class FeasiblePairs(Pairs):
         worse = first_best(-credit, group, (~good | ~has_bad) & ~chosen)
         both = torch.isin(group[better], group[worse]), torch.isin(group[worse], group[better])
         return better[both[0]], worse[both[1]]
-
-    def rows(self, batch: Batch) -> Tensor:
-        better, _ = self.pairs(batch)
-        if not len(better):
-            return torch.zeros_like(batch.mask[:, 0])
-        likely = -self.likelihood * masked_mean(batch.logp, batch.mask, dim=-1)
-        chosen = torch.zeros_like(likely).index_fill(0, better, len(likely) / len(better))
-        return super().rows(batch) + chosen * likely
 
 
 @method(
@@ -191,8 +158,10 @@ def cgpo(
         return drawn.replace(advantage=CalibratedAdvantage(judges=judges, kl_max=kl_max))
     if optimizer == "crraft":
         return drawn.replace(advantage=BestFeasible(judges=judges, kl_max=kl_max))
+    choose = FeasibleFirst(judges=judges)
     return recipe.replace(
         advantage=Normalise(centre="none", scale="none"),
-        surrogate=FeasiblePairs(link=Logistic(beta=beta, anisotropy=1.0), judges=judges, likelihood=lam),
+        surrogate=Pairs(link=Logistic(beta=beta), choose=choose),
+        regularizers=(Likelihood(coef=lam, rows=Side(choose=choose), mean="response"),),
         aggregate=SeqMeanTokenMean(),
     )

@@ -43,7 +43,7 @@ def tulu3(
     and losses are PPO's. Source: arXiv:2411.15124, section 6, and the authors' code (allenai/open-instruct). Our
     reading: the score falls on the last token of the response; the critic starts from the policy, where the authors'
     starts from a reward model. The stage before it, length-normalised DPO, is
-    :class:`~policyopt.parts.Pairs` with a :class:`~policyopt.parts.Logistic` link (anisotropy 1) on the mean log-ratio
+    :class:`~policyopt.parts.Pairs` with a :class:`~policyopt.parts.Logistic` link on the mean log-ratio
     to the reference.
     """
     parent = ppo(low, high, clip_value, vf_coef, kl_coef, None, 0.0, gamma, lam, epochs, minibatches, group_size)

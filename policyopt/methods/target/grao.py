@@ -13,8 +13,8 @@ from policyopt.groups import by_source, group_mean, group_sum
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Aggregate, Finite, Surrogate, Unit, part
 from policyopt.parts import FromProgram, Normalise
+from policyopt.parts.pairing.pairs import row_credit
 from policyopt.parts.select.rows import main_rows
-from policyopt.parts.surrogate.contrast import row_credit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked

@@ -1,4 +1,4 @@
-"""What the policy thinks of whole responses: scores, and ratios to another policy."""
+"""Ratios of whole responses to the policy that sampled."""
 
 from __future__ import annotations
 
@@ -6,43 +6,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from policyopt.part import Level, Part, Ratio, Unit, part
-from policyopt.rows import Batch, held, masked, masked_mean
+from policyopt.part import Level, Ratio, Unit, part
+from policyopt.parts.score.rows import RowScore
+from policyopt.rows import Batch, masked
 
 
 def sequence_log_ratio(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
     """Log-ratio of each whole response, [N], in nats."""
     return masked(logp - ref_logp, mask).sum(-1)
-
-
-@part
-class RowScore(Part):
-    r"""What the policy thinks of a response, one number [N] from the log-probabilities of its tokens.
-
-    .. math:: s_i = \sum_t x_{i,t}\quad\text{or}\quad \frac{1}{|y_i|}\sum_t x_{i,t},\qquad
-              x = \log\pi_\theta,\quad \log\frac{\pi_\theta}{\pi_{old}},\quad \log\frac{\pi_\theta}{\pi_{ref}},\quad
-              \text{or the exponential of these}
-
-    :class:`SequenceRatio` repeats the mean against the old policy on the tokens of a row.
-    """
-
-    against: Literal["nothing", "old", "reference"] = "nothing"
-    """What the log-probabilities are measured against."""
-    reduce: Literal["sum", "mean"] = "sum"
-    """How the numbers of the tokens become one."""
-    ratio: bool = False
-    """Take the exponential of each token first."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The reference where it is the measure."""
-        return frozenset({"ref_logp"} if self.against == "reference" else ())
-
-    def __call__(self, batch: Batch) -> Tensor:
-        base = {"nothing": 0.0, "old": batch.old_logp, "reference": batch.ref_logp}[self.against]
-        x = masked(batch.logp - base, batch.mask)
-        x = masked(held(x).exp(), batch.mask) if self.ratio else x
-        return x.sum(-1) if self.reduce == "sum" else masked_mean(x, batch.mask, dim=-1)
 
 
 @part

@@ -16,11 +16,12 @@ from policyopt.rows import Batch, masked, masked_mean
 class Likelihood(Wrapper, Regularizer):
     r"""The mean negative log-likelihood of some responses.
 
-    .. math:: -\frac{c}{\sum_{i\in S}|y_i|}\sum_{i\in S}\sum_t\log\pi_\theta(y_{i,t})\quad\text{or}\quad
+    .. math:: -\frac{c}{\sum_{i\in S}|y_i|}\sum_{i\in S}\sum_t\log\pi_\theta(y_{i,t}),\quad
+              -\frac{c}{|S|}\sum_{i\in S}\frac{1}{|y_i|}\sum_t\log\pi_\theta(y_{i,t})\quad\text{or}\quad
               -\frac{c}{P}\sum_q\frac{1}{|S_q|}\sum_{i\in S_q}\sum_t\log\pi_\theta(y_{i,t})
 
-    A mean over the tokens of S, or over the P prompts q of the mini-batch of the log-likelihood of a whole response. 0
-    where S is empty. Sources: Klear-Reasoner, arXiv:2508.07629 (tokens of correct responses); RLGF, arXiv:2306.11816
+    A mean over the tokens of S, over its responses of their token means, or over the P prompts q of the mini-batch of the
+    log-likelihood of a whole response. 0 where S is empty. Sources: Klear-Reasoner, arXiv:2508.07629 (tokens of correct responses); RLGF, arXiv:2306.11816
     (tokens of references); ExPO, arXiv:2507.02834 (prompts, self-explanations).
     """
 
@@ -28,7 +29,7 @@ class Likelihood(Wrapper, Regularizer):
     """c; below 0 it lowers the likelihood."""
     rows: RowSelector | None = Judged()
     """S; None for all rows."""
-    mean: Literal["token", "prompt"] = "token"
+    mean: Literal["token", "response", "prompt"] = "token"
     """What the mean is over."""
 
     around: ClassVar[str] = "rows"
@@ -38,5 +39,7 @@ class Likelihood(Wrapper, Regularizer):
         chosen = picked(self.rows, batch)
         if self.mean == "token":
             return -self.coef * masked_mean(batch.logp, batch.mask * chosen[:, None])
+        if self.mean == "response":
+            return -self.coef * (chosen * masked_mean(batch.logp, batch.mask, dim=-1)).sum() / chosen.sum().clamp(min=1)
         weight = chosen / group_sum(chosen, batch.group).clamp(min=1) / max(1, len(batch.group.unique()))
         return -self.coef * (weight * masked(batch.logp, batch.mask).sum(-1)).sum()

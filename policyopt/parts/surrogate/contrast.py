@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
-from policyopt.part import Part, Positive, Surrogate, Unit, part
-from policyopt.parts.ratio.sequence import RowScore
-from policyopt.rows import Batch, masked
-
-
-def row_credit(batch: Batch) -> Tensor:
-    """The advantage of each response [N], exactly that of its last token; 0 for a response without tokens."""
-    return masked(batch.advantage, batch.terminal()).sum(-1)
+from policyopt.part import Part, Positive, Statistic, Surrogate, Unit, part
+from policyopt.parts.pairing.pairs import AllPairs, PairSelector, PairWeight, row_credit
+from policyopt.parts.score.rows import RowScore, Score
+from policyopt.rows import Batch
 
 
 class Contrast(Surrogate):
@@ -24,12 +20,24 @@ class Contrast(Surrogate):
     Meant for an aggregation whose shares add up to 1/N in each row (``seq-mean-token-mean``).
     """
 
-    score: RowScore
+    score: Score
+
+    def inner(self) -> Iterator[Part]:
+        """The parts that it is made of."""
+        yield self.score
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the score reads."""
-        return self.score.needs
+        """What the parts read that it is made of."""
+        return frozenset().union(*(p.needs for p in self.inner()))
+
+    @property
+    def live(self) -> tuple[Statistic, ...]:
+        return tuple(s for p in self.inner() for s in p.live)
+
+    @property
+    def fixed(self) -> tuple[Statistic, ...]:
+        return tuple(s for p in self.inner() for s in p.fixed)
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return self.rows(batch)[:, None].expand_as(batch.mask)
@@ -39,45 +47,12 @@ class Contrast(Surrogate):
         raise NotImplementedError
 
 
-# All pairs -----------------------------------------------------------------------------------------------------------
-
-
 class Link(Part):
     """The loss of a pair of responses [P], from the scores of all rows [N] and the row numbers of the better and the
     worse response of each pair, [P]."""
 
-    ties: ClassVar[bool] = True
-    """Whether two responses with the same advantage are a pair."""
-
     def __call__(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
         raise NotImplementedError
-
-
-@part
-class Logistic(Link):
-    r"""Preference alone, not by how much: :math:`-\log\sigma(\beta\kappa(s_i - s_j))` where i is better than j.
-
-    kappa counts where the better response is correct. Source: TRPA, arXiv:2504.04524; with kappa = 1 and log-ratios to
-    the reference, DPO, arXiv:2305.18290.
-    """
-
-    beta: Positive = 0.1
-    """Scale of the margin."""
-    anisotropy: Positive = 2.5
-    """kappa."""
-
-    ties: ClassVar[bool] = False
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The verdict, where it makes a difference."""
-        return frozenset(() if self.anisotropy == 1 else {"correct"})
-
-    def __call__(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
-        margin = self.beta * (score[better] - score[worse])
-        if self.anisotropy == 1:
-            return -logsigmoid(margin)
-        return -logsigmoid(torch.where(batch.correct[better] > 0.5, self.anisotropy * margin, margin))
 
 
 @part
@@ -106,37 +81,40 @@ class Regress(Link):
 
 @part
 class Pairs(Contrast):
-    r"""The mean over all pairs of responses to the same prompt of a link between their scores and their advantages.
+    r"""The mean over pairs of responses to the same prompt of a loss of their scores.
 
-    .. math:: L = \frac{1}{|P|}\sum_{(i,j)\in P} \ell(s_i, s_j, A_i, A_j)
+    .. math:: L = \frac{1}{|P|}\sum_{(w,l)\in P} u_{wl}\,\ell(s_w, s_l)
 
-    P holds every unordered pair of the batch, the better response first. Both rows carry half of a pair's loss.
+    P are the pairs that ``choose`` finds, the better response w first; u is 1 without a ``weight``. Both rows carry half of a
+    pair's loss. Without a pair the loss is 0.
     """
 
-    score: RowScore = RowScore()
-    """The number that stands for a response."""
-    link: Link = Regress()
-    """The loss of a pair."""
+    link: Link
+    r""":math:`\ell`, the loss of a pair."""
+    score: Score = RowScore(against="reference")
+    """s, the number that stands for a response."""
+    choose: PairSelector = AllPairs()
+    """P, which responses are pairs."""
+    weight: PairWeight | None = None
+    """u, how much a pair counts; no gradient passes it."""
 
     unit: ClassVar[Unit] = "batch"
     min_group: ClassVar[int] = 2
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the score and the link read."""
-        return self.score.needs | self.link.needs
+    def inner(self) -> Iterator[Part]:
+        yield from (self.score, self.link, self.choose)
+        if self.weight is not None:
+            yield self.weight
 
-    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Row numbers of the better and of the worse response of each pair, [P]."""
-        credit, row = row_credit(batch), torch.arange(len(batch.mask), device=batch.mask.device)
-        first = credit[:, None] > credit
-        if self.link.ties:
-            first |= (credit[:, None] == credit) & (row[:, None] < row)
-        better, worse = (first & (batch.group[:, None] == batch.group)).nonzero(as_tuple=True)
-        return better, worse
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted loss of each pair, and the row numbers of its better and of its worse response, [P] each."""
+        better, worse = self.choose(batch)
+        loss = self.link(self.score(batch), batch, better, worse)
+        if self.weight is not None:
+            loss = self.weight(batch, better, worse).detach() * loss
+        return loss, better, worse
 
     def rows(self, batch: Batch) -> Tensor:
-        better, worse = self.pairs(batch)
-        loss = self.link(self.score(batch), batch, better, worse) / 2
-        shared = torch.zeros_like(batch.mask[:, 0]).index_add(0, better, loss).index_add(0, worse, loss)
+        loss, better, worse = self.losses(batch)
+        shared = torch.zeros_like(batch.mask[:, 0]).index_add(0, better, loss / 2).index_add(0, worse, loss / 2)
         return shared * (len(batch.mask) / max(1, len(better)))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from policyopt.items import Verdict
 from policyopt.lens.case import Run
-from policyopt.parts.surrogate.contrast import row_credit
+from policyopt.parts.pairing.pairs import row_credit
 from policyopt.rows import Batch
 from policyopt.sources.draw.begun import begin
 from policyopt.sources.program import Context, Question, Response, Rollout

@@ -25,7 +25,7 @@ def preference(given: Mapping[str, Any]) -> dict[str, Any]:
     score = RowScore(against="reference", reduce="mean" if params["length_normalised"] else "sum")
     recipe = get_method("grpo")(kl_coef=0.0).replace(
         advantage=Normalise(centre="none", scale="none"),
-        surrogate=Pairs(score=score, link=Logistic(beta=params["beta"], anisotropy=1.0)),
+        surrogate=Pairs(score=score, link=Logistic(beta=params["beta"])),
         aggregate=SeqMeanTokenMean(),
     )
     columns: dict[str, Any] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from policyopt.methods.contrast.disco import TrustRegion, disco
 from policyopt.objective import objective
 from policyopt.parts import Proximal, RowScore
-from policyopt.parts.surrogate.contrast import row_credit
+from policyopt.parts.pairing.pairs import row_credit
 from tests.batches import dlogp, gradients, random_batch, ready
 from tests.methods.shared_surrogates import PLAIN, same
 

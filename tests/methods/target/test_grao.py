@@ -12,7 +12,7 @@ from torch import Tensor
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.target.grao import PromptMean, WithReference, grao
 from policyopt.parts import FromProgram, LogProb, Normalise, SeqMeanTokenMean
-from policyopt.parts.surrogate.contrast import row_credit
+from policyopt.parts.pairing.pairs import row_credit
 from policyopt.rows import Batch
 from tests.batches import dlogp, gradients, random_batch, ready
 from tests.methods.shared_targets import SOLUTION, SOURCE, Author, asked, main, with_targets

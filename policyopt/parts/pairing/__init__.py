@@ -1,0 +1,1 @@
+"""Which responses to one prompt are a pair, and what a pair counts."""

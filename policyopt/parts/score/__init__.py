@@ -1,0 +1,1 @@
+"""Numbers that stand for whole responses."""
