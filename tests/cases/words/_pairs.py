@@ -44,9 +44,7 @@ def told(
         ]
     for column, name in (numbers or {}).items():
         found[column] = [
-            x
-            for side, n in zip(sides, counts, strict=True)
-            for x in given.get(name.format(side), [0.0] * n)
+            x for side, n in zip(sides, counts, strict=True) for x in given.get(name.format(side), [0.0] * n)
         ]
     found["group"] = [i for n in counts for i in range(n)]
     found["reward"] = [1.0] * counts[0] + [0.0] * (sum(counts) - counts[0])
@@ -55,12 +53,12 @@ def told(
     return found | {"params": given["params"]}
 
 
-def gradient_of(side: str, at: int) -> Callable[[Run], list[list[float]]]:
-    """dL/dlogp of the rows of a side, the ``at``-th of the batch, each as long as the case gives it."""
+def gradient_of(side: str, at: int, leaf: str = "logp") -> Callable[[Run], list[list[float]]]:
+    """dL/dleaf of the rows of a side, the ``at``-th of the batch, each as long as the case gives it."""
 
     def found(run: Run) -> list[list[float]]:
         pairs, rows = len(run.asked["chosen_mask"]), run.asked[f"{side}_mask"]
-        gradient = run.gradient("logp")[at * pairs :][: len(rows)]
+        gradient = run.gradient(leaf)[at * pairs :][: len(rows)]
         return [x[: len(row)].tolist() for x, row in zip(gradient, rows, strict=True)]
 
     return found
@@ -88,7 +86,3 @@ def keys(third: str | None = None, per_pair: Callable[[Run], Any] = alone) -> di
 GIVEN = {"preference_loss": told}
 """The words of a method whose cases have nothing but pairs."""
 KEYS = keys()
-
-
-
-
