@@ -29,10 +29,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from speed import memory  # noqa: E402
-from speed.contender import Channel  # noqa: E402
-from speed.peer import Over, Turns  # noqa: E402
-from speed.workloads import LR, Workload  # noqa: E402
+from speed import memory
+from speed.contender import Channel
+from speed.peer import Over, Turns
+from speed.workloads import LR, Workload
 
 NAMES = ("ours", "ours-first", "trl", "trl-precomputed")
 RESULTS = Path(__file__).parent / "results"
@@ -182,7 +182,11 @@ class Peer:
 def serve(name: str, channel: Channel) -> None:
     """One contender in a process of its own: load and step as the parent asks."""
     ours = name.startswith("ours")
-    for module in ("policyopt.training.loop", "policyopt.engine.local") if ours else ("trl.trainer.dpo_trainer", "policyopt.models.load"):
+    for module in (
+        ("policyopt.training.loop", "policyopt.engine.local")
+        if ours
+        else ("trl.trainer.dpo_trainer", "policyopt.models.load")
+    ):
         importlib.import_module(module)
     while asked := channel.receive():
         if "load" not in asked:
@@ -190,7 +194,9 @@ def serve(name: str, channel: Channel) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             memory.trim()
             before = memory.now()
-            made = (Ours if ours else Peer)(PairWork(**asked["load"]), asked["folder"], asked["dtype"], Path(scratch), name)
+            made = (Ours if ours else Peer)(
+                PairWork(**asked["load"]), asked["folder"], asked["dtype"], Path(scratch), name
+            )
             memory.trim()
             channel.send({"process": before, "held": made.held() / 2**20})
 
@@ -250,8 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = json.loads(path.read_text()) if path.is_file() else {}
     for name in args.workloads:
         with contenders(args.contenders, Path(__file__)) as running:
-            for measured in measure(WORK[name], running, args.rounds, args.dtype, say):
-                pass
+            for measured in measure(WORK[name], running, args.rounds, args.dtype, say):  # noqa: B007 - the last has all
+                continue
         rows = {
             who: {
                 "step": measured.median(who, "step"), "above": measured.above(who), "slower": measured.ratio(who, "ours"),
