@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,9 +34,13 @@ from speed.contender import Channel
 from speed.peer import Over, Turns
 from speed.workloads import LR, Workload
 
+if TYPE_CHECKING:
+    from speed.turns import Measured
+
 NAMES = ("ours", "ours-first", "trl", "trl-precomputed")
 RESULTS = Path(__file__).parent / "results"
 BETA = 0.1
+FORMS = ("{:.3f}", "{:.2f}", "{:.0f}", "{:.2f}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ WORK = {
     "small": PairWork("small", "1 million parameters, 16 pairs, prompts of 128 tokens, responses of 32 to 96", 16, prompt=128, tokens=64),
     "long": PairWork("long", "the same, responses of 128 to 384 tokens", 8, prompt=128, tokens=256, shape={"positions": 1024}),
     "vocabulary": PairWork(
-        "vocabulary", "vocabulary of 150,000, width 256, 8 pairs, prompts of 128 tokens, responses of 32 to 96", 8,
+        "vocabulary", "vocabulary of 150,000, width 256, 4 pairs, prompts of 128 tokens, responses of 32 to 96", 4,
         prompt=128, tokens=64, vocabulary=150_000, shape={"hidden": 256, "layers": 4, "heads": 8, "kv_heads": 8, "inner": 768},
     ),
 }  # fmt: skip
@@ -227,13 +231,30 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 
+def told(measured: Measured, names: Sequence[str]) -> dict[str, Any]:
+    """What each contender took: medians, and medians of the ratios to ours."""
+    out = {}
+    for who in (n for n in names if measured.rows.get(n)):
+        ratio, above, ours = measured.ratio(who, "ours"), measured.above(who), measured.above("ours")
+        out[who] = {
+            "step": measured.median(who, "step"),
+            "above": above,
+            **measured.begun[who],
+            "rounds": len(measured.rows[who]),
+        }
+        out[who] |= {"slower": ratio, "larger": above / ours if above and ours else None}
+        out[who] |= {key: measured.median(who, key) for key in ("tokens", "reference")}
+    return out
+
+
 def table(found: dict[str, Any]) -> str:
     """What was measured, as a page."""
     out = ["# Pairs: a DPO step beside TRL's DPOTrainer", "", "`python benchmarks/pairs.py`; times in seconds, memory in MiB above process, models, gradients and moments. \"ours\" is the second pass over the data, \"ours-first\" the first; \"trl-precomputed\" has its reference's numbers before the first step.", ""]  # fmt: skip
     out += ["| work | contender | step | x ours | above | x ours |", "| --- | --- | --- | --- | --- | --- |"]
     for work in found.values():
         for name, row in work["contenders"].items():
-            cells = [f"{row['step']:.3f}", f"{row['slower']:.2f}", f"{row['above']:.0f}", f"{row['larger']:.2f}"]
+            numbers = (row["step"], row["slower"], row["above"], row["larger"])
+            cells = ["" if x is None else form.format(x) for x, form in zip(numbers, FORMS, strict=True)]
             out.append(f"| {work['title']} | {name} | {' | '.join(cells)} |")
     return "\n".join([*out, ""])
 
@@ -256,20 +277,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = json.loads(path.read_text()) if path.is_file() else {}
     for name in args.workloads:
         with contenders(args.contenders, Path(__file__)) as running:
-            for measured in measure(WORK[name], running, args.rounds, args.dtype, say):  # noqa: B007 - the last has all
-                continue
-        rows = {
-            who: {
-                "step": measured.median(who, "step"), "above": measured.above(who), "slower": measured.ratio(who, "ours"),
-                "larger": measured.above(who) / measured.above("ours"), **measured.begun[who],
-                **{key: measured.median(who, key) for key in ("tokens", "reference")},
-            }
-            for who in args.contenders if measured.rows.get(who)
-        }  # fmt: skip
-        found[name] = {"title": WORK[name].title, "contenders": rows}
-        args.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1))
-        (args.out / "pairs.md").write_text(table(found))
+            for measured in measure(WORK[name], running, args.rounds, args.dtype, say):
+                found[name] = {"title": WORK[name].title, "contenders": told(measured, args.contenders)}
+                args.out.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(found, indent=1))
+                (args.out / "pairs.md").write_text(table(found))
     print(table(found))
 
 

@@ -39,20 +39,24 @@ def pairs() -> list[Ids]:
     return [(some(1), some(length), some(other)) for length, other in [(4, 7), (3, 3), (9, 2), (1, 5), (6, 4)]]
 
 
-def rows(ids: list[Ids]) -> Batch:
-    """The pairs as a source of given texts makes them: the chosen one before the rejected one."""
+def rows(ids: list[Ids], mismatched: bool = False) -> Batch:
+    """The pairs as a source of given texts makes them, the chosen one before the rejected one; ``mismatched``: behind them every
+    prompt with the text of the row before, as TRL's KTO has it within a batch."""
     texts = [(prompt, said) for prompt, *sides in ids for said in sides]
-    longest = max(len(said) for _, said in texts)
-    mask = torch.tensor([[float(t < len(said)) for t in range(longest)] for _, said in texts])
-    chosen = torch.tensor([1.0, 0.0] * len(ids))
+    others = [(texts[i][0], texts[i - 1][1]) for i in range(len(texts))] if mismatched else []
+    chosen = torch.tensor([1.0, 0.0] * len(ids) + [0.0] * len(others))
+    whole = [*texts, *others]
+    longest, n = max(len(said) for _, said in whole), len(whole)
+    mask = torch.tensor([[float(t < len(said)) for t in range(longest)] for _, said in whole])
     return make_batch(
         mask=mask,
-        tokens=torch.tensor([said + [0] * (longest - len(said)) for _, said in texts]),
-        prompt=torch.tensor([prompt for prompt, _ in texts]),
-        prompt_mask=torch.ones(len(texts), 1),
-        group=torch.arange(len(ids)).repeat_interleave(2),
-        truncated=torch.zeros(len(texts)), budget=torch.full((len(texts),), longest), version=torch.zeros(len(texts)).long(),
-        reward=chosen, chosen=chosen, temperature=torch.ones(len(texts)), old_logp=torch.zeros_like(mask),
+        tokens=torch.tensor([said + [0] * (longest - len(said)) for _, said in whole]),
+        prompt=torch.tensor([prompt for prompt, _ in whole]),
+        prompt_mask=torch.ones(n, 1),
+        group=torch.arange(len(ids)).repeat_interleave(2).repeat(1 + mismatched),
+        origin=torch.tensor([0] * len(texts) + [1] * len(others)),
+        truncated=torch.zeros(n), budget=torch.full((n,), longest), version=torch.zeros(n).long(),
+        reward=chosen, chosen=chosen, temperature=torch.ones(n), old_logp=torch.zeros_like(mask),
     )  # fmt: skip
 
 
@@ -198,7 +202,8 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("trainer", "same"), cases())
 def test_loss_and_gradient_are_those_of_trl(trainer: str, same: Same, tiny_model: Path, tmp_path: Path) -> None:
-    loss, grad = ours(same.recipe(), tiny_model, rows(pairs()))
+    recipe = same.recipe()
+    loss, grad = ours(recipe, tiny_model, rows(pairs(), mismatched="origin" in recipe.needs))
     theirs, wanted = TRAINERS[trainer](same.given, tiny_model, tmp_path)()
     assert loss == pytest.approx(theirs, rel=1e-5, abs=1e-5)
     assert grad.norm() > 1e-3
