@@ -20,6 +20,8 @@ class Same:
     recipe: Callable[[], Recipe]
     given: dict[str, Any]
     """Arguments of TRL's configuration."""
+    mismatched: bool = False
+    """The batch has every prompt with another one's text too."""
 
 
 def of(method: str, **hyperparameters: Any) -> Callable[[], Recipe]:
