@@ -52,6 +52,15 @@ class Metric:
         return Measure(self.name, self.label, values, self.higher, self.format)
 
 
+PAIRS: tuple[tuple[str, str, bool | None, Format], ...] = (
+    ("pairs/accuracy", "held-out pairs in order", True, "percent"),
+    ("pairs/margin", "margin of held-out pairs", None, "number"),
+    ("loglik/chosen", "log-likelihood of held-out chosen texts", True, "number"),
+    ("loglik/rejected", "log-likelihood of held-out rejected texts", None, "number"),
+)
+"""What is measured on held-out pairs: name, label, whether more is better, how it is written."""
+
+
 def measures(
     runs: Runs, contenders: Sequence[str], seeds: Sequence[int], target: float | None = None
 ) -> tuple[Measure, ...]:
@@ -75,6 +84,8 @@ def metrics(runs: Runs, goal: float | None) -> Iterator[Metric]:
     yield questions("distinct", "different right answers", "answers", True)
     yield Metric("exploitability", "exploitability", lambda run: [_after(run, "exploitability")], False)
     yield questions("length", "length", "lengths")
+    for name, label, higher, kind in PAIRS:
+        yield Metric(name, label, lambda run, name=name: [_after(run, name)], higher, kind)
     yield Metric("best", "best accuracy", lambda run: [best(run)], True, "percent")
     yield Metric("drop", "fall from the best", lambda run: [drop(run)], False, "percent")
     yield from map(logged, LOGGED)

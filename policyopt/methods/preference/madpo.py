@@ -71,7 +71,7 @@ class AdaptiveMargin(PairWeight):
     confidence="code",
     claim=Claim(
         "Pairs that are hard to tell apart weigh more and easy ones less: more held-out pairs come to be in order than with DPO.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
     ),
 )

@@ -61,7 +61,7 @@ class WithForwardKL(Score):
     confidence="code",
     claim=Claim(
         "Held by a forward KL along each text, the policy stays nearer to the reference than under DPO, and as many pairs come to be in order.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("loglik/chosen", "higher", 0.02), Effect("pairs/accuracy", "higher", -0.02)),
     ),
 )
