@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
@@ -39,7 +40,9 @@ class Quantiles(Logistic):
             prior = RowScore()(batch.replace(logp=batch.ref_logp))
             below = prior[better] - prior[worse]
             above = above - score[worse] + below
-        z = self.beta * (above.sort().values - below.sort().values)
+        order = above.argsort(stable=True)
+        apart = above[order] - below.sort().values
+        z = self.beta * torch.zeros_like(apart).index_copy(0, order, apart)  # each where its larger number comes from
         return z if self.margin is None else z - self.margin(batch, better, worse)
 
 

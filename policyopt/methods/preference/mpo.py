@@ -24,9 +24,9 @@ class Mixture(Link):
     Two links of one class are told apart by their labels. Raises ``ValueError`` where weights are not as many as links.
     """
 
-    of: Annotated[tuple[Link, ...], Field(min_length=1)]
+    of: Annotated[tuple[Link, ...], Field(min_length=1)] = (Logistic(), BinaryLogistic())
     """The losses."""
-    weights: tuple[NonNegative, ...]
+    weights: tuple[NonNegative, ...] = (0.8, 0.2)
     """c, one for each."""
 
     def __post_init__(self) -> None:
