@@ -45,7 +45,7 @@ class ModelMargin(Margin):
 class SumOfMargins(Margin):
     """Several margins, added up: one for each objective."""
 
-    of: tuple[Margin, ...]
+    of: tuple[Margin, ...] = ()
     """The margins."""
 
     @property

@@ -12,7 +12,7 @@ from policyopt.part import Finite, NonNegative, RoleName, Unit, part
 from policyopt.parts import AllPairs, PairSelector, Side, TokenScale
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch
+from policyopt.rows import Batch, masked
 from policyopt.schema import member
 
 
@@ -44,7 +44,7 @@ class TokenGuided(TokenScale):
 
     def __call__(self, batch: Batch) -> Tensor:
         better, worse = (Side(better=side, choose=self.choose)(batch).to(batch.mask) for side in (True, False))
-        reward = self.beta * (batch.logp_of(self.role) - batch.ref_logp)
+        reward = masked(self.beta * (batch.logp_of(self.role) - batch.ref_logp), batch.mask)
         return 1 + (better - worse)[:, None] * self.alpha * reward
 
 
