@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from policyopt.registry import Method
+from policyopt.sources.draw import GroupFrom
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.run import run
 from tests.batches import COVERING_METHODS
@@ -56,7 +57,8 @@ def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str],
         assert row["prompts"] >= prompts
         assert 0 < row["signal/groups"] <= 1
         assert row["grad_norm"] > 0
-        assert row["mismatch/max"] < 1e-4
+        if not isinstance(recipe.source, GroupFrom) or recipe.source.own:  # else the policy writes nothing
+            assert row["mismatch/max"] < 1e-4
         assert 0 < row["entropy"] < math.log(102)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(x.isfinite().all() for x in after.values())

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from policyopt.methods.games.inpo import tournament
 
-
-def pair(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The pair that a tournament makes of a table of preferences."""
-    return tournament(given["pref"])._asdict()
+from ._pairs import KEYS as KEYS
+from ._pairs import told
 
 
-CASES = {"sampler": pair}
+def _met(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A tournament of which all answers are known."""
+
+    async def duel(i: int, j: int) -> float:
+        p: float = given["pref"][i][j]
+        return p
+
+    return asdict(asyncio.run(tournament(len(given["pref"]), duel)))
+
+
+GIVEN = {"preference_loss": lambda given: told(given, tokens={"old_logp": "last_{}_logp"})}
+CASES = {"sampler": _met}
