@@ -96,6 +96,23 @@ def group_rank(x: Tensor, group: Tensor) -> Tensor:
     return rank
 
 
+def preferred(batch: Batch, scale: float = 0.0) -> Tensor:
+    r"""P [N, N], the probability that the response of row i is better than that of row j: 1/2 where i is j, NaN between prompts.
+
+    What a judge that compares said (``beats``); without one, what rewards make of it: :math:`\sigma((R_i - R_j) / \tau)` with tau =
+    ``scale`` (Bradley-Terry), or where it is 0 1 for the higher one and 1/2 for equal ones. Rows may have left since.
+    """
+    same = batch.group[:, None] == batch.group
+    if batch.beats is not None:
+        place = (~batch.beats.isnan()).long().cumprod(1).sum(1)  # a row's own place is its first NaN
+        place = place.clamp(max=batch.beats.shape[1] - 1)
+        said = ~batch.beats.isnan().all(1)
+        table = torch.where(same & said & said[:, None], batch.beats[:, place], torch.nan)
+        return table.masked_fill(torch.eye(len(table), dtype=torch.bool, device=table.device), 0.5)
+    gap = batch.reward[:, None] - batch.reward
+    return torch.where(same, torch.sigmoid(gap / scale) if scale else (1 + gap.sign()) / 2, torch.nan)
+
+
 def _slots(group: Tensor) -> Tensor:
     """For each place a number below ``len(group)`` that its group alone has: how many places lie in groups before it. How many
     groups there are need not be known, so that no GPU is waited for."""

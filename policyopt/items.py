@@ -39,6 +39,9 @@ class Example:
     """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
     source: str = ""
     """Which part of a mixture it is from; empty where there is one source."""
+    rivals: tuple[str, ...] = ()
+    """What opponents answer, the same opponent at the same place in every question of a task: evaluations say how well the best of
+    them does against the policy."""
     chat: bool = False
     """The prompt was given as messages, not as text; functions made for other libraries tell the two apart."""
 
@@ -95,6 +98,27 @@ class Verdict:
     def absent(cls, reason: str = "the judge does not apply to this row") -> Verdict:
         """The judge has nothing to say of the row."""
         return cls(math.nan, False, False, reason, applies=False)
+
+
+def preferred(verdicts: Sequence[Verdict]) -> list[list[float]]:
+    """P[i][j], the probability that response i is better than j, from the verdicts that were given on them together: what a
+    judge that compares said, else 1, 1/2 or 0 by their scores. 1/2 where i is j, NaN where one of the two has no reward."""
+    n, kept = len(verdicts), [i for i, v in enumerate(verdicts) if v.rewarded]
+    table = [[math.nan] * n for _ in range(n)]
+    for row, i in enumerate(kept):
+        said = verdicts[i].parts.get("beats")
+        if isinstance(said, Sequence) and len(said) != len(kept):
+            raise ValueError(f"{len(said)} responses were compared, and these are {len(kept)}")
+        for column, j in enumerate(kept):
+            if row == column:
+                table[i][j] = 0.5
+            elif isinstance(said, Sequence):
+                table[i][j] = said[column]
+            else:
+                table[i][j] = (
+                    1 + (verdicts[i].score > verdicts[j].score) - (verdicts[i].score < verdicts[j].score)
+                ) / 2
+    return table
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,11 @@ _LIBRARY = (
            on_demand=True, read=lambda r: float(r.verdict.formatted), invent=lambda s: s.formatted()),
     Column("consistency", "N", "judge", "how far the answer follows from the reasoning before it, 1 to -1, where a judge says so",
            absent=0, invent=lambda s: 2 * s.uniform(s.n) - 1),
+    Column("wins", "N", "judge", "win rate of the response: mean probability that it is better than another one to the same prompt, where the "
+           "judge compares responses", absent=float("nan"), on_demand=True, invent=lambda s: s.wins(), advice="take a judge that compares: a function prefers(prompt, a, b)"),
+    Column("beats", "NK", "judge", "probability that the response is better than each one of its group, in their order, where the judge compares "
+           "responses; NaN at its own place and past the last", padding=float("nan"), absent=float("nan"), on_demand=True, invent=lambda s: s.beats(),
+           advice="take a judge that compares: a function prefers(prompt, a, b)"),
     Column("pass_rate", "N", "verdict", "share of right answers among what the rollout's main program drew for the row's prompt, rows that a "
            "filter has dropped since included", on_demand=True, invent=lambda s: s.pass_rate()),
     Column("history", "NS", "memory", "what the recipe's memory holds of the row's prompt from earlier steps; NaN where it is new",

@@ -38,13 +38,14 @@ def _drawn() -> dict[str, Drawn]:
     """The testbeds whose questions are drawn by chance and that have no option, by name."""
     from policyopt.data.biased import BIASED_LENGTH
     from policyopt.data.context import CONTEXT_USE
+    from policyopt.data.cyclic import CYCLIC
     from policyopt.data.divisors import MANY_ANSWERS
     from policyopt.data.mixed import MIXED_DIFFICULTY
     from policyopt.data.proxy import PROXY_REWARD
     from policyopt.data.sparse import SPARSE_HARD
     from policyopt.data.verbose import VERBOSE
 
-    drawn = (SPARSE_HARD, MIXED_DIFFICULTY, MANY_ANSWERS, BIASED_LENGTH, PROXY_REWARD, VERBOSE, CONTEXT_USE)
+    drawn = (SPARSE_HARD, MIXED_DIFFICULTY, MANY_ANSWERS, BIASED_LENGTH, PROXY_REWARD, VERBOSE, CONTEXT_USE, CYCLIC)
     return {bed.name: bed for bed in drawn}
 
 

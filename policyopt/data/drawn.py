@@ -26,7 +26,8 @@ class Drawn(Builtin):
 
     An entry has ``question``, ``steps`` (the lines of a worked solution), ``answer`` and ``metadata``; where somebody in a hurry
     writes anything else than the answer line, all of that as ``hasty``; and where accuracy shall be told apart by kinds of
-    questions, the name of its own as ``source``.
+    questions, the name of its own as ``source``; and where it shall be known how well the policy is beaten, answers of opponents as
+    ``rivals``.
     """
 
     name: str

@@ -105,7 +105,7 @@ def make_example(id: str, source: Any, draw: int, builtin: Builtin | None) -> Ex
     meta = {"answer": entry["answer"], "metadata": metadata}
     return Example(
         id, user(builtin.prompt(entry)), answer, solution, meta,
-        hasty=builtin.shortcut(entry), source=entry.get("source", ""),
+        hasty=builtin.shortcut(entry), source=entry.get("source", ""), rivals=tuple(entry.get("rivals", ())),
     )  # fmt: skip
 
 

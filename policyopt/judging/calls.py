@@ -2,7 +2,8 @@
 
 A judge may have ``many(items, limit)``, an iterator over verdicts in the order of the items, an exception in the place of
 one: an async function has several calls in flight, each with ``limit`` seconds, and a function that takes lists gets
-all items at once (``together``). ``patience`` is how many seconds a verdict may take at least, for judges that wait for
+all items at once (``together``). ``compares`` says of a function that compares responses whether an item of it holds two of them
+("pair") or all that there are ("group"). ``patience`` is how many seconds a verdict may take at least, for judges that wait for
 others.
 """
 
@@ -12,16 +13,21 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from policyopt.errors import UserError
 from policyopt.items import Example, Verdict
+from policyopt.judging.comparing import COLUMNS
 from policyopt.judging.kinds import Judge
-from policyopt.judging.results import BadResult, read_result, read_verl
-from policyopt.judging.signatures import Missing, arguments, style_of
+from policyopt.judging.results import BadResult, read_preference, read_preferences, read_result, read_verl
+from policyopt.judging.signatures import COMPARING, Missing, arguments, style_of
 
 if TYPE_CHECKING:
     import asyncio
 
 IN_FLIGHT = 32
 """Calls of an async function that wait at the same time."""
+
+ALONE = "one that scores each by itself is wanted"
+"""What to do about a judge that compares where that is no use."""
 
 Item = tuple[Example, str]
 Found = Verdict | BaseException
@@ -38,7 +44,12 @@ def fills(judge: Judge, *columns: str) -> Judge:
 
 
 def around(inner: Judge, change: Callable[[Example, str, Verdict], Verdict], *columns: str) -> Judge:
-    """A judge that asks another one first and says something more; it fills the columns of both."""
+    """A judge that asks another one first and says something more of each response; it fills the columns of both.
+
+    Raises :class:`~policyopt.errors.UserError` where the other one compares responses.
+    """
+    if getattr(inner, "compares", None):
+        raise UserError(f"it asks a judge that compares responses: {ALONE}")
 
     def judge(example: Example, response: str) -> Verdict:
         return change(example, response, inner(example, response))
@@ -60,7 +71,11 @@ def judge_from(call: Callable[..., Any], options: Mapping[str, Any]) -> Judge:
     style = style_of(signature, options)
     if style is None:
         raise TypeError(f"{getattr(call, '__name__', call)}{signature} cannot be called as a judge")
-    read = read_verl if style == "verl" else read_result
+
+    def read(result: Any, response: Any = None) -> Verdict:
+        if style == "group":
+            return read_preferences(result, len(response))
+        return {"verl": read_verl, "pair": read_preference}.get(style, read_result)(result)
 
     def called(items: Sequence[Item]) -> Any:
         try:
@@ -75,15 +90,18 @@ def judge_from(call: Callable[..., Any], options: Mapping[str, Any]) -> Judge:
     elif is_async:
 
         async def one(example: Example, response: str) -> Verdict:
-            return read(await called([(example, response)]))
+            return read(await called([(example, response)]), response)
 
         made = in_flight(one)
     else:
 
         def made(example: Example, response: str) -> Verdict:
-            return read(called([(example, response)]))
+            return read(called([(example, response)]), response)
 
-    return fills(made, *getattr(call, "columns", ()))
+    if style not in COMPARING:
+        return fills(made, *getattr(call, "columns", ()))
+    made.compares = style  # type: ignore[attr-defined]
+    return fills(made, *COLUMNS)
 
 
 def awaited(call: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from policyopt.judging.calls import judge_from
 from policyopt.judging.given import is_given, need
 from policyopt.judging.kinds import Judge
 from policyopt.judging.modules import find_source
-from policyopt.judging.signatures import ASKED, columns_read, signature_of, style_of
+from policyopt.judging.signatures import ASKED, COMPARING, columns_read, signature_of, style_of
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -107,6 +107,12 @@ def columns_of(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns of a row that a function cannot do without, as far as that is known before anything runs."""
     known = look_at(name)
     return () if known is None else columns_read(known.signature, options)
+
+
+def compares(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether a judge is a function that compares responses, as far as that is known before anything runs."""
+    known = look_at(name) if split_name(name) or is_given(name) else None
+    return known is not None and style_of(known.signature, options) in COMPARING
 
 
 def _definition(name: str, source: Path, function: str) -> Definition | None:

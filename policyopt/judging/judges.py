@@ -45,9 +45,9 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.answers import in_blocks
-from policyopt.judging.calls import around
+from policyopt.judging.calls import ALONE, around
 from policyopt.judging.diversity import diversity, mean_diversity, sentences
-from policyopt.judging.functions import check_function, columns_of, function_judge, split_name
+from policyopt.judging.functions import check_function, columns_of, compares, function_judge, split_name
 from policyopt.judging.given import is_given
 from policyopt.judging.kinds import (
     Judge,
@@ -187,6 +187,8 @@ def check_judge(spec: JudgeSpec) -> None:
             _check_option(name, option, value)
     for inner in inner_judges(spec).values():
         check_judge(inner)
+        if compares(inner.name, inner.options):
+            raise UserError(f"judge {name!r} asks {inner.name!r}, which compares responses: {ALONE}")
 
 
 def typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

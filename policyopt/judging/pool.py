@@ -6,6 +6,7 @@ One worker judges what takes no time. Where it is slow, further ones share the w
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.blame import of_row
+from policyopt.judging.comparing import Comparison, Kind, compared, questions, scored
 from policyopt.judging.given import packed
 from policyopt.judging.guard import GUARDS
 from policyopt.judging.judges import check_judge, deterministic
@@ -46,7 +48,8 @@ LONGEST = 1 << 26
 ENDING = 10.0
 """Seconds that a worker may take to end."""
 
-Item = tuple[Example, str]
+Item = tuple[Example, str | tuple[str, ...]]
+"""A question with a response, or with those that are compared at once."""
 
 
 class _Gone(Exception):
@@ -96,6 +99,7 @@ class _Worker:
         self.loaded = False
         self.columns: tuple[str, ...] = ()
         self.several = self.together = False
+        self.compares: Kind | None = None
         self.patience = timeout
         self.waiting = 1
         """How many items the next verdict is asked for together with."""
@@ -116,7 +120,7 @@ class _Worker:
             self.kill()
             raise UserError(f"judge {self.judge.name!r} could not be loaded: {answer['error']}")
         self.columns, self.patience = tuple(answer["columns"]), answer["patience"]
-        self.several, self.together = answer["several"], answer["together"]
+        self.several, self.together, self.compares = answer["several"], answer["together"], answer["compares"]
         self.loaded = True
 
     def said(self, seconds: float) -> bool:
@@ -254,14 +258,49 @@ class JudgePool:
         """The columns that the judge fills, as it says itself once it is :meth:`ready`."""
         return frozenset({"correct", "formatted", *self._workers[0].columns})
 
-    def __call__(self, items: Sequence[Item]) -> list[Verdict]:
-        """The verdicts on (example, response) pairs, in order. Responses may hold any text.
+    @property
+    def compares(self) -> bool:
+        """Whether the judge compares responses to the same prompt, in the place of scoring each; known once it is :meth:`ready`."""
+        return self._workers[0].compares is not None
+
+    def __call__(self, items: Sequence[tuple[Example, str]]) -> list[Verdict]:
+        """The verdicts on (example, response) pairs, in order. Responses may hold any text. A judge that compares holds neighbours
+        of the same example against each other.
 
         Raises:
             UserError: The judge could not be loaded at the start.
         """
+        self._open()
+        if not self.compares:
+            return self._asked(items)
+        runs = [list(run) for _, run in itertools.groupby(items, lambda item: id(item[0]))]
+        found = self.compare([(run[0][0], [text for _, text in run]) for run in runs])
+        return [verdict for comparison in found for verdict in comparison.verdicts]
+
+    def compare(self, groups: Sequence[tuple[Example, Sequence[str]]]) -> list[Comparison]:
+        """The responses to each example, held against each other (:mod:`policyopt.judging.comparing`); where the judge scores, by
+        their scores.
+
+        Raises:
+            UserError: The judge could not be loaded at the start.
+        """
+        self._open()
+        kind = self._workers[0].compares
+        asked = [questions(kind, texts) for _, texts in groups]
+        found = iter(self._asked([(example, q) for (example, _), qs in zip(groups, asked, strict=True) for q in qs]))
+        said = [[next(found) for _ in qs] for qs in asked]
+        if kind is None:
+            return list(map(scored, said))
+        return [compared(kind, texts, verdicts) for (_, texts), verdicts in zip(groups, said, strict=True)]
+
+    def _open(self) -> None:
+        """Wait for the judge. Raises ``UserError`` where it cannot be loaded."""
         if self._closed:
             raise RuntimeError("this JudgePool is closed")
+        self.ready()
+
+    def _asked(self, items: Sequence[Item]) -> list[Verdict]:
+        """What the judge says of each item."""
         places = [(id(example), text) if self._once else (i, "") for i, (example, text) in enumerate(items)]
         asked = dict(zip(places, items, strict=True))
         with self._busy:

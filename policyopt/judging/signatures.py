@@ -7,6 +7,9 @@
 ``f(completions, prompts, answer, **kwargs)``   TRL: lists, one entry for each response; columns are lists too
 ``f(data_source, solution_str, ground_truth,``  verl: one response
 ``extra_info=None)``
+``f(prompt, a, b)``                             two responses, compared: the probability that ``a``, shown first, is the
+                                                better one (:mod:`policyopt.judging.comparing`); columns by name, too
+``f(prompt, responses)``                        all responses to a prompt, compared: such a number for each two of them
 ==============================================  ==============================================================
 """
 
@@ -19,7 +22,9 @@ from typing import Any, Literal
 
 from policyopt.items import Example
 
-Style = Literal["named", "three", "lists", "verl"]
+Style = Literal["named", "three", "lists", "verl", "pair", "group"]
+COMPARING: tuple[Style, ...] = ("pair", "group")
+"""Styles of functions that compare responses."""
 
 ALIASES = {
     "question": "prompt", "problem": "prompt", "query": "prompt", "instruction": "prompt",
@@ -29,12 +34,17 @@ ALIASES = {
 """Other names of what every judge may read, for parameters without a default where the row has no column of that name."""
 OWN = ("prompt", "response", "answer", "solution")
 _RESPONSES = {"response", *(name for name, meant in ALIASES.items() if meant == "response")}
-_KINDS = {"lists": ("prompts", "completions"), "verl": ("data_source", "solution_str", "ground_truth", "extra_info")}
+_KINDS = {
+    "lists": ("prompts", "completions"),
+    "verl": ("data_source", "solution_str", "ground_truth", "extra_info"),
+    "pair": ("a", "b"),
+    "group": ("responses",),
+}
 """What a row has under these names, whatever its columns are."""
 
 ASKED = (
     "prompt, response and answer, or columns of the row by name (TRL's completions and verl's solution_str are "
-    "understood too)"
+    "understood too; a and b, or responses, are responses that it compares)"
 )
 
 
@@ -68,6 +78,10 @@ def style_of(signature: Signature, options: Collection[str]) -> Style | None:
         return "verl"
     if _RESPONSES & set(named):
         return "named"
+    if "responses" in named:
+        return "group"
+    if {"a", "b"} <= named.keys() and "c" not in named:  # f(a, b, c): three of any names
+        return "pair"
     try:
         signature.bind("prompt", "response", "answer", **dict.fromkeys(options))
     except TypeError:
@@ -86,9 +100,10 @@ def columns_read(signature: Signature, options: Collection[str]) -> tuple[str, .
 
 
 def arguments(
-    style: Style, signature: Signature, items: Sequence[tuple[Example, str]], options: Mapping[str, Any]
+    style: Style, signature: Signature, items: Sequence[tuple[Example, Any]], options: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """What a function is called with for a response, or in the style "lists" for several.
+    """What a function is called with for a response, or in the style "lists" for several; a function that compares has a tuple of
+    texts in the place of the response.
 
     Raises :class:`Missing` for a column that it cannot do without and the row does not have.
     """
@@ -99,7 +114,11 @@ def arguments(
         given = _lists(items)
     else:
         [(example, response)] = items
-        given = {**example.meta, **_own(example, response)}
+        given = {**example.meta, **_own(example)}
+        if style == "pair":
+            given["a"], given["b"] = response
+        else:
+            given["responses" if style == "group" else "response"] = list(response) if style == "group" else response
         if style == "verl":
             given |= _verl(example, response)
     given |= options
@@ -156,10 +175,8 @@ def prompt_of(example: Example) -> str | list[dict[str, str]]:
     return [dict(message) for message in example.prompt]
 
 
-def _own(example: Example, response: str) -> dict[str, Any]:
-    return {
-        "prompt": prompt_of(example), "response": response, "answer": example.answer, "solution": example.solution,
-    }  # fmt: skip
+def _own(example: Example) -> dict[str, Any]:
+    return {"prompt": prompt_of(example), "answer": example.answer, "solution": example.solution}
 
 
 def _verl(example: Example, response: str) -> dict[str, Any]:

@@ -114,7 +114,8 @@ def _serve(fd: int) -> None:
     # Where calls have limits of their own, these are to end them first
     patience = limit + (GRACE if several and not together else 0.0)
     columns = list(getattr(judge, "columns", ()))
-    send(sock, {"ready": True, "columns": columns, "patience": patience, "several": several, "together": together})
+    kinds = {"several": several, "together": together, "compares": getattr(judge, "compares", None)}
+    send(sock, {"ready": True, "columns": columns, "patience": patience} | kinds)
 
     while True:
         while not select.select([sock], [], [], _POLL)[0]:

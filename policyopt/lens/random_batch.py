@@ -131,6 +131,24 @@ class Scene:
         """[N] numbers in [0, 1], higher where the answer is right."""
         return 0.7 * self.correct + 0.3 * self.uniform(self.n)
 
+    def wins(self) -> Tensor:
+        """[N] the mean of each row of :meth:`beats`; 1/2 for a row alone."""
+        return self.beats().nanmean(1).nan_to_num(0.5)
+
+    def beats(self) -> Tensor:
+        """[N, G] how likely each row is better than those of its group, by how right they are and by chance; the two of a
+        pair add up to 1."""
+        return self._beats
+
+    @cached_property
+    def _beats(self) -> Tensor:
+        draws = torch.Generator().manual_seed(self.seed + 1)  # other columns do not change with it
+        strength = 2 * self.correct + torch.randn(self.n, generator=draws, dtype=torch.float64)
+        noise = torch.randn(self.n, self.n, generator=draws, dtype=torch.float64)
+        table = torch.sigmoid(strength[:, None] - strength + noise - noise.T).fill_diagonal_(torch.nan)
+        rows = [table[i, self.group == self.group[i]] for i in range(self.n)]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=torch.nan)
+
     def formatted(self) -> Tensor:
         """[N] 1 for right answers and half of the others."""
         return ((self.correct > 0) | (self.uniform(self.n) < 0.5)).double()

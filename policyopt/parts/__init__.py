@@ -60,6 +60,7 @@ from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
 from policyopt.parts.shape.length import LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
+from policyopt.parts.shape.wins import WinRate
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs, Regress
@@ -153,5 +154,6 @@ __all__ = [
     "TruncatedReward",
     "Weight",
     "WeightedSum",
+    "WinRate",
     "part",
 ]

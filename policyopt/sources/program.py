@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor
 
 from policyopt.errors import UserError
-from policyopt.items import Example, JudgeSpec, Verdict
+from policyopt.items import Example, JudgeSpec, Verdict, preferred
 from policyopt.part import part
 from policyopt.sources.round import Round as Round
 from policyopt.sources.routes import Routes
@@ -121,6 +121,20 @@ class Context:
         for response, verdict in zip(fresh, await self.verdicts(fresh) if fresh else (), strict=True):
             response.verdict = verdict
         return [r.verdict for r in responses if r.verdict is not None]
+
+    async def compare(self, responses: Sequence[Response]) -> list[list[float]]:
+        """P[i][j], the probability that response i is better than j, for programs that choose among responses by it; 1/2 where i is
+        j, NaN where one of the two has no reward.
+
+        A judge that compares is asked about these responses together, in both orders, so that P[i][j] + P[j][i] = 1; of any
+        other one the higher score wins, and equal ones tie. Asks for "judge", and raises, as :meth:`judge` does.
+        """
+        if any(
+            r.verdict is not None and "beats" in r.verdict.parts for r in responses
+        ):  # against whom it was is another matter
+            for response in responses:
+                response.verdict = None
+        return preferred(await self.judge(responses))
 
     async def values(self, responses: Sequence[Response]) -> list[float]:
         """What the critic expects of the states that responses lead to, for programs that decide by it what to draw next.

@@ -64,7 +64,7 @@ class Watch:
 
         Raises :class:`~policyopt.errors.UserError` for a metric of evaluations that these do not have.
         """
-        at_the_ends = ("/pass@", "/distinct", "/decode")
+        at_the_ends = ("/pass@", "/distinct", "/decode", "/exploitability")
         later = {name: x for name, x in measured.items() if not any(end in name for end in at_the_ends)}
         for option, best in self._all.items():
             if best.metric.startswith("eval/"):

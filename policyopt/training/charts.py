@@ -108,7 +108,7 @@ def other_charts(run: RunRecord) -> list[Chart]:
     """A chart for every metric that changes and that the report has no plan for, such as a user's own."""
     known = {c.metric for _, plans in PLANS for plan in plans for c in plan.curves}
     known |= {metric for _, metric, _ in PHASES} | {c.metric for c in SPEED.curves} | {"step", "time/step"}
-    apart = ("eval/pass@", "eval/distinct", *(start for start, _, _ in EACH))
+    apart = ("eval/pass@", "eval/distinct", "eval/exploitability", *(start for start, _, _ in EACH))
     names = {name: None for row in run.metrics for name in row}
     plans = (
         Plan(f"other-{i}", name, "", (Curve(name, name),))

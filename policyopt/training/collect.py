@@ -168,7 +168,7 @@ class Collector:
     def texts(self, recipe: Recipe, taken: Sequence[tuple[Example, tuple[int, ...]]], first: int) -> Batch:
         """Held-out examples with their prompts as rows of the recipe's source, which takes given texts, scored and
         nothing more; groups are numbered from ``first``."""
-        judge: Between[Example, Verdict] = Between(lambda items: [])
+        judge: Between[Example, Verdict] = Between(lambda groups: [])
         critic, together = Between(self._values), Round()
         asked = [
             self._asked(recipe.source, example, ids, (self.seed, -1, first + i), None, judge, critic, together)
@@ -344,12 +344,14 @@ class Collector:
             if len(ids) <= self.stream.longest
         ]
         drawn = self._run([program.draw(*each) for _, each in asked])
-        answers = [(example, rows[0]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
+        answers = [(example, rows[:1]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
         opinions = Opinions(self.judge, self.engine.text, self.max_failed)
-        verdicts = opinions(answers)
+        verdicts = [verdict for said in opinions(answers) for verdict in said]
         opinions.tally.limit(self.max_failed, TRAINING)
         return sum(v.correct for v in verdicts) / max(1, len(examples) - sum(not v.rewarded for v in verdicts))
 
-    def _values(self, items: Sequence[tuple[tuple[int, ...], Response]]) -> list[float]:
+    def _values(self, groups: Sequence[tuple[tuple[int, ...], Sequence[Response]]]) -> list[list[float]]:
         """What the critic thinks of responses to prompts; of one that has ended, before its end token."""
-        return self.engine.values([(*prompt, *r.tokens[: len(r.tokens) - r.finished]) for prompt, r in items])
+        rows = [(*prompt, *r.tokens[: len(r.tokens) - r.finished]) for prompt, responses in groups for r in responses]
+        found = iter(self.engine.values(rows))
+        return [[next(found) for _ in responses] for _, responses in groups]

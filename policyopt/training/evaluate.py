@@ -9,7 +9,7 @@ from typing import Any
 
 from policyopt.engine.protocol import EngineSampler
 from policyopt.errors import UserError
-from policyopt.items import Example, Verdict
+from policyopt.items import Example, Verdict, preferred
 from policyopt.judging.answers import find_answer
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
@@ -54,6 +54,20 @@ def _counted(counts: Sequence[tuple[int, int] | None]) -> dict[str, Any]:
     return {"distinct": _mean([n for n in answers if n is not None]), "right": right, "answers": answers}
 
 
+def exploited(beaten: Sequence[Sequence[float]]) -> dict[str, Any]:
+    r"""How much the best opponent wins against the policy, from how often each beats the samples of each question:
+
+    .. math:: \max_k \frac1Q\sum_q \frac1S\sum_s P(r_{qk} \succ y_{qs}) - \tfrac12
+
+    0 for a policy that none beats more often than not, such as the minimax winner of a symmetric game; 1/2 where one beats it every
+    time. An opponent is the same strategy in every question, so the mean over questions comes before the maximum. Raises ``ValueError``
+    where questions have different numbers of opponents.
+    """
+    if not beaten:
+        return {}
+    return {"exploitability": max(sum(wins) / len(beaten) for wins in zip(*beaten, strict=True)) - 0.5}
+
+
 def _means(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Shares of the responses that have a reward, of each source of a mixture too, and the length of all."""
     known = [r for r in records if r["score"] is not None]
@@ -76,7 +90,8 @@ class Scores:
 
     Where samples were asked for: pass@k, how many different right answers those of a question have (``distinct``, mean), and in
     the order of the questions how many are right (``right``) and how many different answers these are (``answers``); ``None`` and
-    out of the mean where not all of them have a reward."""
+    out of the mean where not all of them have a reward. Where the task brings opponents, how much the best of them wins
+    (``exploitability``, :func:`exploited`)."""
     records: list[dict[str, Any]]
     """One record per greedy response."""
     sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = field(default_factory=list)
@@ -133,6 +148,7 @@ class Evaluator:
         records: list[dict[str, Any]] = []
         passed: list[float] = []
         counts: list[tuple[int, int] | None] = []
+        beaten: list[list[float]] = []
         sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = []
         for start in range(0, len(self.examples), _BLOCK):
             block = self.examples[start : start + _BLOCK]
@@ -159,11 +175,12 @@ class Evaluator:
                         counts[-1] = right_answers([text for text, _ in group], found)
                     if len(sound) >= k:
                         passed.append(pass_at_k(len(sound), sum(v.correct for v in sound), k))
+                beaten += self._beaten(block, drawn)
             if progress:
                 progress(min(start + _BLOCK, len(self.examples)), len(self.examples))
         summary = _means(records)
         if samples:
-            summary |= {f"pass@{k}": _mean(passed)} | _counted(counts)
+            summary |= {f"pass@{k}": _mean(passed)} | _counted(counts) | exploited(beaten)
         summary |= {
             "n": len(records),
             "judged": sum(r["score"] is not None for r in records),
@@ -173,6 +190,19 @@ class Evaluator:
             "correct": [None if r["score"] is None else r["correct"] for r in records],
         }
         return Scores(summary, records, sampled, tally.remark())
+
+    def _beaten(self, block: Sequence[Example], drawn: _Groups) -> list[list[float]]:
+        """How often each rival of a question beats the samples, for each question that has some and whose comparisons all came
+        off."""
+        asked = [
+            (e, [*e.rivals, *(text for text, _ in group)]) for e, group in zip(block, drawn, strict=True) if e.rivals
+        ]
+        found = []
+        for (example, texts), comparison in zip(asked, self.judge.compare(asked) if asked else (), strict=True):
+            if all(v.rewarded for v in comparison.verdicts):
+                table, n = preferred(comparison.verdicts), len(example.rivals)
+                found.append([sum(row[n:]) / (len(texts) - n) for row in table[:n]])
+        return found
 
     def _draw(self, block: Sequence[Example], start: int, samples: int) -> tuple[_Groups, _Groups]:
         """The greedy response to each question and so many sampled ones, drawn together; empty ones to a question that is too

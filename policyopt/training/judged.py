@@ -12,6 +12,7 @@ from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.items import Example, Verdict
+from policyopt.judging.comparing import Comparison
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
 from policyopt.sources.program import Answered, Response
@@ -92,33 +93,48 @@ class Opinions:
         """Prompts of which every response has left."""
         self.costs: dict[str, float] = {}
         """What the verdicts have cost, by what is counted."""
+        self.compared: list[Comparison] = []
+        """What came of each prompt's comparisons, where the judge compares."""
         self._judge, self._text, self._most = judge, text, most
 
     @span("judge")
-    def __call__(self, items: Sequence[tuple[Example, Response]]) -> list[Verdict]:
-        """The verdicts on some responses."""
-        if not items:
-            return []
+    def __call__(self, groups: Sequence[tuple[Example, Sequence[Response]]]) -> list[list[Verdict]]:
+        """The verdicts on some responses to each of several questions; a judge that compares holds those to one question against each
+        other."""
+        if not any(responses for _, responses in groups):
+            return [[] for _ in groups]
         assert self._judge is not None, "the source promised to need no judge"
-        texts = self._text.responses([r.tokens for _, r in items])
+        texts = iter(self._text.responses([r.tokens for _, responses in groups for r in responses]))
+        asked = [(example, [next(texts) for _ in responses]) for example, responses in groups]
         start = time.perf_counter()
-        found = self._judge([(example, text) for (example, _), text in zip(items, texts, strict=True)])
+        if self._compares:
+            self.compared += (comparisons := self._judge.compare(asked))
+            found = [comparison.verdicts for comparison in comparisons]
+        else:
+            said = iter(self._judge([(example, text) for example, texts in asked for text in texts]))
+            found = [[next(said) for _ in texts] for _, texts in asked]
         self.seconds += time.perf_counter() - start
-        self.tally.add(found)
-        for name, x in ((name, x) for verdict in found for name, x in verdict.costs.items()):
+        self.tally.add([verdict for verdicts in found for verdict in verdicts])
+        for name, x in ((name, x) for verdicts in found for v in verdicts for name, x in v.costs.items()):
             self.costs[name] = self.costs.get(name, 0.0) + x
         return found
 
+    @property
+    def _compares(self) -> bool:
+        return bool(getattr(self._judge, "compares", False))  # any function of items may judge
+
     def settle(self, groups: Sequence[Answered]) -> list[Answered]:
         """The groups with the verdicts that are still missing, and without the responses that have no reward; those that
-        wait stay as they are.
+        wait stay as they are. What a judge that compares has said while a program drew is said again: the group is known now.
 
         A prompt that is left without the responses of its baseline has nothing to be compared with: the others leave too. Raises
         :class:`~policyopt.errors.UserError` when the judge has failed on more of the step's responses than it may.
         """
-        fresh = [(g.example, r) for g in groups for r in g.responses if r.use != "wait" and r.verdict is None]
-        for (_, response), verdict in zip(fresh, self(fresh), strict=True):
-            response.verdict = verdict
+        fresh = [[r for r in g.responses if r.use != "wait" and _unsettled(r)] for g in groups]
+        said = self([(g.example, responses) for g, responses in zip(groups, fresh, strict=True)])
+        for responses, verdicts in zip(fresh, said, strict=True):
+            for response, verdict in zip(responses, verdicts, strict=True):
+                response.verdict = verdict
         self.tally.limit(self._most, TRAINING)
         return [self._rewarded(group) for group in groups]
 
@@ -154,4 +170,20 @@ class Opinions:
             "prompts/unrewarded": float(self.unrewarded),
             "time/judge": self.seconds,
             **{f"judge/{name}": x for name, x in self.costs.items()},
+            **compared_stats(self.compared),
         }
+
+
+def _unsettled(response: Response) -> bool:
+    """Whether the judge has still to say what a response is worth in its group."""
+    return response.verdict is None or "beats" in response.verdict.parts
+
+
+def compared_stats(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    r"""What the log says of comparisons: how many pairs were compared, which share of them tied, and how much the order counted, the
+    mean of :math:`|p_{ij} + p_{ji} - 1|`."""
+    pairs = sum(c.asked for c in comparisons)
+    if not pairs:
+        return {}
+    ties, gap = sum(c.ties for c in comparisons), sum(c.gap for c in comparisons)
+    return {"judge/pairs": float(pairs), "judge/ties": ties / pairs, "judge/order": gap / pairs}

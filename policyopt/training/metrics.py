@@ -43,6 +43,8 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
     entropy = float(masked_mean(batch.sampled_entropy, batch.own()))
     if not math.isnan(entropy):  # a sampler that does not know it
         out["entropy"] = entropy
+    if batch.wins is not None and len(wins := batch.wins[~batch.wins.isnan()]):
+        out |= {"wins/mean": float(wins.mean()), "wins/std": float(wins.std(unbiased=False))}
     said = {name: x[~x.isnan()] for name, x in sorted(batch.components().items())}
     out |= {f"component/{name}": float(x.mean()) for name, x in said.items() if len(x)}
     if batch.ref_logp is not None:

@@ -117,6 +117,7 @@ def _cards(run: RunRecord) -> list[_Card]:
     labels = {
         "accuracy": "Accuracy",
         "distinct": "Different right answers",
+        "exploitability": "Exploitability",
         "length": "Mean length",
         "format": "Well formed",
     } | {k: k for k in pass_at}
@@ -125,12 +126,13 @@ def _cards(run: RunRecord) -> list[_Card]:
         "accuracy": "right at the first answer",
         "accuracy/decode": "right at the first answer of the recipe's decode program",
         "distinct": "among the samples of a question",
+        "exploitability": "what the best opponent wins above one half",
         "length": "tokens per response",
         "format": "the judge can read it",
     }
     notes |= {k: f"at least one of {k.removeprefix('pass@')} is right" for k in pass_at}
     cards = []
-    for key in ("accuracy", "accuracy/decode", *pass_at, "distinct", "length", "format"):
+    for key in ("accuracy", "accuracy/decode", *pass_at, "distinct", "exploitability", "length", "format"):
         a, b = number(before.get(key)), number(after.get(key))
         if a is None and b is None:
             continue

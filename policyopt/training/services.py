@@ -55,7 +55,7 @@ class Between(Generic[Q, X]):
     """Opinions on responses for programs that are still drawing: what they ask for at the same time is answered
     together."""
 
-    def __init__(self, answer: Callable[[Sequence[tuple[Q, Response]]], list[X]]) -> None:
+    def __init__(self, answer: Callable[[Sequence[tuple[Q, Sequence[Response]]]], list[list[X]]]) -> None:
         self._answer = answer
         self._waiting: list[tuple[Q, Sequence[Response], asyncio.Future[list[X]]]] = []
         self.seconds = 0.0
@@ -73,15 +73,15 @@ class Between(Generic[Q, X]):
         waiting, self._waiting = self._waiting, []
         start = time.perf_counter()
         try:
-            found = iter(self._answer([(question, r) for question, responses, _ in waiting for r in responses]))
+            found = self._answer([(question, responses) for question, responses, _ in waiting])
         except BaseException as error:  # hand it to whoever waits, rather than to the event loop
             for _, _, done in waiting:
                 done.set_exception(error)
             return
         finally:
             self.seconds += time.perf_counter() - start
-        for _, responses, done in waiting:
-            done.set_result([next(found) for _ in responses])
+        for (_, _, done), said in zip(waiting, found, strict=True):
+            done.set_result(said)
 
 
 def unanswered(source: Source, drawn: Sequence[Sequence[Response]]) -> int:
