@@ -2,8 +2,9 @@
 
 from policyopt.control.by_step import ByStep
 from policyopt.control.follows import Follows
+from policyopt.control.rounds import counting
 from policyopt.control.schedule import Schedule
 from policyopt.control.thermostat import Thermostat
 from policyopt.part import Controller
 
-__all__ = ["ByStep", "Controller", "Follows", "Schedule", "Thermostat"]
+__all__ = ["ByStep", "Controller", "Follows", "Schedule", "Thermostat", "counting"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
-from policyopt.control import Schedule
+from policyopt.control import counting
 from policyopt.groups import group_max
 from policyopt.methods.preference.dpo import dpo
 from policyopt.part import Count, Filter, Unit, part
@@ -75,17 +75,12 @@ def curry_dpo(beta: float = 0.1, rounds: int = 3, every: int = 10, responses: in
     rate are not known. Our reading: the responses are drawn from the policy and the judge scores them, where the paper has rated answers of a dataset;
     the optimiser goes on from round to round; a response tied with the best is left out.
     """
-    # The jumps of a schedule come at the beginning of each stair, so it sets off one step before the second round.
-    harder = Schedule(
-        "filter.RoundOfPairs.number", start_value=1, end_value=rounds, steps=max(1, (rounds - 1) * every),
-        stairs=max(1, rounds - 1), delay=every - 1, whole=True,
-    )  # fmt: skip
     return (
         dpo(beta)
         .replace(
             source=Group(size=responses),
             filter=(RoundOfPairs(),),
-            controllers=(harder,) if rounds > 1 else (),
+            controllers=counting("filter.RoundOfPairs.number", 1, rounds, every),
             reference=Reset(every=every),
         )
         .set("surrogate.choose", BestWorst())
