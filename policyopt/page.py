@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,27 @@ def render_page(template: str, script: str, **data: Any) -> str:
     A content security policy lets nothing else run and nothing be fetched.
     """
     code = _script(template_text("theme.js") + script)
-    env = Environment(
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            css=template_text("report.css"),
+            script=code,
+            hash=f"'sha256-{_digest(code)}'",
+            **data,
+        )
+    )
+
+
+@cache
+def _templates() -> Environment:
+    """Kept, because a template takes longer to compile than to fill."""
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    return env.get_template(template).render(
-        css=template_text("report.css"),
-        script=code,
-        hash=f"'sha256-{_digest(code)}'",
-        **data,
     )
 
 

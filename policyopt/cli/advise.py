@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import options_of
+from policyopt.cli.common import named, options_of
 from policyopt.errors import UserError
 
 ADVISE = """\
@@ -41,9 +40,7 @@ def run(args: list[str]) -> int:
     if {"-h", "--help"} & {*args}:
         print(ADVISE)
         return 0
-    pairs = [*pairwise(["", *args])]
-    runs = [Path(word) for before, word in pairs if not word.startswith("-") and before != "--symptom"]
-    line = [word for before, word in pairs if word.startswith("-") or before == "--symptom"]
+    runs, line = named(args, AdviseOptions())
     options = options_of(AdviseOptions(), line, "advise")
     if runs and (options.symptom is not None or options.markdown):
         raise UserError("a RUN, --symptom and --markdown are three questions: ask one at a time")
@@ -55,7 +52,7 @@ def run(args: list[str]) -> int:
 
     out = Console(highlight=False)
     if runs:
-        return _runs(runs, options.json)
+        return _runs([*map(Path, runs)], options.json)
     symptoms = SYMPTOMS if options.symptom is None else symptom(options.symptom)
     if options.markdown:
         print(show.page())

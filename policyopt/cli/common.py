@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -36,6 +37,16 @@ def operands(args: list[str], command: str, kinds: str) -> list[str]:
     if unknown := [a for a in names if a.startswith("-")]:
         raise UserError(f"{command} has no option {unknown[0]}; it takes {kinds} and --json")
     return names
+
+
+def named(args: Sequence[str], default: Any) -> tuple[list[str], list[str]]:
+    """The names on a line, and its options: those of a dataclass like ``default``, of which all but flags take the next word."""
+    takes = {f"--{f.name}" for f in dataclasses.fields(default) if not isinstance(getattr(default, f.name), bool)}
+    names: list[str] = []
+    options: list[str] = []
+    for before, word in pairwise(["", *args]):
+        (options if word.startswith("-") or before in takes else names).append(word)
+    return names, options
 
 
 def found(look_up: Callable[[str], T], name: str) -> T:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
+from policyopt.aliases import canonical
 from policyopt.cli.common import Count, Fraction, options_of
 from policyopt.errors import UserError
 from policyopt.files import read_yaml
@@ -116,7 +117,7 @@ def grid_of(names: Sequence[str], rest: Sequence[str], options: CompareOptions) 
     shared = [*rest]
     if options.testbed is not None:
         bed = need_testbed(options.testbed)
-        shared = [*words({"task": bed.task, **bed.options}), *shared]
+        shared = over(words({"task": bed.task, **bed.options}), shared)
     if budget.unit == "steps" and budget.amount is not None:
         shared += ["--steps", str(int(budget.amount))]
     made = [contender(name, shared, extra) for name in names for extra in swept(options.sweep)]
@@ -139,7 +140,7 @@ def contender(name: str, shared: Sequence[str], extra: Mapping[str, Any], label:
     swept = " ".join(f"{field}={value}" for field, value in extra.items())
     plain = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     label = label or " ".join(filter(None, [plain, swept]))
-    line = [*shared, *own, *words(extra)]
+    line = over(over(shared, own), words(extra))
     try:
         config, _ = parse_config(resolve(method), line)
     except UserError as error:
@@ -149,6 +150,22 @@ def contender(name: str, shared: Sequence[str], extra: Mapping[str, Any], label:
     if not any(word.partition("=")[0] == "--eval.every" for word in line):
         config = spread(config)
     return Contender(label, config)
+
+
+def over(line: Sequence[str], more: Sequence[str]) -> list[str]:
+    """A line without the options that ``more`` sets as well, and then ``more``."""
+
+    def name(word: str) -> str:
+        return canonical(word.removeprefix("--").partition("=")[0])
+
+    given = {name(word) for word in more if word.startswith("--")}
+    kept, keep = [], True
+    for word in line:
+        if word.startswith("--"):
+            keep = name(word) not in given
+        if keep:
+            kept.append(word)
+    return [*kept, *more]
 
 
 def words(settings: Mapping[str, Any], path: str = "") -> list[str]:

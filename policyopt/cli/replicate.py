@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass
 
 from policyopt.claims import RECORD, recorded
-from policyopt.cli.common import Count, found, options_of
+from policyopt.cli.common import Count, found, named, options_of
 from policyopt.errors import UserError
 from policyopt.registry import get_method, methods
 
@@ -58,8 +58,8 @@ def run(args: list[str]) -> int:
     if {"-h", "--help"} & {*args}:
         print(USAGE)
         return 0
-    names = [a for i, a in enumerate(args) if not a.startswith("--") and (i == 0 or args[i - 1] not in _TAKES)]
-    options = options_of(ReplicateOptions(), [a for a in args if a not in names], "replicate")
+    names, line = named(args, ReplicateOptions())
+    options = options_of(ReplicateOptions(), line, "replicate")
     if options.seeds < 2:
         raise UserError(
             "--seeds 1: one seed says nothing of how far another one would be off: take 2 at least, better 5"
@@ -107,8 +107,6 @@ def page(path: Path = RECORD) -> str:
             known[name] = Replication(name, c.says, verdict, reason=why)  # type: ignore[arg-type]
     return markdown([*known.values()], ABOUT)
 
-
-_TAKES = {"--seeds", "--jobs", "--out", "--record"}
 
 ABOUT = """\
 # What methods claim, and what was seen

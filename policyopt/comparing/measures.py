@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,40 +30,55 @@ LOGGED: Mapping[str, tuple[str, bool | None, Format]] = {
 """Metrics of the log that every comparison shows: label, whether more is better, format."""
 
 
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is read from a run: one number, or one for each held-out question."""
+
+    name: str
+    label: str
+    """As a table names it."""
+    of: Callable[[RunRecord], list[float]]
+    higher: bool | None = None
+    """Whether more is better; ``None`` where neither is."""
+    format: Format = "number"
+
+    def measured(self, runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Measure:
+        """[S, Q] of each contender; NaN where a run is missing or has another number of questions than the others."""
+        found = {key: self.of(run) for key, run in runs.items()}
+        width = max((len(x) for x in found.values()), default=1)
+        blank = [np.nan] * width
+        rows = {key: x if len(x) == width else blank for key, x in found.items()}
+        values = {c: np.array([rows.get((c, seed), blank) for seed in seeds], dtype=float) for c in contenders}
+        return Measure(self.name, self.label, values, self.higher, self.format)
+
+
 def measures(
     runs: Runs, contenders: Sequence[str], seeds: Sequence[int], target: float | None = None
 ) -> tuple[Measure, ...]:
     """All that a comparison shows; a metric that no run has is left out."""
-    found = [
-        questions("accuracy", "accuracy", "correct", True, "percent", runs, contenders, seeds),
-        *passed(runs, contenders, seeds),
-        questions("distinct", "different right answers", "answers", True, "number", runs, contenders, seeds),
-        single(
-            "exploitability",
-            "exploitability",
-            lambda run: _after(run, "exploitability"),
-            False,
-            "number",
-            runs,
-            contenders,
-            seeds,
-        ),
-        questions("length", "length", "lengths", None, "number", runs, contenders, seeds),
-        single("best", "best accuracy", best, True, "percent", runs, contenders, seeds),
-        single("drop", "fall from the best", drop, False, "percent", runs, contenders, seeds),
-        *(logged(name, runs, contenders, seeds) for name in LOGGED),
-        *costs(runs, contenders, seeds, target),
-    ]
+    goal = aim(runs, contenders[0], seeds) if target is None else target
+    found = (metric.measured(runs, contenders, seeds) for metric in metrics(runs, goal))
     return tuple(m for m in found if _known(m))
 
 
 def measure(name: str, runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Measure | None:
     """One metric by name: one that every comparison shows, or any of the log. ``None`` where no run has it."""
-    found = {m.name: m for m in measures(runs, contenders, seeds)}
-    if name in found:
-        return found[name]
-    other = logged(name, runs, contenders, seeds)
-    return other if _known(other) else None
+    every = metrics(runs, aim(runs, contenders[0], seeds))
+    found = next((m for m in every if m.name == name), logged(name)).measured(runs, contenders, seeds)
+    return found if _known(found) else None
+
+
+def metrics(runs: Runs, goal: float | None) -> Iterator[Metric]:
+    """What a comparison of some runs shows, in its order; ``goal`` is the accuracy whose cost is measured, if any."""
+    yield questions("accuracy", "accuracy", "correct", True, "percent")
+    yield from passed(runs)
+    yield questions("distinct", "different right answers", "answers", True)
+    yield Metric("exploitability", "exploitability", lambda run: [_after(run, "exploitability")], False)
+    yield questions("length", "length", "lengths")
+    yield Metric("best", "best accuracy", lambda run: [best(run)], True, "percent")
+    yield Metric("drop", "fall from the best", lambda run: [drop(run)], False, "percent")
+    yield from map(logged, LOGGED)
+    yield from costs(goal)
 
 
 def _known(m: Measure) -> bool:
@@ -72,16 +88,12 @@ def _known(m: Measure) -> bool:
 # By question ---------------------------------------------------------------------------------------------------------
 
 
-def questions(
-    name: str, label: str, key: str, higher: bool | None, format: Format, runs: Runs, contenders: Sequence[str], seeds: Sequence[int],
-) -> Measure:  # fmt: skip
-    """What the last evaluation found of every question: [S, Q]; where it keeps only the mean (``name``), [S, 1]."""
-    return _measure(
-        name, label, lambda run: _list(run, key) or [_after(run, name)], higher, format, runs, contenders, seeds
-    )
+def questions(name: str, label: str, key: str, higher: bool | None = None, format: Format = "number") -> Metric:
+    """What the last evaluation found of every question; where it keeps only the mean (``name``), that."""
+    return Metric(name, label, lambda run: _list(run, key) or [_after(run, name)], higher, format)
 
 
-def passed(runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Iterable[Measure]:
+def passed(runs: Runs) -> Iterator[Metric]:
     """pass@k of every question, from how many of its samples were right."""
     from policyopt.training.evaluate import pass_at_k  # brings torch, which nothing else here needs
 
@@ -94,7 +106,7 @@ def passed(runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Itera
             right = _list(run, "right")
             return [pass_at_k(samples, int(c), k) if np.isfinite(c) else np.nan for c in right] or [_after(run, name)]
 
-        yield _measure(name, name, each, True, "percent", runs, contenders, seeds)
+        yield Metric(name, name, each, True, "percent")
 
 
 def _list(run: RunRecord, key: str) -> list[float]:
@@ -131,11 +143,11 @@ def drop(run: RunRecord) -> float:
     return max(y) - y[-1] if y else np.nan
 
 
-def logged(name: str, runs: Runs, contenders: Sequence[str], seeds: Sequence[int]) -> Measure:
+def logged(name: str) -> Metric:
     """A metric of the log: its mean over the last quarter of the steps."""
     plain: tuple[str, bool | None, Format] = (name, None, "number")
     label, higher, format = LOGGED.get(name, plain)
-    return single(name, label, lambda run: late(run, name), higher, format, runs, contenders, seeds)
+    return Metric(name, label, lambda run: [late(run, name)], higher, format)
 
 
 def late(run: RunRecord, name: str) -> float:
@@ -148,22 +160,24 @@ def late(run: RunRecord, name: str) -> float:
     return float(np.mean(values)) if values else np.nan
 
 
-def costs(runs: Runs, contenders: Sequence[str], seeds: Sequence[int], target: float | None) -> Iterable[Measure]:
-    """Tokens and seconds of training: in all, for a step, and until held-out accuracy first reached a target."""
-    grid = (runs, contenders, seeds)
-    yield single("tokens", "tokens drawn", lambda run: _float(run.summary.get("tokens")), None, "integer", *grid)
-    yield single(
-        "seconds", "seconds of training", lambda run: _float(run.summary.get("seconds")), None, "seconds", *grid
-    )
-    yield single("tokens/step", "tokens a step", lambda run: _ratio(run, "tokens"), None, "integer", *grid)
-    yield single("seconds/step", "seconds a step", lambda run: _ratio(run, "seconds"), None, "number", *grid)
-    if (goal := aim(runs, contenders[0], seeds) if target is None else target) is not None:
+def costs(goal: float | None) -> Iterator[Metric]:
+    """Tokens and seconds of training: in all, for a step, and until held-out accuracy first reached a goal."""
+
+    def summed(key: str) -> Callable[[RunRecord], list[float]]:
+        return lambda run: [_float(run.summary.get(key))]
+
+    def each_step(key: str) -> Callable[[RunRecord], list[float]]:
+        return lambda run: [_float(run.summary.get(key)) / max(1.0, _float(run.summary.get("steps")))]
+
+    yield Metric("tokens", "tokens drawn", summed("tokens"), format="integer")
+    yield Metric("seconds", "seconds of training", summed("seconds"), format="seconds")
+    yield Metric("tokens/step", "tokens a step", each_step("tokens"), format="integer")
+    yield Metric("seconds/step", "seconds a step", each_step("seconds"))
+    if goal is not None:
         to = f"to {100 * goal:.0f} % accuracy"
-        yield single(
-            "tokens to target", f"tokens {to}", lambda run: reached(run, goal, "tokens"), False, "integer", *grid
-        )
-        yield single(
-            "seconds to target", f"seconds {to}", lambda run: reached(run, goal, "time/step"), False, "seconds", *grid
+        yield Metric("tokens to target", f"tokens {to}", lambda run: [reached(run, goal, "tokens")], False, "integer")
+        yield Metric(
+            "seconds to target", f"seconds {to}", lambda run: [reached(run, goal, "time/step")], False, "seconds"
         )
 
 
@@ -192,30 +206,6 @@ def reached(run: RunRecord, target: float, key: str) -> float:
             a, b = spent.get(steps[i - 1], 0.0), spent.get(steps[i], total)
             return a + part * (b - a)
     return total
-
-
-def single(
-    name: str, label: str, of: Callable[[RunRecord], float], higher: bool | None, format: Format, runs: Runs, contenders: Sequence[str],
-    seeds: Sequence[int],
-) -> Measure:  # fmt: skip
-    """One number for each run: [S, 1]."""
-    return _measure(name, label, lambda run: [of(run)], higher, format, runs, contenders, seeds)
-
-
-def _measure(
-    name: str, label: str, of: Callable[[RunRecord], list[float]], higher: bool | None, format: Format, runs: Runs,
-    contenders: Sequence[str], seeds: Sequence[int],
-) -> Measure:  # fmt: skip
-    found = {key: of(run) for key, run in runs.items()}
-    width = max((len(x) for x in found.values()), default=1)
-    blank = [np.nan] * width
-    rows = {key: x if len(x) == width else blank for key, x in found.items()}
-    values = {c: np.array([rows.get((c, seed), blank) for seed in seeds], dtype=float) for c in contenders}
-    return Measure(name, label, values, higher, format)
-
-
-def _ratio(run: RunRecord, key: str) -> float:
-    return _float(run.summary.get(key)) / max(1.0, _float(run.summary.get("steps")))
 
 
 def _float(x: Any) -> float:

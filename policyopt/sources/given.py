@@ -58,3 +58,19 @@ class PreferencePairs(Given):
         for row, side in zip(rows, (1.0, 0.0), strict=True):
             row.columns["chosen"] = side
         return rows
+
+
+@part
+class Triples(PreferencePairs):
+    """The pair of each prompt, and a third row of the same group that stands in no pair: the text that the task brings as
+    ``completion`` (``origin`` 1, reward 0)."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"completion", "chosen", "rejected"})
+
+    size: Literal[3] = 3  # type: ignore[assignment]
+    """Rows for one prompt."""
+
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        third = self.row(question, context, "completion", 0.0)
+        third.origin, third.columns["chosen"] = 1, 0.0
+        return [*await super().draw(question, context), third]

@@ -86,6 +86,14 @@ def test_a_testbed_brings_its_settings() -> None:
     assert {(c.config.task, c.config.staleness) for c in grid.contenders} == {("chain_sum", 4)}
 
 
+def test_what_is_ones_own_goes_before_what_is_shared_and_that_before_the_testbed() -> None:
+    options = CompareOptions(testbed="stale", sweep=("batch=8,64",))
+    grid = grid_of(["grpo", "grpo --optim.lr=2e-4"], ["--optim.lr", "5e-4", "--batch", "16"], options)
+    assert [(c.config.optim.lr, c.config.batch, c.config.staleness) for c in grid.contenders] == [
+        (5e-4, 8, 4), (5e-4, 64, 4), (2e-4, 8, 4), (2e-4, 64, 4),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

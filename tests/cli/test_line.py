@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -32,13 +33,13 @@ def test_what_may_be_repeated_is(command: Command) -> None:
     assert "steps" in said.err
 
 
-def test_a_misspelt_option_of_a_method_that_was_used_imports_no_torch(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    code, _, first = ran("train", "GRPO", "--lerning-rate", "1", folder=tmp_path)
-    again, packages, same = ran("train", "grpo", "--lerning-rate", "1", folder=tmp_path)
-    assert (code, again, first, packages & HEAVY) == (2, 2, same, set())
+@pytest.mark.usefixtures("cache")
+def test_a_misspelt_option_of_a_method_that_was_used_imports_no_torch(command: Command, tmp_path: Path) -> None:
+    first = command("train", "GRPO", "--lerning-rate", "1")
+    ((again, same, packages),) = ran(["train", "grpo", "--lerning-rate", "1"], folder=tmp_path)
+    assert (first.code, again, first.err, packages & HEAVY) == (2, 2, same, set())
     assert "there is no option --lerning-rate; nearest: --optim.lr (`policyopt train grpo --help` shows all)" in same
-    _, packages, text = ran("train", "grpo", "--stepz", "1", "--recipe.surrogate.unknown", "1", folder=tmp_path)
-    assert "nearest: --steps" in text
+    assert "nearest: --steps" in command("train", "grpo", "--stepz", "1", "--recipe.surrogate.unknown", "1").err
 
 
 def test_help_of_a_command_and_of_a_method(command: Command) -> None:

@@ -22,6 +22,6 @@ def sft() -> Recipe:
     .. math:: L = -\frac{1}{\sum_i|y_i|}\sum_{i,t}\log\pi_\theta(y_{i,t})
 
     The mean over the tokens of the mini-batch, of the completion alone; the prompt is not learnt. Nothing is drawn and
-    nothing judged. No paper: what TRL's ``SFTTrainer`` does with ``completion_only_loss``.
+    nothing judged. Source: no paper; it is what TRL's ``SFTTrainer`` does with ``completion_only_loss``.
     """
     return Recipe(source=Demonstrations(), aggregate=TokenMean(), regularizers=(Likelihood(coef=1.0, rows=None),))

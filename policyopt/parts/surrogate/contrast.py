@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.part import Part, Positive, Statistic, Surrogate, Unit, part
+from policyopt.part import NonNegative, Part, Positive, Statistic, Surrogate, Unit, part
 from policyopt.parts.pairing.pairs import AllPairs, PairSelector, PairWeight, row_credit
 from policyopt.parts.score.rows import RowScore, Score
 from policyopt.rows import Batch
@@ -83,7 +83,7 @@ class Regress(Link):
 class Pairs(Contrast):
     r"""The mean over pairs of responses to the same prompt of a loss of their scores.
 
-    .. math:: L = \frac{1}{|P|}\sum_{(w,l)\in P} u_{wl}\,\ell(s_w, s_l)
+    .. math:: L = \frac{c}{|P|}\sum_{(w,l)\in P} u_{wl}\,\ell(s_w, s_l)
 
     P are the pairs that ``choose`` finds, the better response w first; u is 1 without a ``weight``. Both rows carry half of a
     pair's loss. Without a pair the loss is 0.
@@ -97,6 +97,8 @@ class Pairs(Contrast):
     """P, which responses are pairs."""
     weight: PairWeight | None = None
     """u, how much a pair counts; no gradient passes it."""
+    coef: NonNegative = 1.0
+    """c, how much all of it counts beside other losses."""
 
     unit: ClassVar[Unit] = "batch"
     min_group: ClassVar[int] = 2
@@ -109,7 +111,7 @@ class Pairs(Contrast):
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted loss of each pair, and the row numbers of its better and of its worse response, [P] each."""
         better, worse = self.choose(batch)
-        loss = self.link(self.score(batch), batch, better, worse)
+        loss = self.coef * self.link(self.score(batch), batch, better, worse)
         if self.weight is not None:
             loss = self.weight(batch, better, worse).detach() * loss
         return loss, better, worse

@@ -44,9 +44,7 @@ def told(
         ]
     for column, name in (numbers or {}).items():
         found[column] = [
-            x
-            for side, n in zip(sides, counts, strict=True)
-            for x in given.get(name.format(side), [0.0] * n)
+            x for side, n in zip(sides, counts, strict=True) for x in given.get(name.format(side), [0.0] * n)
         ]
     found["group"] = [i for n in counts for i in range(n)]
     found["reward"] = [1.0] * counts[0] + [0.0] * (sum(counts) - counts[0])
@@ -88,7 +86,3 @@ def keys(third: str | None = None, per_pair: Callable[[Run], Any] = alone) -> di
 GIVEN = {"preference_loss": told}
 """The words of a method whose cases have nothing but pairs."""
 KEYS = keys()
-
-
-
-

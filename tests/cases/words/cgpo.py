@@ -18,7 +18,7 @@ def _optimizer(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pair(run: Run, side: int) -> Any:
     """The row of the one pair, or those of all pairs."""
-    rows = run.part("surrogate").pairs(run.credited)[side].tolist()
+    rows = run.part("surrogate").choose(run.credited)[side].tolist()
     return rows if len(rows) > 1 else rows[0]
 
 

@@ -30,7 +30,7 @@ def test_trpa_knows_the_order_of_levels_alone() -> None:
     batch = batch.replace(formatted=torch.tensor([1.0, 1, 0, 1, 1, 0, 0, 1, 1]).double())
     relabelled = trpa().replace(shape=(trpa().set("shape.Correctness.right", 900.0).shape[0],))
     same(dlogp(trpa(), batch), dlogp(relabelled, batch))
-    better, worse = trpa().get("surrogate").pairs(ready(trpa(), batch))
+    better, worse = trpa().get("surrogate").choose(ready(trpa(), batch))
     assert sorted(zip(better.tolist(), worse.tolist(), strict=True)) == [
         (0, 1), (0, 2), (1, 2), (3, 1), (3, 2), (4, 5), (4, 6),
     ]  # fmt: skip

@@ -33,7 +33,7 @@ def test_codpo_compares_the_best_allowed_response_with_the_worst_forbidden_one()
     good = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0])
     batch = random_batch(groups=(4, 2, 2)).replace(reward=reward.double(), formatted=good.double())
     recipe = cgpo(optimizer="codpo", judges=("formatted",), group_size=2)
-    better, worse = recipe.surrogate.pairs(ready(recipe, batch))
+    better, worse = recipe.surrogate.choose(ready(recipe, batch))
     assert better.tolist() == [0, 4]
     assert worse.tolist() == [3, 5], "all of the second prompt are allowed, none of the third"
     assert first_best(reward, batch.group, good > 2).tolist() == []

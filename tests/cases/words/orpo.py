@@ -1,0 +1,8 @@
+"""What cases call things in ORPO."""
+
+from __future__ import annotations
+
+from ._pairs import GIVEN as GIVEN
+from ._pairs import KEYS as KEYS
+
+PARAMS = {"lambda": "lam"}
