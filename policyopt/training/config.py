@@ -183,7 +183,8 @@ class TrainConfig:
     max_tokens: Count | None = None
     """Budget of a response in tokens; unset: what the task suggests."""
     long_prompts: Literal["refuse", "skip"] = "refuse"
-    """What happens to prompts that leave no room for a response in the model's context; they are never cut."""
+    """What happens to prompts that leave no room for a response in the model's context, and to rows of which a text to learn
+    from does not fit into it behind its prompt; prompts are never cut."""
     engine: Literal["local", "ray", "tinker"] = "local"
     """What runs the models: this process (and those that torchrun starts), a Ray cluster, or a server of the Tinker protocol."""
     ray: Cluster = dataclasses.field(default=Cluster(), metadata=UNNAMED)
@@ -249,6 +250,11 @@ class TrainConfig:
             raise ValueError(
                 f"batch is {self.batch} responses, which is not a multiple of recipe.source.size "
                 f"({self.recipe.source.size})"
+            )
+        if self.prompts < (least := self.recipe.source.least):
+            raise ValueError(
+                f"a step has {self.prompts} prompts (batch over recipe.source.size), and "
+                f"{type(self.recipe.source).__name__} needs {least}: raise batch"
             )
         if self.prompts % self.recipe.update.minibatches:
             raise ValueError(
