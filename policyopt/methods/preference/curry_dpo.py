@@ -17,7 +17,7 @@ from policyopt.parts.pairing.pairs import first_best
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
-from policyopt.sources.draw import Group
+from policyopt.sources.given import Scored
 
 
 @part
@@ -56,9 +56,8 @@ class RoundOfPairs(Filter):
     confidence="secondary",
     claim=Claim(
         "Several pairs of each prompt, from easy to hard, each round held to the policy of the last: better than one pair of each.",
-        "many-answers",
+        "pairs:chain_sum",
         (Effect("accuracy", "higher", 0.02),),
-        against="online-dpo",
     ),
 )
 def curry_dpo(beta: float = 0.1, rounds: int = 3, every: int = 10, responses: int = 4) -> Recipe:
@@ -67,18 +66,17 @@ def curry_dpo(beta: float = 0.1, rounds: int = 3, every: int = 10, responses: in
     .. math:: s_1 \ge \dots \ge s_K,\qquad \text{round } r: (y_1, y_{K+1-r}),\qquad
               L_r = -\log\sigma\Big(\beta\log\frac{\pi_\theta}{\pi_{r-1}}(y_w) - \beta\log\frac{\pi_\theta}{\pi_{r-1}}(y_l)\Big)
 
-    The K = ``responses`` responses to a prompt have scores. Round 1 has the best against the worst, the last one the best against
+    The task brings about K = ``responses`` responses to each prompt, with scores. Round 1 has the best against the worst, the last one the best against
     the next best: a gap is the smaller, the harder the pair. Each of the ``rounds`` rounds takes ``every`` steps; then the
     reference becomes the policy, so that the loss is log 2 again. One round is DPO on best and worst.
 
     Source: arXiv:2403.07230 (UltraFeedback and OpenAssistant, 4 rated answers to each prompt, 3 rounds); beta and learning
-    rate are not known. Our reading: the responses are drawn from the policy and the judge scores them, where the paper has rated answers of a dataset;
-    the optimiser goes on from round to round; a response tied with the best is left out.
+    rate are not known. Our reading: the optimiser goes on from round to round; a response tied with the best is left out.
     """
     return (
         dpo(beta)
         .replace(
-            source=Group(size=responses),
+            source=Scored(size=responses),
             filter=(RoundOfPairs(),),
             controllers=counting("filter.RoundOfPairs.number", 1, rounds, every),
             reference=Reset(every=every),

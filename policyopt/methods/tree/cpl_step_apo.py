@@ -232,9 +232,8 @@ def row(child: Plan, path: Sequence[Plan], nodes: list[int]) -> Response:
     confidence="code",
     claim=Claim(
         "Pairs of steps out of a search, each with a margin as large as the values differ, teach reasoning.",
-        "chain_sum",
-        (Effect("accuracy", "higher", 0.05),),
-        against="online-dpo",
+        "pairs:chain_sum",
+        (Effect("accuracy", "higher", 0.02),),
     ),
 )
 def cpl_step_apo(
