@@ -82,10 +82,9 @@ def metrics(runs: Runs, goal: float | None) -> Iterator[Metric]:
     yield questions("accuracy", "accuracy", "correct", True, "percent")
     yield from passed(runs)
     yield questions("distinct", "different right answers", "answers", True)
-    yield Metric("exploitability", "exploitability", lambda run: [_after(run, "exploitability")], False)
+    yield _once("exploitability", "exploitability", False)
     yield questions("length", "length", "lengths")
-    for name, label, higher, kind in PAIRS:
-        yield Metric(name, label, lambda run, name=name: [_after(run, name)], higher, kind)
+    yield from (_once(name, label, higher, kind) for name, label, higher, kind in PAIRS)
     yield Metric("best", "best accuracy", lambda run: [best(run)], True, "percent")
     yield Metric("drop", "fall from the best", lambda run: [drop(run)], False, "percent")
     yield from map(logged, LOGGED)
@@ -102,6 +101,11 @@ def _known(m: Measure) -> bool:
 def questions(name: str, label: str, key: str, higher: bool | None = None, format: Format = "number") -> Metric:
     """What the last evaluation found of every question; where it keeps only the mean (``name``), that."""
     return Metric(name, label, lambda run: _list(run, key) or [_after(run, name)], higher, format)
+
+
+def _once(name: str, label: str, higher: bool | None, format: Format = "number") -> Metric:
+    """One number of the last evaluation."""
+    return Metric(name, label, lambda run: [_after(run, name)], higher, format)
 
 
 def passed(runs: Runs) -> Iterator[Metric]:

@@ -63,9 +63,29 @@ DPO: dict[str, Same] = {
         ),
         {"loss_type": "hinge", "beta": 0.3, "f_divergence_type": "js_divergence"},
     ),
+    "exo_pair": Same(
+        of("exo", beta=0.3, label_smoothing=0.1), {"loss_type": "exo_pair", "beta": 0.3, "label_smoothing": 0.1}
+    ),
+    "nca_pair": Same(of("nca", beta=0.3), {"loss_type": "nca_pair", "beta": 0.3}),
+    "bco_pair": Same(of("bco", beta=0.3, momentum=None), {"loss_type": "bco_pair", "beta": 0.3}),
+    "aot": Same(
+        of("aot", beta=0.3, label_smoothing=0.1), {"loss_type": "aot", "beta": 0.3, "label_smoothing": 0.1}
+    ),
+    "aot_unpaired": Same(of("aot", beta=0.3, paired=False), {"loss_type": "aot_unpaired", "beta": 0.3}),
+    "apo_zero": Same(of("apo_zero", beta=0.3), {"loss_type": "apo_zero", "beta": 0.3}),
+    "apo_down": Same(of("apo_down", beta=0.3), {"loss_type": "apo_down", "beta": 0.3}),
+    "discopop": Same(of("discopop", beta=0.3, tau=0.05), {"loss_type": "discopop", "beta": 0.3}),
+    "use_weighting": Same(of("wpo", beta=0.3), {"beta": 0.3, "use_weighting": True}),
     "ld_alpha": Same(of("ld_dpo", beta=0.3, alpha=0.5), {"beta": 0.3, "ld_alpha": 0.5}),
 }
-KTO: dict[str, Same] = {}
+KTO: dict[str, Same] = {
+    "kto": Same(
+        of("kto", beta=0.3, desirable_weight=1.2, undesirable_weight=0.7),
+        {"loss_type": "kto", "beta": 0.3, "desirable_weight": 1.2, "undesirable_weight": 0.7},
+        mismatched=True,
+    ),
+    "apo_zero_unpaired": Same(of("kto", beta=0.3, zero=True), {"loss_type": "apo_zero_unpaired", "beta": 0.3}),
+}
 CPO: dict[str, Same] = {
     "sigmoid": Same(of("cpo", beta=0.3), {"beta": 0.3}),
     "smoothing": Same(
@@ -96,5 +116,5 @@ ORPO: dict[str, Same] = {
     ),  # TRL's mean is over tokens
 }
 
-MISSING = {"exo_pair", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop"}
+MISSING = {"sppo_hard"}
 """Losses of TRL's DPOTrainer that no recipe above says."""

@@ -54,7 +54,7 @@ class WithRefinements(PreferencePairs):
             if asked is None:
                 context.count(pairs_without_room=1)
                 return pair
-            row = self.row(question, context, side, texts[side].columns["chosen"])
+            row = self.row(question, context, side, 1.0 if side == "chosen" else 0.0)
             row.origin, row.context, row.columns["chosen"] = origin, asked, texts[side].columns["chosen"]
             rows.append(row)
         return [*pair, *rows]
