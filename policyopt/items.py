@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,8 +12,10 @@ Message = dict[str, str]
 """One chat message: ``{"role": "user", "content": "12+7-16=?"}``."""
 
 
-TEXTS = ("completion", "chosen", "rejected")
-"""Texts that an example may bring beside its prompt."""
+TEXTS = ("completion", "chosen", "rejected", "labelled")
+"""Texts that an example may bring beside its prompt, each by itself."""
+BROUGHT = (*TEXTS, "responses")
+"""What a source may read of an example beside its prompt: these texts, and several responses with their scores."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ class Example:
     """Of two texts the one that somebody preferred."""
     rejected: str | None = None
     """The other one."""
+    labelled: str | None = None
+    """A text that somebody called good or bad."""
+    label: bool | None = None
+    """Whether they called it good; there wherever ``labelled`` is."""
+    responses: tuple[str, ...] = ()
+    """Several texts that somebody has scored, at least two; empty where there are none."""
+    scores: tuple[float, ...] = ()
+    """Their scores, finite."""
     hasty: str | None = None
     """What somebody in a hurry writes in the place of the solution, often wrong; ``None``: its last line."""
     source: str = ""
@@ -44,6 +55,15 @@ class Example:
     them does against the policy."""
     chat: bool = False
     """The prompt was given as messages, not as text; functions made for other libraries tell the two apart."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The finite numbers of ``meta`` by name, those that a table holds as text too: ``{"chosen_score": 8.5}``."""
+        found = {}
+        for name, value in self.meta.items():
+            with suppress(TypeError, ValueError, OverflowError):  # what is no number
+                found[name] = float(value) if isinstance(value, int | float | str) else math.nan
+        return {name: x for name, x in found.items() if math.isfinite(x)}
 
 
 @dataclass(frozen=True)
@@ -147,7 +167,8 @@ class Task:
     warm_start: Mapping[str, Any] = field(default_factory=dict)
     """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
     texts: frozenset[str] = frozenset()
-    """Which texts every one of its examples brings: "completion", "chosen" and "rejected"."""
+    """What every one of its examples brings, of :data:`BROUGHT`: "completion", "chosen" and "rejected", "labelled",
+    "responses"."""
     judge_reason: str = ""
     """Why this judge, in words; empty for a task that brings its own."""
     lessons: Sequence[Lesson] = ()

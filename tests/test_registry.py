@@ -82,7 +82,9 @@ def test_no_two_things_share_a_name() -> None:
     found = [*index._scanned(cache.PACKAGE), *index._testbeds()]
     assert len({e.name for e in found}) == len(found)
     assert {e.kind for e in found} >= {"method", "part", "testbed", "study"}
-    assert {e.name for e in entries("study")} == {"alignment-asymptotics", "lemo", "policy-cliff", "rl-subnetworks"}
+    assert {e.name for e in entries("study")} == {
+        "alignment-asymptotics", "daa-overoptimisation", "lemo", "policy-cliff", "r-to-q", "rl-subnetworks",
+    }  # fmt: skip
     assert {e.name for e in entries("testbed")} == set(builtin_tasks())
     assert all(e.summary and e.how for e in found)
 

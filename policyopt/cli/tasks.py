@@ -19,7 +19,8 @@ class TasksOptions:
     what a run would read of it."""
 
     columns: str | None = None
-    """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
+    """Which column of a dataset is what, ``prompt=question,answer=gold``, ``completion=text,label=good``; unset:
+    their names say it."""
     judge: str | None = None
     """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``."""
     eval_task: str | None = None
@@ -87,6 +88,9 @@ def _row(example: Example, model: str | None) -> list[tuple[str, str]]:
     for name in ("answer", "solution", "completion", "chosen", "rejected"):
         if text := getattr(example, name):
             shown.append((name, text))
+    if example.label is not None:
+        shown.append(("label", "good" if example.label else "bad"))
+    shown += [(f"score {x:g}", text) for text, x in zip(example.responses, example.scores, strict=True)]
     return [*shown, ("for judges", ", ".join(example.meta))] if example.meta else shown
 
 
@@ -106,7 +110,7 @@ def _written(example: Example, model: str) -> str:
 OWN_TASKS = {
     "reasoning-gym:NAME": "any dataset of reasoning-gym",
     "data.jsonl": "one JSON object per line with prompt (text or chat messages), answer, and where there is one, solution; or "
-    "question and answer, messages, prompt and completion, chosen and rejected ...",
+    "question and answer, messages, prompt and completion (and label), chosen and rejected, responses and scores ...",
     "data.csv, data.parquet": "the same columns; .json, .tsv, .arrow and .gz too; --columns prompt=question,answer=gold names them",
     "data/*.jsonl": "all files of a pattern",
     "owner/name:config@split": "a dataset on the hub, or a folder that datasets saved",

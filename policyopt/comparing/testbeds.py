@@ -110,6 +110,7 @@ _BEDS = (
         "cyclic",
         "what becomes of preferences that run in a circle, when they are made a reward: rock, paper, scissors",
         "exploitability stays low: it goes on playing all three",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "stale",
@@ -117,6 +118,24 @@ _BEDS = (
         "what large steps on old data do: each batch is trained on four steps after it was drawn, at a rate at which the policy has drifted by then",
         "accuracy rises and stays; grpo: 32 to 76 %, after 83 % at step 8",
         {"staleness": 4, "optim.lr": 1e-3},
+    ),
+    Testbed(
+        "pairs",
+        "pairs:chain_sum",
+        "whether what is learned from pairs shows in what the policy says itself: worked and right before off by one",
+        "accuracy rises with the share of held-out pairs in the right order, and the chosen side does not become unlikely",
+    ),
+    Testbed(
+        "noisy-pairs",
+        "pairs:chain_sum:flip=0.3",
+        "what three turned pairs in ten cost; the held-out pairs are all the right way round",
+        "the share of held-out pairs in the right order rises as without noise, only later, and confidence stays bounded",
+    ),
+    Testbed(
+        "long-pairs",
+        "pairs-length:chain_sum",
+        "whether length is learned for its own sake: three pairs in four are both right, and mostly the longer text is preferred",
+        "accuracy is kept and answers hardly become longer, while wrong texts fall behind right ones",
     ),
 )
 

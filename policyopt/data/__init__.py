@@ -53,6 +53,7 @@ def builtin_tasks() -> dict[str, str]:
     """The built-in tasks: name and one line of description."""
     from policyopt.data.builtin import BUILTIN
     from policyopt.data.noisy import NOISY_JUDGE
+    from policyopt.data.paired import summaries as paired
     from policyopt.data.requests import summaries as requests
     from policyopt.data.testbed import TIES
     from policyopt.data.winded import LONG_WINDED
@@ -62,6 +63,7 @@ def builtin_tasks() -> dict[str, str]:
         **{name: task.summary for name, task in {**BUILTIN, **testbeds}.items()},
         "json": "a sum with its working, as a JSON object in a fence: json 12+34",
         **requests(),
+        **paired(),
     }
 
 
@@ -69,6 +71,7 @@ def _made(spec: str) -> Callable[..., Task] | None:
     """What makes the task of a name that is no dataset, from a seed and the number of held-out questions."""
     from policyopt.data.builtin import BUILTIN
     from policyopt.data.noisy import noisy_judge_task
+    from policyopt.data.paired import LENGTH_PAIRS, PAIRS, paired_task
     from policyopt.data.reasoning import load_reasoning
     from policyopt.data.requests import requests_task
     from policyopt.data.structured import json_task
@@ -76,7 +79,12 @@ def _made(spec: str) -> Callable[..., Task] | None:
     from policyopt.data.winded import long_winded_task
 
     plain = {"json": json_task, "long-winded": long_winded_task, **{name: bed.task for name, bed in _drawn().items()}}
-    with_option = {"ties": ties_task, "requests": requests_task, "noisy-judge": noisy_judge_task}
+    with_option: dict[str, Callable[..., Task]] = {
+        "ties": ties_task,
+        "requests": requests_task,
+        "noisy-judge": noisy_judge_task,
+    }
+    with_option |= {family: partial(paired_task, family) for family in (PAIRS, LENGTH_PAIRS)}
     family, _, option = spec.partition(":")
     if family in with_option:
         return partial(with_option[family], option)

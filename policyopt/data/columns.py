@@ -13,11 +13,15 @@ columns                                         read as
 ``messages``                                    the last turn of the assistant is the completion
 ``prompt``, ``chosen``, ``rejected``            a pair of texts, or of chats that begin with the prompt
 ``chosen``, ``rejected``                        a pair of chats; what they have in common is the prompt
-``prompt``, ``completion``, ``label``           the label is kept for judges
+``prompt``, ``chosen``, ``rejected``,           a third text beside the pair
+``completion``
+``prompt``, ``completion``, ``label``           a text that somebody called good or bad: true or false, 1 or 0
+``prompt``, ``responses``, ``scores``           several texts and a number for each; ``completions`` are responses too
 ``system`` beside a question                    the message of the system, before the others; ``system_prompt`` too
 ==============================================  ==============================================================
 
-A column that has the very name of what is read is it. Where several others could be, none is taken.
+A column that has the very name of what is read is it. Where several others could be, none is taken. Numbers beside a
+text (``chosen_score``, ``rejected_score``, ``margin``) are kept by name, for sources and parts that name them.
 """
 
 from __future__ import annotations
@@ -28,14 +32,20 @@ from typing import Any
 
 from policyopt.errors import UserError, nearest
 
-TARGETS = ("system", "prompt", "messages", "input", "answer", "solution", "completion", "chosen", "rejected")
+TARGETS = (
+    "system", "prompt", "messages", "input", "answer", "solution", "completion", "chosen", "rejected", "label", "responses",
+    "scores",
+)  # fmt: skip
 """What a column can be."""
-GIVEN = frozenset({"completion", "chosen", "rejected"})
+GIVEN = frozenset({"completion", "chosen", "rejected", "responses"})
 """Texts to learn from."""
+BESIDE = {"label": ("completion", "messages"), "scores": ("responses",)}
+"""What means something only beside one of some others."""
 
 _PROMPTS = ("question", "problem", "query", "instruction")
 _ANSWERS = ("ground_truth", "reward_model.ground_truth", "final_answer")
 _COMPLETIONS = ("output", "response")
+_SEVERAL = ("responses", "completions")
 _MESSAGES = ("messages", "conversations")
 _INPUTS = ("input", "context")
 _IN_THE_QUESTION = ("choices", "options", "context", "passage")
@@ -128,6 +138,7 @@ def find_layout(names: Sequence[str], asked: Mapping[str, str], place: str) -> L
         if column not in names and not _reaches(column, names):
             raise UserError(f"--columns {target}={column}: {place} has no such column; {_near(column, names)}")
     found = own | dict(asked)
+    _find_scored(found, names, asked, place)
     if "system" not in found and not asked and "system_prompt" in names:
         found["system"] = "system_prompt"
     if asked and {"prompt", "messages"} & asked.keys():
@@ -145,8 +156,9 @@ def find_layout(names: Sequence[str], asked: Mapping[str, str], place: str) -> L
     if not GIVEN & found.keys() and not {"answer", "messages"} & found.keys():
         raise UserError(
             f"{place}: no column holds an answer or a text to learn from; its columns are {listed(names)}: say which, "
-            f"--columns answer=COLUMN or --columns completion=COLUMN"
+            "--columns answer=COLUMN or --columns completion=COLUMN"
         )
+    _find_beside(found, asked)
     return Layout({target: found[target] for target in TARGETS if target in found}, bool(asked))
 
 
@@ -199,6 +211,28 @@ def _whole_question(found: dict[str, str], names: Sequence[str], place: str) -> 
                 f"{place}: beside {found['prompt']!r} stands {name!r}, which the model would not see: write a column 'prompt' "
                 f"that holds both, or leave it out with --columns {both}"
             )
+
+
+def _find_scored(found: dict[str, str], names: Sequence[str], asked: Mapping[str, str], place: str) -> None:
+    """The column of several responses: taken unasked only where one of scores stands beside it."""
+    if "responses" in asked:
+        return
+    found.pop("responses", None)
+    if "scores" in found and (column := _one(_SEVERAL, names, "responses", place)):
+        found["responses"] = column
+
+
+def _find_beside(found: dict[str, str], asked: Mapping[str, str]) -> None:
+    """Leave out what means nothing without another column."""
+    if "answer" in found and "completion" not in found and "label" not in asked:
+        found.pop("label", None)  # of messages with an answer, what the assistant once said is not read
+    for target, others in BESIDE.items():
+        if target in found and not found.keys() & others:
+            if target in asked:
+                raise UserError(
+                    f"--columns {target}={asked[target]}: no column is the {others[0]}, beside which it stands"
+                )
+            del found[target]
 
 
 def _find_worth(found: dict[str, str], names: Sequence[str], place: str) -> None:

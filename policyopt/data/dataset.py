@@ -25,8 +25,9 @@ from policyopt.data.columns import find_layout, listed, parse_columns, written
 from policyopt.data.examples import columns_of, example, place_of
 from policyopt.data.files import read
 from policyopt.data.places import Source, distinct, halves, labels, mixture, need_places
+from policyopt.data.texts import need_one_kind
 from policyopt.errors import UserError
-from policyopt.items import TEXTS, Example, Task
+from policyopt.items import BROUGHT, Example, Task
 from policyopt.judging.judges import judge_spec, row_error
 from policyopt.judging.names import Written
 
@@ -95,15 +96,16 @@ def load_dataset_task(
 def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
     """Whether all rows have an answer, and the given texts that all of them have; refuses rows that differ."""
     first = examples[0]
-    names = ("answer", *TEXTS)
+    names = ("answer", *BROUGHT)
     for e in examples:
         for name in names:
             if bool(getattr(e, name)) != bool(getattr(first, name)):
                 one, other = (first, e) if getattr(first, name) else (e, first)
+                what = "label" if name == "labelled" else name
                 raise UserError(
-                    f"{place_of(other)}: no {name!r}, which {place_of(one)} has: all rows need the same columns"
+                    f"{place_of(other)}: no {what!r}, which {place_of(one)} has: all rows need the same columns"
                 )
-    texts = frozenset(name for name in TEXTS if getattr(first, name))
+    texts = frozenset(name for name in BROUGHT if getattr(first, name))
     if not first.answer and not texts:
         raise UserError(
             f"{place_of(first)}: nothing to judge by and nothing to learn from: expected an answer, or messages that end with "
@@ -168,14 +170,21 @@ def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple
     rows = read(place, name)
     columns = columns_of(rows)
     layout = find_layout(columns, asked, name)
+    need_one_kind(rows, layout)
     examples = [example(name, row, layout, source) for row in rows]
     notes = [("columns of", layout.said())]
     kept = {key for e in examples for key in e.meta}
     known = kept | {*layout.columns.values()}
     if lost := [c for c in columns if not {c, c.split(".")[0]} & known]:
         notes.append(("columns that are not kept for judges, in", listed(lost)))
-    if "label" in kept and "completion" in layout.columns:
-        notes.append(("column 'label' of", "kept for judges; what learns from completions does not read it"))
+    if "label" in layout.columns:
+        good = sum(bool(e.label) for e in examples)
+        notes.append(
+            (
+                "labels of",
+                f"{good:,} good, {len(examples) - good:,} bad; what learns from completions does not read them",
+            )
+        )
     return examples, notes
 
 

@@ -137,7 +137,19 @@ def _trainer(recipe: Recipe) -> _Watched:
     others = recipe.roles - {"reference", "previous"}
     engine = make_engine(policy, recipe, {role: _policy(seed=1) for role in others}, micro_batch=MICRO)
     examples = [
-        Example(str(i), user(question(i)), "7", "3+4=7\n#### 7", completion="3+4=7", chosen="3+4=7", rejected="3+4=8")
+        Example(
+            str(i),
+            user(question(i)),
+            "7",
+            "3+4=7\n#### 7",
+            completion="3+4=7",
+            chosen="3+4=7",
+            rejected="3+4=8",
+            labelled="3+4=7",
+            label=i % 2 == 0,
+            responses=("3+4=7", "7", "3+4=8", "8"),
+            scores=(1.0, 0.75, 0.25, 0.0),
+        )
         for i in range(64 * prompts)
     ]
     stream = PromptStream(examples, policy.text, seed=0, longest=policy.context - BUDGET, skip=False)

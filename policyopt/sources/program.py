@@ -39,7 +39,14 @@ class Question:
     history: tuple[float, ...] = ()
     """What the recipe's memory holds of it from earlier steps, NaN where it is new; empty without a memory."""
     given: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Ids of the texts that the task brings for it, each with an end token: "completion", "chosen", "rejected"."""
+    """Ids of the texts that the task brings for it and the source reads, each with an end token: "completion", "chosen",
+    "rejected", "labelled"."""
+    label: bool = False
+    """Whether somebody called the text ``given["labelled"]`` good."""
+    scored: tuple[tuple[tuple[int, ...], float], ...] = ()
+    """Ids of the responses that the task brings for it, each with an end token and its score, where the source reads them."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that the task brings for it, by the names of their columns: ``{"chosen_score": 8.5}``."""
 
     @property
     def solution(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from policyopt.part import Count, Part, part
 
 if TYPE_CHECKING:
+    from policyopt.items import Example
     from policyopt.sources.program import Answered, Context, Question, Response, Step
 
 
@@ -25,8 +26,10 @@ class Source(Part):
     """What it asks of a run: "sampler" (the policy writes) and "judge" (somebody says what responses are worth). What no
     source asks for is never started."""
     reads: ClassVar[frozenset[str]] = frozenset()
-    """Which texts of an :class:`~policyopt.items.Example` it reads beside the prompt: "completion", "chosen",
-    "rejected"."""
+    """What of an :class:`~policyopt.items.Example` it reads beside the prompt, of :data:`~policyopt.items.BROUGHT`:
+    "completion", "chosen", "rejected", "labelled", "responses"."""
+    least: ClassVar[int] = 1
+    """The fewest prompts that a step may have."""
 
     @property
     def uses(self) -> frozenset[str]:
@@ -48,6 +51,10 @@ class Source(Part):
     """Sampling temperature; the policy's log-probabilities are taken at it too."""
     rounds: Count = 1
     """How many times prompts are taken at most to fill a batch that filters have thinned out."""
+
+    def lacks(self, example: Example) -> str:
+        """What it would miss in an example that brings all that it ``reads``, in words; ``""`` for nothing."""
+        return ""
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         """The responses to a question. Whoever has no "sampler" among its ``services`` has none in the context."""

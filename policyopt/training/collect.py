@@ -264,11 +264,14 @@ class Collector:
                 for (i, r), text, verdict in zip(rows, texts, verdicts, strict=True)
             ]
         )
-        start = time.perf_counter()
+        start, read = time.perf_counter(), self.engine.passes.get(("reference", False), 0)
         batch = self.engine.annotate(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
         if not recipe.source.services:
             batch = unjudged(batch, self.engine.version)
+            if batch.ref_logp is not None:
+                read = self.engine.passes.get(("reference", False), 0) - read
+                stats["tokens/reference"] = stats.get("tokens/reference", 0.0) + read
         return batch, responses
 
     def _completed(
@@ -304,7 +307,12 @@ class Collector:
             example.answer,
             () if held is None else tuple(held.responses),
             tuple(history),
-            {name: text.given(said) for name in TEXTS if (said := getattr(example, name))},
+            {name: text.given(said) for name in TEXTS if name in source.reads and (said := getattr(example, name))},
+            bool(example.label),
+            tuple((text.given(r), x) for r, x in zip(example.responses, example.scores, strict=True))
+            if "responses" in source.reads
+            else (),
+            example.numbers if source.reads else {},
         )
         context = Context(
             self._sampler(source),

@@ -161,7 +161,8 @@ class TrainConfig:
     """A built-in task, ``reasoning-gym:NAME``, a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a pattern of files, a
     hub dataset (``owner/name:config@split``), or a mixture (``a.jsonl*2+b.jsonl``)."""
     columns: Annotated[str | None, BeforeValidator(written)] = None
-    """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
+    """Which column of a dataset is what, ``prompt=question,answer=gold``, ``completion=text,label=good``; unset: their names
+    say it."""
     eval_task: EvalTaskName | None = None
     """Files or a dataset to measure on, whole, in the place of held-out rows; several are joined by ``+``."""
     judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})
@@ -183,7 +184,8 @@ class TrainConfig:
     max_tokens: Count | None = None
     """Budget of a response in tokens; unset: what the task suggests."""
     long_prompts: Literal["refuse", "skip"] = "refuse"
-    """What happens to prompts that leave no room for a response in the model's context; they are never cut."""
+    """What happens to prompts that leave no room for a response in the model's context, and to rows of which a text to learn
+    from does not fit into it behind its prompt; prompts are never cut."""
     engine: Literal["local", "ray", "tinker"] = "local"
     """What runs the models: this process (and those that torchrun starts), a Ray cluster, or a server of the Tinker protocol."""
     ray: Cluster = dataclasses.field(default=Cluster(), metadata=UNNAMED)
@@ -249,6 +251,11 @@ class TrainConfig:
             raise ValueError(
                 f"batch is {self.batch} responses, which is not a multiple of recipe.source.size "
                 f"({self.recipe.source.size})"
+            )
+        if self.prompts < (least := self.recipe.source.least):
+            raise ValueError(
+                f"a step has {self.prompts} prompts (batch over recipe.source.size), and "
+                f"{type(self.recipe.source).__name__} needs {least}: raise batch"
             )
         if self.prompts % self.recipe.update.minibatches:
             raise ValueError(

@@ -257,7 +257,8 @@ def compared(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """What was measured before and after, from the contents of ``summary.json``: name, before, after, change."""
     before, after = summary.get("before") or {}, summary.get("after") or {}
     further = sorted({k for k in (*before, *after) if k.startswith(("accuracy/", "pass@"))})
-    for key in ("accuracy", *further, "distinct", "exploitability", "loglik", "pairs/accuracy", "length", "format"):
+    texts = ("loglik", "pairs/accuracy", "pairs/margin", "logp/chosen", "logp/rejected", "gain/chosen", "gain/rejected")
+    for key in ("accuracy", *further, "distinct", "exploitability", *texts, "length", "format"):
         a, b = _number(before, key), _number(after, key)
         if a is not None or b is not None:
             yield key, _score(key, a), _score(key, b), "" if a is None or b is None else _score(key, b - a, sign=True)
@@ -315,7 +316,10 @@ def formatted(name: str, value: float, sign: bool = False) -> str:
     return format(value, ("+" if sign else "") + spec)
 
 
-DIGITS = {"length": 1, "distinct": 2, "exploitability": 3, "loglik": 3}
+DIGITS = {
+    "length": 1, "distinct": 2, "exploitability": 3, "loglik": 3, "pairs/margin": 2, "logp/chosen": 2, "logp/rejected": 2,
+    "gain/chosen": 2, "gain/rejected": 2,
+}  # fmt: skip
 """Decimals of what is no share."""
 
 

@@ -32,8 +32,8 @@ from policyopt.training.checkpoint import load_checkpoint, prune, save_checkpoin
 from policyopt.training.collect import Collector, Drawn
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
-from policyopt.training.evaluate import Evaluator, Scores
-from policyopt.training.evaluate_texts import TextEvaluator
+from policyopt.training.evaluate import Scores
+from policyopt.training.evaluate_texts import Measured
 from policyopt.training.judged import costly, nothing_left
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.metrics import batch_metrics, movement_metrics, update_metrics
@@ -78,7 +78,7 @@ class Trainer:
     config: TrainConfig
     engine: Engine
     collector: Collector
-    evaluator: Evaluator | TextEvaluator
+    evaluator: Measured
     log: RunLog
     console: Console
     out: Path

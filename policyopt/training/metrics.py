@@ -54,7 +54,10 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
 
 
 def text_metrics(batch: Batch) -> dict[str, float]:
-    """Of given texts: how likely they are before the update, in nats per token, and how pairs compare."""
+    """Of given texts: how likely they are before the update, in nats per token, and how those to the same prompt compare. Rows
+    of another origin are left out."""
+    if batch.origin is not None:
+        batch = batch[batch.origin == 0]
     length, logp = batch.length(), masked(batch.old_logp, batch.mask).sum(1)
     out = {
         "length/mean": float(length.mean()),
@@ -64,20 +67,41 @@ def text_metrics(batch: Batch) -> dict[str, float]:
     }
     if batch.ref_logp is not None:
         out["kl/ref_response"] = float((logp - masked(batch.ref_logp, batch.mask).sum(1)).mean())
-    return out | (pair_metrics(batch, logp, length) if batch.chosen is not None else {})
-
-
-def pair_metrics(batch: Batch, logp: torch.Tensor, length: torch.Tensor) -> dict[str, float]:
-    r"""How the two texts of pairs compare. The margin of a pair is
-    :math:`\log\frac{\pi(y^+)}{\pi_{ref}(y^+)} - \log\frac{\pi(y^-)}{\pi_{ref}(y^-)}` in nats, without :math:`\pi_{ref}` where
-    the recipe reads no reference; the accuracy is the share of pairs whose margin is above 0."""
-    good = batch.chosen > 0.5
     gain = logp if batch.ref_logp is None else logp - masked(batch.ref_logp, batch.mask).sum(1)
-    sides = {"chosen": good, "rejected": ~good}
-    out = {f"loglik/{name}": float(logp[side].sum() / length[side].sum().clamp(min=1)) for name, side in sides.items()}
-    plus, minus = (group_sum(gain * side, batch.group)[good] for side in (good, ~good))
-    margin = plus - minus
-    return out | {"pairs/margin": float(margin.mean()), "pairs/accuracy": float((margin > 0).double().mean())}
+    sides = {} if batch.chosen is None else side_metrics(batch, logp, gain)
+    return out | sides | pair_metrics(batch, gain)
+
+
+def side_metrics(batch: Batch, logp: torch.Tensor, gain: torch.Tensor) -> dict[str, float]:
+    r"""Of the texts that were chosen and of those that were rejected, apart: ``loglik``, log-probability in nats per token;
+    ``logp``, in nats per text, :math:`\log\pi(y)`; ``gain``, their implicit reward without its factor beta,
+    :math:`\log\frac{\pi(y)}{\pi_{ref}(y)}`, where the recipe reads a reference; ``length`` in tokens. Both log-probabilities may
+    fall while the margin between them grows."""
+    out, length = {}, batch.length()
+    for name, side in (("chosen", batch.chosen > 0.5), ("rejected", batch.chosen <= 0.5)):
+        if bool(side.any()):
+            out[f"loglik/{name}"] = float(logp[side].sum() / length[side].sum().clamp(min=1))
+            out[f"logp/{name}"] = float(logp[side].mean())
+            out[f"length/{name}"] = float(length[side].mean())
+            if batch.ref_logp is not None:
+                out[f"gain/{name}"] = float(gain[side].mean())
+    return out
+
+
+def pair_metrics(batch: Batch, gain: torch.Tensor) -> dict[str, float]:
+    r"""How the texts of pairs compare: of all two texts to a prompt that differ in reward, y+ being the better one. The margin
+    of a pair is :math:`\log\frac{\pi(y^+)}{\pi_{ref}(y^+)} - \log\frac{\pi(y^-)}{\pi_{ref}(y^-)}` in nats, without
+    :math:`\pi_{ref}` where the recipe reads no reference; the accuracy is the share of pairs whose margin is above 0."""
+    order = batch.group.argsort(stable=True)
+    group, reward, gain = batch.group[order], batch.total_reward()[order], gain[order]
+    margins = [gain[:0]]
+    for k in range(1, int(group.bincount().max())):  # a row and the k-th one after it in its group
+        better = (reward[:-k] - reward[k:]) * (group[:-k] == group[k:])
+        margins.append((better.sign() * (gain[:-k] - gain[k:]))[better != 0])
+    margin = torch.cat(margins)
+    if not len(margin):
+        return {}
+    return {"pairs/margin": float(margin.mean()), "pairs/accuracy": float((margin > 0).double().mean())}
 
 
 def first_of_group(batch: Batch) -> torch.Tensor:

@@ -106,6 +106,41 @@ PLANS: tuple[tuple[str, tuple[Plan, ...]], ...] = (
                 unit="nats",
                 smooth=True,
             ),
+            Plan(
+                "sides",
+                "Chosen and rejected, apart",
+                "How much likelier than under the reference the whole texts have become: their implicit reward without its "
+                "factor. Both may fall while the margin grows.",
+                (
+                    Curve("chosen", "gain/chosen", "second"),
+                    Curve("rejected", "gain/rejected", "grey"),
+                    Curve("held-out, chosen", "eval/gain/chosen", "second", "points"),
+                    Curve("held-out, rejected", "eval/gain/rejected", "grey", "points"),
+                ),
+                unit="nats per text",
+                smooth=True,
+            ),
+            Plan(
+                "texts",
+                "Log-probability of whole texts",
+                "Of those that were chosen and those that were rejected: a longer text is less likely.",
+                (
+                    Curve("chosen", "logp/chosen", "second"),
+                    Curve("rejected", "logp/rejected", "grey"),
+                    Curve("held-out, chosen", "eval/logp/chosen", "second", "points"),
+                    Curve("held-out, rejected", "eval/logp/rejected", "grey", "points"),
+                ),
+                unit="nats per text",
+                smooth=True,
+            ),
+            Plan(
+                "lengths",
+                "Length of the texts",
+                "Where chosen texts are longer, length is a part of what is learned.",
+                (Curve("chosen", "length/chosen", "second"), Curve("rejected", "length/rejected", "grey")),
+                unit="tokens",
+                smooth=True,
+            ),
         ),
     ),
     (

@@ -120,6 +120,8 @@ def _cards(run: RunRecord) -> list[_Card]:
         "exploitability": "Exploitability",
         "length": "Mean length",
         "format": "Well formed",
+        "pairs/accuracy": "Pairs in the right order",
+        "pairs/margin": "Margin of pairs",
     } | {k: k for k in pass_at}
     labels["accuracy/decode"] = "Accuracy with decode"
     notes = {
@@ -129,10 +131,13 @@ def _cards(run: RunRecord) -> list[_Card]:
         "exploitability": "what the best opponent wins above one half",
         "length": "tokens per response",
         "format": "the judge can read it",
+        "pairs/accuracy": "the chosen text has gained more",
+        "pairs/margin": "nats, over the reference where there is one",
     }
     notes |= {k: f"at least one of {k.removeprefix('pass@')} is right" for k in pass_at}
     cards = []
-    for key in ("accuracy", "accuracy/decode", *pass_at, "distinct", "exploitability", "length", "format"):
+    kinds = ("distinct", "exploitability", "pairs/accuracy", "pairs/margin", "length", "format")
+    for key in ("accuracy", "accuracy/decode", *pass_at, *kinds):
         a, b = number(before.get(key)), number(after.get(key))
         if a is None and b is None:
             continue

@@ -21,7 +21,7 @@ from policyopt.training.collect import Collector
 from policyopt.training.config import Judging, TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator
-from policyopt.training.evaluate_texts import TextEvaluator
+from policyopt.training.evaluate_texts import BothEvaluator, Measured, TextEvaluator
 from policyopt.training.finish import leave, summarise
 from policyopt.training.folder import claimed, moved_horizon, need_space, run_name, write_config
 from policyopt.training.inputs import inputs_of, refuse_changes
@@ -132,14 +132,20 @@ def gathered(
         longest=longest,
         skip=config.long_prompts == "skip",
         weights=task.weights,
+        source=recipe.source,
+        context=engine.context,
     )
     if too_long := stream.check():
         console.note(f"{too_long} prompts of more than {longest} tokens are skipped")
+    if stream.left:
+        console.note(
+            f"{len(stream.left)} rows are skipped, of which a text does not fit behind its prompt into the context of {engine.context} tokens"
+        )
     if "solutions" in recipe.source.uses and (unsolved := stream.check_solutions(recipe.name)):
         console.note(f"{unsolved} prompts have no worked solution: the policy answers them without help")
     if note := unheard(recipe, task):
         console.note(note)
-    if "sampler" in recipe.source.services:
+    if recipe_draws(recipe) or judge is not None:
         told(engine.sampler, console)
     return Collector(engine, stream, judge, budget, config.seed, config.judging.max_failed, run=name)
 
@@ -152,16 +158,24 @@ def gone_back(trainer: Trainer, config: TrainConfig) -> None:
         say(moved)
 
 
-def measured(config: TrainConfig, task: Task, collector: Collector) -> Evaluator | TextEvaluator:
-    """What measures the held-out examples of a run: answers that are drawn, or the texts that the task gives."""
+def measured(config: TrainConfig, task: Task, collector: Collector) -> Measured:
+    """What measures the held-out examples of a run: answers that are drawn, the texts that the task gives where its source
+    reads these, or both where the task has answers too."""
     engine, stream = collector.engine, collector.stream
-    if "sampler" not in config.recipe.source.services:
-        return TextEvaluator(collector, task.heldout, config.recipe)
+    texts = None if recipe_draws(config.recipe) else TextEvaluator(collector, task.heldout, config.recipe)
+    if texts is not None and collector.judge is None:
+        return texts
     judge = need_judge(collector.judge, task)
-    return Evaluator(
+    answers = Evaluator(
         engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed,
         max_failed=collector.max_failed, temperature=config.eval.temperature, top_p=config.eval.top_p,
     )  # fmt: skip
+    return answers if texts is None else BothEvaluator(texts, answers)
+
+
+def recipe_draws(recipe: Recipe) -> bool:
+    """Whether the rows of a recipe are drawn from the policy, and not given."""
+    return "sampler" in recipe.source.services
 
 
 def check_source(recipe: Recipe, task: Task) -> None:
@@ -174,12 +188,15 @@ def check_source(recipe: Recipe, task: Task) -> None:
     check_weights(recipe, task)
     name = type(recipe.source).__name__
     if missing := sorted(recipe.source.reads - task.texts):
+        columns = {"labelled": "completion, label", "responses": "responses, scores"}
+        rows = ", ".join(columns.get(x, x) for x in sorted(recipe.source.reads))
         raise UserError(
             f"{recipe.name}: its source {name} reads {' and '.join(missing)} of every example, and {task.name} has none: take "
-            f"a file whose rows have prompt, {', '.join(sorted(recipe.source.reads))}, or a source that draws, such as Group()"
+            f"a file whose rows have prompt, {rows}, or a source that draws, such as Group()"
         )
     if "judge" in recipe.services and task.judge is None:
-        fits = "PreferencePairs()" if "chosen" in task.texts else "Demonstrations()"
+        kinds = {"chosen": "PreferencePairs()", "responses": "Scored()", "labelled": "Labelled()"}
+        fits = next((source for text, source in kinds.items() if text in task.texts), "Demonstrations()")
         raise UserError(
             f"{recipe.name}: its source {name} draws responses that have to be judged, and the rows of {task.name} have no "
             f"answer: take the source {fits}, or add a column 'answer'"
@@ -188,8 +205,9 @@ def check_source(recipe: Recipe, task: Task) -> None:
 
 @contextmanager
 def judging(recipe: Recipe, task: Task, how: Judging) -> Iterator[JudgePool | None]:
-    """The judge of a run; ``None`` where nothing asks for one."""
-    if task.judge is None or "judge" not in recipe.services:
+    """The judge of a run: of its responses, and of what it says on held-out questions where it learns from given texts. ``None``
+    where nothing asks for one, and where the task has no answers."""
+    if task.judge is None or ("judge" not in recipe.services and recipe_draws(recipe)):
         yield None
         return
     with JudgePool(task.judge, timeout=how.timeout, memory_mb=how.memory_mb, workers=how.workers) as pool:

@@ -73,7 +73,35 @@ LAYOUTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"chosen": chat("#?", "x", "y", "b"), "rejected": chat("#?", "x", "y", "c")},
         {"prompt": ["0?", "x", "y"], "chosen": "b", "rejected": "c"},
     ),
-    ({"prompt": "#?", "completion": "b", "label": False}, {"completion": "b", "meta": {"label": False}}),
+    (
+        {"prompt": "#?", "completion": "b", "label": False},
+        {"completion": "b", "labelled": "b", "label": False, "meta": {"label": False}},
+    ),
+    ({"prompt": "#?", "response": "b", "label": 1}, {"labelled": "b", "label": True}),
+    ({"prompt": "#?", "completion": "b", "label": "False"}, {"labelled": "b", "label": False}),
+    ({"messages": chat("#?", "b"), "label": 0}, {"prompt": ["0?"], "labelled": "b", "label": False}),
+    # What a judged response is compared with, and a class that has nothing to do with texts
+    ({"prompt": "#?", "answer": "4", "label": "math"}, {"labelled": None, "label": None, "meta": {"label": "math"}}),
+    ({"messages": chat("#?", "b"), "answer": "4", "label": "math"}, {"labelled": None, "meta": {"label": "math"}}),
+    (
+        {"prompt": "#?", "responses": ["b", "c", "d"], "scores": [1, 0.5, -2]},
+        {"responses": ("b", "c", "d"), "scores": (1.0, 0.5, -2.0), "completion": None},
+    ),
+    ({"prompt": "#?", "completions": ["b", "c"], "scores": [1, 2]}, {"responses": ("b", "c"), "scores": (1.0, 2.0)}),
+    ({"prompt": "#?", "responses": '["b", "c"]', "scores": "[1, 2]"}, {"responses": ("b", "c"), "scores": (1.0, 2.0)}),
+    (
+        {"prompt": chat("#?"), "responses": [chat("#?", "b"), [chat("", "c")[1]]], "scores": [1, 2]},
+        {"responses": ("b", "c")},
+    ),
+    ({"prompt": "#?", "answer": "4", "responses": ["b", "c"]}, {"responses": (), "meta": {"responses": ["b", "c"]}}),
+    (
+        {"prompt": "#?", "chosen": "b", "rejected": "c", "completion": "d", "chosen_score": 8.5, "rejected_score": "3"},
+        {"chosen": "b", "rejected": "c", "completion": "d", "numbers": {"chosen_score": 8.5, "rejected_score": 3.0}},
+    ),
+    (
+        {"chosen": chat("#?", "b"), "rejected": chat("#?", "c"), "completion": "d"},
+        {"prompt": ["0?"], "chosen": "b", "rejected": "c", "completion": "d"},
+    ),
     ({"prompt": json.dumps(chat("#?")), "answer": "4"}, {"prompt": ["0?"], "answer": "4"}),
     ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "#?"}]}], "answer": "4"}, {"prompt": ["0?"]}),
     (
@@ -98,7 +126,7 @@ def test_what_was_found_is_said(tmp_path: Path) -> None:
     assert "columns of d.jsonl: question -> prompt, answer" in task.notes
     assert "rows of d.jsonl: 6 to train on, 2 held out (by a hash of the prompt, up to a quarter)" in task.notes
     _, task = loaded(tmp_path, {"prompt": "#?", "completion": "b", "label": True})
-    assert any("'label' of d.jsonl: kept for judges" in note for note in task.notes)
+    assert "labels of d.jsonl: 8 good, 0 bad; what learns from completions does not read them" in task.notes
 
 
 def test_columns_that_the_user_names(tmp_path: Path) -> None:
@@ -108,6 +136,14 @@ def test_columns_that_the_user_names(tmp_path: Path) -> None:
     assert "columns of d.jsonl: asked -> prompt, gold.value.1 -> answer" in task.notes
     example, _ = loaded(tmp_path, {"prompt": "no", "log": chat("#?", "b")}, "messages=log")
     assert (said(example), example.completion) == (["0?"], "b")
+    example, _ = loaded(tmp_path, {"prompt": "#?", "text": "b", "good": True}, "completion=text,label=good")
+    assert (example.labelled, example.label) == ("b", True)
+    # UltraFeedback: the score stands in the object that holds the response
+    rated = [{"response": x, "overall_score": n, "model": "m"} for x, n in (("b", 8.5), ("c", 2))]
+    example, _ = loaded(
+        tmp_path, {"instruction": "#?", "completions": rated}, "prompt=instruction,responses=completions"
+    )
+    assert (example.responses, example.scores) == (("b", "c"), (8.5, 2.0))
 
 
 def test_further_columns_are_kept_for_judges(tmp_path: Path) -> None:
@@ -169,7 +205,7 @@ def test_what_a_judge_unpickles_never_comes_from_a_file(tmp_path: Path) -> None:
             "line 1: no 'prompt', and chosen is text: expected a prompt, or whole chats",
         ),
         ({"chosen": chat("#", "b"), "rejected": chat("other #", "c")}, "have 0 messages in common"),
-        ({"chosen": chat("#", "b"), "rejected": chat("#", "b")}, "have 2 messages in common"),
+        ({"chosen": chat("#", "b"), "rejected": chat("#", "b")}, "are the same chat"),
         ({"chosen": chat("#", "b"), "rejected": chat("#")}, "have 1 messages in common"),
         ({"prompt": "#", "chosen": chat("other", "b"), "rejected": chat("#", "c")}, "one message of the assistant"),
     ],

@@ -63,6 +63,7 @@ def test_the_list_of_tasks() -> None:
         "long-winded",
         "json",
         *(f"requests:{x}" for x in NAMES),
+        *(f"{family}:{x}" for family in ("pairs", "pairs-length") for x in ("chain_sum", "simple_equations")),
     )
     assert all(summary and "\n" not in summary for summary in builtin_tasks().values())
 

@@ -15,8 +15,8 @@ from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.tree.rest_rl import rest_rl
 from policyopt.methods.tree.rest_rl.search import Search
-from policyopt.methods.tree.rest_rl.value import NodeValueLoss
 from policyopt.parts import ClippedValueLoss
+from policyopt.parts.critic.nodes import NodeValueLoss
 from policyopt.recipe import recipe_from_dict
 from policyopt.rows import join
 from policyopt.sources.draw import Group

@@ -183,5 +183,5 @@ def test_an_opponent_is_the_same_in_every_question(beaten: list[list[float]], ex
 
 def test_without_opponents_nothing_is_said_and_unlike_numbers_are_refused() -> None:
     assert exploited([]) == {}
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         exploited([[0.5], [0.5, 0.5]])

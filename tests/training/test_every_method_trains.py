@@ -14,7 +14,7 @@ from policyopt.registry import Method
 from policyopt.sources.draw import GroupFrom
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.run import run
-from tests.batches import EVERY_METHOD
+from tests.batches import COVERING_METHODS
 from tests.commands import lines, write_rows
 
 JUDGE = '''
@@ -34,7 +34,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"task": str(data), "judge": f"{place / 'judge.py'}:vowels"}
 
 
-@EVERY_METHOD
+@COVERING_METHODS
 def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str], tmp_path: Path) -> None:
     recipe = method()
     prompts = max(4, recipe.update.minibatches)

@@ -63,6 +63,14 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][1:]
 
 
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
 @pytest.fixture
 def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(self: Any, *args: Any, **options: Any) -> None:
@@ -160,11 +168,19 @@ def test_source_and_data_that_do_not_fit_are_refused(
         ({"prompt": "b?", "chosen": "a"}, "pairs.jsonl, line 2: no 'rejected'"),
         ({"prompt": "b?", "chosen": "a", "rejected": " "}, "pairs.jsonl, line 2: rejected is empty"),
         ({"prompt": "b?", "chosen": 3, "rejected": "b"}, "line 2: chosen is a number, expected text or a list"),
-        (
-            {"prompt": "b?", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"},
-            "one message of the assistant",
-        ),
         ({"prompt": "b?", "completion": "a"}, "line 1: no 'completion', which pairs.jsonl, line 2 has"),
+        (
+            {"prompt": "b?", "chosen": "a", "rejected": "a"},
+            "pairs.jsonl, line 2: chosen and rejected are the same text, so that nothing is preferred: take the row out",
+        ),
+        (
+            {"prompt": [{"role": "user", "content": "b?"}], "chosen": "a", "rejected": "b"},
+            "pairs.jsonl, line 2: prompt is chat messages, and text in pairs.jsonl, line 1: write it alike in all rows of a file",
+        ),
+        (
+            {"prompt": "b?", "chosen": "a", "rejected": said("b")},
+            "pairs.jsonl, line 2: rejected is chat messages, and text in pairs.jsonl, line 1",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(second: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -174,6 +190,49 @@ def test_a_row_that_cannot_be_used_is_named(second: dict[str, Any], words: str, 
     with pytest.raises(UserError) as error:
         load_task(str(path))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"prompt": "a?", "completion": "a", "label": "math"},
+            "line 1: label is 'math', expected true or false, 1 or 0",
+        ),
+        ({"prompt": "a?", "completion": "a", "label": 2}, "line 1: label is '2', expected true or false, 1 or 0"),
+        (
+            {"messages": [{"role": "user", "content": "a?"}], "label": 1},
+            "line 1: a label, and no text that it is about",
+        ),
+        (
+            {"prompt": "a?", "chosen": turns("x"), "rejected": "b"},
+            "line 1: chosen: expected one message of the assistant",
+        ),
+        ({"prompt": "a?", "responses": ["a"], "scores": [1]}, "line 1: responses has 1, expected two or more"),
+        ({"prompt": "a?", "responses": ["a", "b"], "scores": [1]}, "line 1: 2 responses and 1 scores"),
+        ({"prompt": "a?", "responses": ["a", " "], "scores": [1, 2]}, "line 1: responses, 2 is empty"),
+        ({"prompt": "a?", "responses": ["a", "b"], "scores": [1, "x"]}, "line 1: scores, 2 is text, expected a finite"),
+        ({"prompt": "a?", "responses": "a, b", "scores": [1, 2]}, "line 1: responses is text, expected a list"),
+        (
+            {"chosen": turns("a?", "b", "c?", "d"), "rejected": turns("a?", "x", "c?", "e")},
+            "line 1: chosen and rejected have 1 messages in common, of 4 and 4: expected one or more, which are the prompt",
+        ),
+        (
+            {"chosen": turns("a?", "b"), "rejected": turns("a?", "b")},
+            "line 1: chosen and rejected are the same chat, so that nothing is preferred",
+        ),
+        (
+            {"prompt": turns("a?"), "chosen": turns("a?", "b"), "rejected": turns("x?", "c")},
+            "line 1: rejected: the messages before its last one are not those of prompt",
+        ),
+    ],
+)
+def test_texts_that_cannot_be_used_are_named(row: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError) as error:
+        load_task(str(path))
+    assert f"d.jsonl, {words}" in str(error.value)
 
 
 def test_messages_of_the_assistant_are_texts(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_xrpo_shares_by_the_spread_of_what_was_judged() -> None:
 
 
 def test_a_search_takes_what_it_does_not_know_for_what_it_expects() -> None:
-    from policyopt.methods.tree.rest_rl.search import Node
+    from policyopt.sources.draw.search import Node
 
     root = Node(Response([], [], []))
     assert root.expected([math.nan]) == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from policyopt.lens.case import Run
 from policyopt.methods.tree.rest_rl.resumed import ResumedFromBest
-from policyopt.methods.tree.rest_rl.search import Node
+from policyopt.sources.draw.search import Node
 from policyopt.sources.program import Response
 
 

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.tree.rest_rl import rest_rl
 from policyopt.methods.tree.rest_rl.resumed import ResumedFromBest
-from policyopt.methods.tree.rest_rl.search import Node, Search
-from policyopt.methods.tree.rest_rl.value import NodeValueLoss
+from policyopt.methods.tree.rest_rl.search import Search
 from policyopt.parts import SeqMeanTokenMean
+from policyopt.parts.critic.nodes import NodeValueLoss
+from policyopt.sources.draw.search import Node
 from policyopt.sources.program import Response
 from tests.batches import gradients, random_batch, ready
 from tests.methods.shared_search import BREAK, END, Grammar, best_below, draw, prompt, worth

@@ -8,8 +8,8 @@ from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.tree.rest_rl.resumed import ResumedFromBest
 from policyopt.methods.tree.rest_rl.search import Search
-from policyopt.methods.tree.rest_rl.value import NodeValueLoss
 from policyopt.parts import BySource, TruncatedReward
+from policyopt.parts.critic.nodes import NodeValueLoss
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 

@@ -1,4 +1,4 @@
-"""Value functions: temporal differences and the loss of the critic."""
+"""The loss of a critic that learns what the nodes of a tree are worth."""
 
 from __future__ import annotations
 
