@@ -113,5 +113,5 @@ def test_strategies_grow_with_the_rounds() -> None:
     [more] = lspo(strategies=2, rounds=3, every=2).controllers
     assert [more.value(step) for step in range(7)] == [2, 2, 3, 3, 4, 4, 4]  # type: ignore[attr-defined]
     assert lspo(every=5).reference(5) == 1 and lspo(every=5).reference(4) == 0
-    with pytest.raises(ValueError, match="rows|rounds|greater|equal"):
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
         lspo(every=0)

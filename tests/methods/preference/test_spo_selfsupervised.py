@@ -63,7 +63,9 @@ def test_a_text_without_a_phrase_has_no_variants() -> None:
 
 def test_variants_are_rows_of_which_the_degree_alone_is_learned() -> None:
     source = WithDegrees(levels=3)
-    question = Question((1,), 200, (0, 0, 0), given={"chosen": (*ids("fresh bread"), 2), "rejected": (*ids("it is"), 2)})
+    question = Question(
+        (1,), 200, (0, 0, 0), given={"chosen": (*ids("fresh bread"), 2), "rejected": (*ids("it is"), 2)}
+    )
     context = Context(None, source, encode=ids, decode=read, end=(2,))  # type: ignore[arg-type]
     rows = asyncio.run(source.draw(question, context))
     assert [r.origin for r in rows] == [0, 0, 1, 1, 1], "the rejected text has no phrase"
