@@ -15,7 +15,7 @@ from policyopt.registry import method
     arxiv="2404.04656",
     confidence="secondary",
     claim=Claim(
-        "A classifier of good and bad texts learns from pairs what DPO learns: no pairs are needed for as many held-out ones to be in order.",
+        "A classifier of good and bad texts needs no pairs to learn what DPO learns from them: as many held-out ones come to be in order.",
         "pairs:chain_sum",
         (Effect("pairs/accuracy", "higher", -0.02),),
     ),

@@ -84,7 +84,7 @@ class Prospect(Contrast):
     code="ContextualAI/HALOs",
     confidence="code",
     claim=Claim(
-        "Texts that are good or bad, one by one, teach as much as pairs do: no pairs are needed for as many held-out ones to be in order.",
+        "Texts that are good or bad, one by one, teach as much as pairs do: it needs no pairs to answer as often right as DPO does.",
         "pairs:chain_sum",
         (Effect("accuracy", "higher", -0.02),),
     ),
