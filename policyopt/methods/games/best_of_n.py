@@ -19,7 +19,7 @@ from policyopt.rows import Batch, masked
 
 
 @part
-class Best(RowSelector):
+class BestResponse(RowSelector):
     """The response to each prompt with the highest reward, the first of equal ones."""
 
     unit: ClassVar[Unit] = "group"
@@ -45,7 +45,7 @@ class AtLeast(RowSelector):
 class OnRows(Wrapper, Advantage):
     """1 on every token of the rows that a selector picks, 0 on the others."""
 
-    rows: RowSelector = Best()
+    rows: RowSelector = BestResponse()
     """Which rows."""
 
     around: ClassVar[str] = "rows"
@@ -90,7 +90,7 @@ def best_of_n(
     Sources: RAFT, arXiv:2304.06767; RAFT++, arXiv:2504.11343, and its code (4 responses, learning rate 1e-6; there a KL of 0.001
     besides, which ``--recipe.regularizers`` adds); best of n: arXiv:2401.01879. Our reading: of equal rewards the first response is kept.
     """
-    rows = Best() if threshold is None else AtLeast(reward=threshold)
+    rows = BestResponse() if threshold is None else AtLeast(reward=threshold)
     credited = reinforce(baseline="none", group_size=group_size).replace(
         advantage=OnRows(rows=rows), aggregate=TokenMean()
     )

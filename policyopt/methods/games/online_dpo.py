@@ -11,7 +11,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Group
 
-Loss = Literal["sigmoid", "ipo", "hinge"]
+Loss = Literal["sigmoid", "square", "hinge"]
 
 
 @method(
@@ -31,7 +31,7 @@ def online_dpo(
 
     .. math:: L = -\mathrm{mean}_{pairs}\log\sigma(z),\qquad z = \beta(h_w - h_l),\quad h = \sum_t\log\frac{\pi_\theta}{\pi_{ref}}(y_t)
 
-    With ``loss`` the square of IPO, :math:`(h_w - h_l - 1/(2\beta))^2`, or the hinge of SLiC, :math:`\max(0, 1-z)`. Of more than
+    With ``loss`` "square" that of IPO, :math:`(h_w - h_l - 1/(2\beta))^2`, with "hinge" that of SLiC, :math:`\max(0, 1-z)`. Of more than
     two responses the best and the worst are the pair; the others have no gradient. A judge that compares (``docs/judges.md``) is
     asked in both orders, so that a liking for the first place cancels; one that scores prefers the higher score, from which
     ``missing_eos_penalty`` is taken where a response has no end. Samples are constants: the gradient is that of the pair alone, and
@@ -42,7 +42,7 @@ def online_dpo(
     """
     links: dict[Loss, Link] = {
         "sigmoid": Logistic(beta=beta),
-        "ipo": SquareTo(target=1 / (2 * beta)),
+        "square": SquareTo(target=1 / (2 * beta)),
         "hinge": Hinge(beta=beta),
     }
     penalty = TruncatedReward(reward=-(missing_eos_penalty or 0.0), add=True)

@@ -36,5 +36,5 @@ def side(better: bool) -> Callable[[Run], list[int]]:
 
 GIVEN = {"loss": _ended}
 CASES = {"other": _asked_twice}
-PARAMS = {"loss": lambda name: {"loss": {"slic": "hinge"}.get(name, name)}}
+PARAMS = {"loss": lambda name: {"loss": {"ipo": "square", "slic": "hinge"}.get(name, name)}}
 KEYS = {"score": lambda run: run.shaped.reward, "chosen": side(True), "rejected": side(False)}

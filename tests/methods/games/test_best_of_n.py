@@ -7,7 +7,7 @@ import torch
 
 from policyopt.methods.analysis.alignment_asymptotics import best_of, win_rate
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.methods.games.best_of_n import AtLeast, Best, best_of_n
+from policyopt.methods.games.best_of_n import AtLeast, BestResponse, best_of_n
 from policyopt.methods.games.bonbon import best_worst_gap, bonbon
 from policyopt.objective import selected
 from policyopt.parts import TokenMean
@@ -19,14 +19,14 @@ def test_the_kept_rows_alone_are_made_likely() -> None:
     batch = random_batch(groups=(3, 2, 1))
     batch = batch.replace(reward=torch.tensor([0.2, 0.9, 0.9, 0.1, -0.3, 0.0], dtype=torch.float64))
     kept = torch.tensor([False, True, False, True, False, True])
-    assert torch.equal(Best()(batch), kept), "of equal ones the first"
+    assert torch.equal(BestResponse()(batch), kept), "of equal ones the first"
     recipe = best_of_n()
     update = ready(recipe, batch)
     assert torch.equal(selected(recipe, update), kept)
     rows = update[kept]
     same(dlogp(recipe, rows), -rows.mask / rows.mask.sum())
     monotone = batch.replace(reward=(3 * batch.reward).exp())
-    assert torch.equal(Best()(monotone), kept)
+    assert torch.equal(BestResponse()(monotone), kept)
     assert AtLeast(reward=0.2)(batch).tolist() == [True, True, True, False, False, False]
 
 
