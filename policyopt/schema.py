@@ -165,6 +165,8 @@ _LIBRARY = (
            absent=float("nan"), on_demand=True, invent=lambda s: s.history(), advice="set memory to the part that keeps it"),
     Column("chosen", "N", "program", "1 on the text of a pair that was preferred, 0 on the other one", absent=0, on_demand=True,
            invent=lambda s: s.correct, advice="take the source PreferencePairs()"),
+    Column("score", "N", "program", "what a reward model, or a person, said of a text that the task brings", on_demand=True,
+           invent=lambda s: s.normal(s.n), advice="take the source PreferencePairs(columns=('score',))"),
     Column("baseline_reward", "N", "program", "reward to compare with: of the greedy response to the same prompt, or the mean over all that "
            "the rollout drew for it, rows that are not trained on too",
            on_demand=True, invent=lambda s: s.uniform(s.n), advice="take the rollout GroupWithGreedy()"),

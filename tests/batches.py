@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -28,6 +29,40 @@ SOME_METHODS = pytest.mark.parametrize(
     ],
 )
 """Every third method, and under ``-m heavy`` the others: for what takes seconds a method."""
+
+
+def _classes(x: Any) -> Iterator[type]:
+    """The classes of a recipe and of everything in it."""
+    if dataclasses.is_dataclass(x):
+        yield type(x)
+        for field in dataclasses.fields(x):
+            yield from _classes(getattr(x, field.name))
+    elif isinstance(x, tuple):
+        for each in x:
+            yield from _classes(each)
+
+
+def _covering() -> frozenset[str]:
+    """Few methods that have every part of all methods among them, those with the most parts first."""
+    parts = {name: frozenset(_classes(method())) for name, method in methods().items()}
+    left, found = frozenset[type]().union(*parts.values()), set[str]()
+    while left:
+        best = max(parts, key=lambda name: len(parts[name] & left))
+        found.add(best)
+        left -= parts[best]
+    return frozenset(found)
+
+
+COVERING = _covering()
+COVERING_METHODS = pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, id=name, marks=() if name in COVERING else pytest.mark.heavy)
+        for name, method in methods().items()
+    ],
+)
+"""Methods that have every part of all methods among them, and under ``-m heavy`` the others, which are other settings of the same
+parts: for what takes a second a method."""
 LIBRARY_PARTS: dict[str, type[Part]] = {e.name: library_part(e.name) for e in entries("part")}
 """Every part of the library by the name of its class."""
 LEAVES = ("logp", "entropy", "value")

@@ -13,7 +13,8 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
-from policyopt.methods.baseline.reinforce import MovingAverage, reinforce
+from policyopt.control import MovingAverage
+from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.baseline.remax import remax
 from policyopt.methods.critic.ppo import ppo
 from policyopt.methods.group.grpo import grpo

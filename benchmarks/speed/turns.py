@@ -35,12 +35,14 @@ class Contender:
 
     name: str
     log: Path
+    script: Path = RUN
+    """Carries it out, as ``script --contender name``."""
 
     def __post_init__(self) -> None:
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         with self.log.open("w") as said:
             self.process = subprocess.Popen(
-                [sys.executable, str(RUN), "--contender", self.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [sys.executable, str(self.script), "--contender", self.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=said, text=True, env=environment, start_new_session=True,
             )  # fmt: skip
 
@@ -75,10 +77,10 @@ class Contender:
 
 
 @contextmanager
-def contenders(names: Sequence[str]) -> Iterator[dict[str, Contender]]:
+def contenders(names: Sequence[str], script: Path = RUN) -> Iterator[dict[str, Contender]]:
     """The processes, and their end."""
     with tempfile.TemporaryDirectory() as logs:
-        running = {name: Contender(name, Path(logs) / f"{name}.log") for name in names}
+        running = {name: Contender(name, Path(logs) / f"{name}.log", script) for name in names}
         try:
             yield running
         finally:

@@ -75,7 +75,8 @@ class ModelOptions:
     """A built-in task, ``reasoning-gym:NAME``, a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a pattern of files, or
     a hub dataset (``owner/name:config@split``)."""
     columns: str | None = None
-    """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
+    """Which column of a dataset is what, ``prompt=question,answer=gold``, ``completion=text,label=good``; unset: their names
+    say it."""
     judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})
     """Judge of a dataset: math, exact, number, regex, choice, llm, ``module:function`` or ``file.py:function``; several
     with weights, each as ``NAME=JUDGE:WEIGHT``."""

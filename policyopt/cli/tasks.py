@@ -19,8 +19,8 @@ class TasksOptions:
     what a run would read of it."""
 
     columns: str | None = None
-    """Which column of a dataset is what, ``prompt=question,answer=gold``, ``completion=text,label=good``,
-    ``responses=outputs,scores=ratings``; unset: their names say it."""
+    """Which column of a dataset is what, ``prompt=question,answer=gold``, ``completion=text,label=good``; unset:
+    their names say it."""
     judge: str | None = None
     """Judge of a dataset: math, exact, number, regex, choice, ``module:function`` or ``file.py:function``."""
     eval_task: str | None = None

@@ -52,6 +52,15 @@ class Metric:
         return Measure(self.name, self.label, values, self.higher, self.format)
 
 
+PAIRS: tuple[tuple[str, str, bool | None, Format], ...] = (
+    ("pairs/accuracy", "held-out pairs in order", True, "percent"),
+    ("pairs/margin", "margin of held-out pairs", None, "number"),
+    ("loglik/chosen", "log-likelihood of held-out chosen texts", True, "number"),
+    ("loglik/rejected", "log-likelihood of held-out rejected texts", None, "number"),
+)
+"""What is measured on held-out pairs: name, label, whether more is better, how it is written."""
+
+
 def measures(
     runs: Runs, contenders: Sequence[str], seeds: Sequence[int], target: float | None = None
 ) -> tuple[Measure, ...]:
@@ -73,8 +82,9 @@ def metrics(runs: Runs, goal: float | None) -> Iterator[Metric]:
     yield questions("accuracy", "accuracy", "correct", True, "percent")
     yield from passed(runs)
     yield questions("distinct", "different right answers", "answers", True)
-    yield Metric("exploitability", "exploitability", lambda run: [_after(run, "exploitability")], False)
+    yield _once("exploitability", "exploitability", False)
     yield questions("length", "length", "lengths")
+    yield from (_once(name, label, higher, kind) for name, label, higher, kind in PAIRS)
     yield Metric("best", "best accuracy", lambda run: [best(run)], True, "percent")
     yield Metric("drop", "fall from the best", lambda run: [drop(run)], False, "percent")
     yield from map(logged, LOGGED)
@@ -91,6 +101,11 @@ def _known(m: Measure) -> bool:
 def questions(name: str, label: str, key: str, higher: bool | None = None, format: Format = "number") -> Metric:
     """What the last evaluation found of every question; where it keeps only the mean (``name``), that."""
     return Metric(name, label, lambda run: _list(run, key) or [_after(run, name)], higher, format)
+
+
+def _once(name: str, label: str, higher: bool | None, format: Format = "number") -> Metric:
+    """One number of the last evaluation."""
+    return Metric(name, label, lambda run: [_after(run, name)], higher, format)
 
 
 def passed(runs: Runs) -> Iterator[Metric]:

@@ -106,6 +106,13 @@ _BEDS = (
         "it reads down to the line and answers by it; grpo: 43 to 100 %",
     ),
     Testbed(
+        "cyclic",
+        "cyclic",
+        "what becomes of preferences that run in a circle, when they are made a reward: rock, paper, scissors",
+        "exploitability stays low: it goes on playing all three",
+        {"optim.lr": 3e-4},
+    ),
+    Testbed(
         "stale",
         "chain_sum",
         "what large steps on old data do: each batch is trained on four steps after it was drawn, at a rate at which the policy has drifted by then",

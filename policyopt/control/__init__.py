@@ -1,5 +1,6 @@
 """Controllers: what moves a field of a part between steps."""
 
+from policyopt.control.average import MovingAverage
 from policyopt.control.by_step import ByStep
 from policyopt.control.follows import Follows
 from policyopt.control.rounds import counting
@@ -7,4 +8,4 @@ from policyopt.control.schedule import Schedule
 from policyopt.control.thermostat import Thermostat
 from policyopt.part import Controller
 
-__all__ = ["ByStep", "Controller", "Follows", "Schedule", "Thermostat", "counting"]
+__all__ = ["ByStep", "Controller", "Follows", "MovingAverage", "Schedule", "Thermostat", "counting"]

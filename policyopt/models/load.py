@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from policyopt.carried import is_carried, need
@@ -53,14 +53,18 @@ class Role:
 
     def __init__(
         self, model: nn.Module, state: Callable[[], AbstractContextManager[Any]] = nullcontext, replays: bool = True,
-        split: SplitModel | None = None,
+        split: SplitModel | None = None, without: Collection[str] = (),
     ) -> None:  # fmt: skip
-        self.model, self._state = model, state
+        self.model, self._state, self._without = model, state, frozenset(without)
         self.split = dataclasses.replace(split or split_model(model), replays=replays)
         """How it is called; proved here where it was not before."""
         self.here: AbstractContextManager[Any] = nullcontext()
         """Inside of it the weights stay on the device between one reading and the next."""
         self._within = ExitStack()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights that it reads, by name, as they are now: all of the model but those ``without`` which it is read."""
+        return {name: x for name, x in self.model.state_dict().items() if name not in self._without}
 
     def rest(self) -> bool:
         """Let the weights lie in main memory while nobody reads them. Returns whether there is anything to move: not on a
@@ -144,7 +148,7 @@ class Policy:
         are now where they were trained before."""
         if hasattr(self.model, "disable_adapter"):
             if not self.begun:
-                return Role(self.model, self.model.disable_adapter, split=self._split)
+                return Role(self.model, self.model.disable_adapter, split=self._split, without=dict(self.trainable()))
             trained = dict(self.trainable())
             start = {name: p.detach().clone() for name, p in trained.items()}
             return Role(self.model, partial(as_before, trained, start), split=self._split)

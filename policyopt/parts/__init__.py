@@ -66,7 +66,7 @@ from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs, Regress
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
 from policyopt.parts.surrogate.ppo import PPOClip
-from policyopt.parts.surrogate.preference import Hinge, Logistic, Preference, SquareTo
+from policyopt.parts.surrogate.preference import BinaryLogistic, Hinge, Logistic, Preference, SquareTo
 from policyopt.parts.surrogate.shaping import PolicyShaping
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
 from policyopt.parts.weight.mismatch import SamplerMismatch
@@ -82,6 +82,7 @@ __all__ = [
     "Aggregate",
     "AllPairs",
     "BestWorst",
+    "BinaryLogistic",
     "Bounded",
     "Bounds",
     "BySource",

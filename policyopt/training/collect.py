@@ -264,11 +264,14 @@ class Collector:
                 for (i, r), text, verdict in zip(rows, texts, verdicts, strict=True)
             ]
         )
-        start = time.perf_counter()
+        start, read = time.perf_counter(), self.engine.passes.get(("reference", False), 0)
         batch = self.engine.annotate(batch.to(self.engine.device), recipe)
         stats["time/score"] += time.perf_counter() - start
         if not recipe.source.services:
             batch = unjudged(batch, self.engine.version)
+            if batch.ref_logp is not None:
+                read = self.engine.passes.get(("reference", False), 0) - read
+                stats["tokens/reference"] = stats.get("tokens/reference", 0.0) + read
         return batch, responses
 
     def _completed(

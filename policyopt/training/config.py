@@ -161,7 +161,8 @@ class TrainConfig:
     """A built-in task, ``reasoning-gym:NAME``, a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a pattern of files, a
     hub dataset (``owner/name:config@split``), or a mixture (``a.jsonl*2+b.jsonl``)."""
     columns: Annotated[str | None, BeforeValidator(written)] = None
-    """Which column of a dataset is what, ``prompt=question,answer=gold``; unset: their names say it."""
+    """Which column of a dataset is what, ``prompt=question,answer=gold``, ``completion=text,label=good``; unset: their names
+    say it."""
     eval_task: EvalTaskName | None = None
     """Files or a dataset to measure on, whole, in the place of held-out rows; several are joined by ``+``."""
     judge: JudgeField = dataclasses.field(default=None, metadata={"repeated": ()})

@@ -136,17 +136,8 @@ def _cards(run: RunRecord) -> list[_Card]:
     }
     notes |= {k: f"at least one of {k.removeprefix('pass@')} is right" for k in pass_at}
     cards = []
-    for key in (
-        "accuracy",
-        "accuracy/decode",
-        *pass_at,
-        "distinct",
-        "exploitability",
-        "pairs/accuracy",
-        "pairs/margin",
-        "length",
-        "format",
-    ):
+    kinds = ("distinct", "exploitability", "pairs/accuracy", "pairs/margin", "length", "format")
+    for key in ("accuracy", "accuracy/decode", *pass_at, *kinds):
         a, b = number(before.get(key)), number(after.get(key))
         if a is None and b is None:
             continue

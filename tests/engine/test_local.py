@@ -28,7 +28,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import Method
 from policyopt.rows import Batch
 from policyopt.training.batches import minibatches
-from tests.batches import EVERY_METHOD, with_all_terms
+from tests.batches import COVERING_METHODS, SOME_METHODS, with_all_terms
 from tests.tiny import load_tiny, plain_columns, rows_of, token_batch
 
 Gradient = dict[str, Tensor]
@@ -151,14 +151,14 @@ def assert_same_for_any_partition(engine: LocalEngine, recipe: Recipe, batch: Ba
 # Partition invariance
 
 
-@EVERY_METHOD
+@COVERING_METHODS
 def test_the_gradient_is_the_same_for_any_micro_batch_and_order_of_rows(method: Method, tiny_model: Path) -> None:
     recipe = with_all_terms(method)
     engine = engine_of(tiny_model, recipe)
     assert_same_for_any_partition(engine, recipe, drawn(engine, recipe))
 
 
-@EVERY_METHOD
+@SOME_METHODS
 def test_so_is_that_of_each_mini_batch(method: Method, tiny_model: Path) -> None:
     recipe = with_all_terms(method)
     engine = engine_of(tiny_model, recipe)

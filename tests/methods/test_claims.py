@@ -10,6 +10,7 @@ import pytest
 
 from policyopt.claims import Claim, Effect
 from policyopt.cli.replicate import trial
+from policyopt.comparing.measures import PAIRS
 from policyopt.comparing.replicate import Trial
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
@@ -19,7 +20,7 @@ from tests.test_docs import described
 
 COMPARED = {
     "accuracy", "length", "format", "distinct", "best", "drop", "tokens", "seconds", "tokens/step", "seconds/step",
-    "tokens to target", "seconds to target",
+    "tokens to target", "seconds to target", "exploitability", *(name for name, *_ in PAIRS),
 }  # fmt: skip
 """What a comparison measures itself, beside pass@k; other metrics are those of the log."""
 MOST_STEPS, BATCH = 80, 128

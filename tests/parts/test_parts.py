@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policyopt.control import Schedule
-from policyopt.methods.baseline.reinforce import MovingAverage
+from policyopt.control import MovingAverage, Schedule
 from policyopt.methods.critic.ppo import AdaptiveKL
 from policyopt.methods.group.grpo import StepNormalise
 from policyopt.methods.ratio.gspo import gspo

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from policyopt.registry import Method
+from policyopt.sources.draw import GroupFrom
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.run import run
-from tests.batches import EVERY_METHOD
+from tests.batches import COVERING_METHODS
 from tests.commands import lines, write_rows
 
 JUDGE = '''
@@ -33,7 +34,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"task": str(data), "judge": f"{place / 'judge.py'}:vowels"}
 
 
-@EVERY_METHOD
+@COVERING_METHODS
 def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str], tmp_path: Path) -> None:
     recipe = method()
     prompts = max(4, recipe.update.minibatches)
@@ -56,7 +57,8 @@ def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str],
         assert row["prompts"] >= prompts
         assert 0 < row["signal/groups"] <= 1
         assert row["grad_norm"] > 0
-        assert row["mismatch/max"] < 1e-4
+        if not isinstance(recipe.source, GroupFrom) or recipe.source.own:  # else the policy writes nothing
+            assert row["mismatch/max"] < 1e-4
         assert 0 < row["entropy"] < math.log(102)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(x.isfinite().all() for x in after.values())

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from policyopt.capability import CAPABILITIES
+from policyopt.engine.local.known import open_known
 from policyopt.engine.local.optimizers import hidden_matrices
 from policyopt.engine.local.roles import Follower, fill_roles, here, rest
 from policyopt.engine.local.sampler import LocalSampler
@@ -58,7 +59,8 @@ class LocalEngine:
     ``optimizer`` moves the parameters (:mod:`policyopt.engine.local.optimizers`); ``lr`` is the learning rate of the policy,
     ``critic_lr`` that of the critic (ten times as much where it is unset); ``micro_batch`` the rows of a forward pass (as
     many as fit in 16,384 tokens where it is unset); with ``offload`` the models beside the policy are on its device only while
-    they are read; ``sampler`` makes what draws from the policy in the place of its own. Raises
+    they are read; ``sampler`` makes what draws from the policy in the place of its own; ``keep`` is a folder in which stays what
+    models that do not move think of given texts (:mod:`policyopt.engine.local.known`). Raises
     :class:`~policyopt.errors.UserError` for a role that cannot be filled.
     """
 
@@ -69,7 +71,7 @@ class LocalEngine:
         critic_lr: float | None = None,
         optimizer: OptimizerName = "adamw", betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8,
         weight_decay: float = 0.0, clip_norm: float = 1.0, micro_batch: int | None = None,
-        offload: bool = False, sampler: Callable[[Policy, Stepwise], Drawing] | None = None,
+        offload: bool = False, sampler: Callable[[Policy, Stepwise], Drawing] | None = None, keep: Path | None = None,
     ) -> None:  # fmt: skip
         self.policy, self.clip_norm, self.micro_batch = policy, clip_norm, micro_batch
         self.device = next(policy.model.parameters()).device
@@ -84,6 +86,9 @@ class LocalEngine:
         self.critic = None
         if recipe.critic is not None:
             self.critic = ValueModel(policy.backbone(), policy.chunks, lambda: self.version)
+        moving = {"previous"} | ({"reference"} if recipe.reference.moves else set())
+        still = {name: role for name, role in self.roles.items() if name not in moving}
+        self._known = {} if recipe.source.services else open_known(keep, still, self.dtype)  # what is drawn is new
         self._settle(recipe)
         if offload:
             rest(self.roles, policy, recipe.sampled_roles)
@@ -99,7 +104,6 @@ class LocalEngine:
             trained, rates, betas=betas, eps=eps, weight_decay=weight_decay, optimizer=optimizer,
             matrices={role: hidden_matrices(models[role]) for role in trained},
         )  # fmt: skip
-        moving = {"previous"} | ({"reference"} if recipe.reference.moves else set())
         self._followers = {
             name: Follower(name, role, policy, self.weights.masters["policy"])
             for name, role in self.roles.items()
@@ -167,7 +171,7 @@ class LocalEngine:
             batch = batch.replace(routes=self._routes(batch))
         for name in self.roles:
             if name != "previous" and member("logp_of", name) in recipe.needs:
-                batch = batch.replace(**{member("logp_of", name): self._logp(batch, name)})
+                batch = batch.replace(**{member("logp_of", name): self._still(batch, name)})
         again = "rollout_logp" in recipe.needs
         if again or recipe.fixed:
             wanted = Wanted(statistics=recipe.fixed)
@@ -214,6 +218,11 @@ class LocalEngine:
             self._count("policy", batch[rows])
             found |= zip(rows.tolist(), self._stepwise.choices(batch[rows]), strict=True)
         return nn.utils.rnn.pad_sequence([found[i] for i in range(len(batch))], batch_first=True)
+
+    def _still(self, batch: Batch, role: str) -> Tensor:
+        """[N, T] what a role that does not move thinks of a batch; texts that it has met before are not passed again."""
+        known = self._known.get(role)
+        return self._logp(batch, role) if known is None else known(batch, lambda rows: self._logp(rows, role))
 
     def _logp(self, batch: Batch, role: str) -> Tensor:
         """[N, T] what a role thinks of a batch."""
@@ -336,6 +345,7 @@ class LocalEngine:
 
     def write(self, folder: Path) -> None:
         """Write :meth:`tensors` into a folder."""
+        self._keep()
         save_file({name: x.detach().cpu().contiguous() for name, x in self.tensors().items()}, folder / TENSORS)
 
     def read(self, folder: Path, version: int) -> None:
@@ -348,8 +358,14 @@ class LocalEngine:
             found = load_file(folder / TENSORS) if (folder / TENSORS).is_file() else {}
             self.load_tensors(placed(found, like), version)
 
+    def _keep(self) -> None:
+        """Put on the disk what models that do not move have said: a run that goes on from here reads the same bits."""
+        for known in self._known.values():
+            known.write()
+
     def close(self) -> None:
         """Let go of what draws."""
+        self._keep()
         if "sampler" in self.__dict__:
             self.sampler.close()
 

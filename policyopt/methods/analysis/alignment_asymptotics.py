@@ -28,7 +28,7 @@ class BestOf(Probe):
     r"""What best-of-N makes of the policy, beside the most that any policy as far away in KL could get.
 
     Logs for N = 1, 2, 4, ... ``best_of/reward@N``, the expected reward of the best of N responses (without bias);
-    ``best_of/kl@N``, the bound :math:`\log N - (N-1)/N` on its KL to the policy; ``tilt/reward@N``, the reward of the tilt of
+    ``best_of/wins@N``, how often it beats one response, at most :math:`N/(N+1)` (among the samples, ties one half); ``best_of/kl@N``, the bound :math:`\log N - (N-1)/N` on its KL to the policy; ``tilt/reward@N``, the reward of the tilt of
     the responses that lies as far from them as their best of N; and the policy's own place, ``front/reward`` against
     ``front/kl``, its KL from the start per response. Sources: arXiv:2404.01730; best-of-N KL: arXiv:2401.01879.
     """
@@ -44,6 +44,8 @@ class BestOf(Probe):
         base = torch.full_like(reward[0], 1 / reward.shape[1])
         for n in (2**i for i in range(int(math.log2(min(self.most, reward.shape[1]))) + 1)):
             found[f"best_of/reward@{n}"] = float(expected_best(reward, n).mean())
+            wins = (win_rate(best_of(base, r, n), base, r) for r in reward)
+            found[f"best_of/wins@{n}"] = float(sum(wins)) / len(reward)
             found[f"best_of/kl@{n}"] = best_of_kl(n)
             found[f"tilt/reward@{n}"] = sum(front_reward(base, r, n) for r in reward) / len(reward)
         return found
@@ -87,6 +89,12 @@ def expected_best(reward: Tensor, n: int) -> Tensor:
         raise ValueError(f"the best of {n} needs at least {n} draws, there are {size}")
     weight = [math.comb(k, n - 1) / math.comb(size, n) for k in range(size)]
     return (reward.sort(-1).values * reward.new_tensor(weight)).sum(-1)
+
+
+def win_rate(p: Tensor, q: Tensor, reward: Tensor) -> Tensor:
+    """The probability that a draw from ``p`` [..., m] has a higher reward [..., m] than one from ``q`` [..., m]; ties count one half."""
+    wins = (1 + (reward[..., :, None] - reward[..., None, :]).sign()) / 2
+    return (p[..., :, None] * wins * q[..., None, :]).sum((-2, -1))
 
 
 def strength_at(base: Tensor, reward: Tensor, distance: float) -> float:

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from policyopt.claims import Claim, Effect
-from policyopt.control import Controller, Follows
-from policyopt.part import Fraction, part
+from policyopt.control import Controller, MovingAverage
 from policyopt.parts import LogProb, Normalise, SeqMeanTokenSum, TokenRatio
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.draw import Group
-
-
-@part
-class MovingAverage(Follows):
-    r"""Keep a field at the moving average of a metric of earlier steps, :math:`b \leftarrow \mu b + (1-\mu)\,m`.
-
-    The value used at a step never contains that step, so as a baseline it leaves the gradient unbiased (Williams 1992).
-    """
-
-    field: str = "advantage.baseline"
-    """Path of the field."""
-    metric: str = dataclasses.field(default="reward/mean", kw_only=True)
-    """What is averaged."""
-    momentum: Fraction = 0.9
-    """mu."""
-
-    def follow(self, value: float, measured: float, metrics: Mapping[str, float]) -> float:
-        return self.momentum * value + (1 - self.momentum) * measured
-
 
 Baseline = Literal["none", "constant", "moving-average", "batch-mean", "group-mean"]
 

@@ -66,6 +66,7 @@ def _rival(tokens: list[int]) -> Response:
         "cyclic",
         (Effect("exploitability", "lower", 0.1),),
         against="grpo",
+        both={"kl-coef": 0.05},
     ),
 )
 def spo_minimaximalist(queue: int = 0, dense: bool = False, kl_coef: float = 0.0, group_size: int = 8) -> Recipe:
@@ -78,6 +79,9 @@ def spo_minimaximalist(queue: int = 0, dense: bool = False, kl_coef: float = 0.0
     makes 1/2 the baseline. A judge that compares says P (``docs/judges.md``); with any other one the higher score wins. With ``queue``
     responses are held against the last so many to the same prompt, too; with ``dense`` each token gets its share of the
     reward and is credited with what is still to come.
+
+    What the paper promises holds for the average of all policies of a run. The last one goes round in circles where preferences do, and
+    with gradient steps ever wider ones; ``kl_coef`` (0.05 of a win per nat) lets it come to rest.
 
     Source: arXiv:2401.04056; it holds for any policy gradient. Our reading: REINFORCE, groups of 8, a response is not held
     against itself; the paper's queue is one for all trajectories of a control task, here each prompt has its own.

@@ -107,7 +107,7 @@ class VerifiedGroup(Group):
         """Whether there are pairs in a group."""
         clean = [
             v.correct
-            and v.parts.get("consistency", 0.0) >= 0
+            and float(v.parts.get("consistency", 0.0)) >= 0
             and repetition(r.tokens, self.choose.piece) <= self.choose.most
             for r, v in zip(group, verdicts, strict=True)
             if v.rewarded

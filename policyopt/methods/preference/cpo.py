@@ -19,7 +19,7 @@ from policyopt.registry import method
     claim=Claim(
         "Without a reference, and with the likelihood of the preferred text in its place, as many pairs come to be in order as with "
         "DPO, and the preferred texts stay likely.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
     ),
 )

@@ -51,7 +51,7 @@ class OtherDivergence(Score):
     claim=Claim(
         "Pairs are enough: without a reward model, and without drawing anything, the policy comes to do what they prefer; imitating "
         "the preferred texts does less.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.02),),
         against="sft",
     ),

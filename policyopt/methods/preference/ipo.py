@@ -16,7 +16,7 @@ from policyopt.registry import method
     claim=Claim(
         "A target for the margin keeps the policy near the reference where DPO drives preferences that are never contradicted "
         "to certainty, and as many pairs come to be in order.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/margin", "lower", 5.0), Effect("pairs/accuracy", "higher", -0.02)),
     ),
 )

@@ -34,7 +34,7 @@ class LogOdds(Score):
     claim=Claim(
         "Fine-tuning that holds the rejected text down as it goes needs no second stage: more pairs are in order than after fine-tuning "
         "alone, and the preferred texts are about as likely.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.02), Effect("loglik/chosen", "higher", -0.05)),
         against="sft",
     ),

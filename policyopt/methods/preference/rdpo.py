@@ -15,7 +15,7 @@ from policyopt.registry import method
     claim=Claim(
         "Where labels are flipped at a known rate, the unbiased loss learns what clean ones would teach: more held-out pairs are in order "
         "than with DPO.",
-        "pairs:chain_sum:flip=0.3",
+        "noisy-pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
         ours={"epsilon": 0.3},
     ),

@@ -18,7 +18,7 @@ from policyopt.registry import method
     confidence="code",
     claim=Claim(
         "Beside its own likelihood the preferred text does not become unlikely, as it does under DPO, and as many pairs come to be in order.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
     ),
 )

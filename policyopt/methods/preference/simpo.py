@@ -16,7 +16,7 @@ from policyopt.registry import method
     confidence="code",
     claim=Claim(
         "With the mean log-probability of a text as its reward, longer texts are not favoured: answers stay shorter than with DPO.",
-        "pairs-length",
+        "long-pairs",
         (Effect("length", "lower", 1.0),),
         against="dpo",
     ),

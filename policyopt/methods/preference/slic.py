@@ -17,7 +17,7 @@ from policyopt.sources.given import Triples
     claim=Claim(
         "Calibrated sequence likelihoods put pairs in order, and the target's likelihood keeps the text: as many pairs in order as with DPO, "
         "the preferred texts likelier.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
         against="dpo",
     ),

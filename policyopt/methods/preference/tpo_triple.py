@@ -20,7 +20,7 @@ from policyopt.sources.given import Triples
     claim=Claim(
         "A gold text beside the pair makes one step of fine-tuning and preference tuning: more pairs are in order than after fine-tuning on "
         "the gold texts.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.02),),
         against="sft",
     ),

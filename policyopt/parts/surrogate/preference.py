@@ -102,3 +102,23 @@ class SquareTo(Preference):
 
     def loss(self, z: Tensor) -> Tensor:
         return (z - self.target) ** 2
+
+
+@part
+class BinaryLogistic(Link):
+    r"""Both scores by themselves: the better one above a point of reference, the worse one below it.
+
+    .. math:: \ell = -\log\sigma\big(\beta(s_w - \delta)\big) - \log\sigma\big(-\beta(s_l - \delta)\big)
+
+    It bounds the logistic loss of the difference from above, most closely at the delta that is the mean of both scores. Source: BCO,
+    arXiv:2404.04656, eq. 11.
+    """
+
+    beta: Positive = 0.1
+    """Scale of the scores."""
+    shift: Finite = 0.0
+    """delta, in units of the scores (nats); a controller may move it."""
+
+    def __call__(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
+        gain = self.beta * (score - self.shift)
+        return -logsigmoid(gain[better]) - logsigmoid(-gain[worse])

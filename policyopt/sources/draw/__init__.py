@@ -6,6 +6,7 @@ from policyopt.sources.draw.embed import Embedder, InputEmbeddings
 from policyopt.sources.draw.exits import EarlyExits, Exits, Plan
 from policyopt.sources.draw.group import Group, GroupWithGreedy
 from policyopt.sources.draw.hint import Hinted, Redraw
+from policyopt.sources.draw.other import GroupFrom
 from policyopt.sources.draw.tree import Branching, Fork, Growth, Levels, Tree
 from policyopt.sources.draw.windows import Windows
 
@@ -18,6 +19,7 @@ __all__ = [
     "Exits",
     "Fork",
     "Group",
+    "GroupFrom",
     "GroupWithGreedy",
     "Growth",
     "Hinted",

@@ -53,12 +53,12 @@ def told(
     return found | {"params": given["params"]}
 
 
-def gradient_of(side: str, at: int) -> Callable[[Run], list[list[float]]]:
-    """dL/dlogp of the rows of a side, the ``at``-th of the batch, each as long as the case gives it."""
+def gradient_of(side: str, at: int, leaf: str = "logp") -> Callable[[Run], list[list[float]]]:
+    """dL/dleaf of the rows of a side, the ``at``-th of the batch, each as long as the case gives it."""
 
     def found(run: Run) -> list[list[float]]:
         pairs, rows = len(run.asked["chosen_mask"]), run.asked[f"{side}_mask"]
-        gradient = run.gradient("logp")[at * pairs :][: len(rows)]
+        gradient = run.gradient(leaf)[at * pairs :][: len(rows)]
         return [x[: len(row)].tolist() for x, row in zip(gradient, rows, strict=True)]
 
     return found

@@ -15,4 +15,4 @@ def _levels(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 GIVEN = {"loss": _levels}
-KEYS = {"n_pairs": lambda run: len(run.part("surrogate").pairs(run.credited)[0])}
+KEYS = {"n_pairs": lambda run: len(run.part("surrogate").choose(run.credited)[0])}
