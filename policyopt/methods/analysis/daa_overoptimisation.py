@@ -66,19 +66,19 @@ class TopKShares(Probe):
 @study(
     arxiv="2410.11677",
     confidence="secondary",
-    use="policyopt train dpo --task pairs:chain_sum --with daa-overoptimisation --stopping.metric eval/topk/entropy",
+    use="policyopt train dpo --task pairs:chain_sum --with daa-overoptimisation --stopping.metric eval/accuracy",
 )
 def daa_overoptimisation(k: int = 10) -> tuple[Probe, ...]:
-    r"""Two numbers that say when a policy trained on pairs has become too sure, or too flat, and a run that stops there.
+    r"""Two numbers that say whether a policy trained on pairs has become too sure, or too flat.
 
     .. math:: M_t = \sum_{i\le k}p_{(i)},\qquad H_t = -\sum_{i\le k}\frac{p_{(i)}}{M_t}\log\frac{p_{(i)}}{M_t}
 
     Making the chosen texts likelier, or the gap to the rejected ones wider, helps for a while and then hurts, with DPO, IPO and the
     hinge alike. At evaluations the mass M of the k likeliest next tokens and the entropy H within them are logged, means over
     the tokens of the policy's own responses to held-out prompts. H falls where the policy collapses, M where it goes flat, so
-    both are there. The alarm is either of them falling below its best while the margin of the pairs (``pairs/margin``) still grows:
-    ``--stopping.metric eval/topk/entropy`` (or ``mass``; ``--stopping.patience`` evaluations without a new best) ends the run there,
-    and ``--checkpoints.best`` keeps the model of the turning point. Which likelihood falls is in the log of every run on pairs. The
+    both are there. Over-optimised is a policy of which either has fallen since the start while the margin of the pairs
+    (``pairs/margin``) has grown. Runs draw samples before and after training, so that is when the two are measured; what stops a run early is
+    held-out accuracy, ``--stopping.metric eval/accuracy``, and ``--checkpoints.best`` keeps the model of the turning point. Which likelihood falls is in the log of every run on pairs. The
     auxiliary loss of the paper is :class:`~policyopt.parts.Likelihood` of the chosen side; it moves the likelihood and does not
     cure this.
 

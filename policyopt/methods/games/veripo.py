@@ -79,12 +79,14 @@ class VerifiedPairs(PairSelector):
 class VerifiedGroup(Group):
     """A group, which comes back at the next step (``origin`` 1), with nothing drawn, where the verifier finds pairs in it.
 
-    What comes back takes the place of new prompts. Source: VerIPO, arXiv:2505.19000. Our reading: the phases of the paper, each of a
+    What comes back takes the place of new prompts; ``back`` says of how many groups this holds. Source: VerIPO, arXiv:2505.19000. Our reading: the phases of the paper, each of a
     whole data set, alternate prompt by prompt.
     """
 
     choose: VerifiedPairs = VerifiedPairs()
     """The verifier."""
+    back: Fraction = 0.5
+    """Share of the prompts of a step, evenly spread over it, whose groups may come back; 1 makes steps of either kind in turns."""
 
     uses: ClassVar[frozenset[str]] = frozenset({"judge"})
 
@@ -94,7 +96,9 @@ class VerifiedGroup(Group):
                 response.origin, response.later = 1, False
             return list(question.earlier)
         group = await super().draw(question, context)
-        back = self.teaches(group, await context.judge(group))
+        number = question.key[-1]
+        its_turn = int((number + 1) * self.back) > int(number * self.back)
+        back = its_turn and self.teaches(group, await context.judge(group))
         for response in group:
             response.later = back
         return group
@@ -190,6 +194,7 @@ def veripo(
     beta: float = 0.1,
     every: int = 10,
     drop: float = 0.8,
+    back: float = 0.5,
     piece: int = 16,
     most_repeated: float = 0.3,
     low: float | None = 0.2,
@@ -204,8 +209,8 @@ def veripo(
               -\mathrm{mean}\log\sigma\Big(\beta\log\frac{\pi_\theta}{\pi_{ref}}(y_w) - \beta\log\frac{\pi_\theta}{\pi_{ref}}(y_l)\Big)\ \text{(rows that came back)}
 
     The preferred response is the longest one that is right, consistent and free of repetition; it stands against each one that is wrong,
-    whose reasoning contradicts its answer (by a judge that says so), or that repeats itself. Groups with such a pair come back
-    once, at the next step, and nothing is drawn for them. Prompts that are always answered right come less often, by
+    whose reasoning contradicts its answer (by a judge that says so), or that repeats itself. A share ``back`` of the groups, where they have
+    such a pair, comes back once, at the next step, and nothing is drawn for them. Prompts that are always answered right come less often, by
     ``drop``. The reference is the policy of the last multiple of ``every`` steps.
 
     Source: arXiv:2505.19000 and its page, from a third party's account; no training code is published. beta 0.1, 8 rollouts and
@@ -215,7 +220,7 @@ def veripo(
     choose = VerifiedPairs(piece=piece, most=most_repeated)
     parent = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     return parent.replace(
-        source=VerifiedGroup(size=group_size, choose=choose),
+        source=VerifiedGroup(size=group_size, choose=choose, back=back),
         surrogate=Corrected(inner=require(parent.surrogate), pairs=Pairs(link=Logistic(beta=beta), choose=choose)),
         reference=Reset(every=every),
         memory=LastAccuracy(),

@@ -91,7 +91,7 @@ class PlanSearch(Rollout):
     not renormalised; a search all of whose ways have ended stops; children of a node that was never valued have no rows.
     """
 
-    size: Count = 8
+    size: Count = 4
     """How many rows a prompt has about: a batch of N rows takes N / size prompts, and all rows of each."""
     by: Literal["value", "reward"] = "value"
     """What says what a node is worth."""

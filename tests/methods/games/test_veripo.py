@@ -92,13 +92,15 @@ class Counting:
         return [Response([i], [0.0], [0.0], "eos") for i in range(n)]
 
 
-def take(right: Sequence[bool], earlier: tuple[Response, ...] = (), said: Any = None) -> tuple[list[Response], int]:
+def take(
+    right: Sequence[bool], earlier: tuple[Response, ...] = (), said: Any = None, number: int = 1
+) -> tuple[list[Response], int]:
     async def judge(responses: Sequence[Response]) -> list[Verdict]:
         return [Verdict(float(ok), ok, True, "", parts=said or {}) for ok in right]
 
     sampler, program = Counting(), VerifiedGroup(size=len(right))
     context = Context(sampler, program, judge)  # type: ignore[arg-type]
-    return asyncio.run(program.draw(Question((), 4, (0, 0, 0), earlier=earlier), context)), sampler.drawn
+    return asyncio.run(program.draw(Question((), 4, (0, 0, number), earlier=earlier), context)), sampler.drawn
 
 
 def test_groups_with_pairs_come_back_once_and_nothing_is_drawn_for_them() -> None:
@@ -106,6 +108,7 @@ def test_groups_with_pairs_come_back_once_and_nothing_is_drawn_for_them() -> Non
     assert drawn == 2 and all(r.later and r.origin == 0 and r.use == "train" for r in first)
     second, drawn = take([True, False], tuple(first))
     assert drawn == 0 and second == first and all(r.origin == 1 and not r.later for r in second)
+    assert [take([True, False], number=i)[0][0].later for i in range(6)] == [False, True] * 3, "every other one"
     for alike in ([True, True], [False, False]):
         assert not any(r.later for r in take(alike)[0])
     assert not any(r.later for r in take([True, False], said={"consistency": -1.0})[0]), "no response is clean"
