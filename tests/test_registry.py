@@ -42,7 +42,9 @@ def test_a_name_is_given_once() -> None:
         method()(grpo)
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("grppo", "grpo"), ("dr_grppo", "dr-grpo"), ("reinforce++", "reinforce")])
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("grppo", "grpo"), ("dr_grppo", "dr-grpo"), ("reinforce++", "reinforce")]
+)
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(KeyError) as caught:
         get_method(name)

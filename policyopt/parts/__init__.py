@@ -37,7 +37,6 @@ from policyopt.parts.filter.outcomes import MixedOutcomes
 from policyopt.parts.pairing.pairs import (
     AllPairs,
     BestWorst,
-    ColumnMargin,
     FixedMargin,
     Margin,
     PairSelector,
@@ -63,7 +62,7 @@ from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
-from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs, Regress
+from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
 from policyopt.parts.surrogate.ppo import PPOClip
 from policyopt.parts.surrogate.preference import BinaryLogistic, Hinge, Logistic, Preference, SquareTo
@@ -88,7 +87,6 @@ __all__ = [
     "BySource",
     "ClipMask",
     "ClippedValueLoss",
-    "ColumnMargin",
     "Contrast",
     "Controller",
     "Correctness",
@@ -127,7 +125,6 @@ __all__ = [
     "Ratio",
     "RatioTimesAdvantage",
     "Reference",
-    "Regress",
     "Regularizer",
     "Reset",
     "RolloutBaseline",

@@ -68,9 +68,7 @@ DPO: dict[str, Same] = {
     ),
     "nca_pair": Same(of("nca", beta=0.3), {"loss_type": "nca_pair", "beta": 0.3}),
     "bco_pair": Same(of("bco", beta=0.3, momentum=None), {"loss_type": "bco_pair", "beta": 0.3}),
-    "aot": Same(
-        of("aot", beta=0.3, label_smoothing=0.1), {"loss_type": "aot", "beta": 0.3, "label_smoothing": 0.1}
-    ),
+    "aot": Same(of("aot", beta=0.3, label_smoothing=0.1), {"loss_type": "aot", "beta": 0.3, "label_smoothing": 0.1}),
     "aot_unpaired": Same(of("aot", beta=0.3, paired=False), {"loss_type": "aot_unpaired", "beta": 0.3}),
     "apo_zero": Same(of("apo_zero", beta=0.3), {"loss_type": "apo_zero", "beta": 0.3}),
     "apo_down": Same(of("apo_down", beta=0.3), {"loss_type": "apo_down", "beta": 0.3}),

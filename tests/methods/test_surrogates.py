@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from policyopt.control import Schedule
 from policyopt.methods.clip.sapo_soft import SoftGate
-from policyopt.methods.contrast.copg import copg
+from policyopt.methods.contrast.copg import Regress, copg
 from policyopt.methods.contrast.disco import HardNegatives, TrustRegion, disco
 from policyopt.methods.contrast.p3o import p3o
 from policyopt.methods.contrast.reg_grpo import AdvantageRegression, reg_grpo
@@ -24,7 +24,7 @@ from policyopt.methods.offpolicy.opmd_asymre import AdvantageWeight
 from policyopt.methods.offpolicy.remix import remix
 from policyopt.methods.offpolicy.vespo import GammaWeight, TrajectoryRatio
 from policyopt.objective import objective
-from policyopt.parts import ClipMask, Logistic, Pairs, Proximal, Regress, Reset, RowScore
+from policyopt.parts import ClipMask, Logistic, Pairs, Proximal, Reset, RowScore
 from policyopt.parts.regularizer.proximal import deviation
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch

@@ -47,6 +47,12 @@ def repetition(tokens: Sequence[int], n: int) -> float:
     return 1 - len(set(pieces)) / len(pieces) if pieces else 0.0
 
 
+def consistent(verdict: Verdict) -> bool:
+    """Whether a judge lets the answer follow from the thinking; so too where it does not say."""
+    said = verdict.parts.get("consistency", 0.0)
+    return isinstance(said, int | float) and said >= 0
+
+
 @part
 class VerifiedPairs(PairSelector):
     """The longest clean response to a prompt against each one that is wrong, contradicts itself, or repeats itself; none where no response is
@@ -106,9 +112,7 @@ class VerifiedGroup(Group):
     def teaches(self, group: Sequence[Response], verdicts: Sequence[Verdict]) -> bool:
         """Whether there are pairs in a group."""
         clean = [
-            v.correct
-            and float(v.parts.get("consistency", 0.0)) >= 0
-            and repetition(r.tokens, self.choose.piece) <= self.choose.most
+            v.correct and consistent(v) and repetition(r.tokens, self.choose.piece) <= self.choose.most
             for r, v in zip(group, verdicts, strict=True)
             if v.rewarded
         ]

@@ -9,12 +9,34 @@ from torch import Tensor
 from policyopt.claims import Claim
 from policyopt.methods.preference.dpo import dpo
 from policyopt.part import Finite, RoleName, part
-from policyopt.parts import ColumnMargin, Hinge, Logistic, Margin
+from policyopt.parts import Hinge, Logistic, Margin
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.schema import member
 from policyopt.sources.given import PreferencePairs
+
+
+@part
+class ColumnMargin(Margin):
+    r"""What a column says that the two differ by, :math:`c\,(x_w - x_l)`.
+
+    For rewards of other objectives that the task brings. Source: MODPO, arXiv:2310.03708.
+    """
+
+    column: str
+    """x, a column [N] of the batch."""
+    coef: Finite = 1.0
+    """c."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The column."""
+        return frozenset({self.column})
+
+    def __call__(self, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
+        x = batch.columns()[self.column]
+        return self.coef * (x[better] - x[worse])
 
 
 @part

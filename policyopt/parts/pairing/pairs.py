@@ -129,28 +129,6 @@ class FixedMargin(Margin):
         return torch.full_like(batch.mask[better, 0], self.size)
 
 
-@part
-class ColumnMargin(Margin):
-    r"""What a column says that the two differ by, :math:`c\,(x_w - x_l)`.
-
-    Sources: MODPO, arXiv:2310.03708 (rewards of other objectives); Step-APO, arXiv:2409.08642 (values of steps).
-    """
-
-    column: str
-    """x, a column [N] of the batch."""
-    coef: Finite = 1.0
-    """c."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The column."""
-        return frozenset({self.column})
-
-    def __call__(self, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
-        x = batch.columns()[self.column]
-        return self.coef * (x[better] - x[worse])
-
-
 class PairWeight(Part):
     """How much each pair counts: takes the batch and the rows of the pairs, returns [P]. No gradient passes it."""
 

@@ -56,30 +56,6 @@ class Link(Part):
 
 
 @part
-class Regress(Link):
-    r"""Differences of advantages, fitted by differences of scores.
-
-    .. math:: -\big(\Delta A - \tfrac\beta2\Delta s\big)\Delta s \;=\; \frac{1}{2\beta}(\Delta A - \beta\Delta s)^2 - \frac{\Delta A^2}{2\beta}
-
-    Both forms have the gradient :math:`-(\Delta A - \beta\Delta s)\nabla\Delta s`; the first is the value unless ``square`` (the
-    squared term alone). It vanishes where the policy is the reference times :math:`e^{R/\beta}`, whoever sampled. Source:
-    CoPG, arXiv:2406.19185.
-    """
-
-    beta: Positive = 0.1
-    """Weight of the regularisation, in units of reward per nat."""
-    square: bool = False
-    """Which form is the value."""
-
-    def __call__(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
-        credit = row_credit(batch)
-        gain, margin = credit[better] - credit[worse], score[better] - score[worse]
-        if self.square:
-            return (gain - self.beta * margin) ** 2 / (2 * self.beta)
-        return -(gain - self.beta / 2 * margin) * margin
-
-
-@part
 class Pairs(Contrast):
     r"""The mean over pairs of responses to the same prompt of a loss of their scores.
 
