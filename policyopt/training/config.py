@@ -143,6 +143,10 @@ class Judging:
     for each processor, up to 8."""
 
 
+BATCH = 128
+"""Responses per step, where nobody says how many."""
+
+
 @part
 class TrainConfig:
     """Everything that defines a run; written to ``config.yaml`` as resolved."""
@@ -179,8 +183,8 @@ class TrainConfig:
     """How prompts are written, where responses end, and what of them is read."""
     steps: Count = 60
     """Batches to train on."""
-    batch: Count = 128
-    """Responses per step; a multiple of the recipe's group size."""
+    batch: Count = BATCH
+    """Responses per step; a multiple of the recipe's group size. Left at 128, it is as many below as groups and mini-batches make whole."""
     max_tokens: Count | None = None
     """Budget of a response in tokens; unset: what the task suggests."""
     long_prompts: Literal["refuse", "skip"] = "refuse"
@@ -247,6 +251,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._check_places()
+        whole = self.recipe.source.size * self.recipe.update.minibatches
+        if self.batch == BATCH > whole:
+            object.__setattr__(self, "batch", BATCH // whole * whole)
         if self.batch % self.recipe.source.size:
             raise ValueError(
                 f"batch is {self.batch} responses, which is not a multiple of recipe.source.size "

@@ -57,7 +57,7 @@ def test_the_experiment_of_a_claim_can_be_carried_out(name: str) -> None:
     claim = found.claim
     assert not {*claim.both, *claim.ours, *claim.theirs} & DECIDED
     assert ours.steps == theirs.steps <= MOST_STEPS
-    assert ours.batch == theirs.batch == BATCH
+    assert all(0.9 * BATCH < run.batch <= BATCH for run in (ours, theirs)), "as many as groups make whole"
     assert (ours.staleness, ours.learning_rate()) == (theirs.staleness, theirs.learning_rate())
     assert ours.recipe != theirs.recipe.replace(name=ours.recipe.name), "both do the same"
 
@@ -79,7 +79,7 @@ def test_the_effects_of_a_claim_are_measured(name: str) -> None:
 def test_a_claim_asks_for_more_than_that_nothing_changes(name: str) -> None:
     """What loses nothing is no finding, but where the method does without something that the other has."""
     claim = CLAIMS[name]
-    assert any(effect.least > 0 for effect in claim.effects) or re.search(r"\b(need|without)\b", claim.says)
+    assert any(effect.least > 0 for effect in claim.effects) or re.search(r"\b(needs?|without)\b", claim.says)
 
 
 def _logged(metric: str) -> bool:

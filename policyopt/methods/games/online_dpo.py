@@ -20,8 +20,9 @@ Loss = Literal["sigmoid", "square", "hinge"]
     confidence="secondary",
     claim=Claim(
         "Pairs that the policy writes itself and a judge compares teach more than the same losses on pairs of others, which age.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("accuracy", "higher", 0.02),),
+        both={"steps": 10},
     ),
 )
 def online_dpo(

@@ -136,8 +136,9 @@ def _duels(rows: Tensor, group: Tensor) -> Tensor:
     confidence="paper",
     claim=Claim(
         "Pairs of responses that follow the optimal policy, found by rejection among many of the reference, teach more than pairs of others.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("accuracy", "higher", 0.02),),
+        both={"steps": 10},
         ours={"candidates": 16, "group-size": 4},
     ),
 )

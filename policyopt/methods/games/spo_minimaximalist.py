@@ -61,8 +61,8 @@ def _rival(tokens: list[int]) -> Response:
     arxiv="2401.04056",
     confidence="recalled",
     claim=Claim(
-        "Where preferences run in a circle, a policy that plays against itself is hard to beat; one that learns from a reward fitted "
-        "to them always gives the same answer and is beaten by another one.",
+        "Where preferences run in a circle, a policy that plays against itself is hard to beat; a reward fitted to them leads to "
+        "one answer that another one beats.",
         "cyclic",
         (Effect("exploitability", "lower", 0.1),),
         against="grpo",

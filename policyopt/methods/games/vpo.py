@@ -49,8 +49,9 @@ class MeanScore(Regularizer):
     confidence="recalled",
     claim=Claim(
         "With the sign of pessimism DPO on given pairs is not led astray where these say nothing: held-out answers do not get worse.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("accuracy", "higher", 0.01), Effect("drop", "lower", -0.01)),
+        both={"steps": 10},
         ours={"optimism": False, "calibration": "chosen", "alpha": 1.0},
     ),
 )

@@ -52,8 +52,9 @@ class Quantiles(Logistic):
     confidence="code",
     claim=Claim(
         "Preferences that hold between distributions need no order within single pairs: as many held-out pairs come to be in order as with DPO.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", -0.02),),
+        both={"steps": 10},
     ),
 )
 def aot(beta: float = 0.1, label_smoothing: float = 0.0, paired: bool = True) -> Recipe:

@@ -37,8 +37,9 @@ class UpAndDown(Link):
     confidence="code",
     claim=Claim(
         "Where the preferred texts are better than what the policy writes, they become likelier, as they do not under DPO.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("loglik/chosen", "higher", 0.02), Effect("pairs/accuracy", "higher", -0.05)),
+        both={"steps": 10},
     ),
 )
 def apo_zero(beta: float = 0.1) -> Recipe:

@@ -16,8 +16,9 @@ from policyopt.registry import method
     confidence="secondary",
     claim=Claim(
         "A classifier of good and bad texts needs no pairs to learn what DPO learns from them: as many held-out ones come to be in order.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", -0.02),),
+        both={"steps": 10},
     ),
 )
 def bco(beta: float = 0.1, momentum: float | None = 0.9) -> Recipe:

@@ -21,6 +21,7 @@ from policyopt.registry import method
         "DPO, and the preferred texts stay likely.",
         "pairs",
         (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
+        both={"steps": 10},
     ),
 )
 def cpo(beta: float = 0.1, alpha: float = 1.0, nll: Literal["token-mean", "sum"] = "token-mean") -> Recipe:

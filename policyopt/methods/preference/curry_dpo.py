@@ -56,8 +56,9 @@ class RoundOfPairs(Filter):
     confidence="secondary",
     claim=Claim(
         "Several pairs of each prompt, from easy to hard, each round held to the policy of the last: better than one pair of each.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("accuracy", "higher", 0.02),),
+        both={"steps": 10},
     ),
 )
 def curry_dpo(beta: float = 0.1, rounds: int = 3, every: int = 10, responses: int = 4) -> Recipe:

@@ -44,8 +44,9 @@ class LogRatioModulated(Preference):
     confidence="code",
     claim=Claim(
         "A loss that a language model has written by searching does better than the logistic one, on tasks that it was not found on too.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
+        both={"steps": 10},
     ),
 )
 def discopop(beta: float = 0.05, tau: float = 0.05) -> Recipe:

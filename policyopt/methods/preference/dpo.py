@@ -53,6 +53,7 @@ class OtherDivergence(Score):
         "the preferred texts does less.",
         "pairs",
         (Effect("pairs/accuracy", "higher", 0.02),),
+        both={"steps": 10},
         against="sft",
     ),
 )

@@ -46,8 +46,9 @@ class ReverseKL(Preference):
     confidence="code",
     claim=Claim(
         "The KL the other way round seeks the mode that is preferred: more held-out pairs come to be in order than with DPO.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
+        both={"steps": 10},
     ),
 )
 def exo(beta: float = 0.1, label_smoothing: float = 1e-3) -> Recipe:

@@ -18,6 +18,7 @@ from policyopt.registry import method
         "to certainty, and as many pairs come to be in order.",
         "pairs",
         (Effect("pairs/margin", "lower", 5.0), Effect("pairs/accuracy", "higher", -0.02)),
+        both={"steps": 10},
     ),
 )
 def ipo(tau: float = 0.1, mean: bool = False) -> Recipe:

@@ -85,8 +85,9 @@ class Prospect(Contrast):
     confidence="code",
     claim=Claim(
         "Texts that are good or bad, one by one, teach as much as pairs do: it needs no pairs to answer as often right as DPO does.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("accuracy", "higher", -0.02),),
+        both={"steps": 10},
     ),
 )
 def kto(

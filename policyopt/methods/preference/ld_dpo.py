@@ -54,8 +54,9 @@ class SharedLength(TokenScale):
     claim=Claim(
         "Where longer texts happen to be preferred, less of the length is learnt: answers stay shorter than with DPO, and as many pairs "
         "come to be in order.",
-        "pairs-length:chain_sum",
+        "long-pairs",
         (Effect("length", "lower", 1.0), Effect("pairs/accuracy", "higher", -0.05)),
+        both={"steps": 20},
     ),
 )
 def ld_dpo(beta: float = 0.1, alpha: float = 0.5) -> Recipe:

@@ -73,6 +73,7 @@ class AdaptiveMargin(PairWeight):
         "Pairs that are hard to tell apart weigh more and easy ones less: more held-out pairs come to be in order than with DPO.",
         "pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
+        both={"steps": 10},
     ),
 )
 def madpo(

@@ -53,8 +53,9 @@ class Mixture(Link):
     claim=Claim(
         "Relative preference, absolute quality and how a good text is written at once: the preferred text stays likely, and as many pairs "
         "come to be in order as with DPO.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
+        both={"steps": 10},
     ),
 )
 def mpo(

@@ -39,8 +39,9 @@ class NoiseContrast(Link):
     confidence="code",
     claim=Claim(
         "The preferred text does not become less likely, as it does under DPO, where only the difference to the other counts.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("loglik/chosen", "higher", 0.02), Effect("pairs/accuracy", "higher", -0.05)),
+        both={"steps": 10},
     ),
 )
 def nca(beta: float = 0.1) -> Recipe:

@@ -36,6 +36,7 @@ class LogOdds(Score):
         "alone, and the preferred texts are about as likely.",
         "pairs",
         (Effect("pairs/accuracy", "higher", 0.02), Effect("loglik/chosen", "higher", -0.05)),
+        both={"steps": 10},
         against="sft",
     ),
 )

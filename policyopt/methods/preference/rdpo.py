@@ -17,6 +17,7 @@ from policyopt.registry import method
         "than with DPO.",
         "noisy-pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
+        both={"steps": 20},
         ours={"epsilon": 0.3},
     ),
 )

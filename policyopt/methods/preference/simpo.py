@@ -18,6 +18,7 @@ from policyopt.registry import method
         "With the mean log-probability of a text as its reward, longer texts are not favoured: answers stay shorter than with DPO.",
         "long-pairs",
         (Effect("length", "lower", 1.0),),
+        both={"steps": 20},
         against="dpo",
     ),
 )

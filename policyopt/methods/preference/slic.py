@@ -19,6 +19,7 @@ from policyopt.sources.given import Triples
         "the preferred texts likelier.",
         "pairs",
         (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
+        both={"steps": 10},
         against="dpo",
     ),
 )

@@ -279,8 +279,9 @@ class OfOrigin(RowSelector):
     confidence="abstract",
     claim=Claim(
         "Who can tell how much of a text's content is gone learns more from a preference for the whole one.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
+        both={"steps": 10},
     ),
 )
 def spo_selfsupervised(beta: float = 0.1, gamma: float = 0.1, levels: int = 3) -> Recipe:

@@ -22,6 +22,7 @@ from policyopt.sources.given import Triples
         "the gold texts.",
         "pairs",
         (Effect("pairs/accuracy", "higher", 0.02),),
+        both={"steps": 10},
         against="sft",
     ),
 )

@@ -50,8 +50,9 @@ class OnPolicyWeight(PairWeight):
     confidence="code",
     claim=Claim(
         "Pairs of others, weighed by how likely the policy would be to write them, are as if it had drawn them: it does better than DPO.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("pairs/accuracy", "higher", 0.01),),
+        both={"steps": 10},
     ),
 )
 def wpo(beta: float = 0.1) -> Recipe:

@@ -232,8 +232,9 @@ def row(child: Plan, path: Sequence[Plan], nodes: list[int]) -> Response:
     confidence="code",
     claim=Claim(
         "Pairs of steps out of a search, each with a margin as large as the values differ, teach reasoning.",
-        "pairs:chain_sum",
+        "pairs",
         (Effect("accuracy", "higher", 0.02),),
+        both={"steps": 10},
     ),
 )
 def cpl_step_apo(

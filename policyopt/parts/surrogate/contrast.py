@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.part import NonNegative, Part, Positive, Statistic, Surrogate, Unit, part
-from policyopt.parts.pairing.pairs import AllPairs, PairSelector, PairWeight, row_credit
+from policyopt.part import NonNegative, Part, Statistic, Surrogate, Unit, part
+from policyopt.parts.pairing.pairs import AllPairs, PairSelector, PairWeight
 from policyopt.parts.score.rows import RowScore, Score
 from policyopt.rows import Batch
 
