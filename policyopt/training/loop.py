@@ -273,7 +273,7 @@ class Trainer:
         self.settle()
         deep = phase != "eval"
         scores = self.evaluator(
-            self.config.eval.samples if deep else 0,
+            self.config.eval.samples if deep or self.state.recipe.probes else 0,  # which probes measure
             self.config.eval.k,
             lambda done, total: self.console.task(f"evaluation ({phase})", done, total),
         )

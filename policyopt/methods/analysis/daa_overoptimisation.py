@@ -66,7 +66,7 @@ class TopKShares(Probe):
 @study(
     arxiv="2410.11677",
     confidence="secondary",
-    use="policyopt train dpo --task pairs:chain_sum --with daa-overoptimisation --stopping.metric eval/accuracy",
+    use="policyopt train dpo --task pairs:chain_sum --with daa-overoptimisation --stopping.metric eval/topk/entropy",
 )
 def daa_overoptimisation(k: int = 10) -> tuple[Probe, ...]:
     r"""Two numbers that say whether a policy trained on pairs has become too sure, or too flat.
@@ -77,8 +77,8 @@ def daa_overoptimisation(k: int = 10) -> tuple[Probe, ...]:
     hinge alike. At evaluations the mass M of the k likeliest next tokens and the entropy H within them are logged, means over
     the tokens of the policy's own responses to held-out prompts. H falls where the policy collapses, M where it goes flat, so
     both are there. Over-optimised is a policy of which either has fallen since the start while the margin of the pairs
-    (``pairs/margin``) has grown. Runs draw samples before and after training, so that is when the two are measured; what stops a run early is
-    held-out accuracy, ``--stopping.metric eval/accuracy``, and ``--checkpoints.best`` keeps the model of the turning point. Which likelihood falls is in the log of every run on pairs. The
+    (``pairs/margin``) has grown. ``--stopping.metric eval/topk/entropy`` (or ``mass``) ends a run where it has turned, and
+    ``--checkpoints.best`` keeps the model of the turning point. Which likelihood falls is in the log of every run on pairs. The
     auxiliary loss of the paper is :class:`~policyopt.parts.Likelihood` of the chosen side; it moves the likelihood and does not
     cure this.
 
