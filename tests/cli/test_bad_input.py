@@ -138,8 +138,8 @@ def test_a_value_of_the_wrong_type(line: list[str], messages: list[str], command
         ("grpo", ["--batch", "20"], ["batch is 20 responses", "not a multiple of recipe.source.size (8)"]),
         (
             "grpo",
-            ["--batch", "128", "--recipe.update.minibatches", "3"],
-            ["16 prompts", "recipe.update.minibatches (3) does not divide"],
+            ["--batch", "64", "--recipe.update.minibatches", "3"],
+            ["8 prompts", "recipe.update.minibatches (3) does not divide"],
         ),
         ("grpo", ["--eval.samples", "4", "--eval.k", "5"], ["eval.k is 5", "eval.samples is 4"]),
         ("ppo", ["--gamma", "1.5"], ["gamma: expected at most 1"]),

@@ -60,5 +60,5 @@ def pref_grpo(
     """
     return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
         shape=(WinRate(votes=True),),
-        advantage=Held(inner=Decoupled(inner=Normalise(eps=1e-8), whiten=False), most=most),
+        advantage=Held(inner=Decoupled(inner=Normalise(eps=1e-8), weights=(("reward", 1.0),), whiten=False), most=most),
     )

@@ -45,6 +45,10 @@ class Quantiles(Logistic):
         z = self.beta * torch.zeros_like(apart).index_copy(0, order, apart)  # each where its larger number comes from
         return z if self.margin is None else z - self.margin(batch, better, worse)
 
+    def __call__(self, score: Tensor, batch: Batch, better: Tensor, worse: Tensor) -> Tensor:
+        loss = self.loss(self.gap(score, batch, better, worse))
+        return loss.mean().expand_as(loss) if len(loss) else loss  # a rank is of no pair: all carry the mean
+
 
 @method(
     parent=dpo,

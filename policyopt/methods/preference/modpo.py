@@ -95,8 +95,8 @@ class SumOfMargins(Margin):
 def modpo(
     beta: float = 0.1,
     weights: tuple[float, ...] = (0.5, 0.5),
-    columns: tuple[str, ...] = ("score",),
-    roles: tuple[str, ...] = (),
+    objectives: tuple[str, ...] = ("score",),
+    models: tuple[str, ...] = (),
     role_beta: float = 0.1,
     link: Literal["logistic", "hinge"] = "logistic",
 ) -> Recipe:
@@ -106,25 +106,25 @@ def modpo(
               h = \sum_t\log\frac{\pi_\theta}{\pi_{ref}}
 
     The optimum of a weighted sum of rewards under a KL of strength beta has :math:`w_0r_0 = \beta h - \sum_kw_km_k` up to a constant of the prompt;
-    that is the reward that the pairs are to be explained by. ``weights`` are w_0 (above 0), and one for each of ``columns`` and then of
-    ``roles``. A column is a number that the task brings for each text (``chosen_score`` and ``rejected_score`` for ``score``), a role a frozen
+    that is the reward that the pairs are to be explained by. ``weights`` are w_0 (above 0), and one for each of ``objectives`` and then of
+    ``models``. An objective is a number that the task brings for each text (``chosen_score`` and ``rejected_score`` for ``score``), a model a frozen
     model that DPO has trained for another objective with ``role_beta`` (``--role NAME=PATH``): its reward is its log-ratio to the
     reference. What a weight means depends on the scale of the rewards, which are taken as they are. Weights of (1, 0, ...) are DPO. The
     ``hinge`` is :math:`\max(0, 1 - z)`. Defaults from the authors' code, which sweeps w over (w, 1 - w).
     Raises ``ValueError`` where the weights are not one more than the other objectives, or w_0 is not above 0.
     """
-    if len(weights) != 1 + len(columns) + len(roles) or weights[0] <= 0:
+    if len(weights) != 1 + len(objectives) + len(models) or weights[0] <= 0:
         raise ValueError(
             f"weights {weights}: expected one above 0 for the objective of the pairs, then one for each of "
-            f"{', '.join((*columns, *roles)) or 'no others'}"
+            f"{', '.join((*objectives, *models)) or 'no others'}"
         )
     first, *others = weights
     share = [w / first for w in others]
-    margins: list[Margin] = [ColumnMargin(column=c, coef=w) for c, w in zip(columns, share, strict=False)]
-    margins += [ModelMargin(role=r, coef=w * role_beta) for r, w in zip(roles, share[len(columns) :], strict=True)]
+    margins: list[Margin] = [ColumnMargin(column=c, coef=w) for c, w in zip(objectives, share, strict=False)]
+    margins += [ModelMargin(role=r, coef=w * role_beta) for r, w in zip(models, share[len(objectives) :], strict=True)]
     return (
         dpo()
-        .replace(source=PreferencePairs(columns=columns))
+        .replace(source=PreferencePairs(columns=objectives))
         .set(
             "surrogate.link",
             (Logistic if link == "logistic" else Hinge)(beta=beta / first, margin=SumOfMargins(of=tuple(margins))),

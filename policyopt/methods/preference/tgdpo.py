@@ -58,15 +58,15 @@ class TokenGuided(TokenScale):
         beyond="It takes a model that another run has trained, and a claim here is one run against another.",
     ),
 )
-def tgdpo(beta: float = 0.1, alpha: float = 0.5, role: str = "teacher") -> Recipe:
+def tgdpo(beta: float = 0.1, alpha: float = 0.5, guide: str = "teacher") -> Recipe:
     r"""Token-level reward Guided DPO: each token is tied to the reference by a strength of its own, which a model that was
     trained before says.
 
     .. math:: L = -\mathrm{mean}_{pairs}\log\sigma\Big(\sum_{t\in y_w}\beta(1 + \alpha\hat r_t)\log\frac{\pi_\theta}{\pi_{ref}}
               - \sum_{t\in y_l}\beta(1 - \alpha\hat r_t)\log\frac{\pi_\theta}{\pi_{ref}}\Big),\qquad \hat r_t = \beta\log\frac{\pi_{role}}{\pi_{ref}}
 
-    The model of ``role`` (``--teacher PATH``, or another role by ``--role NAME=PATH``) was trained by DPO or SimPO on the same data from
+    The model of ``guide`` (``--teacher PATH``, or another role by ``--role NAME=PATH``) was trained by DPO or SimPO on the same data from
     the same reference. alpha 0, or a model that is the reference, is DPO. No gradient goes through the weights. Defaults from the
     authors' code (learning rate 7e-7, batch 128). As in the code, the partition functions of the derivation are left out.
     """
-    return dpo(beta=beta).set("surrogate.score.scale", TokenGuided(role=role, alpha=alpha, beta=beta))
+    return dpo(beta=beta).set("surrogate.score.scale", TokenGuided(role=guide, alpha=alpha, beta=beta))

@@ -29,4 +29,4 @@ def _given(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 GIVEN = {"preference_loss": _given}
-PARAMS = {"w": lambda w: {"weights": tuple(w), "columns": MARGINS[: len(w) - 1]}, "variant": "link"}
+PARAMS = {"w": lambda w: {"weights": tuple(w), "objectives": MARGINS[: len(w) - 1]}, "variant": "link"}
