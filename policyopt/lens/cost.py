@@ -19,6 +19,7 @@ from policyopt.models.load import Policy
 from policyopt.models.text import Text
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
+from policyopt.sources.given import Given
 from policyopt.training.collect import Collector
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
@@ -136,6 +137,8 @@ def _trainer(recipe: Recipe) -> _Watched:
     policy = _policy(seed=0)
     others = recipe.roles - {"reference", "previous"}
     engine = make_engine(policy, recipe, {role: _policy(seed=1) for role in others}, micro_batch=MICRO)
+    columns = recipe.source.columns if isinstance(recipe.source, Given) else ()
+    numbers = {f"{side}_{column}": x for column in columns for side, x in (("chosen", 1.0), ("rejected", 0.0))}
     examples = [
         Example(
             str(i),
@@ -149,6 +152,7 @@ def _trainer(recipe: Recipe) -> _Watched:
             label=i % 2 == 0,
             responses=("3+4=7", "7", "3+4=8", "8"),
             scores=(1.0, 0.75, 0.25, 0.0),
+            meta={**dict.fromkeys(columns, 0.5), **numbers},
         )
         for i in range(64 * prompts)
     ]

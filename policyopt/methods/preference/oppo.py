@@ -57,7 +57,7 @@ def oppo(
 ) -> Tensor:
     r"""Find the one vector that lies nearer to the codes of what was preferred than to those of what was not.
 
-    .. math:: z^* = \arg\min_z\ \mathrm{mean}_P\,\big[\|z - z^+\| - \|z - z^-\| + m\big]_+
+    .. math:: z^* = \mathrm{argmin}_z\ \mathrm{mean}_P\,\big[\|z - z^+\| - \|z - z^-\| + m\big]_+
 
     OPPO learns three things from ranked trajectories, in turns: an encoder and a policy that reconstructs a trajectory from its code z
     (:func:`~policyopt.methods.preference.oppo.encoder_loss`, with :math:`z^*` held), and then :math:`z^*`, the codes held; it acts with the

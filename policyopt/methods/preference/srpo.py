@@ -93,7 +93,7 @@ class SelfImproving(Contrast):
     r"""Squared errors of a generator and of a refiner that are one model, on the six rows of each pair.
 
     .. math:: L_g = \Big[\tfrac\beta2\big((a_{w|l} + b_w) - (a_{l|w} + b_l)\big) - d\Big]^2,\quad
-              L_r = \tfrac12\Big\{\big[\beta(a_{w|l} - a_{l|l}) - d\big]^2 + \big[\beta(a_{l|w} - a_{w|w}) + d\big]^2\Big\},\quad
+              L_r = \tfrac12\Big[\big[\beta(a_{w|l} - a_{l|l}) - d\big]^2 + \big[\beta(a_{l|w} - a_{w|w}) + d\big]^2\Big],\quad
               L = (1-\alpha)L_g + \alpha L_r
 
     b are the scores of both texts behind the prompt, :math:`a_{y|z}` of the text y behind the request to improve on z; :math:`d = p - \frac12`, with p
@@ -153,7 +153,7 @@ def srpo(beta: float = 0.1, alpha: float = 0.5, revisions: int = 0) -> Recipe:
     r"""Self-Improving Robust Preference Optimization: one model learns to answer, and to improve on an answer that it is shown.
 
     .. math:: L = (1-\alpha)\Big[\tfrac\beta2\big((a_{w|l} + b_w) - (a_{l|w} + b_l)\big) - d\Big]^2
-              + \tfrac\alpha2\Big\{\big[\beta(a_{w|l} - a_{l|l}) - d\big]^2 + \big[\beta(a_{l|w} - a_{w|w}) + d\big]^2\Big\}
+              + \tfrac\alpha2\Big[\big[\beta(a_{w|l} - a_{l|l}) - d\big]^2 + \big[\beta(a_{l|w} - a_{w|w}) + d\big]^2\Big]
 
     .. math:: b_y = \log\frac{\pi_\theta(y|x)}{\pi_{ref}(y|x)},\qquad a_{y|z} = \log\frac{\pi_\theta(y|z,x)}{\pi_{ref}(y|z,x)},\qquad d = p(w\succ l) - \tfrac12
 
