@@ -52,7 +52,7 @@ class OtherDivergence(Score):
         "Pairs are enough: without a reward model, and without drawing anything, the policy comes to do what they prefer; imitating "
         "the preferred texts does less.",
         "pairs",
-        (Effect("pairs/accuracy", "higher", 0.02),),
+        (Effect("accuracy", "higher", 0.02),),
         both={"steps": 10},
         against="sft",
     ),

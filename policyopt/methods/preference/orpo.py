@@ -32,10 +32,10 @@ class LogOdds(Score):
     code="xfactlab/orpo",
     confidence="code",
     claim=Claim(
-        "Fine-tuning that holds the rejected text down as it goes needs no second stage: more pairs are in order than after fine-tuning "
-        "alone, and the preferred texts are about as likely.",
+        "Fine-tuning that holds the rejected text down as it goes needs no second stage: more answers are right than after fine-tuning "
+        "alone.",
         "pairs",
-        (Effect("pairs/accuracy", "higher", 0.02), Effect("loglik/chosen", "higher", -0.05)),
+        (Effect("accuracy", "higher", 0.02),),
         both={"steps": 10},
         against="sft",
     ),

@@ -20,7 +20,7 @@ from policyopt.registry import method
         "Beside its own likelihood the preferred text does not become unlikely, as it does under DPO, and as many pairs come to be in order.",
         "pairs",
         (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
-        both={"steps": 10},
+        both={"steps": 20, "optim.lr": 2e-3},
     ),
 )
 def rpo(beta: float = 0.1, eta: float = 0.2, sft: Literal["mean", "sum"] = "mean") -> Recipe:

@@ -62,8 +62,8 @@ class WithForwardKL(Score):
     claim=Claim(
         "Held by a forward KL along each text, the policy stays nearer to the reference than under DPO, and as many pairs come to be in order.",
         "pairs",
-        (Effect("loglik/chosen", "higher", 0.02), Effect("pairs/accuracy", "higher", -0.02)),
-        both={"steps": 10},
+        (Effect("loglik/chosen", "higher", 0.05), Effect("pairs/accuracy", "higher", -0.02)),
+        both={"steps": 20, "optim.lr": 2e-3},
     ),
 )
 def tdpo(variant: Literal[1, 2] = 2, beta: float = 0.1, alpha: float = 0.5) -> Recipe:

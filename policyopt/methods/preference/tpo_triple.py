@@ -18,10 +18,10 @@ from policyopt.sources.given import Triples
     code="sahsaeedi/TPO",
     confidence="code",
     claim=Claim(
-        "A gold text beside the pair makes one step of fine-tuning and preference tuning: more pairs are in order than after fine-tuning on "
+        "A gold text beside the pair makes one step of fine-tuning and preference tuning: more answers are right than after fine-tuning on "
         "the gold texts.",
         "pairs",
-        (Effect("pairs/accuracy", "higher", 0.02),),
+        (Effect("accuracy", "higher", 0.02),),
         both={"steps": 10},
         against="sft",
     ),
