@@ -92,6 +92,9 @@ def replication(trial: Trial, seeds: Sequence[int], out: Path) -> Replication:
             continue
         a, b = found.values[ours], found.values[theirs]
         moved = difference(a, b).interval
+        if not np.isfinite([moved.mean, moved.low, moved.high]).all():
+            reasons.append(f"{effect.metric} is not measured of both")
+            continue
         effects.append(
             Finding(
                 effect.metric, effect.direction, effect.least, found.format, interval(a).mean, interval(b).mean, moved,

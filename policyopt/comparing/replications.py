@@ -10,10 +10,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
-from policyopt.claims import recorded
 from policyopt.comparing.measures import shown
 from policyopt.comparing.results import Interval
-from policyopt.files import write_whole
+from policyopt.files import read_json, write_whole
 from policyopt.training.plans import Format
 
 Verdict = Literal["supported", "not supported", "undecided", "cannot show here", "not run yet"]
@@ -58,8 +57,11 @@ def read_replications(data: Mapping[str, Any]) -> list[Replication]:
 
 
 def record(found: Sequence[Replication], path: Path) -> None:
-    """Put what came of claims into a file, in the place of what was recorded of fewer seeds, or of as many."""
-    known = recorded(path)
+    """Put what came of claims into a file, in the place of what was recorded of fewer seeds, or of as many.
+
+    Raises :class:`~policyopt.errors.UserError` for a file that is there and cannot be read: it stays as it is.
+    """
+    known = read_json(path) if path.exists() else {}
     for r in found:
         if r.verdict == "cannot show here" or r.seeds >= max(2, known.get(r.method, {}).get("seeds", 0)):
             known[r.method] = asdict(r)
@@ -68,7 +70,10 @@ def record(found: Sequence[Replication], path: Path) -> None:
 
 def to_json(found: Sequence[Replication]) -> str:
     """By method, one line each."""
-    rows = (f"{json.dumps(r.method)}: {json.dumps(asdict(r))}" for r in sorted(found, key=lambda r: r.method))
+    rows = (
+        f"{json.dumps(r.method)}: {json.dumps(asdict(r), allow_nan=False)}"
+        for r in sorted(found, key=lambda r: r.method)
+    )
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 

@@ -16,6 +16,7 @@ from policyopt.comparing.replicate import Trial, all_of, outcome, replication, r
 from policyopt.comparing.replications import Finding, Replication, markdown, read_replications, record
 from policyopt.comparing.results import Interval
 from policyopt.comparing.runner import CELLS
+from policyopt.errors import UserError
 from policyopt.methods import dr_grpo, grpo
 from policyopt.registry import methods
 from policyopt.training.logging import RunRecord
@@ -115,6 +116,14 @@ def test_a_record_keeps_what_was_seen_of_more_seeds(tmp_path: Path) -> None:
         "| `a` | A \\| b. | chain_sum, grpo | accuracy 40.0 % → 50.0 %: +10.0 points (+5.0 to +15.0; at least +1.0) | 5, 1.5 |"
         in text
     )
+
+
+def test_a_record_that_cannot_be_read_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text('{"a": NaN}')
+    with pytest.raises(UserError, match=r"record\.json"):
+        record([Replication("b", "B.", "undecided", "chain_sum", "grpo", 5)], path)
+    assert path.read_text() == '{"a": NaN}'
 
 
 def test_the_page_of_claims_is_that_of_the_record() -> None:
