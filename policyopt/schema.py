@@ -360,8 +360,8 @@ def advice(found: Column) -> str:
 
 
 def table() -> str:
-    """All columns as a Markdown table, for the documentation."""
-    every = [*columns(), *FAMILIES.values()]
+    """All columns of the library as a Markdown table, for the documentation."""
+    every = [*(c for c in columns() if not c.file), *FAMILIES.values()]
     rows = [f"| `{c.name}` | {c.shape} | {c.filled_by} | {c.sentence} |" for c in every]
     return "\n".join(["| Column | Shape | Filled by | Meaning |", "|---|---|---|---|", *rows])
 

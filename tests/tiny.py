@@ -88,6 +88,8 @@ def token_batch(groups: tuple[int, ...] = (4, 3), width: int = 9, seed: int = 0)
         version=torch.zeros(n, dtype=torch.long),
         reward=correct + 0.3 * torch.randn(n, generator=g, dtype=torch.float64),
         correct=correct,
+        chosen=correct,
+        score=torch.randn(n, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64),
         baseline_reward=torch.randn(n, generator=g, dtype=torch.float64),
         formatted=correct,
         pass_rate=group.double() / 2,

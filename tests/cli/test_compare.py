@@ -109,7 +109,7 @@ def test_what_is_ones_own_goes_before_what_is_shared_and_that_before_the_testbed
         (["grpo", "gspo", "--task", "chain_sun"], "chain_sum"),
         (["grpo", "gspo", "--testbed", "stalle"], "stale"),
         (["grpo", "gspo --task countdown"], "same questions"),
-        (["grpo", "dr-grpo", "--group-size", "3"], "multiple"),
+        (["grpo", "dr-grpo", "--batch", "100", "--group-size", "3"], "multiple"),
         (["grpo", "gspo", "--resume", "nowhere"], "its plan says what is compared"),
         (["--resume", "nowhere"], "no comparison lies there"),
         (["grpo", "gspo", "--jobs", "0"], "jobs"),

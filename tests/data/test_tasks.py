@@ -59,6 +59,7 @@ def test_the_list_of_tasks() -> None:
         "proxy-reward",
         "verbose",
         "context-use",
+        "cyclic",
         "noisy-judge",
         "long-winded",
         "json",

@@ -153,6 +153,8 @@ def assert_same_for_any_partition(engine: LocalEngine, recipe: Recipe, batch: Ba
 
 @COVERING_METHODS
 def test_the_gradient_is_the_same_for_any_micro_batch_and_order_of_rows(method: Method, tiny_model: Path) -> None:
+    if method.name == "srpo":
+        pytest.skip("it takes six rows of each pair, in contexts of their own: tests/methods/preference/test_srpo.py")
     recipe = with_all_terms(method)
     engine = engine_of(tiny_model, recipe)
     assert_same_for_any_partition(engine, recipe, drawn(engine, recipe))
@@ -160,6 +162,8 @@ def test_the_gradient_is_the_same_for_any_micro_batch_and_order_of_rows(method: 
 
 @SOME_METHODS
 def test_so_is_that_of_each_mini_batch(method: Method, tiny_model: Path) -> None:
+    if method.name == "srpo":
+        pytest.skip("it takes six rows of each pair, in contexts of their own: tests/methods/preference/test_srpo.py")
     recipe = with_all_terms(method)
     engine = engine_of(tiny_model, recipe)
     batch = drawn(engine, recipe, groups=(3, 2, 4, 2))
