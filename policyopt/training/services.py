@@ -41,7 +41,8 @@ class Held:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Held:
         """Read back what :meth:`to_dict` made, JSON in between."""
-        example = Example(**{k: tuple(x) if isinstance(x, list) else x for k, x in saved["example"].items()})
+        told: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in saved["example"].items()}
+        example = Example(**told)
         pairs = {i: [(ids, logp) for ids, logp in r["top"]] for i, r in enumerate(saved["responses"])}
         routes = [r.get("routes") and Routes.from_dict(r["routes"]) for r in saved["responses"]]
         responses = [
