@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import overload
 
 from policyopt.data.builtin import BUILTIN
+from policyopt.data.changed import Changed
 from policyopt.errors import UserError, nearest
 from policyopt.items import BROUGHT, Example, Task
 from policyopt.judging.answers import answer_line
@@ -115,24 +115,6 @@ def with_texts(
     )
 
 
-class Texted(Sequence[Example]):
-    """Questions with texts, made when they are asked for."""
-
-    def __init__(self, examples: Sequence[Example], make: Callable[[Example], Example]) -> None:
-        self.examples, self.make = examples, make
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        found = self.examples[index]
-        return self.make(found) if isinstance(found, Example) else [self.make(e) for e in found]
-
-
 # Tasks ---------------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +148,7 @@ def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
         task = dataclasses.replace(task, max_tokens=ROUNDS * task.max_tokens, warm_start=warm)
     texts = partial(with_texts, name=name, make=by_answer if family == PAIRS else by_length)
     return dataclasses.replace(
-        task, name=name, texts=frozenset(BROUGHT), train=Texted(task.train, partial(texts, flip=rate)),
+        task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train, partial(texts, flip=rate)),
         heldout=tuple(map(texts, task.heldout)),
     )  # fmt: skip
 

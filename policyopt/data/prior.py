@@ -18,8 +18,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import overload
+from functools import partial
 
+from policyopt.data.changed import Changed
 from policyopt.errors import UserError, nearest
 from policyopt.items import Example, JudgeSpec, Task, user
 
@@ -63,31 +64,15 @@ def with_prior(task: Task, prior: str) -> Task:
 
 def _before(examples: Sequence[Example], text: str) -> Sequence[Example]:
     """The examples with a text before them; what is made on demand stays so."""
-    found = Prefixed(examples, text)
+    found = Changed(examples, partial(prefixed, text=text))
     return tuple(found) if isinstance(examples, list | tuple) else found
 
 
-class Prefixed(Sequence[Example]):
-    """Examples with a text before the first message of the user."""
-
-    def __init__(self, examples: Sequence[Example], text: str) -> None:
-        self.examples, self.text = examples, text
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        found = self.examples[index]
-        return self._prefixed(found) if isinstance(found, Example) else [self._prefixed(e) for e in found]
-
-    def _prefixed(self, example: Example) -> Example:
-        messages = list(example.prompt)
-        first = next((i for i, m in enumerate(messages) if m["role"] == "user"), None)
-        if first is None:
-            return dataclasses.replace(example, prompt=(*user(self.text), *messages))
-        messages[first] = {**messages[first], "content": f"{self.text}\n\n{messages[first]['content']}"}
-        return dataclasses.replace(example, prompt=tuple(messages))
+def prefixed(example: Example, text: str) -> Example:
+    """An example with a text before the first message of the user."""
+    messages = list(example.prompt)
+    first = next((i for i, m in enumerate(messages) if m["role"] == "user"), None)
+    if first is None:
+        return dataclasses.replace(example, prompt=(*user(text), *messages))
+    messages[first] = {**messages[first], "content": f"{text}\n\n{messages[first]['content']}"}
+    return dataclasses.replace(example, prompt=tuple(messages))

@@ -36,6 +36,7 @@ from policyopt.parts.critic.value import ClippedValueLoss
 from policyopt.parts.filter.outcomes import MixedOutcomes
 from policyopt.parts.pairing.pairs import (
     AllPairs,
+    BestResponse,
     BestWorst,
     FixedMargin,
     Margin,
@@ -80,6 +81,7 @@ __all__ = [
     "Advantage",
     "Aggregate",
     "AllPairs",
+    "BestResponse",
     "BestWorst",
     "BinaryLogistic",
     "Bounded",

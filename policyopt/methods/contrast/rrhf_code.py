@@ -10,23 +10,11 @@ from torch import Tensor
 from policyopt.claims import Claim, Effect
 from policyopt.methods.preference.dpo import dpo
 from policyopt.part import Unit, part
-from policyopt.parts import Hinge, Likelihood, Pairs, PairWeight, RowScore, RowSelector
-from policyopt.parts.pairing.pairs import first_best, row_credit
+from policyopt.parts import BestResponse, Hinge, Likelihood, Pairs, PairWeight, RowScore
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
 from policyopt.sources.draw import Group
-
-
-@part
-class Best(RowSelector):
-    """The response of the largest advantage to each prompt, the first of equal ones."""
-
-    unit: ClassVar[Unit] = "group"
-
-    def __call__(self, batch: Batch) -> Tensor:
-        every = torch.ones(len(batch.mask), dtype=torch.bool, device=batch.mask.device)
-        return torch.zeros_like(every).index_fill(0, first_best(row_credit(batch), batch.group, every), True)
 
 
 @part
@@ -70,7 +58,7 @@ def rrhf_code(
     paper's numbers of candidates and rewards were not found: 4 and yours. From general knowledge of the paper. Our reading: the reference
     solution is no candidate.
     """
-    best = Likelihood(coef=ft_weight, rows=Best(), mean="prompt" if tuning == "sum" else "response")
+    best = Likelihood(coef=ft_weight, rows=BestResponse(), mean="prompt" if tuning == "sum" else "response")
     return dpo().replace(
         source=Group(size=group_size),
         surrogate=Pairs(

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.part import Advantage, Finite, Unit, Wrapper, part
-from policyopt.parts import LogProb, PPOClip, RowSelector, TokenMean
-from policyopt.parts.pairing.pairs import first_best
+from policyopt.part import Advantage, Finite, Wrapper, part
+from policyopt.parts import BestResponse, LogProb, PPOClip, RowSelector, TokenMean
 from policyopt.parts.select.rows import picked
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
-
-
-@part
-class BestResponse(RowSelector):
-    """The response to each prompt with the highest reward, the first of equal ones."""
-
-    unit: ClassVar[Unit] = "group"
-
-    def __call__(self, batch: Batch) -> Tensor:
-        reward = batch.total_reward()
-        every = torch.ones_like(reward, dtype=torch.bool)
-        return (~every).index_fill(0, first_best(reward, batch.group, every), True)
 
 
 @part

@@ -107,6 +107,18 @@ class Side(RowSelector):
         return none.index_fill(0, better if self.better else worse, True)
 
 
+@part
+class BestResponse(RowSelector):
+    """The response to each prompt with the highest reward, the first of equal ones."""
+
+    unit: ClassVar[Unit] = "group"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        reward = batch.total_reward()
+        every = torch.ones_like(reward, dtype=torch.bool)
+        return (~every).index_fill(0, first_best(reward, batch.group, every), True)
+
+
 # How far apart, and how much -----------------------------------------------------------------------------------------
 
 

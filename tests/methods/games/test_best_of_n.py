@@ -7,10 +7,10 @@ import torch
 
 from policyopt.methods.analysis.alignment_asymptotics import best_of, win_rate
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.methods.games.best_of_n import AtLeast, BestResponse, best_of_n
+from policyopt.methods.games.best_of_n import AtLeast, best_of_n
 from policyopt.methods.games.bonbon import best_worst_gap, bonbon
 from policyopt.objective import selected
-from policyopt.parts import TokenMean
+from policyopt.parts import BestResponse, TokenMean
 from tests.batches import dlogp, on_policy, random_batch, ready
 from tests.methods.shared_surrogates import same
 
