@@ -152,6 +152,14 @@ class JudgeSpec:
 
 
 @dataclass(frozen=True)
+class EnvironmentSpec:
+    """An environment by name, with its options (:mod:`policyopt.environments.names`)."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Task:
     """Questions to train on, other questions to test on, and who judges the responses."""
 
@@ -173,6 +181,8 @@ class Task:
     """Why this judge, in words; empty for a task that brings its own."""
     lessons: Sequence[Lesson] = ()
     """What the embedded model's warm start is shown beside questions and their solutions."""
+    environment: EnvironmentSpec | None = None
+    """What the policy acts in; ``None`` where it answers once."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """How often prompts of each source of a mixture come, against the others; empty: every row equally often."""
     notes: tuple[str, ...] = ()

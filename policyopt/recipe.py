@@ -177,7 +177,10 @@ class Recipe:
             if p is not self.source:
                 self._check_drawn(where, p)
             for column in map(schema.known, sorted(p.needs)):
-                if column.filled_by not in (*schema.ALWAYS, "judge") and column.name not in self.provides:
+                if (
+                    column.filled_by not in (*schema.ALWAYS, "judge", "environment")
+                    and column.name not in self.provides
+                ):
                     raise ValueError(f"{where} needs {column.name!r}, which nothing provides: {schema.advice(column)}")
 
     def _check_drawn(self, where: str, p: Part) -> None:

@@ -19,11 +19,13 @@ from policyopt.errors import UserError, nearest
 Axes = Literal["N", "NT", "NP", "NK", "ND", "NS", "NV", "NR"]
 """N rows, T tokens of the response, P tokens of the prompt, K steps of a response, D depth of a tree, S numbers of a
 memory, V tokens of the vocabulary that the tokens of a row were drawn from, R experts that they were sent to."""
-Filler = Literal["rollout", "verdict", "recipe", "engine", "lines", "critic", "memory", "program", "judge", "part"]
+Filler = Literal[
+    "rollout", "verdict", "recipe", "engine", "lines", "critic", "memory", "program", "judge", "part", "environment"
+]
 """Who fills a column. The first five always do, or do so where it is asked for; of the others a recipe, or a judge, has
 to hold one that promises it (``provides``)."""
 ALWAYS = ("rollout", "verdict", "recipe", "engine", "lines")
-OPEN = ("program", "judge", "part", "lines")
+OPEN = ("program", "judge", "part", "lines", "environment")
 """Fillers whose columns a response (``Response.columns``) or a verdict (``Verdict.parts``) may give."""
 
 
@@ -86,6 +88,8 @@ class Column:
         given = row.response.columns.get(self.name)
         return row.verdict.parts.get(self.name) if given is None else given
 
+
+ENVIRONMENT = "take a task with an environment (--env)"
 
 # fmt: off
 _LIBRARY = (
@@ -176,6 +180,17 @@ _LIBRARY = (
     Column("step_end", "NK", "lines", "index of each step's last token, -1 where a response has fewer steps; where nobody has judged steps, "
            "or said where they end, these are the lines of the response",
            dtype="int", padding=-1, absent=-1, on_demand=True, invent=lambda s: s.step_end()),
+    # What an environment said, turn by turn
+    Column("turn_end", "NK", "environment", "index of the last token of each of the policy's turns, -1 where an episode has fewer",
+           dtype="int", padding=-1, absent=-1, on_demand=True, invent=lambda s: s.step_end(), advice=ENVIRONMENT),
+    Column("turn_reward", "NK", "environment", "what the environment gave for each turn; reward is their sum", absent=0, on_demand=True,
+           brings=("turn_end",), invent=lambda s: s.uniform(s.n, 2), advice=ENVIRONMENT),
+    Column("turn_state", "NK", "environment", "a number for what the policy stood before at each turn: equal ones of one prompt are the same "
+           "state", dtype="int", padding=-1, absent=-1, on_demand=True, brings=("turn_end",), invent=lambda s: s.states(), advice=ENVIRONMENT),
+    Column("turn_duration", "NK", "environment", "how long each turn's action took, in the environment's own time", absent=0, on_demand=True,
+           brings=("turn_end",), invent=lambda s: 0.5 + s.uniform(s.n, 2), advice=ENVIRONMENT),
+    Column("episode", "N", "program", "which episode of its prompt a row is a piece of, where episodes are several rows", dtype="int",
+           on_demand=True, invent=lambda s: s.episodes(), advice="take a source that divides episodes into rows"),
     Column("noise", "NT", "engine", "random numbers in [0, 1) that came with the tokens, for parts that draw some of them",
            on_demand=True, invent=lambda s: s.uniform(s.n, s.width)),
     Column("advantage", "NT", "recipe", "how much better than expected each token was"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyopt.data.places import is_dataset, need_places, written
 from policyopt.errors import UserError
-from policyopt.items import Example, JudgeSpec, Message, Task, Verdict
+from policyopt.items import EnvironmentSpec, Example, JudgeSpec, Message, Task, Verdict
 
 if TYPE_CHECKING:
     from policyopt.data.drawn import Drawn
@@ -57,6 +57,7 @@ def builtin_tasks() -> dict[str, str]:
     from policyopt.data.requests import summaries as requests
     from policyopt.data.testbed import TIES
     from policyopt.data.winded import LONG_WINDED
+    from policyopt.data.worlds import summaries as worlds
 
     testbeds = {"ties": TIES, **_drawn(), "noisy-judge": NOISY_JUDGE, "long-winded": LONG_WINDED}
     return {
@@ -64,6 +65,7 @@ def builtin_tasks() -> dict[str, str]:
         "json": "a sum with its working, as a JSON object in a fence: json 12+34",
         **requests(),
         **paired(),
+        **worlds(),
     }
 
 
@@ -77,13 +79,21 @@ def _made(spec: str) -> Callable[..., Task] | None:
     from policyopt.data.structured import json_task
     from policyopt.data.testbed import ties_task
     from policyopt.data.winded import long_winded_task
+    from policyopt.data.worlds import seeds_task, world_task
+    from policyopt.environments.worlds import WORLDS
 
-    plain = {"json": json_task, "long-winded": long_winded_task, **{name: bed.task for name, bed in _drawn().items()}}
+    plain = {
+        "seeds": seeds_task,
+        "json": json_task,
+        "long-winded": long_winded_task,
+        **{name: bed.task for name, bed in _drawn().items()},
+    }
     with_option: dict[str, Callable[..., Task]] = {
         "ties": ties_task,
         "requests": requests_task,
         "noisy-judge": noisy_judge_task,
     }
+    with_option |= {world: partial(world_task, world) for world in WORLDS}
     with_option |= {family: partial(paired_task, family) for family in (PAIRS, LENGTH_PAIRS)}
     family, _, option = spec.partition(":")
     if family in with_option:
@@ -121,7 +131,8 @@ def _named(spec: Any, argument: str) -> Any:
 
 def load_task(
     spec: Any, *, judge: Any = None, options: Mapping[str, Any] | None = None, prior: str | None = None, seed: int = 0,
-    heldout: int | None = 256, columns: Any = None, eval_task: Any = None, whole: bool = False,
+    heldout: int | None = 256, columns: Any = None, eval_task: Any = None, whole: bool = False, env: str | None = None,
+    env_options: Mapping[str, Any] | None = None,
 ) -> Task:  # fmt: skip
     """The task that ``spec`` names.
 
@@ -142,21 +153,60 @@ def load_task(
             (:mod:`policyopt.data.columns`).
         eval_task: Files or a dataset to measure on, whole; then nothing else is held out.
         whole: For measuring alone: of a dataset, ``heldout`` are all rows (or so many of them).
+        env: What the policy acts in (:mod:`policyopt.environments.names`); the rows of a dataset then need no answers, and the task
+            ``seeds`` is made of nothing but seeds.
+        env_options: What it is made with.
 
     Raises:
         UserError: An unknown task, judge or prior prompt, a dataset row that cannot be used (with file and line), an empty dataset.
     """
+    found = _loaded(
+        spec, judge=judge, options=options, prior=prior, seed=seed, heldout=heldout, columns=columns, eval_task=eval_task,
+        whole=whole, acted=env is not None,
+    )  # fmt: skip
+    if env is not None:
+        return placed(found, EnvironmentSpec(env, dict(env_options or {})))
+    if env_options and found.environment is None:
+        raise UserError("--env-options are for an environment: name one with --env")
+    return found if not env_options else placed(found, None, env_options)
+
+
+def placed(task: Task, environment: EnvironmentSpec | None, options: Mapping[str, Any] | None = None) -> Task:
+    """A task in an environment, or in its own one made with other options.
+
+    Raises ``UserError`` for a world of the library in another one.
+    """
+    own = task.environment
+    if environment is None:
+        assert own is not None
+        environment = EnvironmentSpec(own.name, {**own.options, **(options or {})})
+    elif own is not None:
+        raise UserError(f"task {task.name!r} is an environment itself: leave --env out, or take --task seeds")
+    return dataclasses.replace(task, environment=environment)
+
+
+def _loaded(
+    spec: Any, *, judge: Any, options: Mapping[str, Any] | None, prior: str | None, seed: int, heldout: int | None,
+    columns: Any, eval_task: Any, whole: bool, acted: bool,
+) -> Task:  # fmt: skip
+    """See :func:`load_task`; where it is ``acted`` in an environment, rows need no answers."""
     from policyopt.data.prior import with_prior
 
     spec, eval_task = _named(spec, "task"), _named(eval_task, "eval_task")
-    read: dict[str, Any] = {"heldout": heldout, "columns": columns, "eval_task": eval_task, "whole": whole}
+    read: dict[str, Any] = {
+        "heldout": heldout,
+        "columns": columns,
+        "eval_task": eval_task,
+        "whole": whole,
+        "acted": acted,
+    }
     if prior is not None:
-        return with_prior(load_task(spec, judge=judge, options=options, seed=seed, **read), prior)
+        return with_prior(_loaded(spec, judge=judge, options=options, prior=None, seed=seed, **read), prior)
     if heldout is not None and heldout < 1:
         raise UserError(f"heldout must be at least 1, not {heldout}")
     need_task(spec)
     if spec.startswith(_DIVERSE):
-        inner = load_task(spec.removeprefix(_DIVERSE), judge=judge, options=options, seed=seed, **read)
+        inner = _loaded(spec.removeprefix(_DIVERSE), judge=judge, options=options, prior=None, seed=seed, **read)
         return dataclasses.replace(inner, judge=_diverse(spec, inner))
     if (made := _made(spec)) is not None:
         if judge is not None or options:

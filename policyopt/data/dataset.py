@@ -50,6 +50,7 @@ class Rows:
 def load_dataset_task(
     spec: str, *, judge: Written | None = None, options: Mapping[str, Any] | None = None, heldout: int | None = 256,
     columns: str | Mapping[str, str] | None = None, eval_task: str | None = None, whole: bool = False,
+    acted: bool = False,
 ) -> Task:  # fmt: skip
     """The task made of ``spec``, a name as :mod:`policyopt.data.places` describes it.
 
@@ -64,6 +65,7 @@ def load_dataset_task(
         columns: Which column is what, ``"prompt=question,answer=gold"``; unset: their names say it.
         eval_task: Rows to measure on, all of them; then none of ``spec`` are held out.
         whole: Every row is there to be measured, and those of a held-out file alone where there is one.
+        acted: The rows are acted on in an environment, so that they need no answers.
 
     Raises:
         UserError: A file that is not there or not readable, an empty dataset, a row that cannot be used, a judge that
@@ -72,7 +74,7 @@ def load_dataset_task(
     given = judge_spec(judge, options) if judge is not None or options else None
     train, held = _sides(spec, columns, eval_task, whole)
     everything = [*train.examples, *(held.examples if held else ())]
-    answered, texts = _alike(everything)
+    answered, texts = _alike(everything, acted)
     if judge is not None and not answered:
         raise UserError(f"{spec}: its rows have no 'answer', so that there is nothing to judge by: leave --judge out")
     chosen, reason = None, ""
@@ -93,7 +95,7 @@ def load_dataset_task(
     )  # fmt: skip
 
 
-def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
+def _alike(examples: list[Example], acted: bool) -> tuple[bool, frozenset[str]]:
     """Whether all rows have an answer, and the given texts that all of them have; refuses rows that differ."""
     first = examples[0]
     names = ("answer", *BROUGHT)
@@ -106,7 +108,7 @@ def _alike(examples: list[Example]) -> tuple[bool, frozenset[str]]:
                     f"{place_of(other)}: no {what!r}, which {place_of(one)} has: all rows need the same columns"
                 )
     texts = frozenset(name for name in BROUGHT if getattr(first, name))
-    if not first.answer and not texts:
+    if not first.answer and not texts and not acted:
         raise UserError(
             f"{place_of(first)}: nothing to judge by and nothing to learn from: expected an answer, or messages that end with "
             "one of the assistant"

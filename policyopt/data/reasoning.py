@@ -100,7 +100,7 @@ def make_example(id: str, source: Any, draw: int, builtin: Builtin | None) -> Ex
         return Example(id, user(text), str(entry["answer"] or ""), meta={"entry": packed})
     entry = source[draw]
     solution = builtin.solution(entry)
-    answer = solution.rsplit(MARK, 1)[1].strip()
+    answer = solution.rsplit(MARK, 1)[1].strip() if MARK in solution else entry["answer"]
     metadata = json.loads(json.dumps(entry["metadata"]))
     meta = {"answer": entry["answer"], "metadata": metadata}
     return Example(

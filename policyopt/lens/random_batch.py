@@ -165,6 +165,14 @@ class Scene:
         """[N, 2] two steps, of half of the response each."""
         return torch.stack([self.length // 2 - 1, self.length - 1], dim=1)
 
+    def states(self) -> Tensor:
+        """[N, 2] two turns: all rows of a group begin in one state, and go on in one of two."""
+        return torch.stack([self.zeros(), 1 + torch.arange(self.n) % 2], dim=1)
+
+    def episodes(self) -> Tensor:
+        """[N] two rows for each episode of a group."""
+        return (self.group[:, None] == self.group).long().tril(-1).sum(1) // 2
+
     def value(self) -> Tensor:
         """[N, T] what the critic said."""
         return self._value

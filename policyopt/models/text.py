@@ -10,6 +10,7 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.stops import Stops
+from policyopt.models.talk import between, tells_of_tools, with_tools
 from policyopt.models.template import opened, special_ids, structural_ids, unread
 
 
@@ -24,16 +25,48 @@ class Text:
     prompting: Prompting = USUAL
     """How prompts are written, where responses end, and what of them is read."""
 
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+    def prompt(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """Ids of the context after which the model answers chat messages, behind the system prompt of the run where they
-        bring none.
+        bring none. Of ``tools`` the template tells, or, where it knows of none, a system message.
 
         Raises :class:`~policyopt.errors.UserError` where the chat template refuses them.
         """
         system = self.prompting.system
         if system is not None and messages and all(m["role"] not in ("system", "developer") for m in messages):
             messages = [{"role": "system", "content": system}, *messages]
-        return tuple(encode_prompt(self.tokenizer, messages, **self.prompting.template_args))
+        arguments = dict(self.prompting.template_args)
+        if tools and tells_of_tools(self.tokenizer):
+            arguments["tools"] = list(tools)
+        elif tools:
+            messages = with_tools(messages, tools)
+        return tuple(encode_prompt(self.tokenizer, messages, **arguments))
+
+    def opening(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        said: Sequence[Mapping[str, str]],
+        tools: Sequence[Mapping[str, Any]],
+    ) -> tuple[int, ...]:
+        """Ids of the context in which an episode begins: chat messages, what an environment said when it was reset, and the
+        tools that there are, as the template tells of them."""
+        talk = [dict(m) for m in messages]
+        for message in said:
+            if talk and talk[-1]["role"] == "user" == message["role"]:
+                talk[-1]["content"] = "\n".join(filter(None, [talk[-1]["content"], message["content"]]))
+            else:
+                talk.append(dict(message))
+        return self.prompt(talk or [{"role": "user", "content": ""}], tools)
+
+    def following(
+        self, messages: Sequence[Mapping[str, str]], last: int, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[int, ...]:
+        """Ids that stand between a turn of the model, whose last token was ``last``, and its next one, where others said
+        ``messages`` meanwhile. What spells a special token in these stays text."""
+        return between(self, messages, last, tools)
+
+    def whole(self, tokens: Sequence[int]) -> str:
+        """The text of some tokens with all special ones, those that end a turn left out: what calls of tools are looked for in."""
+        return str(self.tokenizer.decode([t for t in tokens if t not in self.eos], skip_special_tokens=False))
 
     def say_unread(self, say: Callable[[str], None]) -> None:
         """Say which arguments the chat template never reads, where there are any."""

@@ -11,6 +11,8 @@ ROLES = ("system", "user", "assistant")
 ALPHABET = "\n" + "".join(chr(code) for code in range(32, 127))
 """The characters that have a token: newline and printable ASCII."""
 
+CHAT_TURN = "<|{role}|>{content}" + END
+"""A message as the template writes it."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}" + END + "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -12,8 +12,10 @@ from torch import Tensor
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict, preferred
 from policyopt.part import part
+from policyopt.sources.response import Response as Response
+from policyopt.sources.response import StopReason as StopReason
+from policyopt.sources.response import Use as Use
 from policyopt.sources.round import Round as Round
-from policyopt.sources.routes import Routes
 from policyopt.sources.source import Source
 from policyopt.sources.truncation import MinP, TopK, TopP, Truncation
 
@@ -105,12 +107,25 @@ class Context:
     room: int = 1 << 30
     """How many tokens a prompt may have, so that a response of the whole budget fits behind it."""
 
+    episodes: Episode | None = None
+    """Plays episodes, where the task is an environment; see :meth:`answers`."""
+
     tally: dict[str, float] = field(default_factory=dict)
     """What the program counts of itself, by name; the log has the sums over questions."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the programs of a run remember from step to step, together; JSON-able, part of every checkpoint."""
     round: Round = field(default_factory=lambda: Round())
     """The programs that run together, each with a question of its own."""
+
+    async def answers(self, question: Question, *, n: int, temperature: float, key: tuple[int, ...]) -> list[Response]:
+        """``n`` responses of the policy to a question, each by itself; where the task is an environment, each a whole episode.
+
+        A program that draws in no other way can be used on environments, and says so with ``plays``."""
+        if self.episodes is not None:
+            return await self.episodes(question, self.sampler, n=n, temperature=temperature, key=key)
+        return await self.sampler.generate(
+            question.tokens, n=n, max_tokens=question.budget, temperature=temperature, key=key
+        )
 
     async def judge(self, responses: Sequence[Response]) -> list[Verdict]:
         """The verdicts on some responses, for programs that decide by them what to draw next.
@@ -198,93 +213,6 @@ def line_ends(tokens: Sequence[int], breaks: AbstractSet[int]) -> list[int]:
     return [i for i, t in enumerate(tokens, 1) if t in breaks and i < end] + [end] * (end > 0)
 
 
-StopReason = Literal["eos", "stop", "length"]
-Use = Literal["train", "baseline", "pool", "wait"]
-
-
-@dataclass
-class Response:
-    """One answer. The lists have one entry for each token."""
-
-    tokens: list[int]
-    logp: list[float]
-    """Log-probability of each token in the distribution that it was drawn from, temperature, processor and truncation
-    included (at temperature 1 for greedy tokens)."""
-    entropy: list[float]
-    """Entropy in nats of the distribution that each token was drawn from."""
-    stop_reason: StopReason = "length"
-    """"eos" for a response that ended with an end token or a stop text of the run, "stop" with one of the stop sequences
-    that a program asked for, "length" for one that is cut off, by its budget or for now."""
-    support: list[Sequence[int]] = field(default_factory=list)
-    """The ids of the tokens that each token was drawn from, rising; none for the whole vocabulary, which also stands where
-    the list ends early. Models are asked about a token over its support alone."""
-    versions: list[int] = field(default_factory=list)
-    """How many updates the policy that wrote each token had seen."""
-    routes: Routes | None = field(default=None, compare=False)
-    """The experts that its prompt and its tokens were sent to, where they are recorded (``Rollout.routing_replay``)."""
-    heat: list[float] = field(default_factory=list)
-    """The temperature that each token was drawn at, where it changes from token to token."""
-    top: list[tuple[list[int], list[float]]] = field(default_factory=list)
-    """The likeliest tokens at each place with their log-probabilities, where they were asked for."""
-    own: list[bool] = field(default_factory=list)
-    """Which tokens the policy wrote; empty where it wrote all. The others are read, never trained on."""
-    guided: list[bool] = field(default_factory=list)
-    """Which of its own tokens a guide wrote in the policy's place; empty where there are none. They are scored and valued
-    as if the policy had written them, and only the critic learns from them."""
-    use: Use = "train"
-    """What becomes of it: "train", "baseline" for a response that alone is the baseline of its prompt, "pool" for one that is not trained
-    on but counts in it, as those that are trained on do, or "wait" for one that is not even judged yet."""
-    budget: int | None = None
-    """How many tokens it was allowed, where the program has set that itself; ``None``: ``Prompt.budget``."""
-    later: bool = False
-    """The program gets it back at the next step, in ``Question.earlier``, to go on with it."""
-    new_from: int = 0
-    """Index of the first token that was not there at the step before."""
-    thought: int = 0
-    """Which of its prompt's thoughts it holds, or answers from."""
-    cut: int = -1
-    """Index of the token before which its thought was cut to force an answer; -1 where it was not."""
-    origin: int = 0
-    """Which of the program's ways to draw it came from: 0 the main one, 1 and up auxiliary ones."""
-    turn: int = 0
-    """Number of the environment turn that it is."""
-    temperature: float = 1.0
-    """What its log-probabilities are taken at."""
-    verdict: Verdict | None = None
-    """What the judge says of it, once it was asked."""
-    context: tuple[int, ...] = ()
-    """What it answers, where that is not the prompt as it was asked: it is trained on in this context."""
-    nodes: list[int] = field(default_factory=list)
-    """The nodes that it passes in the tree of its prompt's responses, numbered from 1; empty where there is no tree."""
-    ends: list[int] = field(default_factory=list)
-    """How many of its tokens lie before the end of each node."""
-    values: list[float] = field(default_factory=list)
-    """Mean reward of fresh continuations from the end of each node, NaN where none were drawn."""
-    columns: dict[str, float | list[float]] = field(default_factory=dict)
-    """What it fills of columns that a program may fill (:func:`policyopt.column` declares one of your own): one number, or
-    one for each token."""
-
-    @property
-    def supports(self) -> list[Sequence[int]]:
-        """``support`` with an entry for each token."""
-        return [*self.support, *[()] * (len(self.tokens) - len(self.support))]
-
-    @property
-    def finished(self) -> bool:
-        """It ended by itself, inside its budget."""
-        return self.stop_reason == "eos"
-
-    @property
-    def stopped(self) -> bool:
-        """It ended with one of the stop sequences that were asked for."""
-        return self.stop_reason == "stop"
-
-    @property
-    def version(self) -> int:
-        """How many updates the oldest policy that wrote a part of it had seen."""
-        return min(self.versions, default=0)
-
-
 @dataclass(frozen=True)
 class Answered:
     """A question with responses to it."""
@@ -315,6 +243,16 @@ class Step:
     """What the program remembers from step to step, JSON-able; part of every checkpoint."""
     counts: dict[str, float]
     """What the log says of the step, to be filled."""
+
+
+class Episode(Protocol):
+    """Plays episodes of one task: ``n`` responses, each of what the policy and the environment said to each other."""
+
+    def __call__(
+        self, question: Question, sampler: Sampler, *, n: int, temperature: float, key: tuple[int, ...]
+    ) -> Awaitable[list[Response]]:
+        """The episodes, all of which begin alike."""
+        ...
 
 
 Verdicts = Callable[[Sequence[Response]], Awaitable[list[Verdict]]]
@@ -371,6 +309,15 @@ class Rollout(Source):
     """A source that draws: a program that has the policy answer one prompt."""
 
     services: ClassVar[frozenset[str]] = frozenset({"sampler", "judge"})
+    plays: ClassVar[bool] = False
+    """All that its ``draw`` takes from the policy are :meth:`Context.answers`, so that it can be used on environments. Said in the
+    class that has the ``draw``; a subclass with another one says it anew."""
+
+    @property
+    def plays_episodes(self) -> bool:
+        """Whether the ``draw`` that it has can be used on environments."""
+        owner = next(c for c in type(self).__mro__ if "draw" in vars(c))
+        return bool(vars(owner).get("plays", False))
 
     top_p: TopP = 1.0
     """Draw from the fewest likeliest tokens whose probability is at least this together; 1 draws from all."""

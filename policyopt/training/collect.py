@@ -20,6 +20,7 @@ from policyopt.judging.pool import JudgePool
 from policyopt.objective import kept, shaped
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch, join
+from policyopt.sources.episodes import Player
 from policyopt.sources.program import Answered, Context, Question, Response, Rollout, Round, Sampler, Step, line_ends
 from policyopt.sources.source import Source
 from policyopt.sources.truncation import truncated
@@ -60,6 +61,8 @@ class Collector:
     """What the recipe remembers of prompts, by their id."""
     held: list[Held] = field(default_factory=list)
     """What is still being written."""
+    player: Player | None = None
+    """Plays the episodes, where the task is an environment."""
     run: str = "run"
     """What distinguishes the run from others: letters and digits."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -326,6 +329,7 @@ class Collector:
             frame=lambda instead: text.prompt(asked_instead(example.prompt, instead)),
             breaks=lambda: text.line_breaks,
             room=self.stream.longest,
+            episodes=None if self.player is None else partial(self.player.play, example),
             notes=self.notes,
             round=together,
         )

@@ -24,6 +24,7 @@ from policyopt.models.prompting import Prompting
 from policyopt.options import UNNAMED
 from policyopt.part import Count, Fraction, NonNegative, Positive, RoleName, Whole, part
 from policyopt.recipe import Recipe, recipe_from_dict
+from policyopt.sources.episodes import Episodes
 from policyopt.sources.truncation import TopP
 from policyopt.training.names import EvalTaskName, ModelName, Name, Place, TaskName
 from policyopt.training.resolved import KEY as RESOLVED
@@ -176,6 +177,15 @@ class TrainConfig:
         default_factory=dict, metadata={"option": "judge-options", "plain": True}
     )
     """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
+    env: Name | None = None
+    """What the policy acts in: a world of the library, ``my_env.py:Name``, ``gymnasium:ID``, ``openenv:URL``, ``verifiers:ID``,
+    ``mcp:URL``, ``agent:my_agent.py:run``; unset: the task's own, or none."""
+    env_options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"option": "env-options", "plain": True}
+    )
+    """Options of the environment, NAME=VALUE, as it is made with."""
+    episodes: Episodes = Episodes()
+    """Limits of an episode in an environment."""
     prior: Name | None = None
     """Prior prompt before every question, training and held-out: think, plan, code, knowledge, examples, or a text of
     your own; unset: none."""
@@ -368,7 +378,7 @@ def _merge(base: Any, data: Mapping[str, Any], cls: type, path: str) -> Any:
     check_names(cls, data, path)
     kinds = {
         "optim": Optim, "eval": Evaluation, "checkpoints": Checkpoints, "stopping": Stopping, "tracking": Tracking,
-        "judging": Judging, "adapters": LoRA, "prompting": Prompting, "ray": Cluster, "tinker": Server, "vllm": Vllm,
+        "judging": Judging, "adapters": LoRA, "prompting": Prompting, "episodes": Episodes, "ray": Cluster, "tinker": Server, "vllm": Vllm,
     }  # fmt: skip
     fields: dict[str, Any] = {} if base is None else {f.name: getattr(base, f.name) for f in dataclasses.fields(cls)}
     for name, value in data.items():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from policyopt.engine.protocol import EngineSampler
 from policyopt.errors import UserError
@@ -13,13 +13,15 @@ from policyopt.items import Example, Verdict, preferred
 from policyopt.judging.answers import find_answer
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
-from policyopt.sources.program import Response
+from policyopt.sources.episodes import Player
+from policyopt.sources.program import Question, Response
 from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.judged import TRAINING, Tally
 from policyopt.training.mixture import accuracy_by_source
 from policyopt.training.services import record
 
 _BLOCK = 64
+_WRONG = Verdict(0.0, False, False, "the question does not fit into the context")
 
 _Groups = list[list[tuple[str, Response]]]
 """The responses to each question, with their texts."""
@@ -115,7 +117,8 @@ class Evaluator:
 
     text: Text
     sampler: EngineSampler
-    judge: JudgePool
+    judge: JudgePool | None
+    """``None`` where an environment says what episodes are worth."""
     examples: Sequence[Example]
     budget: int
     longest: int
@@ -128,6 +131,8 @@ class Evaluator:
     """Of the sampled responses."""
     top_p: float = 1.0
     """What the sampled responses are truncated to."""
+    player: Player | None = None
+    """Plays episodes, where the questions are those of an environment."""
 
     def check(self) -> None:
         """Raises :class:`~policyopt.errors.UserError` when no question fits into the context."""
@@ -153,7 +158,7 @@ class Evaluator:
         for start in range(0, len(self.examples), _BLOCK):
             block = self.examples[start : start + _BLOCK]
             greedy, drawn = self._draw(block, start, samples)
-            verdicts = self.judge([(e, text) for e, [(text, _)] in zip(block, greedy, strict=True)])
+            verdicts = self._verdicts(block, greedy)
             tally.add(verdicts)
             tally.limit(self.max_failed, self.option, total)
             for example, [(text, response)], verdict in zip(block, greedy, verdicts, strict=True):
@@ -162,7 +167,7 @@ class Evaluator:
                     | {"length": len(response.tokens), "truncated": not response.finished}
                 )
             if samples:
-                judged = self.judge([(e, text) for e, group in zip(block, drawn, strict=True) for text, _ in group])
+                judged = self._verdicts(block, drawn)
                 tally.add(judged)
                 tally.limit(self.max_failed, self.option, total)
                 said = iter(judged)
@@ -197,6 +202,8 @@ class Evaluator:
         asked = [
             (e, [*e.rivals, *(text for text, _ in group)]) for e, group in zip(block, drawn, strict=True) if e.rivals
         ]
+        if self.judge is None:
+            return []
         found = []
         for (example, texts), comparison in zip(asked, self.judge.compare(asked) if asked else (), strict=True):
             if all(v.rewarded for v in comparison.verdicts):
@@ -212,9 +219,7 @@ class Evaluator:
         plain, cut = self.sampler, truncated(self.sampler, Truncation(top_p=self.top_p))
         kinds = [(plain, 1, 0.0)] + ([(cut, samples, self.temperature)] if samples else [])
         asked = [
-            sampler.generate(
-                tokens[i], n=n, max_tokens=self.budget, temperature=temperature, key=(self.seed, -1, start + i)
-            )
+            self._answers(sampler, block[i], tokens[i], n, temperature, (self.seed, -1, start + i))
             for sampler, n, temperature in kinds
             for i in fitting
         ]
@@ -224,6 +229,25 @@ class Evaluator:
             for i in fitting:
                 responses[i] = next(drawn)
         return self._read(greedy), self._read(sampled)
+
+    def _answers(
+        self, sampler: Any, example: Example, tokens: tuple[int, ...], n: int, temperature: float, key: tuple[int, ...]
+    ) -> Awaitable[list[Response]]:
+        """Responses to a question: episodes where there is an environment."""
+        if self.player is None:
+            return cast(
+                Awaitable[list[Response]],
+                sampler.generate(tokens, n=n, max_tokens=self.budget, temperature=temperature, key=key),
+            )
+        question = Question(tokens, self.budget, key)
+        return self.player.play(example, question, sampler, n=n, temperature=temperature, key=key)
+
+    def _verdicts(self, block: Sequence[Example], groups: _Groups) -> list[Verdict]:
+        """What responses are worth: what the environment said, or else the judge."""
+        rows = [(e, text, r) for e, group in zip(block, groups, strict=True) for text, r in group]
+        asked = [(e, text) for e, text, r in rows if r.verdict is None]
+        said = iter(() if self.judge is None else self.judge(asked) if asked else ())
+        return [next(said, _WRONG) if r.verdict is None else r.verdict for _, _, r in rows]
 
     def _read(self, responses: Sequence[Sequence[Response]]) -> _Groups:
         """Responses with their texts."""

@@ -130,6 +130,9 @@ class Opinions:
         A prompt that is left without the responses of its baseline has nothing to be compared with: the others leave too. Raises
         :class:`~policyopt.errors.UserError` when the judge has failed on more of the step's responses than it may.
         """
+        self.tally.add(
+            [r.verdict for g in groups for r in g.responses if r.verdict is not None and "turn_end" in r.columns]
+        )
         fresh = [[r for r in g.responses if r.use != "wait" and _unsettled(r)] for g in groups]
         said = self([(g.example, responses) for g, responses in zip(groups, fresh, strict=True)])
         for responses, verdicts in zip(fresh, said, strict=True):

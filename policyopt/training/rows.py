@@ -35,7 +35,11 @@ def to_batch(
     named = {name for row in rows for given in (row.response.columns, row.verdict.parts) for name in given}
     found = {}
     for column in schema.columns():
-        asked = column.name in needs and column.filled_by in ("program", "judge") and column.absent is not None
+        asked = (
+            column.name in needs
+            and column.filled_by in ("program", "judge", "environment")
+            and column.absent is not None
+        )
         if column.read is None and not asked and column.name not in named:
             continue
         entries = [column.entry(row) for row in rows]

@@ -36,6 +36,7 @@ from policyopt.training.result import Result
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import check_carried, engine_kind, located, room, set_up, told, unheard, weighed
 from policyopt.training.tracking import need_trackers, tracked
+from policyopt.training.worlds import check_environment, player_of
 
 T = TypeVar("T")
 
@@ -108,7 +109,7 @@ def loaded(config: TrainConfig) -> Task:
     """The task of a configuration. Raises :class:`~policyopt.errors.UserError` where there is none, or its recipe cannot take
     it."""
     task = load_task(
-        config.task, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
+        config.task, env=config.env, env_options=config.env_options, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
         heldout=config.eval.prompts, columns=config.columns, eval_task=config.eval_task,
     )  # fmt: skip
     check_source(config.recipe, task)
@@ -147,7 +148,8 @@ def gathered(
         console.note(note)
     if recipe_draws(recipe) or judge is not None:
         told(engine.sampler, console)
-    return Collector(engine, stream, judge, budget, config.seed, config.judging.max_failed, run=name)
+    player = player_of(task, engine, config.episodes, judge is not None)
+    return Collector(engine, stream, judge, budget, config.seed, config.judging.max_failed, player=player, run=name)
 
 
 def gone_back(trainer: Trainer, config: TrainConfig) -> None:
@@ -165,10 +167,10 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Measured:
     texts = None if recipe_draws(config.recipe) else TextEvaluator(collector, task.heldout, config.recipe)
     if texts is not None and collector.judge is None:
         return texts
-    judge = need_judge(collector.judge, task)
+    judge = None if task.environment is not None else need_judge(collector.judge, task)
     answers = Evaluator(
         engine.text, engine.sampler, judge, task.heldout, collector.budget, stream.longest, config.seed,
-        max_failed=collector.max_failed, temperature=config.eval.temperature, top_p=config.eval.top_p,
+        max_failed=collector.max_failed, temperature=config.eval.temperature, top_p=config.eval.top_p, player=collector.player,
     )  # fmt: skip
     return answers if texts is None else BothEvaluator(texts, answers)
 
@@ -186,6 +188,7 @@ def check_source(recipe: Recipe, task: Task) -> None:
     if recipe.surrogate is None and recipe.critic is None and not recipe.regularizers:
         raise UserError(f"{recipe.name} has no loss: set surrogate, or put a loss among the regularizers")
     check_weights(recipe, task)
+    check_environment(recipe, task)
     name = type(recipe.source).__name__
     if missing := sorted(recipe.source.reads - task.texts):
         columns = {"labelled": "completion, label", "responses": "responses, scores"}
@@ -194,7 +197,7 @@ def check_source(recipe: Recipe, task: Task) -> None:
             f"{recipe.name}: its source {name} reads {' and '.join(missing)} of every example, and {task.name} has none: take "
             f"a file whose rows have prompt, {rows}, or a source that draws, such as Group()"
         )
-    if "judge" in recipe.services and task.judge is None:
+    if "judge" in recipe.services and task.judge is None and task.environment is None:
         kinds = {"chosen": "PreferencePairs()", "responses": "Scored()", "labelled": "Labelled()"}
         fits = next((source for text, source in kinds.items() if text in task.texts), "Demonstrations()")
         raise UserError(

@@ -11,12 +11,12 @@ from policyopt.sources.program import Context, Question, Response, Rollout
 
 @part
 class Group(Rollout):
-    """``size`` independent responses to each prompt, drawn at ``temperature``."""
+    """``size`` independent responses to each prompt, drawn at ``temperature``; whole episodes where the task is an environment."""
+
+    plays: ClassVar[bool] = True
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
-        return await context.sampler.generate(
-            question.tokens, n=self.size, max_tokens=question.budget, temperature=self.temperature, key=question.key
-        )
+        return await context.answers(question, n=self.size, temperature=self.temperature, key=question.key)
 
 
 @part
@@ -24,13 +24,12 @@ class GroupWithGreedy(Group):
     """A group, and one greedy response whose reward is its baseline (ReMax, arXiv:2310.10505)."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"baseline_reward"})
+    plays: ClassVar[bool] = True
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
         sampled, greedy = await asyncio.gather(
             super().draw(question, context),
-            context.sampler.generate(
-                question.tokens, n=1, max_tokens=question.budget, temperature=0.0, key=question.key
-            ),
+            context.answers(question, n=1, temperature=0.0, key=question.key),
         )
         greedy[0].use = "baseline"
         return [*sampled, *greedy]

@@ -1,0 +1,175 @@
+"""Tasks that are worlds: their seeds as questions, and how somebody acts in them as what a warm start teaches. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, overload
+
+from policyopt.data.builtin import Entry
+from policyopt.data.drawn import Drawn
+from policyopt.data.reasoning import LENGTH
+from policyopt.environments.calls import find_calls
+from policyopt.environments.world import Action, Observation
+from policyopt.environments.worlds import WORLDS
+from policyopt.environments.worlds.told import Told
+from policyopt.errors import UserError
+from policyopt.items import EnvironmentSpec, Example, Lesson, Message, Task, user
+from policyopt.models.tokenizer import CHAT_TURN, END
+
+Turns = list[tuple[str, tuple[Message, ...]]]
+"""What somebody did, and what the world said then."""
+
+
+def summaries() -> dict[str, str]:
+    """The worlds: name and one line of description."""
+    return {name: world.summary for name, world in WORLDS.items()}
+
+
+def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
+    """The task of a world; ``option`` is what stands behind the colon of its name.
+
+    Raises ``UserError`` for an option that the world does not take.
+    """
+    options = options_of(name, option)
+
+    def world() -> Told:
+        made: Told = WORLDS[name](**options)
+        return made
+
+    def draw(chance: random.Random) -> Entry:
+        seed = chance.getrandbits(31)
+        made = began(world(), seed)
+        first = made.shown(random.Random(f"shown {seed}"))
+        return {
+            "question": made.question(), "steps": first.split("\n")[:-1], "answer": made.answer(), "metadata": {"seed": seed},
+            "hasty": made.hasty(random.Random(f"hasty {seed}")), "first": first,
+        }  # fmt: skip
+
+    full = f"{name}:{option}" if option else name
+    some = world()
+    bed = _World(
+        name=full,
+        summary=some.summary,
+        draw=draw,
+        judge=dict,
+        max_tokens=some.max_tokens,
+        warm_start=dict(some.warm_start),
+    )
+    task = bed.task(seed=seed, heldout=heldout)
+    lessons = Shown(task.train, world)
+    return Task(
+        full, task.train, task.heldout, None, task.max_tokens, task.warm_start, lessons=lessons,
+        environment=EnvironmentSpec(name, options),
+    )  # fmt: skip
+
+
+def options_of(name: str, option: str) -> dict[str, Any]:
+    """What a world is made with, from what stands behind the colon: its one option, a whole number."""
+    takes = getattr(WORLDS[name], "option", None)
+    if not option:
+        return {}
+    if takes is None or not option.isdecimal():
+        wants = (
+            f"expected a whole number behind the colon ({takes})" if takes else f"{name} takes nothing behind a colon"
+        )
+        raise UserError(f"task {name}:{option}: {wants}")
+    return {takes: int(option)}
+
+
+class _World(Drawn):
+    """Entries whose worked solution is the first turn of somebody who knows the world."""
+
+    def solution(self, entry: Entry) -> str:
+        return str(entry["first"])
+
+
+def began(world: Told, seed: int) -> Told:
+    """A world at the beginning of an episode."""
+    world.reset(seed, {})
+    return world
+
+
+def played(world: Told, chance: random.Random) -> Turns:
+    """The turns of somebody who knows the world, up to the end of an episode."""
+    turns: Turns = []
+    for _ in range(world.turns):
+        said = world.shown(chance)
+        observation: Any = world.step(Action(said, *find_calls(said, "json")) if world.tools else Action(said))
+        if not isinstance(observation, Observation):
+            observation = asyncio.run(observation)
+        turns.append((said, observation.told()))
+        if observation.done:
+            break
+    return turns
+
+
+def seeds_task(*, seed: int, heldout: int) -> Task:
+    """The task ``seeds``: nothing but seeds, for environments that ask by themselves."""
+    train = _Seeds("seeds", seed, LENGTH)
+    held = tuple(_Seeds("seeds-heldout", -1, heldout))
+    return Task("seeds", train, held, None, 512)
+
+
+class _Seeds(Sequence[Example]):
+    """Examples without words, each with a seed of its own."""
+
+    def __init__(self, name: str, seed: int, size: int) -> None:
+        self.name, self.seed, self.size = name, seed, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.size))]
+        if not -self.size <= index < self.size:
+            raise IndexError(index)
+        index %= self.size
+        drawn = random.Random(f"seeds {self.seed} {index}").getrandbits(31)
+        return Example(f"{self.name}-{index}", user(""), "", meta={"seed": drawn})
+
+
+class Shown(Sequence[Lesson]):
+    """For each training question a later turn of somebody who knows the world (the first one where there is no other)."""
+
+    def __init__(self, questions: Sequence[Any], world: Any) -> None:
+        self.questions, self.world = questions, world
+        self._at = lru_cache(maxsize=1024)(self._make)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @overload
+    def __getitem__(self, index: int) -> Lesson: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Lesson]: ...
+    def __getitem__(self, index: int | slice) -> Lesson | list[Lesson]:
+        if isinstance(index, slice):
+            return [self._at(i) for i in range(*index.indices(len(self)))]
+        return self._at(index % len(self))
+
+    def _make(self, index: int) -> Lesson:
+        example = self.questions[index]
+        chance = random.Random(f"lesson {index}")
+        turns = played(began(self.world(), seed_in(example.meta)), chance)
+        place = chance.randrange(1, len(turns)) if len(turns) > 1 else 0
+        given = "".join(said + END + behind(told) for said, told in turns[:place])
+        return Lesson(example.prompt, turns[place][0], given)
+
+
+def behind(told: Sequence[Message]) -> str:
+    """What the embedded model's template writes between two turns of the model."""
+    talk = "".join(CHAT_TURN.format(role="user", content=m["content"]) for m in told or user(""))
+    return f"{talk}<|assistant|>"
+
+
+def seed_in(meta: Mapping[str, Any]) -> int:
+    """The seed of a question of a world."""
+    return int(meta["metadata"]["seed"])

@@ -1,0 +1,86 @@
+"""What stands between two turns of a model in a conversation, found out by rendering its chat template once around words that nobody
+says: nothing that the model wrote is ever rendered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from policyopt.errors import UserError
+from policyopt.models.template import render
+
+if TYPE_CHECKING:
+    from policyopt.models.text import Text
+
+Message = Mapping[str, str]
+
+_ANSWER = "quartzanswer"
+"""A word that no template writes, in the place of what the model said."""
+
+
+def tells_of_tools(tokenizer: Any) -> bool:
+    """Whether the chat template tells the model which tools there are."""
+    template = tokenizer.chat_template or ""
+    return "tools" in ("\n".join(template.values()) if isinstance(template, dict) else str(template))
+
+
+def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Messages behind (or in the system message of) words that tell of tools, for templates that know of none."""
+    lines = "\n".join(json.dumps(tool["function"], separators=(",", ":")) for tool in tools)
+    about = (
+        f"You may call these tools:\n{lines}\nTo call one, write a line of this form and nothing behind it: "
+        '{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}'
+    )
+    if messages and messages[0]["role"] == "system":
+        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{about}"}, *messages[1:]]
+    return [{"role": "system", "content": about}, *messages]
+
+
+def between(text: Text, messages: Sequence[Message], last: int, tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Ids from behind the model's turn, whose last token was ``last``, up to where it goes on, with ``messages`` of others in
+    between.
+
+    The template is rendered around a word in the place of each message; what stands between the words is encoded as the template
+    writes it, what the messages say as plain text. Where the template ends a turn with the token that the model ended it with, that
+    is not written again. Raises :class:`~policyopt.errors.UserError` where the template refuses such a conversation.
+    """
+    if not messages:
+        messages = [{"role": "user", "content": ""}]
+    marks = [f"quartz{i}said" for i in range(len(messages))]
+    frame = framed(text, messages, marks, tools)
+    ids: list[int] = []
+    for mark, message in zip(marks, messages, strict=True):
+        before, found, frame = frame.partition(mark)
+        if not found:
+            raise UserError(
+                f"the chat template of the model leaves out what a message of the role {message['role']!r} says"
+            )
+        ids += [*text.encode(before), *text.literal(message["content"])]
+    ids += text.encode(frame)
+    return tuple(ids[1:] if ids and ids[0] == last else ids)
+
+
+def framed(text: Text, messages: Sequence[Message], marks: Sequence[str], tools: Sequence[Mapping[str, Any]]) -> str:
+    """What the template writes from behind the model's turn on, with marks in the place of what messages say."""
+    tokenizer, arguments = text.tokenizer, dict(text.prompting.template_args)
+    if not tokenizer.chat_template:
+        return "\n\n" + "\n\n".join(marks) + "\n\n"
+    if tools and tells_of_tools(tokenizer):
+        arguments["tools"] = list(tools)
+    begin = [{"role": "user", "content": "quartz"}, {"role": "assistant", "content": _ANSWER}]
+    marked = [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]
+    asked = [{**m, "role": "user"} for m in marked]  # a template that knows no tools is told as a user
+    for talk in (marked, asked) if speaks_of(tokenizer, messages) else (asked,):
+        written = render(tokenizer, [*begin, *talk], True, **arguments)
+        _, found, behind = written.partition(_ANSWER)
+        if found and all(mark in behind for mark in marks):
+            return behind
+    raise UserError("the chat template of the model refuses a conversation in which somebody answers the model")
+
+
+def speaks_of(tokenizer: Any, messages: Sequence[Message]) -> bool:
+    """Whether the template knows the roles of some messages by name."""
+    template = tokenizer.chat_template
+    source = "\n".join(template.values()) if isinstance(template, dict) else str(template)
+    return all(m["role"] in ("user", "system") or m["role"] in source for m in messages)

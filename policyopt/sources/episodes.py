@@ -1,0 +1,254 @@
+"""Episodes: the policy and an environment take turns, and what they said to each other is one response.
+
+Tokens in, tokens out: what the policy drew stays as it was drawn, what the environment says is encoded once and put behind it, and
+nothing is ever rendered again. The policy learns from its own tokens alone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from policyopt.environments.calls import find_calls
+from policyopt.environments.outside import Outside, Overdue
+from policyopt.environments.world import Action, Environment, Observation, observed
+from policyopt.errors import UserError, first_line
+from policyopt.items import Example, Verdict
+from policyopt.models.text import Text
+from policyopt.part import Count, Positive, part
+from policyopt.sources.program import Question, Response, Sampler
+
+
+@part
+class Episodes:
+    """Limits of an episode."""
+
+    turns: Count | None = None
+    """The most turns of the policy; unset: what the environment says."""
+    turn_tokens: Count | None = None
+    """The most tokens of one turn; unset: as many as the response has left."""
+    timeout: Positive = 30.0
+    """Seconds that one call of the environment, or of a tool, may take; an episode that waits longer is given up."""
+    seconds: Positive = 600.0
+    """Seconds that an episode may take; one that takes longer ends as it is."""
+    at_once: Count = 256
+    """Episodes that are under way at the same time."""
+
+
+@dataclass
+class _Record:
+    """What an episode has come to."""
+
+    response: Response
+    prompt: tuple[int, ...]
+    ends: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    states: list[int] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
+    numbers: dict[str, float] = field(default_factory=dict)
+    rewarded: bool = False
+    correct: bool | None = None
+    reason: str = ""
+
+    def note(self, said: Observation) -> None:
+        """Take in what the environment said of what was done."""
+        self.rewarded |= said.reward is not None
+        self.correct = said.correct if said.correct is not None else self.correct
+        self.reason = said.reason or self.reason
+        for name, x in said.numbers.items():
+            self.numbers[name] = self.numbers.get(name, 0.0) + x
+
+    def turn(self, state: int) -> None:
+        """The policy has had a turn in some state."""
+        self.ends.append(len(self.response.tokens) - 1)
+        self.states.append(state)
+        self.rewards.append(0.0)
+        self.durations.append(0.0)
+
+    def paid(self, said: Observation) -> None:
+        """What the last turn was worth, and how long it took in the world."""
+        self.note(said)
+        if self.rewards:
+            self.rewards[-1] += said.reward or 0.0
+            self.durations[-1] += said.duration or 0.0
+
+
+@dataclass
+class Player:
+    """Plays the episodes of a run: one environment for each, made by ``make``."""
+
+    make: Callable[[], Environment]
+    text: Text
+    limits: Episodes = field(default_factory=Episodes)
+    form: str = "json"
+    """How the model calls tools (:data:`~policyopt.environments.calls.FORMS`)."""
+    judged: bool = False
+    """A judge says what episodes are worth that the environment gives no reward."""
+    context: int = 1 << 30
+    """Tokens that the model reads at most."""
+    _gates: dict[int, asyncio.Semaphore] = field(default_factory=dict, repr=False)
+
+    async def play(
+        self, example: Example, question: Question, sampler: Sampler, *, n: int, temperature: float, key: tuple[int, ...]
+    ) -> list[Response]:  # fmt: skip
+        """``n`` episodes of one task, all of which begin alike."""
+        episodes = (self._episode(example, question, sampler, temperature, (*key, i)) for i in range(n))
+        return list(await asyncio.gather(*episodes))
+
+    def _gate(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if id(loop) not in self._gates:
+            self._gates = {id(loop): asyncio.Semaphore(self.limits.at_once)}
+        return self._gates[id(loop)]
+
+    async def _episode(
+        self, example: Example, question: Question, sampler: Sampler, temperature: float, key: tuple[int, ...]
+    ) -> Response:
+        async with self._gate():
+            made = self.make()
+            outside = made.outside = Outside(self.limits.timeout, made.instant)
+            record = _Record(Response([], [], [], temperature=temperature), question.tokens)
+            try:
+                await self._turns(made, record, example, question, sampler, temperature, key)
+                record.paid(observed(await outside(made.finish)))
+            except UserError:
+                raise
+            except Exception as error:  # an environment is somebody else's program, which raises what it likes
+                what = str(error) if isinstance(error, Overdue) else f"{type(error).__name__}: {first_line(error)}"
+                return self._closed(record, question, Verdict.failure(f"the environment failed: {what}"))
+            finally:
+                await self._let_go(made, outside)
+            return self._closed(record, question, self._verdict(record))
+
+    async def _let_go(self, made: Environment, outside: Outside) -> None:
+        try:
+            await outside(made.close)
+        except Exception:  # it is gone either way
+            pass
+        outside.close()
+
+    async def _turns(
+        self, made: Environment, record: _Record, example: Example, question: Question, sampler: Sampler, temperature: float,
+        key: tuple[int, ...],
+    ) -> None:  # fmt: skip
+        """Take turns until the environment ends the episode, or turns, tokens or time run out."""
+        response, outside, began = record.response, made.outside, time.monotonic()
+        opening = observed(await outside(made.reset, seed_of(example), brought(example)))
+        record.note(opening)
+        schemas = [tool.schema for tool in made.tools] if made.announced else []
+        if opening.told() or schemas:
+            record.prompt = self.text.opening(example.prompt, opening.told(), schemas)
+        budget = min(question.budget, self.context - len(record.prompt))
+        if budget < 1:
+            raise UserError(
+                f"{example.id}: what the environment says at the beginning makes a prompt of {len(record.prompt)} tokens, and "
+                f"the model's context of {self.context} leaves no room for a response: lower it, or take another model"
+            )
+        said, most = opening, self.limits.turns or made.turns
+        for turn in range(most):
+            room = budget - len(response.tokens)
+            drawn = await self._drawn(
+                record, sampler, min(room, self.limits.turn_tokens or room), temperature, (*key, turn)
+            )
+            record.turn(state_of(said, record))
+            if not drawn.finished:
+                return
+            said = observed(await outside(made.step, self._action(drawn, made)))
+            record.paid(said)
+            if said.done:
+                response.stop_reason = "eos"
+                return
+            if turn + 1 == most or time.monotonic() - began > self.limits.seconds:
+                return
+            heard = self.text.following(said.told(), drawn.tokens[-1], schemas)
+            if len(response.tokens) + len(heard) >= budget:
+                return
+            listen(response, heard)
+
+    async def _drawn(
+        self, record: _Record, sampler: Sampler, tokens: int, temperature: float, key: tuple[int, ...]
+    ) -> Response:
+        """What the policy says next; it is put behind what was said before."""
+        response = record.response
+        [drawn] = await sampler.generate(
+            (*record.prompt, *response.tokens), max_tokens=tokens, temperature=temperature, key=key, keep=True
+        )
+        said = len(drawn.tokens)
+        if response.own:
+            response.own += [True] * said
+        response.support = [*response.supports, *drawn.support] if drawn.support or response.support else []
+        response.tokens += drawn.tokens
+        response.logp += drawn.logp
+        response.entropy += drawn.entropy
+        response.versions += drawn.versions
+        response.heat += drawn.heat
+        response.routes = drawn.routes
+        response.temperature = drawn.temperature
+        return drawn
+
+    def _action(self, drawn: Response, made: Environment) -> Action:
+        text = self.text.decode(drawn.tokens)
+        return Action(text, *find_calls(self.text.whole(drawn.tokens), self.form)) if made.tools else Action(text)
+
+    def _verdict(self, record: _Record) -> Verdict | None:
+        """What the episode was worth, as far as the environment says so; ``None`` where that is the judge's to say."""
+        parts = dict(record.numbers)
+        if not record.rewarded:
+            if self.judged:
+                return None
+            return Verdict.absent("the environment gave no reward in this episode")
+        score = sum(record.rewards)
+        correct = record.correct if record.correct is not None else score > 0
+        return Verdict(score, correct, True, record.reason or f"a return of {score:g}", parts=parts)
+
+    def _closed(self, record: _Record, question: Question, verdict: Verdict | None) -> Response:
+        response = record.response
+        response.verdict = verdict
+        if record.prompt != question.tokens:
+            response.context = record.prompt
+        response.columns |= {
+            "turn_end": list(record.ends), "turn_reward": list(record.rewards), "turn_state": list(record.states),
+            "turn_duration": list(record.durations),
+        }  # fmt: skip
+        return response
+
+
+def listen(response: Response, heard: Sequence[int]) -> None:
+    """Put tokens behind a response that the policy reads and did not write; it is changed in place."""
+    n = len(heard)
+    response.own = (response.own or [True] * len(response.tokens)) + [False] * n
+    response.support = [*response.supports, *[()] * n] if response.support else []
+    response.tokens += heard
+    response.logp += [0.0] * n
+    response.entropy += [0.0] * n
+    response.versions += response.versions[-1:] * n
+    if response.heat:
+        response.heat += [1.0] * n
+
+
+def state_of(said: Observation, record: _Record) -> int:
+    """A number for what the policy stands before; by default the text that it reads there."""
+    text = said.state if said.state is not None else "\n".join(m["content"] for m in said.told())
+    if said.state is None and not text:
+        text = repr(record.prompt)
+    return number_of(text)
+
+
+def number_of(text: str) -> int:
+    """A number below 2^62 that a text alone has, as far as 62 bits tell texts apart."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 2
+
+
+def seed_of(example: Example) -> int:
+    """The seed of a task's environment: the number ``seed`` that its row brings, or one that follows from its name."""
+    inner = example.meta.get("metadata")
+    given = (inner if isinstance(inner, Mapping) else example.meta).get("seed")
+    return given if isinstance(given, int) and not isinstance(given, bool) else number_of(example.id) % (1 << 31)
+
+
+def brought(example: Example) -> Mapping[str, Any]:
+    """What a row brings for the environment: its further columns, prompt and answer."""
+    return {**example.meta, "prompt": [dict(m) for m in example.prompt], "answer": example.answer}
