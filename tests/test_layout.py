@@ -14,7 +14,7 @@ ROOT = Path(policyopt.__file__).parent
 
 STOREYS = (
     "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans", "claims",
-    "schema", "rows", "groups",
+    "schema", "rows", "groups", "turns",
     "part", "parts", "control",
     "judging", "environments", "models", "data", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",

@@ -95,6 +95,11 @@ def token_batch(groups: tuple[int, ...] = (4, 3), width: int = 9, seed: int = 0)
         pass_rate=group.double() / 2,
         sampled_entropy=1 + torch.rand(n, width, generator=g, dtype=torch.float64),
         noise=torch.rand(n, width, generator=g, dtype=torch.float64),
+        turn_end=torch.stack([length // 2 - 1, length - 1], 1),
+        turn_reward=torch.randn(n, 2, generator=torch.Generator().manual_seed(seed + 2), dtype=torch.float64),
+        turn_state=torch.stack([0 * group, 1 + torch.arange(n) % 2], 1),
+        turn_duration=1 + torch.arange(2 * n, dtype=torch.float64).reshape(n, 2) % 3,
+        episode=torch.arange(n) // 2,
     )
 
 

@@ -33,6 +33,7 @@ def to_batch(
     rows = [Row(*cells) for cells in zip(responses, verdicts, prompts, group, [budget] * len(responses), strict=True)]
     _known(rows)
     named = {name for row in rows for given in (row.response.columns, row.verdict.parts) for name in given}
+    needs = needs.union(*(schema.known(name).brings for name in needs if schema.find(name) is not None))
     found = {}
     for column in schema.columns():
         asked = (

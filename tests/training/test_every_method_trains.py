@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from policyopt import schema
+from policyopt.recipe import Recipe
 from policyopt.registry import Method
 from policyopt.sources.draw import GroupFrom
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
@@ -38,16 +41,26 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"task": str(data), "judge": f"{place / 'judge.py'}:vowels"}
 
 
+WORLD = Path(__file__).parents[1] / "echo.py"
+
+
+def acts(recipe: Recipe) -> bool:
+    """Whether a recipe reads what an environment says turn by turn."""
+    return any(schema.known(name).filled_by == "environment" for name in recipe.needs)
+
+
 @COVERING_METHODS
 def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str], tmp_path: Path) -> None:
     recipe = method()
     drawn = "sampler" in recipe.source.services
     prompts = max(4, recipe.update.minibatches)
+    where: dict[str, Any] = {"task": "seeds", "env": f"{WORLD}:Echo"} if acts(recipe) else dict(task)
     config = TrainConfig(
-        recipe=recipe, model=str(tiny_model), steps=2, batch=prompts * recipe.source.size, max_tokens=8, device="cpu",
+        recipe=recipe, model=str(tiny_model), steps=2, batch=prompts * recipe.source.size,
+        max_tokens=40 if acts(recipe) else 8, device="cpu",
         teacher=str(tiny_model) if "teacher" in recipe.roles else None,
         out=tmp_path / "run", optim=Optim(lr=1e-3), eval=Evaluation(prompts=4, samples=2, k=2), log_samples=100,
-        checkpoints=Checkpoints(keep=1), **task,
+        checkpoints=Checkpoints(keep=1), **where,
     )  # fmt: skip
     result = run(config, quiet=True)
 

@@ -1,0 +1,1 @@
+"""Agents: credit, sampling and rewards of episodes that have turns."""
