@@ -174,7 +174,8 @@ _LIBRARY = (
     Column("baseline_reward", "N", "program", "reward to compare with: of the greedy response to the same prompt, or the mean over all that "
            "the rollout drew for it, rows that are not trained on too",
            on_demand=True, invent=lambda s: s.uniform(s.n), advice="take the rollout GroupWithGreedy()"),
-    Column("token_reward", "NT", "recipe", "reward that falls on single tokens (a KL penalty); reward comes on top, on the last token", absent=0),
+    Column("token_reward", "NT", "environment", "reward that falls on single tokens (what an environment gives for a span of a turn, a KL penalty); "
+           "reward comes on top, on the last token", absent=0),
     Column("step_reward", "NK", "judge", "rewards of the K steps of a response (process supervision)",
            absent=0, on_demand=True, brings=("step_end",), invent=lambda s: s.uniform(s.n, 2)),
     Column("step_end", "NK", "lines", "index of each step's last token, -1 where a response has fewer steps; where nobody has judged steps, "

@@ -84,6 +84,13 @@ class ModelOptions:
         default_factory=dict, metadata={"option": "judge-options", "plain": True}
     )
     """Options of the judge, such as ``tolerance=0.01``; of one of several ``NAME.tolerance=0.01``."""
+    env: str | None = None
+    """What the model acts in: a world of the library, ``my_env.py:Name``, ``gymnasium:ID``, ``openenv:URL``, ``verifiers:ID``,
+    ``mcp:URL``, ``agent:my_agent.py:run``; unset: the task's own, or none."""
+    env_options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"option": "env-options", "plain": True}
+    )
+    """Options of the environment, NAME=VALUE, as it is made with."""
     max_tokens: Count | None = None
     """Budget of a response in tokens; unset: what the task suggests."""
     seed: Whole = 0

@@ -130,9 +130,11 @@ def summaries() -> dict[str, str]:
 
 
 def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
-    """The task ``FAMILY:NAME`` or ``FAMILY:NAME:flip=RATE``. Preferences of held-out questions are never turned around.
+    """The task ``FAMILY:NAME``, ``FAMILY:NAME:flip=RATE`` or ``FAMILY:NAME:flip=RATE,rows=N``, which has N questions to train on and no
+    more, so that each pair comes again and can be learned by heart. Preferences of held-out questions are never turned around.
 
-    Raises :class:`~policyopt.errors.UserError` for a name that is no built-in task with whole numbers for answers, and for a rate that is no share.
+    Raises :class:`~policyopt.errors.UserError` for a name that is no built-in task with whole numbers for answers, and for settings that
+    are none.
     """
     from policyopt.data.reasoning import reasoning_task
 
@@ -141,25 +143,27 @@ def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
         raise UserError(
             f"task {family}:{option}: expected {' or '.join(WHOLE)} after the colon; {nearest(inner, WHOLE)}"
         )
-    rate = _rate(f"task {family}:{option}", setting)
+    rate, rows = _settings(f"task {family}:{option}", setting)
     name, task = f"{family}:{inner}", reasoning_task(inner, seed=seed, heldout=heldout, builtin=BUILTIN[inner])
     if family == LENGTH_PAIRS:
         warm = {**task.warm_start, "terse": 0.0}
         task = dataclasses.replace(task, max_tokens=ROUNDS * task.max_tokens, warm_start=warm)
     texts = partial(with_texts, name=name, make=by_answer if family == PAIRS else by_length)
     return dataclasses.replace(
-        task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train, partial(texts, flip=rate)),
+        task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train[:rows] if rows else task.train, partial(texts, flip=rate)),
         heldout=tuple(map(texts, task.heldout)),
     )  # fmt: skip
 
 
-def _rate(task: str, setting: str) -> float:
-    """The share of preferences that are turned around: ``"flip=0.3"``, or nothing for 0."""
-    given = setting.removeprefix("flip=") if setting.startswith("flip=") else ""
-    try:
-        rate = float(given) if setting else 0.0
-    except ValueError:
-        rate = math.nan
-    if not 0 <= rate <= 1:
-        raise UserError(f"{task}: expected a share from 0 to 1 at the end, for example :flip=0.3")
-    return rate
+def _settings(task: str, setting: str) -> tuple[float, int]:
+    """The share of preferences that are turned around and the number of rows: ``"flip=0.3,rows=128"``; 0 where nothing is said."""
+    rate, rows = 0.0, 0
+    for one in filter(None, setting.split(",")):
+        name, _, value = one.partition("=")
+        try:
+            rate, rows = (float(value), rows) if name == "flip" else (rate, int(value) if name == "rows" else -1)
+        except ValueError:
+            rate = math.nan
+    if not 0 <= rate <= 1 or rows < 0:
+        raise UserError(f"{task}: expected flip=SHARE, from 0 to 1, or rows=NUMBER, for example :flip=0.3,rows=128")
+    return rate, rows

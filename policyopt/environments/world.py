@@ -26,6 +26,9 @@ class Observation:
     """The same as several messages, such as the results of tools; takes the place of ``text``."""
     reward: float | None = None
     """What the action before it was worth; ``None`` where nothing is said of it."""
+    spans: tuple[tuple[int, int, float], ...] = ()
+    """What spans of the action were worth beside that: (begin, end, reward) in characters; the reward falls on the last token that
+    begins before the end."""
     done: bool = False
     """The episode is over."""
     correct: bool | None = None
@@ -117,7 +120,12 @@ def observed(said: Any) -> Observation:
         said = Observation(reward=float(said))
     if not isinstance(said, Observation):
         raise TypeError(f"the environment returned {type(said).__name__}, expected an Observation or a text")
-    for name, x in (("reward", said.reward), ("duration", said.duration), *said.numbers.items()):
+    for name, x in (
+        ("reward", said.reward),
+        ("duration", said.duration),
+        *said.numbers.items(),
+        *(("spans", x) for _, _, x in said.spans),
+    ):
         if x is not None and not math.isfinite(x):
             raise ValueError(f"{name} is {x}, expected a finite number")
     return said

@@ -107,6 +107,21 @@ class Text:
         """The texts of responses as judges read them: behind the tag of a thought that the chat template has opened."""
         return [self._opened + text for text in self.decode_all(rows)]
 
+    def told(self, responses: Sequence[Any]) -> list[str]:
+        """The texts of responses as people read them: what others said in an episode stands on lines of its own, behind ``>``."""
+        return [
+            self._parted(r) if r.own and r.columns.get("turn_end") else self.responses([r.tokens])[0] for r in responses
+        ]
+
+    def _parted(self, response: Any) -> str:
+        runs: list[tuple[bool, list[int]]] = []
+        for token, own in zip(response.tokens, response.own, strict=True):
+            if not runs or runs[-1][0] != own:
+                runs.append((own, []))
+            runs[-1][1].append(token)
+        said = ((own, self.decode(ids).strip("\n")) for own, ids in runs)
+        return "\n".join(text if own else "> " + text.replace("\n", "\n> ") for own, text in said)
+
     @cached_property
     def _opened(self) -> str:
         tag = opened(self.tokenizer, self.prompting.template_args)

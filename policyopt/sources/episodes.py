@@ -48,6 +48,8 @@ class _Record:
     rewards: list[float] = field(default_factory=list)
     states: list[int] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
+    spans: dict[int, float] = field(default_factory=dict)
+    """Rewards of single tokens, by their index."""
     numbers: dict[str, float] = field(default_factory=dict)
     rewarded: bool = False
     correct: bool | None = None
@@ -158,6 +160,7 @@ class Player:
                 return
             said = observed(await outside(made.step, self._action(drawn, made)))
             record.paid(said)
+            self._spanned(said, drawn, record)
             if said.done:
                 response.stop_reason = "eos"
                 return
@@ -193,6 +196,19 @@ class Player:
         text = self.text.decode(drawn.tokens)
         return Action(text, *find_calls(self.text.whole(drawn.tokens), self.form)) if made.tools else Action(text)
 
+    def _spanned(self, said: Observation, drawn: Response, record: _Record) -> None:
+        """Rewards of spans of the action, on tokens."""
+        first = len(record.response.tokens) - len(drawn.tokens)
+        begins = [len(self.text.decode(drawn.tokens[:i])) for i in range(len(drawn.tokens))] if said.spans else []
+        for begin, end, reward in said.spans:
+            if not 0 <= begin < end:
+                raise ValueError(
+                    f"the span ({begin}, {end}) is none: expected 0 <= begin < end, in characters of the action"
+                )
+            place = first + max(i for i, x in enumerate(begins) if x < end)
+            record.spans[place] = record.spans.get(place, 0.0) + reward
+            record.rewarded = True
+
     def _verdict(self, record: _Record) -> Verdict | None:
         """What the episode was worth, as far as the environment says so; ``None`` where that is the judge's to say."""
         parts = dict(record.numbers)
@@ -213,6 +229,8 @@ class Player:
             "turn_end": list(record.ends), "turn_reward": list(record.rewards), "turn_state": list(record.states),
             "turn_duration": list(record.durations),
         }  # fmt: skip
+        if record.spans:
+            response.columns["token_reward"] = [record.spans.get(i, 0.0) for i in range(len(response.tokens))]
         return response
 
 

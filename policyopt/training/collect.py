@@ -103,6 +103,8 @@ class Collector:
         piece = self._beside(recipe, step, answered, int(stats["prompts"]), stats, opinions)
         if piece is not None:
             pieces.append(piece)
+        if episodes := stats.pop("episodes", 0.0):
+            stats["rollout/turns"] = stats.pop("turns") / episodes
         if draws:
             stats["tokens/computed"] = float(self.engine.sampler.computed - computed)
         batch = join(pieces) if any(map(len, pieces)) else None
@@ -145,6 +147,9 @@ class Collector:
         rows = [r for group in groups for r in group.responses if r.use != "wait"]
         stats["responses"] += len(rows)
         written(rows, stats)
+        if turns := [len(ends) for r in rows if isinstance(ends := r.columns.get("turn_end"), list)]:
+            stats["turns"] = stats.get("turns", 0.0) + sum(turns)
+            stats["episodes"] = stats.get("episodes", 0.0) + len(turns)
         stats["tokens"] += sum(sum(r.own) if r.own else len(r.tokens) for r in rows)
         groups = opinions.settle(groups)
         answered += groups
@@ -248,7 +253,7 @@ class Collector:
     ) -> tuple[Batch, list[Response]]:
         """Groups, all of them judged, as a batch: scored; and the response of each row."""
         rows = [(i, r) for i, group in enumerate(groups) for r in group.responses if r.use != "wait"]
-        texts = self.engine.text.responses([r.tokens for _, r in rows])
+        texts = self.engine.text.told([r for _, r in rows])
         verdicts = [cast(Verdict, r.verdict) for _, r in rows]
         responses = [r for _, r in rows]
         batch = to_batch(

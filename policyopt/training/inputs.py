@@ -99,7 +99,15 @@ def read_inputs(out: Path) -> Inputs | None:
 
 def inputs_of(config: TrainConfig, task: Task, models: Mapping[str, str]) -> Inputs:
     """Fingerprints of what was loaded; ``models`` says by role in which folder, or under which hub id, a model lies, or carries it."""
-    named = _strings([config.recipe.to_dict(), config.judge, task.judge and [task.judge.name, task.judge.options]])
+    named = _strings(
+        [
+            config.recipe.to_dict(),
+            config.judge,
+            config.env,
+            (config.env or "").partition(":")[2],
+            task.judge and [task.judge.name, task.judge.options],
+        ]
+    )
     digests = {role: found for role, model in models.items() if (found := _model(model)) is not None}
     return Inputs(
         task.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from policyopt.judging.pool import JudgePool
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.loaded import named
 from policyopt.models.prompting import Prompting
+from policyopt.sources.episodes import Episodes
+from policyopt.sources.program import Question
 from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
@@ -27,6 +29,7 @@ from policyopt.training.prompts import PromptStream
 from policyopt.training.run import need_judge
 from policyopt.training.settings import Fields, JudgeLike, ModelLike, Rows
 from policyopt.training.setup import load_model, room, told
+from policyopt.training.worlds import player_of
 
 SHORTER = "take a smaller --max-tokens, fewer questions or samples, or --dtype bfloat16"
 """What to do where memory runs out."""
@@ -36,7 +39,8 @@ def evaluate(
     model: ModelLike = "embedded", task: Rows = "chain_sum", *, judge: JudgeLike | None = None, judge_options: Mapping[str, Any] | None = None,
     prior: str | None = None, prompts: int | None = None, columns: str | Mapping[str, str] | None = None, samples: int = 4, k: int = 4,
     temperature: float = 1.0, top_p: float = 1.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
-    dtype: DTypeName = "float32", prompting: Prompting | Fields | None = None, max_failed: float = 0.2,
+    dtype: DTypeName = "float32", prompting: Prompting | Fields | None = None, max_failed: float = 0.2, env: str | None = None,
+    env_options: Mapping[str, Any] | None = None, episodes: Episodes | None = None,
 ) -> Scores:  # fmt: skip
     """Scores of a model on all rows of a dataset, or on ``prompts`` of them; on 256 held-out questions of a generated task.
     Progress goes to standard error.
@@ -49,15 +53,17 @@ def evaluate(
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
     questions = load_task(
-        task, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True
-    )
+        task, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True,
+        env=env, env_options=env_options,
+    )  # fmt: skip
     with _opened(name, questions, dtype=dtype, device=device, prompting=how) as (policy, pool, console):
         budget, longest = room(policy.context, max_tokens, questions)
         for note in questions.notes:
             console.note(note)
+        player = player_of(questions, policy.text, policy.context, episodes or Episodes(), pool is not None)
         evaluator = Evaluator(
             policy.text, told(make_sampler(policy), console), pool, questions.heldout, budget, longest, seed,
-            max_failed=max_failed, option="--max-failed", temperature=temperature, top_p=top_p,
+            max_failed=max_failed, option="--max-failed", temperature=temperature, top_p=top_p, player=player,
         )  # fmt: skip
         return evaluator(samples, k, lambda done, total: console.task("evaluation", done, total))
 
@@ -66,7 +72,8 @@ def sample(
     model: ModelLike = "embedded", task: Rows = "chain_sum", *, judge: JudgeLike | None = None, judge_options: Mapping[str, Any] | None = None,
     prompt: str | None = None, columns: str | Mapping[str, str] | None = None, questions: int = 4, n: int = 1, temperature: float = 1.0,
     top_p: float = 1.0, top_k: int | None = None, min_p: float = 0.0, max_tokens: int | None = None, seed: int = 0,
-    device: str = "auto", dtype: DTypeName = "float32", prompting: Prompting | Fields | None = None,
+    device: str = "auto", dtype: DTypeName = "float32", prompting: Prompting | Fields | None = None, env: str | None = None,
+    env_options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Responses of a model to held-out questions of a task, judged, or to one prompt, unjudged.
 
@@ -79,35 +86,49 @@ def sample(
             f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
         )
     source = load_task(
-        task, judge=judge, options=judge_options, seed=seed, heldout=questions, columns=columns, whole=True
-    )
+        task, judge=judge, options=judge_options, seed=seed, heldout=questions, columns=columns, whole=True, env=env,
+        env_options=env_options,
+    )  # fmt: skip
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with _opened(name, source, dtype=dtype, device=device, prompting=how) as (policy, pool, console):
         budget, longest = room(policy.context, max_tokens, source)
         stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
         sampler = told(make_sampler(policy), console)
         drawing = truncated(sampler, Truncation(top_p, top_k, min_p))
+        player = (
+            None if prompt is not None else player_of(source, policy.text, policy.context, Episodes(), pool is not None)
+        )
         drawn = sampler.run(
             [
                 drawing.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
+                if player is None
+                else player.play(
+                    e,
+                    Question(stream.encode(e), budget, (seed, -1, i)),
+                    drawing,
+                    n=n,
+                    temperature=temperature,
+                    key=(seed, -1, i),
+                )
                 for i, e in enumerate(examples)
             ]
         )
-        texts = [policy.text.responses([r.tokens for r in responses]) for responses in drawn]
-        verdicts: list[Verdict | None] = [None] * n
-        if prompt is None:
+        texts = [policy.text.told(responses) for responses in drawn]
+        verdicts: list[Verdict | None] = [r.verdict for responses in drawn for r in responses]
+        if prompt is None and player is None:
+            assert pool is not None
             verdicts = list(pool([(e, text) for e, group in zip(examples, texts, strict=True) for text in group]))
     return _shown(examples, texts, iter(verdicts))
 
 
 @contextmanager
-def _opened(model: str, task: Task, **options: Any) -> Iterator[tuple[Policy, JudgePool, Console]]:
+def _opened(model: str, task: Task, **options: Any) -> Iterator[tuple[Policy, JudgePool | None, Console]]:
     """A model with the judge of a task, and a view of what goes on that leaves standard output to the result."""
     header = {"model": model, "task": task.name, "judge": judge_words(task.judge, task.judge_reason)}
     with (
         memory_errors(SHORTER),
         Console(header, 0, out=RichConsole(stderr=True, highlight=False)) as console,
-        JudgePool(need_judge(task.judge, task)) as pool,
+        nullcontext() if task.environment and not task.judge else JudgePool(need_judge(task.judge, task)) as pool,
     ):
         policy = load_model(model, task, console.task, **options)
         policy.text.say_unread(console.note)

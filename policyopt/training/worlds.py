@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from policyopt.engine.protocol import Engine
 from policyopt.environments.calls import form_of
 from policyopt.environments.names import maker
 from policyopt.errors import UserError
@@ -14,8 +13,9 @@ from policyopt.sources.episodes import Episodes, Player
 from policyopt.sources.program import Rollout
 
 
-def player_of(task: Task, engine: Engine, limits: Episodes, judged: bool) -> Player | None:
-    """Who plays the episodes of a task; ``None`` for a task without an environment.
+def player_of(task: Task, text: Text, context: int, limits: Episodes, judged: bool) -> Player | None:
+    """Who plays the episodes of a task, with a model that reads so many tokens as ``context``; ``None`` for a task without an
+    environment.
 
     Raises :class:`~policyopt.errors.UserError` for an environment that cannot be made; one is made, to see.
     """
@@ -30,7 +30,7 @@ def player_of(task: Task, engine: Engine, limits: Episodes, judged: bool) -> Pla
     except Exception as error:  # somebody else's program
         raise UserError(f"--env {spec.name} cannot be made: {type(error).__name__}: {error}") from error
     first.close()
-    return Player(make, engine.text, limits, form_in(engine.text), judged, engine.context)
+    return Player(make, text, limits, form_in(text), judged, context)
 
 
 def form_in(text: Text) -> str:
