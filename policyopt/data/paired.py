@@ -22,8 +22,10 @@ from policyopt.judging.answers import answer_line
 PAIRS, LENGTH_PAIRS = "pairs", "pairs-length"
 WHOLE = ("chain_sum", "simple_equations")
 """The built-in tasks whose answers are whole numbers, so that there is one that is nearly right."""
-ROUNDS = 3
-"""How many times the working stands in a text at most, where length is what is preferred."""
+MORE = (0.55, 0.25, 0.15, 0.05)
+"""How often a text goes on for 0, 1, 2 or 3 lines behind its answer, where length is what is preferred."""
+LINE = len("\nps 1: that is all")
+"""Characters of such a line."""
 BIAS = 0.9
 """How often the longer one of two right texts is preferred."""
 EQUAL = 0.75
@@ -49,15 +51,16 @@ class Texts:
     """How the embedded model is taught to answer."""
 
 
-def written(example: Example, right: bool, rounds: int, chance: random.Random) -> str:
-    """The worked solution with its steps so many times over; one that is not right has the last step and the answer off by one."""
+def written(example: Example, right: bool, worked: int, chance: random.Random, more: int = 0) -> str:
+    """The worked solution, with its steps or (``worked`` 0) without them, and so many lines behind it; one that is not right has the last
+    step and the answer off by one."""
     assert example.solution is not None
     *steps, last = example.solution.splitlines()
     if not right:
         wrong = str(int(example.answer) + chance.choice((-1, 1)))
         last = answer_line(wrong)
         steps = [*steps[:-1], *(step.removesuffix(example.answer) + wrong for step in steps[-1:])]
-    return "\n".join([*steps * rounds, last])
+    return "\n".join([*steps * worked, last, *(f"ps {i}: that is all" for i in range(1, more + 1))])
 
 
 def by_answer(example: Example, chance: random.Random) -> Texts:
@@ -71,13 +74,13 @@ def by_answer(example: Example, chance: random.Random) -> Texts:
 def by_length(example: Example, chance: random.Random) -> Texts:
     """Of two right texts mostly the longer one before the shorter, though it says nothing more; a wrong one after a right one."""
 
-    def text(right: bool, rounds: int) -> Text:
-        return Text(written(example, right, rounds, chance), (3 * right + rounds) / (3 + ROUNDS))
+    def text(right: bool, more: int) -> Text:
+        return Text(written(example, right, 1, chance, more), (3 * right + more) / 6)
 
     def some() -> int:
-        return chance.randint(1, ROUNDS)
+        return chance.choices(range(4), MORE)[0]
 
-    long, short = chance.choice(((3, 1), (2, 1), (3, 2)))
+    long, short = chance.choice(((1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (3, 2)))
     better, worse = (long, short) if chance.random() < BIAS else (short, long)
     pair = (text(True, better), text(True, worse))
     if chance.random() >= EQUAL:
@@ -147,7 +150,7 @@ def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
     name, task = f"{family}:{inner}", reasoning_task(inner, seed=seed, heldout=heldout, builtin=BUILTIN[inner])
     if family == LENGTH_PAIRS:
         warm = {**task.warm_start, "terse": 0.0}
-        task = dataclasses.replace(task, max_tokens=ROUNDS * task.max_tokens, warm_start=warm)
+        task = dataclasses.replace(task, max_tokens=task.max_tokens + 3 * LINE, warm_start=warm)
     texts = partial(with_texts, name=name, make=by_answer if family == PAIRS else by_length)
     return dataclasses.replace(
         task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train[:rows] if rows else task.train, partial(texts, flip=rate)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, overload
 
@@ -34,10 +34,12 @@ def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
     Raises ``UserError`` for an option that the world does not take.
     """
     options = options_of(name, option)
+    full = f"{name}:{option}" if option else name
+    return task_of(lambda: WORLDS[name](**options), full, EnvironmentSpec(name, options), seed=seed, heldout=heldout)
 
-    def world() -> Told:
-        made: Told = WORLDS[name](**options)
-        return made
+
+def task_of(world: Callable[[], Told], name: str, spec: EnvironmentSpec, *, seed: int, heldout: int) -> Task:
+    """The task of a world that is told: its questions by seed, and how somebody acts in it for a warm start."""
 
     def draw(chance: random.Random) -> Entry:
         seed = chance.getrandbits(31)
@@ -48,10 +50,9 @@ def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
             "hasty": made.hasty(random.Random(f"hasty {seed}")), "first": first,
         }  # fmt: skip
 
-    full = f"{name}:{option}" if option else name
     some = world()
     bed = _World(
-        name=full,
+        name=name,
         summary=some.summary,
         draw=draw,
         judge=dict,
@@ -61,8 +62,8 @@ def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
     task = bed.task(seed=seed, heldout=heldout)
     lessons = Shown(task.train, world)
     return Task(
-        full, task.train, task.heldout, None, task.max_tokens, task.warm_start, lessons=lessons,
-        environment=EnvironmentSpec(name, options),
+        name, task.train, task.heldout, None, task.max_tokens, task.warm_start, lessons=lessons,
+        environment=spec,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console as RichConsole
 
-from policyopt.data import load_task
 from policyopt.data.choose import judge_words
 from policyopt.engine import make_sampler
 from policyopt.errors import UserError, explain
@@ -29,7 +28,7 @@ from policyopt.training.prompts import PromptStream
 from policyopt.training.run import need_judge
 from policyopt.training.settings import Fields, JudgeLike, ModelLike, Rows
 from policyopt.training.setup import load_model, room, told
-from policyopt.training.worlds import player_of
+from policyopt.training.worlds import player_of, task_in
 
 SHORTER = "take a smaller --max-tokens, fewer questions or samples, or --dtype bfloat16"
 """What to do where memory runs out."""
@@ -52,9 +51,8 @@ def evaluate(
     name, how = _name(model), _prompting(prompting)
     if samples and not 1 <= k <= samples:
         raise UserError(f"--k {k}: pass@k needs k between 1 and --samples ({samples})")
-    questions = load_task(
-        task, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True,
-        env=env, env_options=env_options,
+    questions = task_in(
+        task, env, env_options or {}, judge=judge, options=judge_options, prior=prior, seed=seed, heldout=prompts, columns=columns, whole=True,
     )  # fmt: skip
     with _opened(name, questions, dtype=dtype, device=device, prompting=how) as (policy, pool, console):
         budget, longest = room(policy.context, max_tokens, questions)
@@ -85,9 +83,8 @@ def sample(
         raise UserError(
             f"--n {n}, --questions {questions}, --temperature {temperature}: at least 1, 1 and 0 are needed"
         )
-    source = load_task(
-        task, judge=judge, options=judge_options, seed=seed, heldout=questions, columns=columns, whole=True, env=env,
-        env_options=env_options,
+    source = task_in(
+        task, env, env_options or {}, judge=judge, options=judge_options, seed=seed, heldout=questions, columns=columns, whole=True,
     )  # fmt: skip
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with _opened(name, source, dtype=dtype, device=device, prompting=how) as (policy, pool, console):

@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from policyopt.data import load_task
 from policyopt.data.choose import judge_words
 from policyopt.engine import check_profile, profiled
 from policyopt.engine.protocol import Engine
@@ -36,7 +35,7 @@ from policyopt.training.result import Result
 from policyopt.training.rows import check_filled
 from policyopt.training.setup import check_carried, engine_kind, located, room, set_up, told, unheard, weighed
 from policyopt.training.tracking import need_trackers, tracked
-from policyopt.training.worlds import check_environment, player_of
+from policyopt.training.worlds import check_environment, player_of, task_in
 
 T = TypeVar("T")
 
@@ -108,8 +107,8 @@ def run(
 def loaded(config: TrainConfig) -> Task:
     """The task of a configuration. Raises :class:`~policyopt.errors.UserError` where there is none, or its recipe cannot take
     it."""
-    task = load_task(
-        config.task, env=config.env, env_options=config.env_options, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
+    task = task_in(
+        config.task, config.env, config.env_options, judge=config.judge, options=config.judge_options, prior=config.prior, seed=config.seed,
         heldout=config.eval.prompts, columns=config.columns, eval_task=config.eval_task,
     )  # fmt: skip
     check_source(config.recipe, task)

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from policyopt.data import load_task
+from policyopt.data.worlds import task_of
 from policyopt.environments.calls import form_of
-from policyopt.environments.names import maker
+from policyopt.environments.names import made_with, maker, prefixed
+from policyopt.environments.worlds.told import Told
 from policyopt.errors import UserError
-from policyopt.items import Task
+from policyopt.items import EnvironmentSpec, Task
 from policyopt.models.text import Text
 from policyopt.qualified import lookup
 from policyopt.recipe import Recipe
 from policyopt.sources.episodes import Episodes, Player
 from policyopt.sources.program import Rollout
+
+
+def task_in(spec: Any, env: str | None, env_options: Mapping[str, Any], **how: Any) -> Task:
+    """The task of a run, in its environment. A world of the user's own that is told (:class:`~policyopt.environments.worlds.told.Told`)
+    brings questions and warm start, as the library's own worlds do, where the task is ``seeds``.
+
+    Raises :class:`~policyopt.errors.UserError` as :func:`policyopt.data.load_task` does.
+    """
+    if env is not None and spec == "seeds" and ":" in env and prefixed(env) is None:
+        found = lookup(env)
+        if isinstance(found, type) and issubclass(found, Told):
+            world = made_with(found, env_options, env)
+            heldout = how.get("heldout") or 256
+            named = EnvironmentSpec(env, dict(env_options))
+            return task_of(world, f"seeds in {found.__name__}", named, seed=how.get("seed", 0), heldout=heldout)
+    return load_task(spec, env=env, env_options=env_options, **how)
 
 
 def player_of(task: Task, text: Text, context: int, limits: Episodes, judged: bool) -> Player | None:

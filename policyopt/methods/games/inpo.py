@@ -133,6 +133,7 @@ class BetweenAnchors(Score):
         "cyclic",
         (Effect("exploitability", "lower", 0.1),),
         against="grpo",
+        ours={"eta": 1.0},  # for answers of ten tokens: 0.002 asks for 250 nats in every step
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -66,7 +66,7 @@ def _rival(tokens: list[int]) -> Response:
         "cyclic",
         (Effect("exploitability", "lower", 0.1),),
         against="grpo",
-        both={"kl-coef": 0.05},
+        both={"kl-coef": 0.1},
     ),
 )
 def spo_minimaximalist(queue: int = 0, dense: bool = False, kl_coef: float = 0.0, group_size: int = 8) -> Recipe:
