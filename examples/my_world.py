@@ -20,7 +20,7 @@ class Guess(Told):
 
     def begin(self, chance: random.Random) -> None:
         self.number, self.low, self.high, self.asked = chance.randint(1, 9), 1, 9, 0
-        self.named = chance.randint(100, 999)
+        self.named = chance.randint(1000, 9999)
 
     def question(self) -> str:
         return f"number {self.named}, 1 to 9"
