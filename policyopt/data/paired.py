@@ -22,10 +22,8 @@ from policyopt.judging.answers import answer_line
 PAIRS, LENGTH_PAIRS = "pairs", "pairs-length"
 WHOLE = ("chain_sum", "simple_equations")
 """The built-in tasks whose answers are whole numbers, so that there is one that is nearly right."""
-MORE = (0.55, 0.25, 0.15, 0.05)
-"""How often a text goes on for 0, 1, 2 or 3 lines behind its answer, where length is what is preferred."""
-LINE = len("\nps 1: that is all")
-"""Characters of such a line."""
+ROUNDS = 3
+"""How many times the working stands in a text at most, where length is what is preferred."""
 BIAS = 0.9
 """How often the longer one of two right texts is preferred."""
 EQUAL = 0.75
@@ -51,16 +49,15 @@ class Texts:
     """How the embedded model is taught to answer."""
 
 
-def written(example: Example, right: bool, worked: int, chance: random.Random, more: int = 0) -> str:
-    """The worked solution, with its steps or (``worked`` 0) without them, and so many lines behind it; one that is not right has the last
-    step and the answer off by one."""
+def written(example: Example, right: bool, rounds: int, chance: random.Random) -> str:
+    """The worked solution with its steps so many times over; one that is not right has the last step and the answer off by one."""
     assert example.solution is not None
     *steps, last = example.solution.splitlines()
     if not right:
         wrong = str(int(example.answer) + chance.choice((-1, 1)))
         last = answer_line(wrong)
         steps = [*steps[:-1], *(step.removesuffix(example.answer) + wrong for step in steps[-1:])]
-    return "\n".join([*steps * worked, last, *(f"ps {i}: that is all" for i in range(1, more + 1))])
+    return "\n".join([*steps * rounds, last])
 
 
 def by_answer(example: Example, chance: random.Random) -> Texts:
@@ -74,13 +71,13 @@ def by_answer(example: Example, chance: random.Random) -> Texts:
 def by_length(example: Example, chance: random.Random) -> Texts:
     """Of two right texts mostly the longer one before the shorter, though it says nothing more; a wrong one after a right one."""
 
-    def text(right: bool, more: int) -> Text:
-        return Text(written(example, right, 1, chance, more), (3 * right + more) / 6)
+    def text(right: bool, rounds: int) -> Text:
+        return Text(written(example, right, rounds, chance), (3 * right + rounds) / (3 + ROUNDS))
 
     def some() -> int:
-        return chance.choices(range(4), MORE)[0]
+        return chance.randint(1, ROUNDS)
 
-    long, short = chance.choice(((1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (3, 2)))
+    long, short = chance.choice(((3, 1), (2, 1), (3, 2)))
     better, worse = (long, short) if chance.random() < BIAS else (short, long)
     pair = (text(True, better), text(True, worse))
     if chance.random() >= EQUAL:
@@ -133,11 +130,9 @@ def summaries() -> dict[str, str]:
 
 
 def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
-    """The task ``FAMILY:NAME``, ``FAMILY:NAME:flip=RATE`` or ``FAMILY:NAME:flip=RATE,rows=N``, which has N questions to train on and no
-    more, so that each pair comes again and can be learned by heart. Preferences of held-out questions are never turned around.
+    """The task ``FAMILY:NAME`` or ``FAMILY:NAME:flip=RATE``. Preferences of held-out questions are never turned around.
 
-    Raises :class:`~policyopt.errors.UserError` for a name that is no built-in task with whole numbers for answers, and for settings that
-    are none.
+    Raises :class:`~policyopt.errors.UserError` for a name that is no built-in task with whole numbers for answers, and for a rate that is no share.
     """
     from policyopt.data.reasoning import reasoning_task
 
@@ -146,27 +141,25 @@ def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
         raise UserError(
             f"task {family}:{option}: expected {' or '.join(WHOLE)} after the colon; {nearest(inner, WHOLE)}"
         )
-    rate, rows = _settings(f"task {family}:{option}", setting)
+    rate = _rate(f"task {family}:{option}", setting)
     name, task = f"{family}:{inner}", reasoning_task(inner, seed=seed, heldout=heldout, builtin=BUILTIN[inner])
     if family == LENGTH_PAIRS:
         warm = {**task.warm_start, "terse": 0.0}
-        task = dataclasses.replace(task, max_tokens=task.max_tokens + 3 * LINE, warm_start=warm)
+        task = dataclasses.replace(task, max_tokens=ROUNDS * task.max_tokens, warm_start=warm)
     texts = partial(with_texts, name=name, make=by_answer if family == PAIRS else by_length)
     return dataclasses.replace(
-        task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train[:rows] if rows else task.train, partial(texts, flip=rate)),
+        task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train, partial(texts, flip=rate)),
         heldout=tuple(map(texts, task.heldout)),
     )  # fmt: skip
 
 
-def _settings(task: str, setting: str) -> tuple[float, int]:
-    """The share of preferences that are turned around and the number of rows: ``"flip=0.3,rows=128"``; 0 where nothing is said."""
-    rate, rows = 0.0, 0
-    for one in filter(None, setting.split(",")):
-        name, _, value = one.partition("=")
-        try:
-            rate, rows = (float(value), rows) if name == "flip" else (rate, int(value) if name == "rows" else -1)
-        except ValueError:
-            rate = math.nan
-    if not 0 <= rate <= 1 or rows < 0:
-        raise UserError(f"{task}: expected flip=SHARE, from 0 to 1, or rows=NUMBER, for example :flip=0.3,rows=128")
-    return rate, rows
+def _rate(task: str, setting: str) -> float:
+    """The share of preferences that are turned around: ``"flip=0.3"``, or nothing for 0."""
+    given = setting.removeprefix("flip=") if setting.startswith("flip=") else ""
+    try:
+        rate = float(given) if setting else 0.0
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate <= 1:
+        raise UserError(f"{task}: expected a share from 0 to 1 at the end, for example :flip=0.3")
+    return rate
