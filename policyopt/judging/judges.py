@@ -7,6 +7,7 @@
 ``regex``          the row's answer is a pattern that is found in the response; or option ``pattern``: with a group,
                    what the group of the last match holds is the answer; without one, any match is right
 ``choice``         the letter is the same; option ``letters`` (default ``ABCDEFGHIJ``)
+``code``           the Python program of the response passes the row's tests, in the sandbox (:mod:`policyopt.judging.programs`)
 ``reasoning-gym``  the scoring of that library; the tasks that come from it choose this judge themselves
 ``tagged``         what another judge says (options ``judge``, ``options``), but ``formatted`` means one block of the
                    option ``tag``, then one of ``<answer>``; prior prompts ask for it
@@ -42,6 +43,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from policyopt import sandbox
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.answers import in_blocks
@@ -61,6 +63,7 @@ from policyopt.judging.kinds import (
 from policyopt.judging.letters import LETTERS, reference_letter
 from policyopt.judging.mathematics import value_of
 from policyopt.judging.names import Written, spec_of
+from policyopt.judging.program_tests import read_tests
 from policyopt.judging.several import weighted_judge
 
 
@@ -68,6 +71,10 @@ def _reasoning_gym(**options: Any) -> Judge:
     from policyopt.judging.reasoning_judge import library_judge
 
     return library_judge(**options)
+
+
+def _code(**options: Any) -> Judge:
+    return _maker("code")(**options)
 
 
 def _tagged(tag: str = "think", judge: str = "exact", options: Mapping[str, Any] | None = None) -> Judge:
@@ -134,6 +141,7 @@ _JUDGES: dict[str, Callable[..., Judge]] = {
     "number": number_judge,
     "regex": regex_judge,
     "choice": choice_judge,
+    "code": _code,
     "reasoning-gym": _reasoning_gym,
     "tagged": _tagged,
     "diverse": _diverse,
@@ -174,7 +182,7 @@ def check_judge(spec: JudgeSpec) -> None:
         return
     if name == "reasoning-gym":
         return
-    known = inspect.signature(_JUDGES[name]).parameters
+    known = inspect.signature(_maker(name)).parameters
     if name == "llm":
         from policyopt.judging.llm import check_llm
 
@@ -185,6 +193,8 @@ def check_judge(spec: JudgeSpec) -> None:
             raise UserError(f"judge {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
         if name not in _WRAPPERS:
             _check_option(name, option, value)
+    if name == "code":
+        sandbox.check()
     for inner in inner_judges(spec).values():
         check_judge(inner)
         if compares(inner.name, inner.options):
@@ -205,6 +215,10 @@ def typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _maker(name: str) -> Callable[..., Judge]:
+    if name == "code":
+        from policyopt.judging.programs import code_judge
+
+        return code_judge
     if name != "llm":
         return _JUDGES[name]
     from policyopt.judging.llm import llm_judge
@@ -242,11 +256,14 @@ def row_error(spec: JudgeSpec, example: Example) -> str | None:
 
 def _check_option(name: str, option: str, value: object) -> None:
     detail = ""
-    if option == "ignore_case":
+    if option in ("ignore_case", "partial", "packages"):
         good, expected = isinstance(value, bool), "true or false"
     elif option == "tolerance":
         good, expected = isinstance(value, int | float) and not isinstance(value, bool), "a number of at least 0"
         good = good and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
+    elif option in ("seconds", "total", "memory_mb"):
+        good, expected = isinstance(value, int | float) and not isinstance(value, bool), "a number above 0"
+        good = good and math.isfinite(value) and value > 0  # type: ignore[arg-type, operator]
     elif option == "letters":
         good, expected = isinstance(value, str) and re.fullmatch("[A-Z]+", value) is not None, "capital letters"
     elif option == "think":
@@ -279,6 +296,11 @@ def answer_error(spec: JudgeSpec, answer: str) -> str | None:
         letter = reference_letter(answer)
         if len(letter) != 1 or letter not in letters:
             return f"judge 'choice' needs one of the letters {letters}, answer is {short(answer)}"
+    if spec.name == "code":
+        try:
+            read_tests(answer)
+        except ValueError as error:
+            return f"judge 'code' needs the tests of a program, answer {error}"
     if spec.name == "regex" and "pattern" not in spec.options and (error := pattern_error(answer)):
         return f"judge 'regex' needs a regular expression, answer is {short(answer)} ({error})"
     return None

@@ -19,7 +19,8 @@ from policyopt.sandbox.python import Python
 from policyopt.sandbox.running import run
 
 HARNESS = """\
-import json, os, sys, traceback
+import builtins, json, os, sys, traceback
+builtins.exit = builtins.quit = sys.exit
 calls = [json.loads(line) for line in sys.stdin.buffer]
 answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
 nothing = os.open(os.devnull, os.O_RDWR)
@@ -114,8 +115,8 @@ def _read(text: str, first: int, count: int) -> dict[int, Reply]:
             number, said = json.loads(line)
             known = isinstance(number, int) and (number == -1 or first <= number < count) and number not in found
             if known and isinstance(said, dict):
-                reply = Reply(value=said["value"]) if "value" in said else Reply(error=str(said["error"])[:300])
-                found[number] = reply
+                failed = number == -1 or "value" not in said
+                found[number] = Reply(error=str(said["error"])[:300]) if failed else Reply(value=said["value"])
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return found

@@ -28,4 +28,5 @@ def python(packages: bool = False) -> Python:
     outside = sorted(home for home in homes if not home.startswith("/usr/") and home != "/usr")
     # What lies inside another one comes with it
     reads = tuple(home for home in outside if not any(home.startswith(f"{other}/") for other in outside))
-    return Python((program, "-B", "-s", "-P", "-X", "utf8"), reads)
+    site = () if packages else ("-S",)
+    return Python((program, "-B", "-s", "-P", *site, "-X", "utf8"), reads)
