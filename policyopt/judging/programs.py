@@ -35,12 +35,15 @@ def code_judge(
     partial: bool = False,
     packages: bool = False,
     tolerance: float = 0.0,
+    timed: bool = False,
+    prints: str = "",
     think: str = THINK,
 ) -> Judge:
     """The Python program of a response passes the tests of its row (:func:`~policyopt.judging.program_tests.read_tests`).
 
     The program is the last fenced block, or the whole response where nothing is fenced. Inputs go to its stdin, calls to its
-    functions. Expected values never enter the sandbox (:mod:`policyopt.sandbox.calls`).
+    functions. Expected values never enter the sandbox (:mod:`policyopt.sandbox.calls`). The parts are ``tests``, the share of tests that are passed,
+    and ``valid``, 1 where the program came to its end, or gave a value, in all of them.
 
     Args:
         seconds: For one test, of processor time, rounded up; twice as much and one by the clock.
@@ -49,6 +52,8 @@ def code_judge(
         partial: The score is the share of tests that are passed, else 1 for all and 0 for fewer. ``correct`` means all.
         packages: Programs may import what is installed beside this library; starting takes longer.
         tolerance: Up to which numbers are the same, relative or absolute.
+        timed: The part ``seconds`` says how long the program ran, which is another number every time.
+        prints: Words with commas between them; the part ``prints`` says how many of them the outputs of tests with an input have.
         think: The tag of a thought, in which no program is looked for.
 
     Raises:
@@ -58,20 +63,26 @@ def code_judge(
     # Processor time is what counts; a busy machine makes the wall clock run ahead of it
     limits = sandbox.Limits(cpu=seconds, wall=2 * seconds + 1, memory_mb=memory_mb)
     sandbox.Limits(wall=total)
-    passed = functools.partial(_passed, limits=limits, total=total, packages=packages, tolerance=tolerance)
+    wanted = [word for word in prints.split(",") if word]
+    names = [PART, "valid", *(["seconds"] if timed else []), *(["prints"] if wanted else [])]
 
     def judge(example: Example, response: str) -> Verdict:
         tests = _tests(example.answer)
         code, fenced = program_of(response, think)
         if code is None:
-            return Verdict(0.0, False, False, "no program found, or one that is too long", parts={PART: 0.0})
-        right, reason = passed(code, tests)
-        share = right / len(tests)
-        said = f"{right} of {len(tests)} tests passed" + (f"; {reason}" if reason else "")
-        return Verdict(share if partial else float(share == 1), share == 1, fenced, said, parts={PART: share})
+            nothing = "no program found, or one that is too long"
+            return Verdict(0.0, False, False, nothing, parts=dict.fromkeys(names, 0.0))
+        found = _Tried(code, limits, sandbox.python(packages), tolerance, total)
+        found.run(tests)
+        share = found.right / len(tests)
+        said = {PART: share, "valid": float(found.valid), "seconds": found.seconds}
+        said["prints"] = float(sum(word in found.output for word in wanted))
+        reason = f"{found.right} of {len(tests)} tests passed" + (f"; {found.reason}" if found.reason else "")
+        parts = {name: said[name] for name in names}
+        return Verdict(share if partial else float(share == 1), share == 1, fenced, reason, parts=parts)
 
     judge.patience = total + _SPARE  # type: ignore[attr-defined]
-    return fills(judge, f"component[{PART}]")
+    return fills(judge, *(f"component[{name}]" for name in names))
 
 
 @functools.lru_cache(maxsize=256)
@@ -79,41 +90,48 @@ def _tests(answer: str) -> list[Test]:
     return read_tests(answer)
 
 
-def _passed(
-    code: str, tests: list[Test], *, limits: sandbox.Limits, total: float, packages: bool, tolerance: float
-) -> tuple[int, str]:
-    """How many tests a program passes, and why the first one is not passed."""
-    end = time.monotonic() + total
-    printing = [test for test in tests if test.call is None]
-    calls = [test.call for test in tests if test.call is not None]
-    said: list[tuple[bool, str]] = [
-        _printed(code, test, limits, end - time.monotonic(), packages, tolerance) for test in printing
-    ]
-    interpreter = _interpreter(packages)
-    if calls:
-        replies = sandbox.called(code, calls, interpreter, limits, max(0.0, end - time.monotonic()))
-        wanted = [test.expected for test in tests if test.call is not None]
-        for call, reply, expected in zip(calls, replies, wanted, strict=True):
-            right = not reply.error and same_value(reply.value, expected, tolerance)
+class _Tried:
+    """A program, and what its tests have shown."""
+
+    def __init__(
+        self, code: str, limits: sandbox.Limits, interpreter: sandbox.Python, tolerance: float, total: float
+    ) -> None:
+        self.code, self.limits, self.interpreter, self.tolerance = code, limits, interpreter, tolerance
+        self.end, self.seconds = time.monotonic() + total, 0.0
+        self.right, self.valid, self.reason, self.output = 0, True, "", ""
+
+    def run(self, tests: list[Test]) -> None:
+        """All tests: those of output one by one, then the calls, in as few processes as they take."""
+        for test in tests:
+            if test.call is None:
+                self._printed(test)
+        calls = [(test.call, test.expected) for test in tests if test.call is not None]
+        if not calls:
+            return
+        begun, left = time.monotonic(), max(0.0, self.end - time.monotonic())
+        replies = sandbox.called(self.code, [call for call, _ in calls], self.interpreter, self.limits, left)
+        self.seconds += time.monotonic() - begun
+        for (call, expected), reply in zip(calls, replies, strict=True):
+            right = not reply.error and same_value(reply.value, expected, self.tolerance)
             why = short(reply.error) if reply.error else f"gave {short(repr(reply.value))}"
-            said.append((right, f"{call.function}: {why}"))
-    return sum(right for right, _ in said), next((why for right, why in said if not right), "")
+            self._passed(right, not reply.error, f"{call.function}: {why}")
 
+    def _printed(self, test: Test) -> None:
+        left = self.end - time.monotonic()
+        if left <= 0:
+            self._passed(False, False, "no time left")
+            return
+        bounds = sandbox.Limits(**{**vars(self.limits), "wall": min(self.limits.wall, left)})
+        command = [*self.interpreter.command, "start.py"]
+        files = {"start.py": _START, "main.py": self.code}
+        found = sandbox.run(command, files, bounds, test.input, reads=self.interpreter.reads)
+        self.seconds += found.seconds
+        self.output += found.stdout
+        right = found.ok and same_output(found.stdout, test.expected, self.tolerance)
+        self._passed(right, found.ok, f"printed {short(found.stdout)}" if found.ok else sandbox.ended(found))
 
-def _printed(
-    code: str, test: Test, limits: sandbox.Limits, left: float, packages: bool, tolerance: float
-) -> tuple[bool, str]:
-    if left <= 0:
-        return False, "no time left"
-    bounds = sandbox.Limits(**{**vars(limits), "wall": min(limits.wall, left)})
-    interpreter = _interpreter(packages)
-    files = {"start.py": _START, "main.py": code}
-    found = sandbox.run([*interpreter.command, "start.py"], files, bounds, test.input, reads=interpreter.reads)
-    if not found.ok:
-        return False, sandbox.ended(found)
-    return same_output(found.stdout, test.expected, tolerance), f"printed {short(found.stdout)}"
-
-
-@functools.cache
-def _interpreter(packages: bool) -> sandbox.Python:
-    return sandbox.python(packages)
+    def _passed(self, right: bool, valid: bool, why: str) -> None:
+        self.right += right
+        self.valid &= valid
+        if not right:
+            self.reason = self.reason or why

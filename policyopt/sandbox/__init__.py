@@ -7,8 +7,8 @@ from policyopt.sandbox.calls import Call, Reply, called, ended
 from policyopt.sandbox.limits import Limits, Result, Status
 from policyopt.sandbox.python import Python, python
 from policyopt.sandbox.running import SandboxError, run
-from policyopt.sandbox.walls import check
+from policyopt.sandbox.walls import check, need
 
 __all__ = [
-    "Call", "Limits", "Python", "Reply", "Result", "SandboxError", "Status", "called", "check", "ended", "python", "run",
+    "Call", "Limits", "Python", "Reply", "Result", "SandboxError", "Status", "called", "check", "ended", "need", "python", "run",
 ]  # fmt: skip

@@ -212,6 +212,13 @@ def _held(data: bytes, stack: ExitStack) -> int:
     return file.fileno()
 
 
+def need(*commands: str) -> None:
+    """Refuse where nothing can be run, or one of these commands is not there. Raises ``UserError`` that says what to install."""
+    check()
+    for name in commands:
+        command([name])
+
+
 def command(program: Sequence[str]) -> list[str]:
     """``program`` with its first word as a path. Raises ``UserError`` for a command that is not installed."""
     first, *rest = program
