@@ -26,7 +26,7 @@ Outcome = Literal["equal", "different", "unknown"]
 """Of a proof: "unknown" where it did not end, or one of the two could not be read."""
 
 _SIMULATE = """\
-iverilog -g2012 -o design.vvp $DESIGN >compiled 2>&1 || { head -c 2000 compiled >&2; exit 3; }
+iverilog -g2012 -o design.vvp $DESIGN >compiled 2>&1 || { head -c 50000 compiled >&2; exit 3; }
 vvp -n design.vvp
 """
 _COSTS = """\
@@ -44,6 +44,8 @@ class Simulated:
     """What it printed."""
     reason: str = ""
     """Why there are no lines, or no more."""
+    said: str = ""
+    """All that the compiler says, cut."""
 
 
 def simulate(files: Mapping[str, str], limits: sandbox.Limits = SIMULATION) -> Simulated:
@@ -57,7 +59,7 @@ def simulate(files: Mapping[str, str], limits: sandbox.Limits = SIMULATION) -> S
     script = _SIMULATE.replace("$DESIGN", " ".join(names))
     found = sandbox.run(["sh", "-c", script], files, limits)
     if found.code == 3 and not found.stdout:
-        return Simulated(False, reason=_last(found.stderr) or "it does not compile")
+        return Simulated(False, reason=_last(found.stderr) or "it does not compile", said=found.stderr)
     lines = tuple(line.strip() for line in found.stdout.splitlines() if line.strip())
     return Simulated(True, lines, "" if found.ok else f"the simulation {sandbox.ended(found)}")
 
