@@ -162,6 +162,6 @@ ASSIGN = Drawn(
     draw=_draw,
     judge=judge_assign,
     max_tokens=72,
-    warm_start={"steps": 900, "terse": 0.5},
+    warm_start={"steps": 700, "terse": 0.5},
 )
 """What compiles is mostly right in one half of the table, so that tests and structure have something to tell apart."""

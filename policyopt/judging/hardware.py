@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from policyopt import sandbox
 from policyopt.judging.structure import module_names
@@ -190,6 +190,6 @@ def reference_lines(reference: str, testbench: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def reference_costs(reference: str, top: str) -> Any:
+def reference_costs(reference: str, top: str) -> Costs | None:
     """What the reference costs; ``None`` where it cannot be synthesised."""
     return costs(reference, [top]).get(top)

@@ -83,8 +83,10 @@ class _Run:
         # Whatever interrupts from here on: bwrap is killed, and the first process inside dies with it
         stack.callback(self._kill)
         self._root = self._first(said)
-        self._inside = os.pidfd_open(self._root)
-        stack.callback(os.close, self._inside)
+        self._inside: int | None = None
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            self._inside = os.pidfd_open(self._root)
+            stack.callback(os.close, self._inside)
         stack.callback(self._emptied)
         self._begun = time.monotonic()
 
@@ -192,6 +194,8 @@ class _Run:
 
     def _emptied(self) -> None:
         """Kill the first process inside, and wait until it is gone: the kernel ends all others first."""
+        if self._inside is None:
+            return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._inside, signal.SIGKILL)
         select.select([self._inside], [], [], ENDING)

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.sandbox.filters import seccomp
@@ -34,7 +35,7 @@ STARTED = b"\x01"
 """What comes before a program's own output: what fails before it has never run."""
 
 _ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime")
-_INSTALL = "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap)"
+_INSTALL = "on Linux, install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap)"
 _ALLOW = (
     "allow it user namespaces: outside of a container kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0 and, on "
     "Ubuntu 24.04 and later, kernel.apparmor_restrict_unprivileged_userns=0 (sysctl); in a container start it with "
@@ -94,7 +95,7 @@ def _proven() -> None:
     """Run ``true`` once. Raises ``UserError`` with what bubblewrap says where it cannot."""
     with ExitStack() as stack:
         line = walls(["/bin/sh", "-c", "true"], {}, Limits(), (), stack)
-        keep = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if line.as_nobody else {}
+        keep: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if line.as_nobody else {}
         done = subprocess.run(
             line.arguments, env=ENVIRONMENT, cwd="/", pass_fds=line.fds, stdin=subprocess.DEVNULL, capture_output=True,
             timeout=30, check=False, **keep,
@@ -131,9 +132,9 @@ def walls(
         "--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox", "--new-session", "--die-with-parent", "--cap-drop", "ALL",
         *(["--disable-userns"] if "--disable-userns" in _features() else []),
         *_system(),
-        *(x for path in reads for x in ("--ro-bind", seen[path], path)),
         "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
         "--perms", "1777", "--size", str(int(limits.disk_mb * 2**20)), "--tmpfs", "/tmp", "--dir", WORK, "--chdir", WORK,
+        *(x for path in reads for x in ("--ro-bind", seen[path], path)),
         *(x for name, data in files.items() for x in ("--file", handed(_bytes(data)), f"{WORK}/{_inside(name)}")),
         "--remount-ro", "/",
     ]  # fmt: skip
