@@ -16,7 +16,7 @@ STOREYS = (
     "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans", "claims",
     "schema", "rows", "groups", "turns",
     "part", "parts", "control",
-    "judging", "environments", "models", "data", "sources",
+    "sandbox", "judging", "environments", "models", "data", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",
     "engine", "training", "serve", "lens", "comparing", "integrations", "cli",
 )  # fmt: skip

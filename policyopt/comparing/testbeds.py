@@ -106,6 +106,12 @@ _BEDS = (
         "it reads down to the line and answers by it; grpo: 43 to 100 %",
     ),
     Testbed(
+        "assign",
+        "assign",
+        "programs that are run: an expression of Verilog for a truth table, tried by a real simulator, its gates and costs as parts",
+        "it works out both halves of the table: what compiles comes to pass",
+    ),
+    Testbed(
         "cyclic",
         "cyclic",
         "what becomes of preferences that run in a circle, when they are made a reward: rock, paper, scissors",

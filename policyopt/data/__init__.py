@@ -36,6 +36,7 @@ def __getattr__(name: str) -> Any:
 
 def _drawn() -> dict[str, Drawn]:
     """The testbeds whose questions are drawn by chance and that have no option, by name."""
+    from policyopt.data.assign import ASSIGN
     from policyopt.data.biased import BIASED_LENGTH
     from policyopt.data.context import CONTEXT_USE
     from policyopt.data.cyclic import CYCLIC
@@ -45,7 +46,17 @@ def _drawn() -> dict[str, Drawn]:
     from policyopt.data.sparse import SPARSE_HARD
     from policyopt.data.verbose import VERBOSE
 
-    drawn = (SPARSE_HARD, MIXED_DIFFICULTY, MANY_ANSWERS, BIASED_LENGTH, PROXY_REWARD, VERBOSE, CONTEXT_USE, CYCLIC)
+    drawn = (
+        SPARSE_HARD,
+        MIXED_DIFFICULTY,
+        MANY_ANSWERS,
+        BIASED_LENGTH,
+        PROXY_REWARD,
+        VERBOSE,
+        CONTEXT_USE,
+        CYCLIC,
+        ASSIGN,
+    )
     return {bed.name: bed for bed in drawn}
 
 

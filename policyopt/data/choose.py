@@ -21,14 +21,14 @@ GIVEN = "given by --judge"
 Place = Callable[[Example], str]
 """Where a row stands, in words."""
 
-_NAMES = {"letter": "a letter of its options", "number": "a number", "formula": "a formula", "list": "a list of numbers", "text": "text"}  # fmt: skip
+_NAMES = {"letter": "a letter of its options", "number": "a number", "formula": "a formula", "list": "a list of numbers", "text": "text", "tests": "tests of a program"}  # fmt: skip
 _WORKED = re.compile(rf"^[ \t]*{MARK}|\\boxed\s*\{{", re.MULTILINE)
 
 
 def choose(examples: Sequence[Example], source: str, place: Place) -> tuple[JudgeSpec, str]:
     """The judge for the answers of all rows, and why.
 
-    ``choice`` where every answer is a letter that its prompt lists as an option, ``number`` where every answer is one number,
+    ``choice`` where every answer is a letter that its prompt lists as an option, ``code`` where every answer is tests of a program, ``number`` where every answer is one number,
     ``math`` where they are formulas, ``exact`` where they are texts, dates, or lists of numbers (whose order then counts).
 
     Raises:
@@ -40,6 +40,8 @@ def choose(examples: Sequence[Example], source: str, place: Place) -> tuple[Judg
     kinds, n = first.keys(), len(examples)
     if kinds == {"letter"}:
         return JudgeSpec("choice"), f"all {n} answers are letters of options in their prompts"
+    if kinds == {"tests"}:
+        return JudgeSpec("code"), f"all {n} answers are tests of programs"
     if kinds == {"number"}:
         return JudgeSpec("number"), f"all {n} answers are numbers"
     if "formula" in kinds and kinds <= {"formula", "number", "list"}:
@@ -60,6 +62,8 @@ def choose(examples: Sequence[Example], source: str, place: Place) -> tuple[Judg
 
 def _kind(example: Example) -> str:
     answer = example.answer.strip()
+    if (answer.startswith("[") and '"expected"' in answer) or answer.startswith('["assert '):
+        return "tests"
     if letter := _letter(example):
         prompt = "\n".join(message["content"] for message in example.prompt)
         return "letter" if has_options(prompt, "".join(sorted({"A", "B", letter}))) else "text"

@@ -6,6 +6,7 @@ columns                                         read as
 ``prompt``, ``answer`` (``solution``)           a question and its reference answer (and a worked solution)
 ``question``, ``answer``                        the same; ``problem`` and ``query`` are questions too
 ``problem``, ``solution`` (``answer``)          the solution is worked out; without an answer it is read for one
+``prompt``, ``tests`` (``solution``)            the tests of a program, which judge ``code`` runs
 ``messages``, ``ground_truth``                  chat messages, up to the last turn of the assistant
 ``prompt``, ``reward_model.ground_truth``       verl's; ``data_source`` and ``extra_info`` are kept for judges
 ``prompt``, ``completion``                      a text to learn from; ``output`` and ``response`` are completions too
@@ -239,6 +240,8 @@ def _find_worth(found: dict[str, str], names: Sequence[str], place: str) -> None
     """What responses are judged by, or what is learnt from."""
     if "answer" not in found and (column := _one(_ANSWERS, names, "answer", place)):
         found["answer"] = column
+    if "answer" not in found and not GIVEN & found.keys() and "tests" in names:
+        found["answer"] = "tests"
     if "answer" not in found and not GIVEN & found.keys():
         if "prompt" in found and (column := _one(_COMPLETIONS, names, "completion", place)):
             found["completion"] = column

@@ -72,6 +72,8 @@ def example(name: str, row: Row, layout: Layout, source: str = "") -> Example:
         )
     if "system" in found:
         prompt = with_system(f"{place}: {layout.columns['system']}", prompt, found["system"])
+    if layout.columns.get("answer") == "tests" and isinstance(found.get("answer"), list):
+        found["answer"] = json.dumps(found["answer"])  # judges read the tests of a program from the answer
     answer = _answer(place, found["answer"]) if "answer" in found else ""
     if answer and "messages" in found:
         texts.pop("completion", None)  # what the assistant once said, where responses are judged

@@ -7,6 +7,9 @@
 ``regex``          the row's answer is a pattern that is found in the response; or option ``pattern``: with a group,
                    what the group of the last match holds is the answer; without one, any match is right
 ``choice``         the letter is the same; option ``letters`` (default ``ABCDEFGHIJ``)
+``code``           the Python program of the response passes the row's tests, in the sandbox (:mod:`policyopt.judging.programs`)
+``verilog``        the Verilog of the response does what the row's reference does, by Icarus and Yosys (:mod:`policyopt.judging.verilog`)
+``edits``          a completion of code, by its edit similarity to the reference (:mod:`policyopt.judging.edits`)
 ``reasoning-gym``  the scoring of that library; the tasks that come from it choose this judge themselves
 ``tagged``         what another judge says (options ``judge``, ``options``), but ``formatted`` means one block of the
                    option ``tag``, then one of ``<answer>``; prior prompts ask for it
@@ -18,7 +21,7 @@
 =================  =====================================================================================================
 
 The answer of a response is what stands behind its last mark, thoughts left out (:mod:`policyopt.judging.answers`); the option
-``think`` of the first five says what a thought looks like. ``formatted`` says whether there is a mark. Without one, ``math``,
+``think`` of the first five, and of those that read code, says what a thought looks like. ``formatted`` says whether there is a mark. Without one, ``math``,
 ``number`` and ``choice`` look for the last answer in the response, and ``exact`` compares all of it. What can be read in two
 ways is wrong (``docs/judges.md``).
 
@@ -36,12 +39,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from policyopt import sandbox
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Verdict
 from policyopt.judging.answers import in_blocks
@@ -61,6 +66,7 @@ from policyopt.judging.kinds import (
 from policyopt.judging.letters import LETTERS, reference_letter
 from policyopt.judging.mathematics import value_of
 from policyopt.judging.names import Written, spec_of
+from policyopt.judging.program_tests import read_tests
 from policyopt.judging.several import weighted_judge
 
 
@@ -68,6 +74,11 @@ def _reasoning_gym(**options: Any) -> Judge:
     from policyopt.judging.reasoning_judge import library_judge
 
     return library_judge(**options)
+
+
+def _later(name: str) -> Callable[..., Judge]:
+    """A judge whose module is loaded where it is asked for."""
+    return lambda **options: _maker(name)(**options)
 
 
 def _tagged(tag: str = "think", judge: str = "exact", options: Mapping[str, Any] | None = None) -> Judge:
@@ -88,10 +99,6 @@ def _diverse(judge: str = "exact", options: Mapping[str, Any] | None = None) -> 
 
 def _weighted(judges: Mapping[str, Mapping[str, Any]]) -> Judge:
     return weighted_judge(judges, lambda judge, options: make_judge(JudgeSpec(judge, options)))
-
-
-def _llm(**options: Any) -> Judge:
-    return _maker("llm")(**options)
 
 
 _WRAPPERS = ("tagged", "diverse", "weighted")
@@ -123,10 +130,22 @@ def judge_name(spec: JudgeSpec) -> str:
     return f"{spec.name} of {', '.join(asked)}" if inner else str(spec.name)  # plain text, whatever carries the name
 
 
+_TOOLS = {"code": (), "verilog": ("iverilog", "vvp", "yosys")}
+"""Judges that run programs in the sandbox, and what has to be installed for them."""
+
+
 def is_built_in(name: str) -> bool:
     """Whether a judge comes with the library."""
     return name in _JUDGES
 
+
+_ELSEWHERE = {
+    "llm": "policyopt.judging.llm:llm_judge",
+    "code": "policyopt.judging.programs:code_judge",
+    "verilog": "policyopt.judging.verilog:verilog_judge",
+    "edits": "policyopt.judging.edits:edits_judge",
+}
+"""Judges whose modules no other one needs, with their functions."""
 
 _JUDGES: dict[str, Callable[..., Judge]] = {
     "math": math_judge,
@@ -134,11 +153,14 @@ _JUDGES: dict[str, Callable[..., Judge]] = {
     "number": number_judge,
     "regex": regex_judge,
     "choice": choice_judge,
+    "code": _later("code"),
+    "verilog": _later("verilog"),
+    "edits": _later("edits"),
     "reasoning-gym": _reasoning_gym,
     "tagged": _tagged,
     "diverse": _diverse,
     "weighted": _weighted,
-    "llm": _llm,
+    "llm": _later("llm"),
 }
 
 
@@ -174,7 +196,7 @@ def check_judge(spec: JudgeSpec) -> None:
         return
     if name == "reasoning-gym":
         return
-    known = inspect.signature(_JUDGES[name]).parameters
+    known = inspect.signature(_maker(name)).parameters
     if name == "llm":
         from policyopt.judging.llm import check_llm
 
@@ -185,6 +207,8 @@ def check_judge(spec: JudgeSpec) -> None:
             raise UserError(f"judge {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
         if name not in _WRAPPERS:
             _check_option(name, option, value)
+    if name in _TOOLS:
+        sandbox.need(*_TOOLS[name])
     for inner in inner_judges(spec).values():
         check_judge(inner)
         if compares(inner.name, inner.options):
@@ -205,11 +229,11 @@ def typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _maker(name: str) -> Callable[..., Judge]:
-    if name != "llm":
+    if name not in _ELSEWHERE:
         return _JUDGES[name]
-    from policyopt.judging.llm import llm_judge
-
-    return llm_judge
+    module, function = _ELSEWHERE[name].split(":")
+    made: Callable[..., Judge] = getattr(importlib.import_module(module), function)
+    return made
 
 
 def judge_spec(
@@ -242,11 +266,16 @@ def row_error(spec: JudgeSpec, example: Example) -> str | None:
 
 def _check_option(name: str, option: str, value: object) -> None:
     detail = ""
-    if option == "ignore_case":
+    if option in ("ignore_case", "partial", "packages", "timed", "synthesis"):
         good, expected = isinstance(value, bool), "true or false"
     elif option == "tolerance":
         good, expected = isinstance(value, int | float) and not isinstance(value, bool), "a number of at least 0"
         good = good and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
+    elif option in ("seconds", "total", "memory_mb", "share", "lines"):
+        good, expected = isinstance(value, int | float) and not isinstance(value, bool), "a number above 0"
+        good = (good and math.isfinite(value) and value > 0) or (option == "lines" and value is None)  # type: ignore[arg-type, operator]
+    elif option == "prints":
+        good, expected = isinstance(value, str), "words with commas between them"
     elif option == "letters":
         good, expected = isinstance(value, str) and re.fullmatch("[A-Z]+", value) is not None, "capital letters"
     elif option == "think":
@@ -279,6 +308,11 @@ def answer_error(spec: JudgeSpec, answer: str) -> str | None:
         letter = reference_letter(answer)
         if len(letter) != 1 or letter not in letters:
             return f"judge 'choice' needs one of the letters {letters}, answer is {short(answer)}"
+    if spec.name == "code":
+        try:
+            read_tests(answer)
+        except ValueError as error:
+            return f"judge 'code' needs the tests of a program, answer {error}"
     if spec.name == "regex" and "pattern" not in spec.options and (error := pattern_error(answer)):
         return f"judge 'regex' needs a regular expression, answer is {short(answer)} ({error})"
     return None

@@ -1,0 +1,1 @@
+"""Methods whose responses are programs, which a compiler, a simulator or a grader puts to the test."""
