@@ -47,9 +47,19 @@ def call(expression: str) -> str:
 
 
 class Calculator(Told):
-    """Two turns: call the tool, then answer with what it says. Who answers at once guesses."""
+    """Two turns: call ``calc``, then answer with what it says; a text without a call is the answer, which is worth 1 where it is right.
+
+    Calls that go wrong are answered with what was wrong, and cost one of four turns. ``numbers``: ``tool_calls``, ``tool_errors``. The state is the
+    product and what the tool said last.
+
+    A sound method learns to call the tool, from a start at which more than half of the answers are rough estimates, made at once.
+    """
 
     summary: ClassVar[str] = "products with a calculator to call (an environment): 37*24=?"
+    rules: ClassVar[str] = (
+        'Call the calculator with a line of this form and nothing else: {"name":"calc","arguments":{"e":"12*34"}}. '
+        "When you know the answer, write it behind ####."
+    )
     tools = (CALC,)
     turns = 4
     max_tokens: int = 128

@@ -52,6 +52,17 @@ class Box:
         union = self.area + other.area - both
         return both / union if union else 0.0
 
+    def agreement(self, other: Box, width: float, height: float) -> float:
+        r"""How near the four sides are: :math:`4/\sum_k d_k^{-1}` with :math:`d_k = 1 - |a_k - b_k|/\{W, H\}`; 0 where one is off by the
+        whole screen. Source: GUI-G1, arXiv:2505.15810."""
+        near = [
+            1 - abs(a - b) / side
+            for a, b, side in (
+                (self.x1, other.x1, width), (self.y1, other.y1, height), (self.x2, other.x2, width), (self.y2, other.y2, height),
+            )
+        ]  # fmt: skip
+        return 4 / sum(1 / d for d in near) if min(near) > 0 else 0.0
+
 
 def read(text: str) -> tuple[str, Box] | None:
     """What an action is, "click" or "box", and where (a point is a box of one cell); ``None`` for what is neither."""
@@ -72,12 +83,13 @@ class Screen(Told):
     what cannot be read. ``correct``: a click inside, or an overlap of at least half. ``asks`` says which of the two is asked for: "click", "box" or
     "both".
 
-    ``numbers``, for rewards of one's own (``component[NAME]``): ``parsed``, ``is_click``, ``is_box``, ``asks_click`` (each 1 or 0); ``x1``,
-    ``y1``, ``x2``, ``y2`` as they were written (of a click the point twice, all 0 where nothing could be read); ``target_x1`` ... ``target_y2``; ``inside`` (the point, or the
-    centre of the box, lies in the target), ``iou``; ``width`` and ``height`` of the screen. UI-R1 (arXiv:2503.21620) is made of kind and
-    ``inside``, GUI-G1 (arXiv:2505.15810) of ``inside``, ``iou`` and the coordinates.
+    ``numbers``, for rewards of one's own (``component[NAME]``): ``kind`` (the action is of the kind that was asked for), ``hit`` (its point, or the centre
+    of its box, lies in the target), ``place`` (both), ``iou`` (a click is a box of one cell), ``size`` (how near the four sides are,
+    :meth:`Box.agreement`), ``area`` (the share of the screen that the target takes); ``parsed``, ``is_click``, ``is_box``; ``x1``, ``y1``, ``x2``, ``y2`` as they
+    were written (of a click the point twice), and ``target_x1`` ... ``target_y2``. Of what cannot be read all but ``area`` and the target are 0. UI-R1
+    (arXiv:2503.21620) is made of ``kind`` and ``place``, GUI-G1 (arXiv:2505.15810) of ``hit``, ``iou``, ``size`` and ``area``.
 
-    A sound method learns to click on the box, from a start at which two in three clicks go to the middle of the screen.
+    A sound method learns to click on the box, from a start at which two in three actions go to the middle of the screen, or take all of it.
     """
 
     summary: ClassVar[str] = "a screen of characters with boxes, one to click on (an environment)"
@@ -87,9 +99,9 @@ class Screen(Told):
     )
     turns = 1
     max_tokens: int = 16
-    warm_start: Mapping[str, Any] = {"steps": 1000, "terse": 0.0, "lessons": 0.0}
+    warm_start: Mapping[str, Any] = {"steps": 1200, "terse": 0.0, "lessons": 0.0}
 
-    def __init__(self, asks: Literal["click", "box", "both"] = "click", explain: bool = False) -> None:
+    def __init__(self, asks: Literal["click", "box", "both"] = "both", explain: bool = False) -> None:
         super().__init__(explain)
         if asks not in ("click", "box", "both"):
             raise UserError(f"screen: asks {asks!r}, expected click, box or both")
@@ -134,18 +146,18 @@ class Screen(Told):
 
     def step(self, action: Action) -> Observation:
         """Look where it went."""
-        found = read(action)
+        found, target = read(action), self.target
         kind, box = found or ("nothing", Box(0, 0, 0, 0))
-        inside = found is not None and self.target.holds(*box.centre)
-        iou = box.iou(self.target) if kind == "box" else 0.0
-        reward = 0.0 if kind != self.verb else float(inside) if kind == "click" else iou
+        known = float(found is not None)
+        right, hit = float(kind == self.verb), known * target.holds(*box.centre)
+        iou = known * box.iou(target)
+        reward = right * (hit if kind == "click" else iou)
         numbers = {
-            "parsed": float(found is not None), "is_click": float(kind == "click"), "is_box": float(kind == "box"),
-            "asks_click": float(self.verb == "click"), "inside": float(inside), "iou": iou,
-            "width": float(WIDTH), "height": float(HEIGHT),
+            "kind": right, "hit": hit, "place": right * hit, "iou": iou, "size": known * box.agreement(target, WIDTH, HEIGHT),
+            "area": target.area / (WIDTH * HEIGHT), "parsed": known, "is_click": float(kind == "click"), "is_box": float(kind == "box"),
         }  # fmt: skip
         for corner in ("x1", "y1", "x2", "y2"):
-            numbers |= {corner: float(getattr(box, corner)), f"target_{corner}": float(getattr(self.target, corner))}
+            numbers |= {corner: float(getattr(box, corner)), f"target_{corner}": float(getattr(target, corner))}
         return Observation(
             reward=reward, done=True, correct=reward >= 0.5, state=self.state(), numbers=numbers,
             reason=f"{kind} against {self.answer()}",
