@@ -33,10 +33,11 @@ class Told(Environment):
     hurry: float = 0.6
     """Share of the episodes in which who shows how it is done is in a hurry, and does it badly: what rewards then teach is to take the
     time."""
+    explain: bool = False
+    _hurried: bool | None = None
 
     def __init__(self, explain: bool = False) -> None:
         self.explain = explain
-        self._hurried: bool | None = None
 
     def reset(self, seed: int, row: Mapping[str, Any]) -> Observation | str | None:
         """See :class:`~policyopt.environments.world.Environment`."""
