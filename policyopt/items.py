@@ -76,6 +76,8 @@ class Lesson:
     """What a warm start teaches."""
     given: str = ""
     """Words between the prompt and the reply, which are read and not taught."""
+    then: tuple[tuple[str, str], ...] = ()
+    """What is read next and what is replied to it, in their order, where the talk goes on; only the replies are taught."""
 
 
 @dataclass(frozen=True)

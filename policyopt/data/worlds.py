@@ -17,7 +17,7 @@ from policyopt.environments.worlds import WORLDS
 from policyopt.environments.worlds.told import Told
 from policyopt.errors import UserError
 from policyopt.items import EnvironmentSpec, Example, Lesson, Message, Task, user
-from policyopt.models.tokenizer import CHAT_TURN, END
+from policyopt.models.tokenizer import CHAT_TURN
 
 Turns = list[tuple[str, tuple[Message, ...]]]
 """What somebody did, and what the world said then."""
@@ -138,7 +138,7 @@ class _Seeds(Sequence[Example]):
 
 
 class Shown(Sequence[Lesson]):
-    """For each training question a later turn of somebody who knows the world (the first one where there is no other)."""
+    """For each training question an episode of somebody who knows the world, all of whose turns are taught."""
 
     def __init__(self, questions: Sequence[Any], world: Any) -> None:
         self.questions, self.world = questions, world
@@ -158,11 +158,10 @@ class Shown(Sequence[Lesson]):
 
     def _make(self, index: int) -> Lesson:
         example = self.questions[index]
-        chance = random.Random(f"lesson {index}")
-        turns = played(began(self.world(), seed_in(example.meta)), chance)
-        place = chance.randrange(1, len(turns)) if len(turns) > 1 else 0
-        given = "".join(said + END + behind(told) for said, told in turns[:place])
-        return Lesson(example.prompt, turns[place][0], given)
+        turns = played(began(self.world(), seed_in(example.meta)), random.Random(f"lesson {index}"))
+        heard = [behind(told) for _, told in turns[:-1]]
+        then = tuple((after, said) for after, (said, _) in zip(heard, turns[1:], strict=True))
+        return Lesson(example.prompt, turns[0][0], then=then)
 
 
 def behind(told: Sequence[Message]) -> str:

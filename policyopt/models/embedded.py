@@ -164,6 +164,6 @@ def _key(task: Task, seed: int, architecture: Architecture, settings: WarmStart)
         made_of["lessons"] = [
             share,
             len(task.lessons),
-            [[list(x.prompt), x.given, x.reply] for x in spread(task.lessons)],
+            [[list(x.prompt), x.given, x.reply, *filter(None, [x.then])] for x in spread(task.lessons)],
         ]
     return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=8).hexdigest()

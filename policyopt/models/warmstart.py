@@ -146,8 +146,8 @@ def _loss(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels[:, 1:][counted], reduction="sum")
 
 
-Row = tuple[list[int], int]
-"""Ids of prompt and response, and how many of them are the prompt's."""
+Row = tuple[list[int], list[bool]]
+"""Ids of a talk, and which of them are taught: those of the replies."""
 
 
 def _row(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int, *, terse: bool = False) -> Row:
@@ -160,12 +160,16 @@ def _row(example: Example, tokenizer: PreTrainedTokenizerBase, longest: int, *, 
 
 
 def _join(name: str, lesson: Lesson, tokenizer: PreTrainedTokenizerBase, longest: int) -> Row:
-    given = tokenizer.encode(lesson.given, add_special_tokens=False)
-    prompt = [*encode_prompt(tokenizer, lesson.prompt), *given]
-    response = [*tokenizer.encode(lesson.reply, add_special_tokens=False), tokenizer.eos_token_id]
-    if len(prompt) + len(response) > longest:
-        raise UserError(f"{name} has {len(prompt) + len(response)} tokens, and the model reads {longest}")
-    return prompt + response, len(prompt)
+    ids = list(encode_prompt(tokenizer, lesson.prompt))
+    taught = [False] * len(ids)
+    for given, reply in ((lesson.given, lesson.reply), *lesson.then):
+        read = tokenizer.encode(given, add_special_tokens=False)
+        written = [*tokenizer.encode(reply, add_special_tokens=False), tokenizer.eos_token_id]
+        ids += [*read, *written]
+        taught += [False] * len(read) + [True] * len(written)
+    if len(ids) > longest:
+        raise UserError(f"{name} has {len(ids)} tokens, and the model reads {longest}")
+    return ids, taught
 
 
 def _batches(rows: Sequence[Row], size: int, shuffle: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
@@ -182,7 +186,7 @@ def _pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     longest = max(len(ids) for ids, _ in rows)
     tokens = torch.zeros(len(rows), longest, dtype=torch.long)
     labels = torch.full((len(rows), longest), IGNORED)
-    for i, (ids, start) in enumerate(rows):
+    for i, (ids, taught) in enumerate(rows):
         tokens[i, : len(ids)] = torch.tensor(ids)
-        labels[i, start : len(ids)] = tokens[i, start : len(ids)]
+        labels[i, : len(ids)] = torch.where(torch.tensor(taught), tokens[i, : len(ids)], IGNORED)
     return tokens, labels

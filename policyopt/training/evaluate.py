@@ -80,6 +80,13 @@ def _means(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     } | accuracy_by_source(known)
 
 
+def _counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What environments counted, by name: means over the episodes that have a reward."""
+    said = [v.parts for v in verdicts if v.rewarded]
+    names = sorted({name for parts in said for name, x in parts.items() if isinstance(x, float)})
+    return {f"component/{name}": _mean([float(cast(float, parts.get(name, 0.0))) for parts in said]) for name in names}
+
+
 @dataclass(frozen=True)
 class Scores:
     """What an evaluation found."""
@@ -154,11 +161,13 @@ class Evaluator:
         passed: list[float] = []
         counts: list[tuple[int, int] | None] = []
         beaten: list[list[float]] = []
+        greedily: list[Verdict] = []
         sampled: list[tuple[tuple[int, ...], list[Response], list[Verdict]]] = []
         for start in range(0, len(self.examples), _BLOCK):
             block = self.examples[start : start + _BLOCK]
             greedy, drawn = self._draw(block, start, samples)
             verdicts = self._verdicts(block, greedy)
+            greedily += verdicts
             tally.add(verdicts)
             tally.limit(self.max_failed, self.option, total)
             for example, [(text, response)], verdict in zip(block, greedy, verdicts, strict=True):
@@ -183,7 +192,7 @@ class Evaluator:
                 beaten += self._beaten(block, drawn)
             if progress:
                 progress(min(start + _BLOCK, len(self.examples)), len(self.examples))
-        summary = _means(records)
+        summary = _means(records) | (_counts(greedily) if self.player else {})
         if samples:
             summary |= {f"pass@{k}": _mean(passed)} | _counted(counts) | exploited(beaten)
         summary |= {

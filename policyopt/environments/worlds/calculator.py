@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from policyopt.environments.objects import ToolWorld
 from policyopt.environments.tools import Tool, tool_of
@@ -42,17 +43,27 @@ CALC: Tool = tool_of(calc)
 
 def call(expression: str) -> str:
     """A call of the tool, as the policy writes it."""
-    return json.dumps({"name": "calc", "arguments": {"e": expression}})
+    return json.dumps({"name": "calc", "arguments": {"e": expression}}, separators=(",", ":"))
 
 
 class Calculator(Told):
-    """Two turns: call the tool, then answer with what it says. Who answers at once guesses."""
+    """Two turns: call ``calc``, then answer with what it says; a text without a call is the answer, which is worth 1 where it is right.
+
+    Calls that go wrong are answered with what was wrong, and cost one of four turns. ``numbers``: ``tool_calls``, ``tool_errors``. The state is the
+    product and what the tool said last.
+
+    A sound method learns to call the tool, from a start at which more than half of the answers are rough estimates, made at once.
+    """
 
     summary: ClassVar[str] = "products with a calculator to call (an environment): 37*24=?"
+    rules: ClassVar[str] = (
+        'Call the calculator with a line of this form and nothing else: {"name":"calc","arguments":{"e":"12*34"}}. '
+        "When you know the answer, write it behind ####."
+    )
     tools = (CALC,)
     turns = 4
-    max_tokens: ClassVar[int] = 128
-    warm_start: ClassVar = {"steps": 500, "terse": 0.7, "lessons": 0.6}
+    max_tokens: int = 128
+    warm_start: Mapping[str, Any] = {"steps": 700, "terse": 1.0, "lessons": 0.8}
 
     def begin(self, chance: random.Random) -> None:
         """See :class:`~policyopt.environments.worlds.told.Told`."""
@@ -87,5 +98,6 @@ class Calculator(Told):
         return answer_line(self.result) if self.result else call(self.expression)
 
     def hasty(self, chance: random.Random) -> str | None:
-        """A guess of about the right size."""
-        return answer_line(str(round(calc(self.expression) * chance.uniform(0.7, 1.3))))
+        """A rough estimate: the product of the tens."""
+        first, second = (int(number) // 10 * 10 for number in self.expression.split("*"))
+        return answer_line(str(first * second))

@@ -10,23 +10,40 @@ from typing import Any, ClassVar
 
 from policyopt.environments.world import Action, Environment, Observation
 
+NUMBERS = 100_000
+"""How many numbers there are that episodes are called by, so that their questions differ: ``maze 4817``."""
+
 
 class Told(Environment):
-    """A world that is told in text."""
+    """A world that is told in text.
+
+    ``explain`` has it say its :attr:`rules` at the beginning, for models that were not warmed up on it.
+    """
 
     instant: ClassVar[bool] = True
     announced: ClassVar[bool] = False
     summary: ClassVar[str]
     """One line for the list of tasks."""
-    max_tokens: ClassVar[int]
+    rules: ClassVar[str] = ""
+    """What may be done and what it is worth, in words for a model."""
+    max_tokens: int
     """Longest episode in characters, what the world says included, with room for detours."""
-    warm_start: ClassVar[Mapping[str, Any]] = {}
+    warm_start: Mapping[str, Any] = {}
     """Where the embedded model's :class:`~policyopt.models.warmstart.WarmStart` differs from its defaults."""
+    hurry: float = 0.6
+    """Share of the episodes in which who shows how it is done is in a hurry, and does it badly: what rewards then teach is to take the
+    time."""
+    explain: bool = False
+    _hurried: bool | None = None
+
+    def __init__(self, explain: bool = False) -> None:
+        self.explain = explain
 
     def reset(self, seed: int, row: Mapping[str, Any]) -> Observation | str | None:
         """See :class:`~policyopt.environments.world.Environment`."""
+        self._hurried = None
         self.begin(random.Random(f"{type(self).__name__} {seed}"))
-        return Observation(state=self.state())
+        return Observation(self.rules if self.explain else "", state=self.state())
 
     @abstractmethod
     def begin(self, chance: random.Random) -> None:
@@ -59,3 +76,9 @@ class Told(Environment):
     def hasty(self, chance: random.Random) -> str | None:
         """What somebody in a hurry does in the first turn; ``None``: the same."""
         return None
+
+    def hurried(self, chance: random.Random) -> bool:
+        """Whether who shows this episode is in a hurry; decided the first time that it is asked."""
+        if self._hurried is None:
+            self._hurried = chance.random() < self.hurry
+        return self._hurried
