@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from policyopt.environments.objects import ObjectWorld, ToolWorld
+from policyopt.environments.routed import Routed
 from policyopt.environments.tools import tool_of
 from policyopt.environments.world import Environment
 from policyopt.errors import UserError, nearest
@@ -23,6 +24,9 @@ KINDS: Mapping[str, str] = {
     "agent": "policyopt.environments.agent",
 }
 """Prefixes, and the module whose ``maker(rest, options)`` opens what stands behind them."""
+
+_PYTHON: Mapping[str, Any] = {"True": True, "False": False, "None": None}
+"""Values of options as somebody who writes Python writes them on a line; as text all three would be true."""
 
 FORMS = (
     "my_env.py:Name (an Environment, an object with tools, a Gymnasium environment, a list of functions), gymnasium:ID, "
@@ -44,6 +48,9 @@ def maker(name: str, options: Mapping[str, Any], lookup: Callable[[str], Any]) -
     """
     from policyopt.environments.worlds import WORLDS
 
+    options = {
+        option: _PYTHON.get(value, value) if isinstance(value, str) else value for option, value in options.items()
+    }
     if (found := prefixed(name)) is not None:
         kind, rest = found
         opened: Make = importlib.import_module(KINDS[kind]).maker(rest, dict(options), lookup)
@@ -52,12 +59,18 @@ def maker(name: str, options: Mapping[str, Any], lookup: Callable[[str], Any]) -
         return made_with(WORLDS[name], options, name)
     if ":" not in name:
         raise UserError(f"no environment is called {name!r}; {nearest(name, list(WORLDS))}; one of your own is {FORMS}")
-    return adapted(lookup(name), options, name)
+    given = options.pop("reward_funcs", ())
+    rewards = [lookup(n) if isinstance(n, str) else n for n in (given.split(",") if isinstance(given, str) else given)]
+    return adapted(lookup(name), options, name, rewards)
 
 
-def adapted(found: Any, options: Mapping[str, Any], name: str) -> Make:
+def adapted(found: Any, options: Mapping[str, Any], name: str, rewards: Sequence[Callable[..., Any]] = ()) -> Make:
     """What makes environments from something of the user's own: an :class:`~policyopt.environments.world.Environment`, a Gymnasium
-    environment, any other class or function that makes an object with tools, or several functions."""
+    environment, any other class or function that makes an object with tools, several functions, or a mapping of names to such
+    things, of which a row names one in its column ``environment``; ``rewards`` say at the end what objects are worth."""
+    if isinstance(found, Mapping):
+        makes = {key: adapted(value, options, f"{name}[{key!r}]", rewards) for key, value in found.items()}
+        return lambda: Routed(makes)
     if isinstance(found, list | tuple):
         if options:
             raise UserError(f"--env {name} is a list of functions, which takes no options: leave --env-options out")
@@ -70,12 +83,12 @@ def adapted(found: Any, options: Mapping[str, Any], name: str) -> Make:
     make = made_with(found, options, name)
 
     def opened() -> Environment:
-        return as_environment(make())
+        return as_environment(make(), rewards)
 
     return opened
 
 
-def as_environment(made: Any) -> Environment:
+def as_environment(made: Any, rewards: Sequence[Callable[..., Any]] = ()) -> Environment:
     """An object as an environment, by what it is."""
     if isinstance(made, Environment):
         return made
@@ -83,7 +96,7 @@ def as_environment(made: Any) -> Environment:
         from policyopt.environments.gymnasium import GymWorld
 
         return GymWorld(made)
-    return ObjectWorld(made)
+    return ObjectWorld(made, rewards)
 
 
 def made_with(make: Callable[..., Any], options: Mapping[str, Any], name: str) -> Callable[[], Any]:

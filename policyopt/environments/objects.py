@@ -1,8 +1,8 @@
 """Objects with tools: every public method with types and a docstring is a tool that the policy may call.
 
 The contract is that of TRL's ``environment_factory``: ``reset(self, **row) -> str | None`` begins an episode, every other public
-method is a tool, and ``get_reward(self) -> float``, where there is one, says at the end what the episode was worth. Plain functions are
-tools without a world."""
+method is a tool, and ``get_reward(self) -> float``, where there is one, says at the end what the episode was worth; so do reward
+functions ``f(environments, prompts, completions, **columns) -> list``. Plain functions are tools without a world."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policyopt.environments.world import Action, Environment, Observation
 from policyopt.errors import UserError
 from policyopt.items import Message
 
-_OURS = frozenset({"reset", "get_reward", "close"})
+_OURS = frozenset({"reset", "get_reward"})
 
 
 class ToolWorld(Environment):
@@ -52,36 +52,75 @@ class ToolWorld(Environment):
 
 
 class ObjectWorld(ToolWorld):
-    """An object whose public methods are tools.
+    """An object whose public methods are tools: those of its class, so that no property is read and no attribute is a tool.
 
-    ``reset`` gets of a row what it has arguments for, and ``seed`` where it takes that. Raises
-    :class:`~policyopt.errors.UserError` for an object without a tool.
+    ``reset`` gets of a row what it has arguments for, and ``seed`` where it takes that. Reward functions are called with lists of one
+    entry: the object itself (``environments``), the prompt as messages, the turns with the results of tools in between
+    (``completions``), and the columns of the row; what they say is added to what ``get_reward`` says, ``None`` is left out. Raises
+    :class:`~policyopt.errors.UserError` for an object without a tool, and for a reward function that asks for ``completion_ids``.
     """
 
-    def __init__(self, made: Any) -> None:
-        self.object = made
-        public = (n for n in dir(made) if not n.startswith("_") and n not in _OURS)
-        found = [getattr(made, n) for n in public if inspect.isroutine(getattr(made, n))]
+    def __init__(self, made: Any, rewards: Sequence[Callable[..., Any]] = ()) -> None:
+        self.object, self.rewards = made, tuple(rewards)
+        found = methods_of(made)
         if not found:
             raise UserError(
                 f"{type(made).__name__} has no public method beside reset and get_reward, so there is nothing to call"
             )
+        for function in self.rewards:
+            asked = inspect.signature(function).parameters.get("completion_ids")
+            if asked is not None and asked.default is asked.empty:
+                raise UserError(
+                    f"{function.__name__} asks for completion_ids, which an environment does not see: give it a default, or read completions"
+                )
         super().__init__([tool_of(method) for method in found], int(getattr(made, "turns", 16)))
+        self.row: Mapping[str, Any] = {}
+        self.talk: list[Message] = []
 
     async def reset(self, seed: int, row: Mapping[str, Any]) -> Observation | str | None:  # type: ignore[override]
         """See :class:`~policyopt.environments.world.Environment`."""
+        self.row, self.talk = row, []
         method = getattr(self.object, "reset", None)
         return None if method is None else await self.outside(method, **taken(method, {**row, "seed": seed}))
+
+    async def step(self, action: Action) -> Observation:
+        """See :class:`~policyopt.environments.world.Environment`."""
+        said = await super().step(action)
+        self.talk += [{"role": "assistant", "content": str(action)}, *said.messages]
+        return said
 
     async def finish(self) -> Observation | float | None:  # type: ignore[override]
         """See :class:`~policyopt.environments.world.Environment`."""
         method = getattr(self.object, "get_reward", None)
-        return None if method is None else await self.outside(method)
+        said = [] if method is None else [await self.outside(method)]
+        if said and isinstance(said[0], Observation):
+            return said[0]
+        lists = {name: [value] for name, value in self.row.items()}
+        lists |= {"environments": [self.object], "prompts": [self.row.get("prompt")], "completions": [list(self.talk)]}
+        for function in self.rewards:
+            said += await self.outside(function, **taken(function, lists))
+        given = [float(x) for x in said if x is not None]  # numbers of numpy, and tensors of one number, too
+        return sum(given) if given else None
 
     def close(self) -> None:
         """See :class:`~policyopt.environments.world.Environment`."""
-        if callable(method := getattr(self.object, "close", None)):
+        if callable(method := getattr(self.object, "close", None)) and _ends(method):
             method()
+
+
+def methods_of(made: Any) -> list[Callable[..., Any]]:
+    """The public methods of an object that are tools, in the order of their names."""
+    kind = type(made)
+    named = (n for n in dir(kind) if not n.startswith("_") and n not in _OURS)
+    found = [
+        getattr(made, n) for n in named if inspect.isfunction(getattr(kind, n)) or inspect.ismethod(getattr(kind, n))
+    ]
+    return [method for method in found if method.__name__ != "close" or not _ends(method)]
+
+
+def _ends(close: Callable[..., Any]) -> bool:
+    """Whether a method ``close`` lets go of the object; one with arguments is a tool that closes something else."""
+    return not inspect.signature(close).parameters
 
 
 def taken(function: Callable[..., Any], row: Mapping[str, Any]) -> dict[str, Any]:

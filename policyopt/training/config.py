@@ -180,9 +180,7 @@ class TrainConfig:
     env: Name | None = None
     """What the policy acts in: a world of the library, ``my_env.py:Name``, ``gymnasium:ID``, ``openenv:URL``, ``verifiers:ID``,
     ``mcp:URL``, ``agent:my_agent.py:run``; unset: the task's own, or none."""
-    env_options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"option": "env-options", "plain": True}
-    )
+    env_options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": "env-options"})
     """Options of the environment, NAME=VALUE, as it is made with."""
     episodes: Episodes = Episodes()
     """Limits of an episode in an environment."""
