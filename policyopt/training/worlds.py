@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policyopt.engine.protocol import Engine
+from policyopt.environments.agent import Agent
 from policyopt.environments.calls import form_of
 from policyopt.environments.names import maker
 from policyopt.errors import UserError
@@ -10,6 +11,7 @@ from policyopt.items import Task
 from policyopt.models.text import Text
 from policyopt.qualified import lookup
 from policyopt.recipe import Recipe
+from policyopt.sources.agents import AgentPlayer
 from policyopt.sources.episodes import Episodes, Player
 from policyopt.sources.program import Rollout
 
@@ -30,7 +32,14 @@ def player_of(task: Task, engine: Engine, limits: Episodes, judged: bool) -> Pla
     except Exception as error:  # somebody else's program
         raise UserError(f"--env {spec.name} cannot be made: {type(error).__name__}: {error}") from error
     first.close()
-    return Player(make, engine.text, limits, form_in(engine.text), judged, engine.context)
+    settings = make, engine.text, limits, form_in(engine.text), judged, engine.context
+    if not isinstance(first, Agent):
+        return Player(*settings)
+    if first.own_heat and "temperature" not in engine.capabilities:
+        raise UserError(
+            "--env-options temperature=agent: this engine trains at temperature 1 alone: leave it out, and answers are drawn at that"
+        )
+    return AgentPlayer(*settings, stops="stop sequences" in engine.capabilities)
 
 
 def form_in(text: Text) -> str:
