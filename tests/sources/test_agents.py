@@ -70,12 +70,13 @@ def say(base_url: str, messages: list[dict[str, Any]], **options: Any) -> dict[s
 def rows_of(
     run: Callable[..., Any], say: Callable[[str], str] | Scripted, n: int = 1, budget: int = 400, temperature: float = 1.0,
     context: int = 4096, judged: bool = False, limits: Episodes | None = None, turns: int = 32, heat: Any = "run",
+    seconds: float = 20,
 ) -> list[Response]:  # fmt: skip
     """The rows of some episodes of an agent."""
     player = AgentPlayer(
         lambda: Agent(run, "agent:test.py:run", turns, heat),
         TEXT,
-        limits or Episodes(seconds=20),
+        limits or Episodes(seconds=seconds),
         "json",
         judged,
         context,
