@@ -185,13 +185,14 @@ def load_task(
 def placed(task: Task, environment: EnvironmentSpec | None, options: Mapping[str, Any] | None = None) -> Task:
     """A task in an environment, or in its own one made with other options.
 
-    Raises ``UserError`` for a world of the library in another one.
+    An agent may take the questions of a world of the library, which it then plays without that world. Raises ``UserError`` for a world in
+    another environment.
     """
     own = task.environment
     if environment is None:
         assert own is not None
         environment = EnvironmentSpec(own.name, {**own.options, **(options or {})})
-    elif own is not None:
+    elif own is not None and not environment.name.startswith("agent:"):
         raise UserError(f"task {task.name!r} is an environment itself: leave --env out, or take --task seeds")
     return dataclasses.replace(task, environment=environment)
 

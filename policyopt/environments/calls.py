@@ -87,6 +87,20 @@ def find_calls(text: str, form: str) -> Found:
     return calls, faults
 
 
+_BEGINS = {
+    "hermes": ("<tool_call>",),
+    "mistral": ("[TOOL_CALLS]",),
+    "llama": ("<|python_tag|>", "{"),
+    "json": ("```", '{"name"'),
+}
+
+
+def before_calls(text: str, form: str) -> str:
+    """What a model wrote before the first of its calls."""
+    begins = [at for mark in _BEGINS[form] if (at := text.find(mark)) >= 0]
+    return text[: min(begins, default=len(text))].strip()
+
+
 def _read(blocks: Iterator[str]) -> Found:
     calls: list[Call] = []
     faults: list[str] = []

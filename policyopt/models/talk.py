@@ -84,3 +84,23 @@ def speaks_of(tokenizer: Any, messages: Sequence[Message]) -> bool:
     template = tokenizer.chat_template
     source = "\n".join(template.values()) if isinstance(template, dict) else str(template)
     return all(m["role"] in ("user", "system") or m["role"] in source for m in messages)
+
+
+def told(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Messages of a client as a template can tell them: what tools said as a user where it knows of no tools, calls of tools as the lines
+    that :func:`with_tools` asks for where it does not write calls itself."""
+    template = tokenizer.chat_template
+    source = "\n".join(template.values()) if isinstance(template, dict) else str(template or "")
+    said: list[Message] = []
+    for message in messages:
+        one = dict(message)
+        if one["role"] == "tool" and not speaks_of(tokenizer, [message]):
+            one = {"role": "user", "content": one["content"]}
+        if one.get("tool_calls") and "tool_calls" not in source:
+            lines = [
+                json.dumps({"name": c["function"]["name"], "arguments": c["function"]["arguments"]})
+                for c in one.pop("tool_calls")
+            ]
+            one["content"] = "\n".join(filter(None, [one["content"], *lines]))
+        said.append(one)
+    return said

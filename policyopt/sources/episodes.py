@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,21 +175,10 @@ class Player:
         self, record: _Record, sampler: Sampler, tokens: int, temperature: float, key: tuple[int, ...]
     ) -> Response:
         """What the policy says next; it is put behind what was said before."""
-        response = record.response
         [drawn] = await sampler.generate(
-            (*record.prompt, *response.tokens), max_tokens=tokens, temperature=temperature, key=key, keep=True
+            (*record.prompt, *record.response.tokens), max_tokens=tokens, temperature=temperature, key=key, keep=True
         )
-        said = len(drawn.tokens)
-        if response.own:
-            response.own += [True] * said
-        response.support = [*response.supports, *drawn.support] if drawn.support or response.support else []
-        response.tokens += drawn.tokens
-        response.logp += drawn.logp
-        response.entropy += drawn.entropy
-        response.versions += drawn.versions
-        response.heat += drawn.heat
-        response.routes = drawn.routes
-        response.temperature = drawn.temperature
+        extend(record.response, drawn)
         return drawn
 
     def _action(self, drawn: Response, made: Environment) -> Action:
@@ -234,6 +223,21 @@ class Player:
         return response
 
 
+def extend(response: Response, drawn: Response) -> None:
+    """Put what was drawn behind a response; it is changed in place."""
+    said = len(drawn.tokens)
+    if response.own:
+        response.own += [True] * said
+    response.support = [*response.supports, *drawn.support] if drawn.support or response.support else []
+    response.tokens += drawn.tokens
+    response.logp += drawn.logp
+    response.entropy += drawn.entropy
+    response.versions += drawn.versions
+    response.heat += drawn.heat
+    response.routes = drawn.routes
+    response.temperature = drawn.temperature
+
+
 def listen(response: Response, heard: Sequence[int]) -> None:
     """Put tokens behind a response that the policy reads and did not write; it is changed in place."""
     n = len(heard)
@@ -270,3 +274,10 @@ def seed_of(example: Example) -> int:
 def brought(example: Example) -> Mapping[str, Any]:
     """What a row brings for the environment: its further columns, prompt and answer."""
     return {**example.meta, "prompt": [dict(m) for m in example.prompt], "answer": example.answer}
+
+
+async def one_each(playing: Awaitable[list[Response]]) -> list[Response]:
+    """The last row of each episode, where episodes may have several."""
+    rows = await playing
+    last = {row.columns.get("episode", float(i) - len(rows)): row for i, row in enumerate(rows)}
+    return list(last.values())

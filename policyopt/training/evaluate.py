@@ -13,7 +13,7 @@ from policyopt.items import Example, Verdict, preferred
 from policyopt.judging.answers import find_answer
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
-from policyopt.sources.episodes import Player
+from policyopt.sources.episodes import Player, one_each
 from policyopt.sources.program import Question, Response
 from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.judged import TRAINING, Tally
@@ -249,7 +249,7 @@ class Evaluator:
                 sampler.generate(tokens, n=n, max_tokens=self.budget, temperature=temperature, key=key),
             )
         question = Question(tokens, self.budget, key)
-        return self.player.play(example, question, sampler, n=n, temperature=temperature, key=key)
+        return one_each(self.player.play(example, question, sampler, n=n, temperature=temperature, key=key))
 
     def _verdicts(self, block: Sequence[Example], groups: _Groups) -> list[Verdict]:
         """What responses are worth: what the environment said, or else the judge."""

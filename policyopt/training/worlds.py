@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from policyopt.data import load_task
 from policyopt.data.worlds import task_of
+from policyopt.environments.agent import Agent
 from policyopt.environments.calls import form_of
 from policyopt.environments.names import made_with, maker, prefixed
 from policyopt.environments.worlds.told import Told
@@ -15,6 +16,7 @@ from policyopt.items import EnvironmentSpec, Task
 from policyopt.models.text import Text
 from policyopt.qualified import lookup
 from policyopt.recipe import Recipe
+from policyopt.sources.agents import AgentPlayer
 from policyopt.sources.episodes import Episodes, Player
 from policyopt.sources.program import Rollout
 
@@ -35,9 +37,11 @@ def task_in(spec: Any, env: str | None, env_options: Mapping[str, Any], **how: A
     return load_task(spec, env=env, env_options=env_options, **how)
 
 
-def player_of(task: Task, text: Text, context: int, limits: Episodes, judged: bool) -> Player | None:
-    """Who plays the episodes of a task, with a model that reads so many tokens as ``context``; ``None`` for a task without an
-    environment.
+def player_of(
+    task: Task, text: Text, context: int, limits: Episodes, judged: bool, can: Collection[str] | None = None
+) -> Player | None:
+    """Who plays the episodes of a task, with a model that reads so many tokens as ``context``, on an engine that ``can`` so much (all
+    that there is, unless it is said); ``None`` for a task without an environment.
 
     Raises :class:`~policyopt.errors.UserError` for an environment that cannot be made; one is made, to see.
     """
@@ -52,7 +56,14 @@ def player_of(task: Task, text: Text, context: int, limits: Episodes, judged: bo
     except Exception as error:  # somebody else's program
         raise UserError(f"--env {spec.name} cannot be made: {type(error).__name__}: {error}") from error
     first.close()
-    return Player(make, text, limits, form_in(text), judged, context)
+    settings = make, text, limits, form_in(text), judged, context
+    if not isinstance(first, Agent):
+        return Player(*settings)
+    if can is not None and first.own_heat and "temperature" not in can:
+        raise UserError(
+            "--env-options temperature=agent: this engine trains at temperature 1 alone: leave it out, and answers are drawn at that"
+        )
+    return AgentPlayer(*settings, stops=can is None or "stop sequences" in can)
 
 
 def form_in(text: Text) -> str:
