@@ -70,6 +70,12 @@ def on_turns(batch: Batch) -> Batch:
     return batch.replace(reward=torch.zeros_like(batch.reward), token_reward=placed + there)
 
 
+def episode_of(batch: Batch) -> Tensor:
+    """[N] a number for each episode of each prompt, where episodes are several rows."""
+    keys = torch.stack([batch.group, batch.episode.to(batch.group)], 1)
+    return torch.unique(keys, dim=0, return_inverse=True)[1]
+
+
 def to_go(x: Tensor, gamma: float) -> Tensor:
     r"""[N, K] of numbers of turns what is still to come, :math:`\sum_{k' \ge k} \gamma^{k'-k} x_{k'}`."""
     found, after = torch.empty_like(x), torch.zeros_like(x[:, 0])

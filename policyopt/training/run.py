@@ -148,7 +148,7 @@ def gathered(
         console.note(note)
     if recipe_draws(recipe) or judge is not None:
         told(engine.sampler, console)
-    player = player_of(task, engine, config.episodes, judge is not None)
+    player = player_of(recipe, task, engine, config.episodes, judge is not None)
     return Collector(engine, stream, judge, budget, config.seed, config.judging.max_failed, player=player, run=name)
 
 

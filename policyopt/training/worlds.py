@@ -14,7 +14,7 @@ from policyopt.sources.episodes import Episodes, Player
 from policyopt.sources.program import Rollout
 
 
-def player_of(task: Task, engine: Engine, limits: Episodes, judged: bool) -> Player | None:
+def player_of(recipe: Recipe, task: Task, engine: Engine, limits: Episodes, judged: bool) -> Player | None:
     """Who plays the episodes of a task; ``None`` for a task without an environment.
 
     Raises :class:`~policyopt.errors.UserError` for an environment that cannot be made; one is made, to see.
@@ -30,7 +30,9 @@ def player_of(task: Task, engine: Engine, limits: Episodes, judged: bool) -> Pla
     except Exception as error:  # somebody else's program
         raise UserError(f"--env {spec.name} cannot be made: {type(error).__name__}: {error}") from error
     first.close()
-    return Player(make, engine.text, limits, form_in(engine.text), judged, engine.context)
+    source = recipe.source
+    rewrite = source.rewrite if isinstance(source, Rollout) and source.rewrites else None
+    return Player(make, engine.text, limits, form_in(engine.text), judged, engine.context, rewrite)
 
 
 def form_in(text: Text) -> str:
