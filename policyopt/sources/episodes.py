@@ -161,7 +161,7 @@ class Player:
                 return self._closed(record, question, Verdict.failure(f"the environment failed: {what}"))
             finally:
                 await self._let_go(made, outside)
-            return self._closed(record, question, self._verdict(record))
+            return self._closed(record, question, self._verdict(record, begun is not None))
 
     async def _let_go(self, made: Environment, outside: Outside) -> None:
         try:
@@ -291,10 +291,11 @@ class Player:
         text = self.text.decode(tokens)
         return Action(text, *find_calls(self.text.whole(tokens), self.form)) if made.tools else Action(text)
 
-    def _verdict(self, record: _Record) -> Verdict | None:
-        """What the episode was worth, as far as the environment says so; ``None`` where that is the judge's to say."""
+    def _verdict(self, record: _Record, piece: bool) -> Verdict | None:
+        """What the episode was worth, as far as the environment says so; ``None`` where that is the judge's to say. A ``piece`` of an
+        episode is never judged: it is worth what its turns were."""
         parts = dict(record.numbers)
-        if not record.rewarded:
+        if not record.rewarded and not piece:
             if self.judged:
                 return None
             return Verdict.absent("the environment gave no reward in this episode")

@@ -17,12 +17,9 @@ from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
 
-CALLS = "component[tool_calls]"
-"""How many tools an episode has called, as its environment counts them; 0 where nobody does."""
-
 
 def calls_of(batch: Batch) -> Tensor:
-    """[N] tool calls."""
+    """[N] how many tools each episode has called, as its environment counts them (``component[tool_calls]``); 0 where nobody does."""
     found = batch.members("component").get("tool_calls")
     return torch.zeros_like(batch.reward) if found is None else found.nan_to_num(0.0)
 
@@ -41,7 +38,7 @@ def fewest_calls(batch: Batch, remembered: bool) -> Tensor:
 class FewestCalls(Memory):
     """The fewest tool calls with which a prompt was ever answered right; -1 where it never was."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"correct", CALLS})
+    needs: ClassVar[frozenset[str]] = frozenset({"correct"})
 
     def __call__(self, batch: Batch) -> Tensor:
         fewest = fewest_calls(batch, remembered=True)
@@ -71,10 +68,10 @@ class ToolProductivity(Shape):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Calls and, as far as n counts, who was right, now and before."""
-        return frozenset(
-            {CALLS} | {"global": {"correct", "history"}, "local": {"correct"}, "none": set[str]()}[self.best]
-        )
+        """As far as n counts, who was right, now and before."""
+        return {"global": frozenset({"correct", "history"}), "local": frozenset({"correct"}), "none": frozenset[str]()}[
+            self.best
+        ]
 
     def __call__(self, batch: Batch) -> Batch:
         return batch.replace(reward=self.alpha * self.factor(batch) * batch.reward)

@@ -12,8 +12,8 @@ from policyopt.claims import Claim, Effect
 from policyopt.groups import group_max
 from policyopt.items import Message, user
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Count, Filter, Fraction, Unit, Whole, part
-from policyopt.parts import Normalise, RowSelector, TokenMean
+from policyopt.part import Advantage, Count, Filter, Fraction, Unit, Whole, Wrapper, part
+from policyopt.parts import Normalise, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -55,15 +55,26 @@ class Summarised(Pieces):
 
 
 @part
-class OncePerEpisode(RowSelector):
-    """The first row of each episode: what is measured over these rows counts an episode once, however many rows it has."""
+class PerEpisode(Wrapper, Advantage):
+    """An advantage in which an episode counts once, however many rows it has, and which all of its rows have.
 
-    needs: ClassVar[frozenset[str]] = frozenset({"episode"})
-    unit: ClassVar[Unit] = "group"
+    The ``inner`` one sees the first row of each episode alone and gives it one number, the same on all of its tokens.
+    """
+
+    inner: Advantage = Normalise()
+    """How episodes are compared."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the inner one reads, and which rows are one episode."""
+        return super().needs | {"episode"}
 
     def __call__(self, batch: Batch) -> Tensor:
-        place = torch.arange(len(batch.mask), device=batch.mask.device)
-        return place == -group_max(-place.double(), episode_of(batch)).long()
+        number, place = episode_of(batch), torch.arange(len(batch), device=batch.mask.device)
+        first = place == -group_max(-place.to(batch.reward), number).long()
+        found = torch.zeros_like(batch.reward)
+        found[number[first]] = (self.inner(batch[first]) * batch[first].terminal()).sum(1)
+        return found[number][:, None] * batch.mask
 
 
 @part
@@ -110,7 +121,7 @@ def supo(
     """
     return grpo(low, high, kl_coef=0.0).replace(
         source=Summarised(size=group_size, summaries=summaries, full=full),
-        advantage=Normalise(rows=OncePerEpisode()),
+        advantage=PerEpisode(),
         select=(EpisodeEnded(),) if overlong_mask else (),
         aggregate=TokenMean(),
     )
