@@ -190,6 +190,11 @@ _LIBRARY = (
            "state", dtype="int", padding=-1, absent=-1, on_demand=True, brings=("turn_end",), invent=lambda s: s.states(), advice=ENVIRONMENT),
     Column("turn_duration", "NK", "environment", "how long each turn's action took, in the environment's own time", absent=0, on_demand=True,
            brings=("turn_end",), invent=lambda s: 0.5 + s.uniform(s.n, 2), advice=ENVIRONMENT),
+    Column("turn_errors", "NK", "environment", "how many calls of tools went wrong in each turn", absent=0, on_demand=True,
+           brings=("turn_end",), invent=lambda s: 1.0 * s.integers(2, s.n, 2), advice=ENVIRONMENT),
+    Column("truth_logp", "NK", "program", "mean log-probability per token that the policy gives the reference answer before each turn, were it "
+           "to answer there; NaN where there is none", padding=float("nan"), absent=float("nan"), on_demand=True, brings=("turn_end",),
+           invent=lambda s: -3 * s.uniform(s.n, 2), advice="take a source that asks for the answer after each turn"),
     Column("episode", "N", "program", "which episode of its prompt a row is a piece of, where episodes are several rows", dtype="int",
            on_demand=True, invent=lambda s: s.episodes(), advice="take a source that divides episodes into rows"),
     Column("noise", "NT", "engine", "random numbers in [0, 1) that came with the tokens, for parts that draw some of them",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policyopt.rows import Batch
+from policyopt.rows import Batch, masked
 
 
 def turn_ends(batch: Batch) -> Tensor:
@@ -60,6 +60,20 @@ def turn_rewards(batch: Batch) -> Tensor:
         given = torch.where(there, batch.turn_reward, given)
     last = there & (ends == ends.amax(1, keepdim=True))
     return given + last * (batch.total_reward() - given.sum(1))[:, None]
+
+
+def on_turns(batch: Batch) -> Batch:
+    """The batch with the reward of each turn on the last token of that turn, as a token reward, in the place of the whole on the last
+    token of the episode. Token rewards that are there (a KL penalty) stay where they are; ``reward`` is 0 then."""
+    placed = at_ends(batch, turn_rewards(batch.replace(token_reward=None)))
+    there = 0.0 if batch.token_reward is None else masked(batch.token_reward, batch.mask)
+    return batch.replace(reward=torch.zeros_like(batch.reward), token_reward=placed + there)
+
+
+def episode_of(batch: Batch) -> Tensor:
+    """[N] a number for each episode of each prompt, where episodes are several rows."""
+    keys = torch.stack([batch.group, batch.episode.to(batch.group)], 1)
+    return torch.unique(keys, dim=0, return_inverse=True)[1]
 
 
 def to_go(x: Tensor, gamma: float) -> Tensor:

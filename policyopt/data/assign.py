@@ -47,7 +47,7 @@ def _draw(chance: random.Random) -> Entry:
     is 0."""
     names = "".join(sorted(chance.sample(INPUTS, 3)))
     table = "".join(chance.choice("01") for _ in range(8))
-    first, *two = names
+    first, *two = list(names)
     low, high = (TWO[half].translate(str.maketrans("pq", "".join(two))) for half in (table[:4], table[4:]))
     return {
         "question": f"y({names})={table}",
@@ -160,7 +160,7 @@ ASSIGN = Drawn(
     name="assign",
     summary="an expression of Verilog for a truth table of three inputs, which a simulator tries: y(abd)=01101001",
     draw=_draw,
-    judge=judge_assign,
+    judge=judge_assign,  # type: ignore[arg-type]  # it judges many at once
     max_tokens=72,
     warm_start={"steps": 700, "terse": 0.5},
 )

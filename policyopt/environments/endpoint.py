@@ -104,16 +104,13 @@ class Endpoint:
             found = await self._routed(head, body, reader, writer)
             if found is None:
                 return False
-            status, data = 200, found
-            if isinstance(found, bytes):
-                kind = "text/event-stream"
-            else:
-                data = json.dumps(found).encode()
+            kind = "text/event-stream" if isinstance(found, bytes) else kind
+            status, data = 200, found if isinstance(found, bytes) else json.dumps(found).encode()
         except Refusal as refusal:
             status, data = refusal.status, json.dumps(refusal.body).encode()
         except Exception as error:  # the run ends with it; the client is told
-            refusal = Refusal(f"the policy cannot be asked: {error}", 500, "server_error")
-            status, data = 500, json.dumps(refusal.body).encode()
+            failure = Refusal(f"the policy cannot be asked: {error}", 500, "server_error").body
+            status, data = 500, json.dumps(failure).encode()
         _write(writer, status, kind, data, keep)
         return keep
 

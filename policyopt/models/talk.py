@@ -61,6 +61,32 @@ def between(text: Text, messages: Sequence[Message], last: int, tools: Sequence[
     return tuple(ids[1:] if ids and ids[0] == last else ids)
 
 
+def reopened(
+    text: Text, messages: Sequence[Message], words: str, tools: Sequence[Mapping[str, Any]]
+) -> tuple[int, ...]:
+    """Ids of the context in which a model answers chat messages with ``words`` behind the last one. These may be a model's: what spells a
+    special token in them stays text. Raises :class:`~policyopt.errors.UserError` where the template refuses them."""
+    mark, talk = "quartz0said", [dict(m) for m in messages]
+    if talk and talk[-1]["role"] == "user":
+        talk[-1]["content"] = "\n".join(filter(None, [talk[-1]["content"], mark]))
+    else:
+        talk.append({"role": "user", "content": mark})
+    system, tokenizer, arguments = text.prompting.system, text.tokenizer, dict(text.prompting.template_args)
+    if system is not None and all(m["role"] not in ("system", "developer") for m in talk):
+        talk = [{"role": "system", "content": system}, *talk]
+    if tools and tells_of_tools(tokenizer):
+        arguments["tools"] = list(tools)
+    elif tools:
+        talk = [dict(m) for m in with_tools(talk, tools)]
+    plain = "\n\n".join(m["content"] for m in talk)
+    before, found, after = (
+        render(tokenizer, talk, True, **arguments) if tokenizer.chat_template else plain
+    ).rpartition(mark)
+    if not found:
+        raise UserError("the chat template of the model refuses the prompt with words behind it")
+    return (*text.encode(before), *text.literal(words), *text.encode(after))
+
+
 def framed(text: Text, messages: Sequence[Message], marks: Sequence[str], tools: Sequence[Mapping[str, Any]]) -> str:
     """What the template writes from behind the model's turn on, with marks in the place of what messages say."""
     tokenizer, arguments = text.tokenizer, dict(text.prompting.template_args)

@@ -10,7 +10,7 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.stops import Stops
-from policyopt.models.talk import between, tells_of_tools, with_tools
+from policyopt.models.talk import between, reopened, tells_of_tools, with_tools
 from policyopt.models.template import opened, special_ids, structural_ids, unread
 
 
@@ -56,6 +56,13 @@ class Text:
             else:
                 talk.append(dict(message))
         return self.prompt(talk or [{"role": "user", "content": ""}], tools)
+
+    def reopened(
+        self, messages: Sequence[Mapping[str, str]], words: str, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[int, ...]:
+        """Ids of the context in which an episode goes on behind chat messages and ``words``, in the place of all that was said since.
+        What spells a special token in the words stays text."""
+        return reopened(self, messages, words, tools)
 
     def following(
         self, messages: Sequence[Mapping[str, str]], last: int, tools: Sequence[Mapping[str, Any]] = ()

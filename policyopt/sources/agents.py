@@ -20,6 +20,7 @@ from policyopt.environments.world import Observation
 from policyopt.errors import UserError, first_line
 from policyopt.items import Example, Verdict
 from policyopt.models.talk import told
+from policyopt.sources.desk import Begun
 from policyopt.sources.episodes import Player, brought, extend, listen, number_of, seed_of
 from policyopt.sources.program import Question, Response, Sampler
 
@@ -167,8 +168,7 @@ class _Episode:
         again = self.asked[state] = self.asked.get(state, -1) + 1
         stop = [self.player.text.encode(s) for s in chat.stop] if self.player.stops else []
         [drawn] = await self.sampler.generate(
-            tokens, max_tokens=most, temperature=self._asked_heat(chat), key=(*self.key, state, again), keep=True,
-            **({"stop": stop} if stop else {}),
+            tokens, max_tokens=most, temperature=self._asked_heat(chat), key=(*self.key, state, again), keep=True, stop=stop,
         )  # fmt: skip
         text, stopped = self._until(drawn, chat.stop)
         if row not in self.rows:
@@ -196,7 +196,7 @@ class _Episode:
             said = self.player.text.decode(drawn.tokens[:middle])
             low, high = (low, middle) if any(s in said for s in stops) else (middle + 1, high)
         for cells in (drawn.tokens, drawn.logp, drawn.entropy, drawn.versions, drawn.heat, drawn.support):
-            del cells[low:]  # type: ignore[attr-defined]
+            del cells[low:]
         return text[:at], True
 
     def _reply(self, chat: Chat, drawn: Response, text: str, stopped: bool, read: int, number: int) -> Reply:
@@ -222,9 +222,15 @@ class AgentPlayer(Player):
     """The engine ends answers at token sequences; otherwise what stands behind a stop text is drawn and cut off."""
 
     async def play(
-        self, example: Example, question: Question, sampler: Sampler, *, n: int, temperature: float, key: tuple[int, ...]
+        self, example: Example, question: Question, sampler: Sampler, *, n: int, temperature: float,
+        key: tuple[int, ...], begun: Begun | None = None,
     ) -> list[Response]:  # fmt: skip
-        """See :class:`~policyopt.sources.episodes.Player`. An episode of several rows says in the column ``episode`` which one it is."""
+        """See :class:`~policyopt.sources.episodes.Player`. The rows of an episode have its number in the column ``episode``, and are numbered
+        by ``turn``. Raises :class:`~policyopt.errors.UserError` where it is to be gone on with: an agent always begins anew."""
+        if begun is not None:
+            raise UserError(
+                "the method goes on from inside of episodes, and an agent always begins anew: take an environment (--env)"
+            )
         played = (self._played(example, question, sampler, temperature, (*key, i)) for i in range(n))
         episodes = await asyncio.gather(*played)
         for i, rows in enumerate(episodes):
@@ -292,9 +298,9 @@ class AgentPlayer(Player):
             _Row(episode.question.tokens, Response([], [], [], temperature=episode.temperature or 1.0))
         ]
         reward = verdict.score if verdict is not None and verdict.rewarded else 0.0
-        for row in rows:
+        for number, row in enumerate(rows):
             response = row.response
-            response.verdict = verdict
+            response.verdict, response.turn = verdict, number
             if row.prompt != episode.question.tokens:
                 response.context = row.prompt
             turns = len(row.ends)

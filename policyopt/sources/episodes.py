@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,10 @@ from policyopt.environments.calls import find_calls
 from policyopt.environments.outside import Outside, Overdue
 from policyopt.environments.world import Action, Environment, Observation, observed
 from policyopt.errors import UserError, first_line
-from policyopt.items import Example, Verdict
+from policyopt.items import Example, Message, Verdict
 from policyopt.models.text import Text
 from policyopt.part import Count, Positive, part
+from policyopt.sources.desk import Begun, Desk, Rewrite, turn_starts
 from policyopt.sources.program import Question, Response, Sampler
 
 
@@ -43,14 +44,24 @@ class _Record:
     """What an episode has come to."""
 
     response: Response
+    """The row that is being written."""
     prompt: tuple[int, ...]
+    budget: int = 0
+    """The most tokens of the row."""
+    closed: list[Response] = field(default_factory=list)
+    """The rows before it."""
+    carried: dict[str, str] = field(default_factory=dict)
     ends: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     states: list[int] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     spans: dict[int, float] = field(default_factory=dict)
     """Rewards of single tokens, by their index."""
+    errors: list[float] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
+    total: float = 0.0
+    readable: bool = True
+    """Every call of a tool could be read."""
     rewarded: bool = False
     correct: bool | None = None
     reason: str = ""
@@ -69,6 +80,7 @@ class _Record:
         self.states.append(state)
         self.rewards.append(0.0)
         self.durations.append(0.0)
+        self.errors.append(0.0)
 
     def paid(self, said: Observation) -> None:
         """What the last turn was worth, and how long it took in the world."""
@@ -76,6 +88,32 @@ class _Record:
         if self.rewards:
             self.rewards[-1] += said.reward or 0.0
             self.durations[-1] += said.duration or 0.0
+            self.errors[-1] += said.numbers.get("tool_errors", 0.0)
+            self.total += said.reward or 0.0
+
+    def close(self) -> None:
+        """The row that is being written is whole."""
+        self.response.context = self.prompt
+        self.response.turn = len(self.closed)
+        self.response.columns |= {
+            "turn_end": list(self.ends), "turn_reward": list(self.rewards), "turn_state": list(self.states),
+            "turn_duration": list(self.durations), "turn_errors": list(self.errors),
+        }  # fmt: skip
+        if self.spans:
+            self.response.columns["token_reward"] = [self.spans.get(i, 0.0) for i in range(len(self.response.tokens))]
+        self.closed.append(self.response)
+
+    def anew(self, prompt: tuple[int, ...], budget: int) -> bool:
+        """Begin another row in another context, where that leaves room for one token."""
+        if budget < 1:
+            return False
+        self.response.stop_reason = "eos"
+        self.close()
+        self.response = Response([], [], [], temperature=self.response.temperature)
+        self.prompt, self.budget = prompt, budget
+        self.ends, self.rewards, self.states, self.durations, self.errors = [], [], [], [], []
+        self.spans = {}
+        return True
 
 
 @dataclass
@@ -91,14 +129,18 @@ class Player:
     """A judge says what episodes are worth that the environment gives no reward."""
     context: int = 1 << 30
     """Tokens that the model reads at most."""
+    rewrite: Rewrite | None = None
+    """What takes the place of the context between turns (:meth:`~policyopt.sources.program.Rollout.rewrite_context`)."""
     _gates: dict[int, asyncio.Semaphore] = field(default_factory=dict, repr=False)
 
     async def play(
-        self, example: Example, question: Question, sampler: Sampler, *, n: int, temperature: float, key: tuple[int, ...]
+        self, example: Example, question: Question, sampler: Sampler, *, n: int, temperature: float, key: tuple[int, ...],
+        begun: Begun | None = None,
     ) -> list[Response]:  # fmt: skip
-        """``n`` episodes of one task, all of which begin alike."""
-        episodes = (self._episode(example, question, sampler, temperature, (*key, i)) for i in range(n))
-        return list(await asyncio.gather(*episodes))
+        """``n`` episodes of one task, all of which begin alike, or at a place of one that was played. One row for each, or several
+        where the context is rewritten: those of an episode stand together, numbered by ``turn``."""
+        episodes = (self._episode(example, question, sampler, temperature, (*key, i), begun) for i in range(n))
+        return [row for rows in await asyncio.gather(*episodes) for row in rows]
 
     def _gate(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
@@ -107,14 +149,15 @@ class Player:
         return self._gates[id(loop)]
 
     async def _episode(
-        self, example: Example, question: Question, sampler: Sampler, temperature: float, key: tuple[int, ...]
-    ) -> Response:
+        self, example: Example, question: Question, sampler: Sampler, temperature: float, key: tuple[int, ...],
+        begun: Begun | None,
+    ) -> list[Response]:  # fmt: skip
         async with self._gate():
             made = self.make()
             outside = made.outside = Outside(self.limits.timeout, made.instant)
             record = _Record(Response([], [], [], temperature=temperature), question.tokens)
             try:
-                await self._turns(made, record, example, question, sampler, temperature, key)
+                await self._turns(made, record, example, question, sampler, temperature, key, begun)
                 record.paid(observed(await outside(made.finish)))
             except UserError:
                 raise
@@ -123,7 +166,7 @@ class Player:
                 return self._closed(record, question, Verdict.failure(f"the environment failed: {what}"))
             finally:
                 await self._let_go(made, outside)
-            return self._closed(record, question, self._verdict(record))
+            return self._closed(record, question, self._verdict(record, begun is not None))
 
     async def _let_go(self, made: Environment, outside: Outside) -> None:
         try:
@@ -134,42 +177,100 @@ class Player:
 
     async def _turns(
         self, made: Environment, record: _Record, example: Example, question: Question, sampler: Sampler, temperature: float,
-        key: tuple[int, ...],
+        key: tuple[int, ...], begun: Begun | None,
     ) -> None:  # fmt: skip
         """Take turns until the environment ends the episode, or turns, tokens or time run out."""
-        response, outside, began = record.response, made.outside, time.monotonic()
+        outside, started = made.outside, time.monotonic()
         opening = observed(await outside(made.reset, seed_of(example), brought(example)))
         record.note(opening)
         schemas = [tool.schema for tool in made.tools] if made.announced else []
         if opening.told() or schemas:
             record.prompt = self.text.opening(example.prompt, opening.told(), schemas)
-        budget = min(question.budget, self.context - len(record.prompt))
-        if budget < 1:
+        record.budget = min(question.budget, self.context - len(record.prompt))
+        if record.budget < 1:
             raise UserError(
                 f"{example.id}: what the environment says at the beginning makes a prompt of {len(record.prompt)} tokens, and "
                 f"the model's context of {self.context} leaves no room for a response: lower it, or take another model"
             )
-        said, most = opening, self.limits.turns or made.turns
+        said, most, start = opening, self.limits.turns or made.turns, 0
+        if begun is not None:
+            said, start = await self._again(made, record, begun, opening)
+            most = begun.turns
         for turn in range(most):
-            room = budget - len(response.tokens)
-            drawn = await self._drawn(
-                record, sampler, min(room, self.limits.turn_tokens or room), temperature, (*key, turn)
-            )
+            room = record.budget - len(record.response.tokens)
+            limit = min(room, self.limits.turn_tokens or room)
+            drawn = await self._drawn(record, sampler, limit, temperature, (*key, turn))
             record.turn(state_of(said, record))
             if not drawn.finished:
                 return
-            said = observed(await outside(made.step, self._action(drawn, made)))
+            action = self._action(record.response.tokens[start:], made)
+            record.readable &= not action.faults
+            said = observed(await outside(made.step, action))
             record.paid(said)
             self._spanned(said, drawn, record)
             if said.done:
-                response.stop_reason = "eos"
+                record.response.stop_reason = "eos"
                 return
-            if turn + 1 == most or time.monotonic() - began > self.limits.seconds:
+            if turn + 1 == most or time.monotonic() - started > self.limits.seconds:
                 return
-            heard = self.text.following(said.told(), drawn.tokens[-1], schemas)
-            if len(response.tokens) + len(heard) >= budget:
+            between = _Between(example, question, opening, schemas, sampler, temperature, (*key, turn))
+            if not await self._heard(record, said, str(action), between):
                 return
-            listen(response, heard)
+            start = len(record.response.tokens)
+
+    async def _again(
+        self, made: Environment, record: _Record, begun: Begun, said: Observation
+    ) -> tuple[Observation, int]:
+        """Tell the environment of the turns before a place once more; what stands before it is read. What was said last, and where the
+        turn begins. Raises ``RuntimeError`` where the episode is over before."""
+        response, starts = begun.response, turn_starts(begun.response)
+        ends: list[int] = response.columns["turn_end"]  # type: ignore[assignment]
+        for number in range(begun.turn):
+            if said.done:
+                raise RuntimeError("it does not say the same again, so the episode cannot be gone on with")
+            turn = response.tokens[starts[number] : int(ends[number]) + 1]
+            said = observed(await made.outside(made.step, self._action(turn, made)))
+        start = starts[begun.turn]
+        listen(record.response, response.tokens[: self._cut(response.tokens, start, int(ends[begun.turn]), begun.back)])
+        return said, start
+
+    def _cut(self, tokens: Sequence[int], start: int, end: int, back: int) -> int:
+        """Where a turn is cut: so many tokens before the place where its first call shows itself."""
+        shown = next(
+            (i for i in range(start, end + 1) if any(find_calls(self.text.whole(tokens[start : i + 1]), self.form))),
+            end,
+        )
+        return max(start, shown - back)
+
+    async def _heard(self, record: _Record, said: Observation, wrote: str, at: _Between) -> bool:
+        """Put what the environment said before the policy, in its context or in another one. Whether it goes on."""
+        response, told = record.response, said.told()
+        heard = self.text.following(told, response.tokens[-1], at.schemas)
+        if self.rewrite is not None:
+
+            async def ask(messages: Sequence[Message], most: int) -> str | None:
+                words = self.text.following(messages, response.tokens[-1], at.schemas)
+                room = min(most, record.budget - len(response.tokens) - len(words))
+                if room < 1:
+                    return None
+                listen(response, words)
+                drawn = await self._drawn(record, at.sampler, room, at.temperature, (*at.key, 0))
+                record.turn(number_of(f"asked {messages!r} in {record.prompt!r}"))
+                return self.text.decode(drawn.tokens)
+
+            size = len(response.tokens), len(heard)
+            desk = Desk(wrote, told, *size, record.budget, len(record.closed), ask, record.carried)
+            fresh = await self.rewrite(desk)
+            if fresh is not None:
+                if not fresh:
+                    return False
+                words = "\n".join(m["content"] for m in (*at.opening.told(), *fresh))
+                prompt = self.text.reopened(at.example.prompt, words, at.schemas)
+                return record.anew(prompt, min(at.question.budget, self.context - len(prompt)))
+        if len(response.tokens) + len(heard) >= record.budget:
+            return False
+        listen(response, heard)
+        return True
 
     async def _drawn(
         self, record: _Record, sampler: Sampler, tokens: int, temperature: float, key: tuple[int, ...]
@@ -181,9 +282,9 @@ class Player:
         extend(record.response, drawn)
         return drawn
 
-    def _action(self, drawn: Response, made: Environment) -> Action:
-        text = self.text.decode(drawn.tokens)
-        return Action(text, *find_calls(self.text.whole(drawn.tokens), self.form)) if made.tools else Action(text)
+    def _action(self, tokens: Sequence[int], made: Environment) -> Action:
+        text = self.text.decode(tokens)
+        return Action(text, *find_calls(self.text.whole(tokens), self.form)) if made.tools else Action(text)
 
     def _spanned(self, said: Observation, drawn: Response, record: _Record) -> None:
         """Rewards of spans of the action, on tokens."""
@@ -198,29 +299,38 @@ class Player:
             record.spans[place] = record.spans.get(place, 0.0) + reward
             record.rewarded = True
 
-    def _verdict(self, record: _Record) -> Verdict | None:
-        """What the episode was worth, as far as the environment says so; ``None`` where that is the judge's to say."""
+    def _verdict(self, record: _Record, piece: bool) -> Verdict | None:
+        """What the episode was worth, as far as the environment says so; ``None`` where that is the judge's to say. A ``piece`` of an
+        episode is never judged: it is worth what its turns were."""
         parts = dict(record.numbers)
-        if not record.rewarded:
+        if not record.rewarded and not piece:
             if self.judged:
                 return None
             return Verdict.absent("the environment gave no reward in this episode")
-        score = sum(record.rewards)
+        score = record.total
         correct = record.correct if record.correct is not None else score > 0
-        return Verdict(score, correct, True, record.reason or f"a return of {score:g}", parts=parts)
+        return Verdict(score, correct, record.readable, record.reason or f"a return of {score:g}", parts=parts)
 
-    def _closed(self, record: _Record, question: Question, verdict: Verdict | None) -> Response:
-        response = record.response
-        response.verdict = verdict
-        if record.prompt != question.tokens:
-            response.context = record.prompt
-        response.columns |= {
-            "turn_end": list(record.ends), "turn_reward": list(record.rewards), "turn_state": list(record.states),
-            "turn_duration": list(record.durations),
-        }  # fmt: skip
-        if record.spans:
-            response.columns["token_reward"] = [record.spans.get(i, 0.0) for i in range(len(response.tokens))]
-        return response
+    def _closed(self, record: _Record, question: Question, verdict: Verdict | None) -> list[Response]:
+        record.close()
+        for response in record.closed:
+            response.verdict = verdict
+            if response.context == question.tokens:
+                response.context = ()
+        return record.closed
+
+
+@dataclass(frozen=True)
+class _Between:
+    """What an episode has to do with between two turns."""
+
+    example: Example
+    question: Question
+    opening: Observation
+    schemas: Sequence[Mapping[str, Any]]
+    sampler: Sampler
+    temperature: float
+    key: tuple[int, ...]
 
 
 def extend(response: Response, drawn: Response) -> None:
@@ -274,10 +384,3 @@ def seed_of(example: Example) -> int:
 def brought(example: Example) -> Mapping[str, Any]:
     """What a row brings for the environment: its further columns, prompt and answer."""
     return {**example.meta, "prompt": [dict(m) for m in example.prompt], "answer": example.answer}
-
-
-async def one_each(playing: Awaitable[list[Response]]) -> list[Response]:
-    """The last row of each episode, where episodes may have several."""
-    rows = await playing
-    last = {row.columns.get("episode", float(i) - len(rows)): row for i, row in enumerate(rows)}
-    return list(last.values())

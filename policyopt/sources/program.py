@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor
 
 from policyopt.errors import UserError
-from policyopt.items import Example, JudgeSpec, Verdict, preferred
+from policyopt.items import Example, JudgeSpec, Message, Verdict, preferred
 from policyopt.part import part
+from policyopt.sources.desk import Begun, Desk
 from policyopt.sources.response import Response as Response
 from policyopt.sources.response import StopReason as StopReason
 from policyopt.sources.response import Use as Use
@@ -249,9 +250,16 @@ class Episode(Protocol):
     """Plays episodes of one task: ``n`` responses, each of what the policy and the environment said to each other."""
 
     def __call__(
-        self, question: Question, sampler: Sampler, *, n: int, temperature: float, key: tuple[int, ...]
+        self,
+        question: Question,
+        sampler: Sampler,
+        *,
+        n: int,
+        temperature: float,
+        key: tuple[int, ...],
+        begun: Begun | None = None,
     ) -> Awaitable[list[Response]]:
-        """The episodes, all of which begin alike."""
+        """The episodes, all of which begin alike: at their beginning, or at a place of one that was played."""
         ...
 
 
@@ -318,6 +326,14 @@ class Rollout(Source):
         """Whether the ``draw`` that it has can be used on environments."""
         owner = next(c for c in type(self).__mro__ if "draw" in vars(c))
         return bool(vars(owner).get("plays", False))
+
+    rewrites: ClassVar[bool] = False
+    """It has a :meth:`rewrite_context` of its own, so that an episode may become several rows."""
+
+    async def rewrite_context(self, desk: Desk) -> Sequence[Message] | None:
+        """Asked between two turns of every episode, held-out ones too, where it ``rewrites``: what the policy reads behind the question in a
+        new context, which begins a new row; ``None``: it goes on in the one that it has; an empty sequence: the episode is over."""
+        return None
 
     top_p: TopP = 1.0
     """Draw from the fewest likeliest tokens whose probability is at least this together; 1 draws from all."""

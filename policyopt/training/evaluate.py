@@ -13,7 +13,8 @@ from policyopt.items import Example, Verdict, preferred
 from policyopt.judging.answers import find_answer
 from policyopt.judging.pool import JudgePool
 from policyopt.models.text import Text
-from policyopt.sources.episodes import Player, one_each
+from policyopt.sources.desk import last_rows
+from policyopt.sources.episodes import Player
 from policyopt.sources.program import Question, Response
 from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.judged import TRAINING, Tally
@@ -248,8 +249,14 @@ class Evaluator:
                 Awaitable[list[Response]],
                 sampler.generate(tokens, n=n, max_tokens=self.budget, temperature=temperature, key=key),
             )
-        question = Question(tokens, self.budget, key)
-        return one_each(self.player.play(example, question, sampler, n=n, temperature=temperature, key=key))
+        return self._played(self.player, sampler, example, Question(tokens, self.budget, key), n, temperature)
+
+    @staticmethod
+    async def _played(
+        player: Player, sampler: Any, example: Example, question: Question, n: int, temperature: float
+    ) -> list[Response]:
+        """Episodes, each by its last row."""
+        return last_rows(await player.play(example, question, sampler, n=n, temperature=temperature, key=question.key))
 
     def _verdicts(self, block: Sequence[Example], groups: _Groups) -> list[Verdict]:
         """What responses are worth: what the environment said, or else the judge."""

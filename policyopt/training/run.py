@@ -147,7 +147,9 @@ def gathered(
         console.note(note)
     if recipe_draws(recipe) or judge is not None:
         told(engine.sampler, console)
-    player = player_of(task, engine.text, engine.context, config.episodes, judge is not None, engine.capabilities)
+    player = player_of(
+        task, engine.text, engine.context, config.episodes, judge is not None, engine.capabilities, recipe.source
+    )
     return Collector(engine, stream, judge, budget, config.seed, config.judging.max_failed, player=player, run=name)
 
 

@@ -19,6 +19,7 @@ from policyopt.recipe import Recipe
 from policyopt.sources.agents import AgentPlayer
 from policyopt.sources.episodes import Episodes, Player
 from policyopt.sources.program import Rollout
+from policyopt.sources.source import Source
 
 
 def task_in(spec: Any, env: str | None, env_options: Mapping[str, Any], **how: Any) -> Task:
@@ -38,10 +39,16 @@ def task_in(spec: Any, env: str | None, env_options: Mapping[str, Any], **how: A
 
 
 def player_of(
-    task: Task, text: Text, context: int, limits: Episodes, judged: bool, can: Collection[str] | None = None
+    task: Task,
+    text: Text,
+    context: int,
+    limits: Episodes,
+    judged: bool,
+    can: Collection[str] | None = None,
+    source: Source | None = None,
 ) -> Player | None:
     """Who plays the episodes of a task, with a model that reads so many tokens as ``context``, on an engine that ``can`` so much (all
-    that there is, unless it is said); ``None`` for a task without an environment.
+    that there is, unless it is said), for a ``source`` that may rewrite contexts; ``None`` for a task without an environment.
 
     Raises :class:`~policyopt.errors.UserError` for an environment that cannot be made; one is made, to see.
     """
@@ -58,7 +65,9 @@ def player_of(
     first.close()
     settings = make, text, limits, form_in(text), judged, context
     if not isinstance(first, Agent):
-        return Player(*settings)
+        return Player(
+            *settings, rewrite=source.rewrite_context if isinstance(source, Rollout) and source.rewrites else None
+        )
     if can is not None and first.own_heat and "temperature" not in can:
         raise UserError(
             "--env-options temperature=agent: this engine trains at temperature 1 alone: leave it out, and answers are drawn at that"

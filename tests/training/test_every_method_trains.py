@@ -22,8 +22,8 @@ from tests.commands import lines, write_rows
 
 JUDGE = '''
 def vowels(prompt, response, answer):
-    """Right about every second time, whatever an untrained model writes."""
-    return {"score": len(response) / 10, "correct": sum(map(ord, response)) % 2 == 0}
+    """Right about every second time, and in form, whatever an untrained model writes."""
+    return {"score": len(response) / 10, "correct": sum(map(ord, response)) % 2 == 0, "formatted": True}
 '''
 
 

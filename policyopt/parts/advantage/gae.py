@@ -55,14 +55,17 @@ def token_rewards(batch: Batch) -> Tensor:
     return final if batch.token_reward is None else final + masked(batch.token_reward, batch.mask)
 
 
-def gae(batch: Batch, gamma: float, lam: float, cut: Cut = "end") -> Tensor:
+def gae(batch: Batch, gamma: float | Tensor, lam: float, cut: Cut = "end") -> Tensor:
     r"""Generalised advantage estimates [N, T] before any whitening (arXiv:1506.02438, eq. 16).
+
+    ``gamma`` is the discount from each token of the policy to its next one, one number or [N, T].
 
     The recursion runs over the policy's own tokens: where text of others stands in between, the next *policy* token's
     value counts. After the last token comes a value of 0 or, where the response is truncated and ``cut`` is "hold",
     the last one again, :math:`V_l = V_{l-1}` (T-PPO, arXiv:2506.15050): the response is taken to go on as it went.
     """
     reward, value, mask = token_rewards(batch), batch.old_value, batch.mask
+    discount = torch.as_tensor(gamma, dtype=reward.dtype, device=reward.device).expand_as(reward)
     advantage = torch.zeros_like(reward)
     next_advantage = torch.zeros_like(reward[:, 0])
     next_value = torch.zeros_like(next_advantage)
@@ -71,7 +74,8 @@ def gae(batch: Batch, gamma: float, lam: float, cut: Cut = "end") -> Tensor:
         next_value = torch.where(batch.truncated > 0.5, last, next_value)
     for t in range(reward.shape[1] - 1, -1, -1):
         here = mask[:, t].bool()
-        estimate = reward[:, t] + gamma * next_value - value[:, t] + gamma * lam * next_advantage
+        follows = next_value + lam * next_advantage
+        estimate = reward[:, t] + discount[:, t] * follows - value[:, t]
         advantage[:, t] = torch.where(here, estimate, torch.zeros_like(estimate))
         next_advantage = torch.where(here, estimate, next_advantage)
         next_value = torch.where(here, value[:, t], next_value)

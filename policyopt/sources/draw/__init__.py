@@ -7,6 +7,7 @@ from policyopt.sources.draw.exits import EarlyExits, Exits, Plan
 from policyopt.sources.draw.group import Group, GroupWithGreedy
 from policyopt.sources.draw.hint import Hinted, Redraw
 from policyopt.sources.draw.other import GroupFrom
+from policyopt.sources.draw.pieces import Pieces
 from policyopt.sources.draw.tree import Branching, Fork, Growth, Levels, Tree
 from policyopt.sources.draw.windows import Windows
 
@@ -25,6 +26,7 @@ __all__ = [
     "Hinted",
     "InputEmbeddings",
     "Levels",
+    "Pieces",
     "Plan",
     "Redraw",
     "Tree",
