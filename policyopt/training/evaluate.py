@@ -239,7 +239,7 @@ class Evaluator:
                 Awaitable[list[Response]],
                 sampler.generate(tokens, n=n, max_tokens=self.budget, temperature=temperature, key=key),
             )
-        question = Question(tokens, self.budget, key)
+        question = Question(tokens, self.budget, key, name=example.id)
         return self.player.play(example, question, sampler, n=n, temperature=temperature, key=key)
 
     def _verdicts(self, block: Sequence[Example], groups: _Groups) -> list[Verdict]:
