@@ -55,7 +55,7 @@ from policyopt.parts.regularizer.proximal import Proximal
 from policyopt.parts.score.rows import RowScore, Score, TokenScale
 from policyopt.parts.select.rows import FromProgram, Judged, RowSelector
 from policyopt.parts.select.tokens import AboveQuantile, Selector
-from policyopt.parts.shape.components import ComponentCost, WeightedSum
+from policyopt.parts.shape.components import WeightedSum
 from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
 from policyopt.parts.shape.length import LengthReward
@@ -89,7 +89,6 @@ __all__ = [
     "BySource",
     "ClipMask",
     "ClippedValueLoss",
-    "ComponentCost",
     "Contrast",
     "Controller",
     "Correctness",

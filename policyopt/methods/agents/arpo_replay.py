@@ -10,10 +10,11 @@ from typing import Any, ClassVar, TypeVar
 from policyopt.claims import Claim, Effect
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Count, Finite, NonNegative, part
-from policyopt.parts import ComponentCost, PPOClip, TokenMean
+from policyopt.part import Count, Finite, Label, NonNegative, Positive, Shape, part
+from policyopt.parts import PPOClip, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
+from policyopt.rows import Batch
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Context, Question, Response
 
@@ -71,6 +72,27 @@ class ReplayedSuccess(Group):
         while len(store) > self.prompts:
             store.pop(next(iter(store)))
         return rows
+
+
+@part
+class ComponentCost(Shape):
+    r"""What something costs that the judge, or the world, counts: :math:`R_i \leftarrow R_i - c\,\min(x_i, m)`.
+
+    Where nobody counts it, nothing is taken off. Source: ARPO for GUI agents, arXiv:2505.16282 (an action that cannot be read);
+    for an attempt to do what an attacker asks for, as RedTeamCUA, arXiv:2505.21936, has it counted, it serves as well.
+    """
+
+    component: Label = "tool_errors"
+    """What x is called."""
+    coef: Finite = 0.5
+    """c."""
+    most: Positive = 1.0
+    """m: what comes more often costs no more."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        if self.component not in batch.components():
+            return batch
+        return batch.replace(reward=batch.reward - self.coef * batch.component(self.component).clamp(max=self.most))
 
 
 def plain(response: Response, question: Question) -> dict[str, Any]:

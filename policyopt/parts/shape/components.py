@@ -1,10 +1,10 @@
-"""Rewards of several judges: their weighted sum, and what one of them costs."""
+"""Rewards of several judges, and their weighted sum."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from policyopt.part import Finite, Label, Positive, Shape, part
+from policyopt.part import Finite, Shape, part
 from policyopt.rows import Batch
 
 OWN = frozenset({"correct", "formatted"})
@@ -42,24 +42,3 @@ class WeightedSum(Shape):
         if silent(batch, {name for name, _ in self.weights}):
             return batch
         return batch.replace(reward=sum((w * batch.component(name) for name, w in self.weights), 0 * batch.reward))
-
-
-@part
-class ComponentCost(Shape):
-    r"""What something costs that the judge, or the world, counts: :math:`R_i \leftarrow R_i - c\,\min(x_i, m)`.
-
-    Where nobody counts it, nothing is taken off. Sources: ARPO for GUI agents, arXiv:2505.16282 (an action that cannot be read);
-    RedTeamCUA, arXiv:2505.21936 (an attempt to do what an attacker asks for).
-    """
-
-    component: Label = "tool_errors"
-    """What x is called."""
-    coef: Finite = 0.5
-    """c."""
-    most: Positive = 1.0
-    """m: what comes more often costs no more."""
-
-    def __call__(self, batch: Batch) -> Batch:
-        if self.component not in batch.components():
-            return batch
-        return batch.replace(reward=batch.reward - self.coef * batch.component(self.component).clamp(max=self.most))
