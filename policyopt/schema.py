@@ -223,6 +223,8 @@ _COLUMNS = {c.name: c for c in _LIBRARY}
 FAMILIES = {
     "logp_of": Column("logp_of[NAME]", "NT", "engine", "the same tokens under the frozen model in the role NAME", on_demand=True),
     "component": Column("component[NAME]", "N", "judge", "what one of several judges says, NaN where it does not apply to the row; read it with component()", absent=0),
+    "turn_number": Column("turn_number[NAME]", "NK", "environment", "what an environment counted under NAME in each turn; component[NAME] is the sum",
+                          absent=0, on_demand=True, brings=("turn_end",), advice=ENVIRONMENT),
     "statistic": Column("statistic[KEY]", "NT", "engine", "numbers per token from whole next-token distributions; read them with stat() "
                         "and fixed()"),
 }
@@ -277,7 +279,7 @@ def _member(name: str) -> Column | None:
     invent = (lambda s: s.logp(who)) if parts[0] == "logp_of" else None
     return Column(
         name, family.axes, family.filled_by, family.sentence, absent=family.absent, on_demand=family.on_demand,
-        invent=invent,
+        brings=family.brings, advice=family.advice, invent=invent,
     )  # fmt: skip
 
 

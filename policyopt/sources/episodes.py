@@ -19,6 +19,7 @@ from policyopt.errors import UserError, first_line
 from policyopt.items import Example, Verdict
 from policyopt.models.text import Text
 from policyopt.part import Count, Positive, part
+from policyopt.schema import member
 from policyopt.sources.program import Question, Response, Sampler
 
 
@@ -49,6 +50,7 @@ class _Record:
     states: list[int] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
+    counted: list[dict[str, float]] = field(default_factory=list)
     rewarded: bool = False
     correct: bool | None = None
     reason: str = ""
@@ -59,7 +61,8 @@ class _Record:
         self.correct = said.correct if said.correct is not None else self.correct
         self.reason = said.reason or self.reason
         for name, x in said.numbers.items():
-            self.numbers[name] = self.numbers.get(name, 0.0) + x
+            for counts in (self.numbers, *self.counted[-1:]):
+                counts[name] = counts.get(name, 0.0) + x
 
     def turn(self, state: int) -> None:
         """The policy has had a turn in some state."""
@@ -67,6 +70,7 @@ class _Record:
         self.states.append(state)
         self.rewards.append(0.0)
         self.durations.append(0.0)
+        self.counted.append({})
 
     def paid(self, said: Observation) -> None:
         """What the last turn was worth, and how long it took in the world."""
@@ -213,6 +217,8 @@ class Player:
             "turn_end": list(record.ends), "turn_reward": list(record.rewards), "turn_state": list(record.states),
             "turn_duration": list(record.durations),
         }  # fmt: skip
+        for name in record.numbers:
+            response.columns[member("turn_number", name)] = [counts.get(name, 0.0) for counts in record.counted]
         return response
 
 

@@ -47,7 +47,7 @@ def to_batch(
         if asked or any(x is not None for x in entries):
             found[column.name] = _tensor(column, entries, rows, dtype)
     said = components(verdicts, needs, dtype)
-    said |= supports(responses) | routes(prompts, responses)
+    said |= turn_numbers(responses, needs, dtype) | supports(responses) | routes(prompts, responses)
     return make_batch(**found, **said, pass_rate=pass_rate(responses, verdicts, group, dtype))
 
 
@@ -155,6 +155,13 @@ def components(verdicts: Sequence[Verdict], needs: frozenset[str], dtype: torch.
             )
     said = {x: [v.parts.get(x, 0.0) for v in verdicts] for x in names}
     return {member("component", x): torch.tensor(numbers, dtype=dtype) for x, numbers in said.items()}
+
+
+def turn_numbers(responses: Sequence[Response], needs: frozenset[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What environments counted turn by turn, [N, K], by the name of its column: of what they counted, those among ``needs``; 0 in
+    turns and rows without."""
+    names = sorted(name for name in needs if (parts := schema.split(name)) and parts[0] == "turn_number")
+    return {name: pad([r.columns.get(name) or [] for r in responses], dtype) for name in names}  # type: ignore[misc]
 
 
 def _judged(name: str) -> bool:
