@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policyopt.rows import Batch
+from policyopt.rows import Batch, masked
 
 
 def turn_ends(batch: Batch) -> Tensor:
@@ -48,6 +48,14 @@ def at_ends(batch: Batch, x: Tensor) -> Tensor:
     found = torch.zeros(batch.mask.shape, dtype=x.dtype, device=x.device)
     known = torch.where(ends >= 0, x, torch.zeros((), dtype=x.dtype, device=x.device))
     return found.scatter_add(1, ends.clamp(min=0), known)
+
+
+def turn_means(batch: Batch, x: Tensor) -> Tensor:
+    """[N, K] the mean of x [N, T] over the tokens that the policy wrote in each turn; 0 where it wrote none."""
+    turns = turn_ends(batch).shape[1]
+    place, mask = turn_of(batch), batch.mask * (turn_of(batch) < turns)
+    place, none = place.clamp(max=turns - 1), torch.zeros_like(x[:, :1]).repeat(1, turns)
+    return none.scatter_add(1, place, masked(x, mask)) / none.scatter_add(1, place, mask).clamp(min=1)
 
 
 def turn_rewards(batch: Batch) -> Tensor:
