@@ -1,7 +1,7 @@
 """Numbers of the turns of an episode [N, K], and their places among its tokens [N, T].
 
-A turn is what the policy says between two things that the environment says; ``turn_end`` holds the index of its last token, -1 where an
-episode has no such turn.
+A turn is what the policy says between two things that the environment says; ``turn_end`` holds the index of its last token, -1
+where an episode has no such turn.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def turns_there(batch: Batch) -> Tensor:
 
 
 def turn_of(batch: Batch) -> Tensor:
-    """[N, T] the number of the turn that each token belongs to: what the environment says before a turn counts to it, what stands
-    behind the last one has the number of turns."""
+    """[N, T] the number of the turn that each token belongs to: what the environment says before a turn counts to it, what
+    stands behind the last one has the number of turns."""
     ends = turn_ends(batch)
     ends = torch.where(ends >= 0, ends, batch.mask.shape[1])
     position = torch.arange(batch.mask.shape[1], device=ends.device)
@@ -59,8 +59,8 @@ def turn_means(batch: Batch, x: Tensor) -> Tensor:
 
 
 def turn_rewards(batch: Batch) -> Tensor:
-    """[N, K] what each turn was worth; what the episode's ``reward`` has beyond their sum (after shaping, or from a judge) counts to the
-    last turn."""
+    """[N, K] what each turn was worth; what the episode's ``reward`` has beyond their sum (after shaping, or from a judge)
+    counts to the last turn."""
     ends = turn_ends(batch)
     there = ends >= 0
     given = torch.zeros(ends.shape, dtype=batch.mask.dtype, device=ends.device)
@@ -68,6 +68,12 @@ def turn_rewards(batch: Batch) -> Tensor:
         given = torch.where(there, batch.turn_reward, given)
     last = there & (ends == ends.amax(1, keepdim=True))
     return given + last * (batch.total_reward() - given.sum(1))[:, None]
+
+
+def turn_numbers(batch: Batch, name: str) -> Tensor:
+    """[N, K] what the environment counted under a name in each turn (``turn_number[NAME]``); 0 where it counted nothing."""
+    said = batch.members("turn_number").get(name)
+    return torch.zeros_like(turn_rewards(batch)) if said is None else said
 
 
 def to_go(x: Tensor, gamma: float) -> Tensor:

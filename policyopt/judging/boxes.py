@@ -57,8 +57,8 @@ def done_right(
 
     .. math:: R_T = 1[\hat a = a],\qquad R_C = R_T \cdot 1[\lfloor s\hat p\rfloor \in b]\text{ for a click, } R_T \text{ for anything else}
 
-    ``scale`` s takes the picture that the policy sees to the one that the box is in; the point is cut to whole pixels there, towards 0.
-    Source: UI-R1, arXiv:2503.21620, and the authors' code (lll6gg/UI-R1).
+    ``scale`` s takes the picture that the policy sees to the one that the box is in; the point is cut to whole pixels there,
+    towards 0. Source: UI-R1, arXiv:2503.21620, and the authors' code (lll6gg/UI-R1).
     """
     if kind != true_kind:
         return 0.0, 0.0
@@ -80,16 +80,17 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
 def agreement(a: Sequence[float], b: Sequence[float], width: float, height: float) -> float:
     r"""How near the four sides of two boxes are: :math:`4/\sum_k d_k^{-1}` with :math:`d_k = 1 - |a_k - b_k|/\{W, H\}`.
 
-    The harmonic mean, so that one side far off counts most; 0 where a side is off by the whole picture. It is above 0 for boxes that do
-    not touch. Source: GUI-G1, arXiv:2505.15810, and the authors' code (Yuqi-Zhou/GUI-G1). Our reading: the harmonic mean of four.
+    The harmonic mean, so that one side far off counts most; 0 where a side is off by the whole picture. It is above 0 for boxes
+    that do not touch. Source: GUI-G1, arXiv:2505.15810, and the authors' code (Yuqi-Zhou/GUI-G1). Our reading: the harmonic
+    mean of four.
     """
     near = [1 - abs(x - y) / side for x, y, side in zip(a, b, (width, height, width, height), strict=True)]
     return 4 / sum(1 / d for d in near) if min(near) > 0 else 0.0
 
 
 def found_box(given: Sequence[float] | None, box: Sequence[float], width: float, height: float) -> dict[str, float]:
-    """``hit`` (the centre of the box that was given lies in the right one), ``iou`` (:func:`overlap`) and ``size`` (:func:`agreement`); all
-    0 without a box."""
+    """``hit`` (the centre of the box that was given lies in the right one), ``iou`` (:func:`overlap`) and ``size``
+    (:func:`agreement`); all 0 without a box."""
     if given is None:
         return {"hit": 0.0, "iou": 0.0, "size": 0.0}
     centre = ((given[0] + given[2]) / 2, (given[1] + given[3]) / 2)
@@ -103,8 +104,9 @@ def found_box(given: Sequence[float] | None, box: Sequence[float], width: float,
 def judge_action(
     prompt: str, response: str, answer: str, box: Sequence[float] = (0, 0, 0, 0), scale: Sequence[float] = (1, 1)
 ) -> dict[str, Any]:
-    """A judge of actions, ``--judge policyopt.judging.boxes:judge_action``: the row's answer is the kind of the right action, its columns ``box``
-    and ``scale`` say where it has to be done. Parts ``kind`` and ``place``; the score is their sum and a point for the form."""
+    """A judge of actions, ``--judge policyopt.judging.boxes:judge_action``: the row's answer is the kind of the right action,
+    its columns ``box`` and ``scale`` say where it has to be done. Parts ``kind`` and ``place``; the score is their sum and a
+    point for the form."""
     kind, point, formatted = action_of(response)
     right, place = done_right(kind, point, answer, box, scale)
     return {
@@ -119,9 +121,9 @@ def judge_action(
 def judge_box(
     prompt: str, response: str, answer: str, box: Sequence[float], width: float, height: float
 ) -> dict[str, Any]:
-    """A judge of boxes, ``--judge policyopt.judging.boxes:judge_box``: the row's columns are the right ``box`` and the ``width`` and ``height``
-    of the picture. Parts as :func:`found_box` has them, and ``area``, the share of the picture that the right box takes; the score is
-    ``hit``."""
+    """A judge of boxes, ``--judge policyopt.judging.boxes:judge_box``: the row's columns are the right ``box`` and the
+    ``width`` and ``height`` of the picture. Parts as :func:`found_box` has them, and ``area``, the share of the picture that
+    the right box takes; the score is ``hit``."""
     given = box_of(response)
     found = found_box(given, box, width, height)
     area = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)

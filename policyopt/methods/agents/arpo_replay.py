@@ -7,10 +7,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
+import torch
+from torch import Tensor
+
 from policyopt.claims import Claim, Effect
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Count, Finite, Label, NonNegative, Positive, Shape, part
+from policyopt.part import Count, Curriculum, Finite, Label, NonNegative, Positive, Shape, part
 from policyopt.parts import PPOClip, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
@@ -27,10 +30,11 @@ class ReplayedSuccess(Group):
 
     .. math:: \mathrm{std}(e) < \sigma_0,\quad \bar e < \mu_0,\quad B_q \ne \emptyset:\qquad y_1 \sim \mathrm{Uniform}(B_q)
 
-    e are the scores of the group (population std), B_q the last ``capacity`` responses to the prompt that the policy itself gave and that scored
-    above ``success``; those of a step are remembered after it was decided. The log-probabilities of what is replayed are those of the
-    policy as it is now, so that its ratios begin at 1. It is ``origin`` 1: the log's accuracy is that of what was drawn. Source: ARPO,
-    arXiv:2505.16282, and the authors' code (dvlab-research/ARPO). Our reading: the store holds the last ``prompts`` prompts.
+    e are the scores of the group (population std), B_q the last ``capacity`` responses to the prompt that the policy itself
+    gave and that scored above ``success``; those of a step are remembered after it was decided. The log-probabilities of what
+    is replayed are those of the policy as it is now, so that its ratios begin at 1. It is ``origin`` 1: the log's accuracy is
+    that of what was drawn. Source: ARPO, arXiv:2505.16282, and the authors' code (dvlab-research/ARPO). Our reading: the store
+    holds the last ``prompts`` prompts.
     """
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
@@ -95,6 +99,15 @@ class ComponentCost(Shape):
         return batch.replace(reward=batch.reward - self.coef * batch.component(self.component).clamp(max=self.most))
 
 
+@part
+class AmongFew(Curriculum):
+    """Every prompt is as likely at every step, so that those of a task that makes its prompts on demand come again: they are
+    drawn among ``pool``. Source: ARPO for GUI agents, arXiv:2505.16282, which trains on 128 tasks."""
+
+    def weights(self, memory: Tensor) -> Tensor:
+        return torch.ones(len(memory), dtype=torch.float64)
+
+
 def plain(response: Response, question: Question) -> dict[str, Any]:
     """A response that was judged as JSON-able data, for :func:`again`."""
     verdict = response.verdict
@@ -135,28 +148,34 @@ async def again(stored: Mapping[str, Any], question: Question, context: Context)
         "Where a group fails as a whole an earlier success keeps it teaching: more of the groups have a gradient, and more tasks are solved.",
         "maze",
         (Effect("signal/groups", "higher", 0.02), Effect("accuracy", "higher", 0.02)),
+        ours={"pool": 32},
         theirs={"high": 0.3, "kl-coef": 0.0},
     ),
 )
 def arpo_replay(
     capacity: int = 8, success: float = 0.1, spread: float = 0.05, mean: float = 0.2, cost: float = 0.5,
-    costly: str = "tool_errors", low: float | None = 0.2, high: float | None = 0.3, dual: float | None = 3.0, group_size: int = 8,
+    costly: str = "tool_errors", pool: int | None = 128, low: float | None = 0.2,
+    high: float | None = 0.3, dual: float | None = 3.0, group_size: int = 8,
 ) -> Recipe:  # fmt: skip
-    r"""Agentic Replay Policy Optimization: where a whole group has failed, one of its rows is an earlier success at the same task.
+    r"""Agentic Replay Policy Optimization: where a whole group has failed, one of its rows is an earlier success at the same
+    task.
 
-    .. math:: \mathrm{std}(e) < \sigma_0,\ \bar e < \mu_0:\ y_1 \sim B_q,\qquad R_i = e_i - c\,1[\text{an action of } i \text{ cannot be read}],\qquad
+    .. math:: \mathrm{std}(e) < \sigma_0,\ \bar e < \mu_0:\ y_1 \sim B_q,\qquad
+              R_i = e_i - c\,1[\text{an action of } i \text{ cannot be read}],\qquad
               A_i = \frac{R_i - \mathrm{mean}}{\mathrm{std} + \epsilon}
 
-    B_q are the last ``capacity`` successes at task q (:class:`ReplayedSuccess`). The group keeps its size, and the row that is replayed counts as
-    if it had been drawn now, without a correction. Groups with a success are GRPO's, those of successes alone too. An
-    action that cannot be read costs ``cost``: it is counted under ``costly`` by the world. The rest is PPO's clip with two bounds and a ceiling over
-    the mean of tokens, no KL. Tasks have to come again: with a list of tasks, or ``--recipe.curriculum``, which chooses among a pool.
-    Source: arXiv:2505.16282 and the authors' code (dvlab-research/ARPO), where tasks that are never solved are taken out beforehand; the ceiling
-    is that of their trainer (verl).
+    B_q are the last ``capacity`` successes at task q (:class:`ReplayedSuccess`). The group keeps its size, and the row that is
+    replayed counts as if it had been drawn now, without a correction. Groups with a success are GRPO's, those of successes
+    alone too. An action that cannot be read costs ``cost``: it is counted under ``costly`` by the world. The rest is PPO's clip
+    with two bounds and a ceiling over the mean of tokens, no KL. Tasks have to come again: of a task that makes them on demand
+    ``pool`` are drawn from, evenly (None: every one once a pass, which is enough for a short list). Source: arXiv:2505.16282
+    and the authors' code (dvlab-research/ARPO), where tasks that are never solved are taken out beforehand; the ceiling is that
+    of their trainer (verl).
     """
     return grpo(low, high, kl_coef=0.0).replace(
         source=ReplayedSuccess(size=group_size, capacity=capacity, success=success, spread=spread, mean=mean),
         shape=(ComponentCost(component=costly, coef=cost),) if cost else (),
         surrogate=PPOClip(low=low, high=high, dual=dual),
         aggregate=TokenMean(),
+        curriculum=AmongFew(pool=pool) if pool else None,
     )

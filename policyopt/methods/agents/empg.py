@@ -24,9 +24,9 @@ class EntropyModulated(Wrapper, Advantage):
     .. math:: A'_{i,k} = A_i\,\frac{e^{-\kappa\bar H_{i,k}}}{\mathrm{mean}\,e^{-\kappa\bar H} + \epsilon} + \zeta\,e^{-\kappa'\bar H_{i,k+1}},\qquad
               A_{i,k} = A'_{i,k} - \mathrm{mean}\,A',\qquad \bar H = \frac{H - \min H}{\max H - \min H + \epsilon}
 
-    H is the mean entropy (nats) of the tokens of a turn as they were drawn; minima, maxima and means run over all turns of the batch, each of which
-    counts once. The last turn of an episode has no bonus. Equal entropies everywhere leave the advantage as it is, but for bonus and
-    mean. Source: EMPG, arXiv:2509.09265, and the pseudocode of its page.
+    H is the mean entropy (nats) of the tokens of a turn as they were drawn; minima, maxima and means run over all turns of the
+    batch, each of which counts once. The last turn of an episode has no bonus. Equal entropies everywhere leave the advantage
+    as it is, but for bonus and mean. Source: EMPG, arXiv:2509.09265, and the pseudocode of its page.
     """
 
     of: Advantage = Normalise()
@@ -85,17 +85,18 @@ def spread(x: Tensor, there: Tensor) -> Tensor:
     ),
 )
 def empg(
-    kappa: float = 1.0, future: float = 1.0, zeta: float = 0.1, low: float | None = 0.2, high: float | None = 0.2, kl_coef: float = 0.0,
-    group_size: int = 8,
+    kappa: float = 1.0, future: float = 1.0, zeta: float = 0.1, low: float | None = 0.2,
+    high: float | None = 0.2, kl_coef: float = 0.0, group_size: int = 8,
 ) -> Recipe:  # fmt: skip
     r"""Entropy-Modulated Policy Gradients: an episode's advantage is dealt to its turns by how sure the policy was in them.
 
-    .. math:: A_{i,k} = A_i\,g(H_{i,k}) + \zeta f(H_{i,k+1}) - \mathrm{mean},\qquad g \propto e^{-\kappa\bar H},\qquad f = e^{-\kappa'\bar H}
+    .. math:: A_{i,k} = A_i\,g(H_{i,k}) + \zeta f(H_{i,k+1}) - \mathrm{mean},\qquad
+              g \propto e^{-\kappa\bar H},\qquad f = e^{-\kappa'\bar H}
 
-    The expected size of a gradient grows with entropy (:math:`E\|\nabla_z\log\pi\|^2 = 1 - \sum_a\pi_a^2`), so sure steps learn too little and
-    unsure ones too much. g averages to 1: sure turns have more of the advantage, whatever its sign. ``zeta`` pays for turns after which the
-    policy is sure. With all three numbers 0 it is GRPO's advantage less its mean over turns. Source: arXiv:2509.09265; kappa and kappa' 1,
-    zeta 0.1 from the authors' pseudocode (a port has 0.05); on GRPO and DAPO.
+    The expected size of a gradient grows with entropy (:math:`E\|\nabla_z\log\pi\|^2 = 1 - \sum_a\pi_a^2`), so sure steps learn
+    too little and unsure ones too much. g averages to 1: sure turns have more of the advantage, whatever its sign. ``zeta``
+    pays for turns after which the policy is sure. With all three numbers 0 it is GRPO's advantage less its mean over turns.
+    Source: arXiv:2509.09265; kappa and kappa' 1, zeta 0.1 from the authors' pseudocode (a port has 0.05); on GRPO and DAPO.
     """
     return grpo(low, high, kl_coef, group_size=group_size).replace(
         advantage=EntropyModulated(kappa=kappa, future=future, zeta=zeta)

@@ -29,7 +29,8 @@ class Guided(NamedTuple):
 def ucb(pulls: Sequence[int], rewards: Sequence[float], alpha: float = 0.5) -> Guided:
     r"""Upper confidence bounds: :math:`\hat\mu_a + \alpha\sqrt{\log t / n_a}`, of n pulls and sums of rewards of each arm.
 
-    Every arm once first; of equal ones the first. Source: EVOLvE, arXiv:2410.06238 (the released class has alpha inside the root).
+    Every arm once first; of equal ones the first. Source: EVOLvE, arXiv:2410.06238 (the released class has alpha inside the
+    root).
     """
     total = sum(pulls)
     exploit = tuple(s / n if n else 0.0 for s, n in zip(rewards, pulls, strict=True))
@@ -43,8 +44,8 @@ def regret(actions: Sequence[int], means: Sequence[float]) -> list[float]:
 
 
 def min_frac(actions: Sequence[int], arms: int) -> float:
-    """How evenly all arms were tried: K times the share of the one that was pulled least. 0 where one was never pulled, 1 where all were
-    pulled alike."""
+    """How evenly all arms were tried: K times the share of the one that was pulled least. 0 where one was never pulled, 1 where
+    all were pulled alike."""
     return arms * min(actions.count(a) for a in range(arms)) / len(actions) if actions else 0.0
 
 
@@ -98,23 +99,26 @@ def name(arm: int) -> str:
     use="python: from policyopt.methods.agents.evolve import evolve; rows = evolve(arms=5)",
 )
 def evolve(
-    arms: int = 5, horizon: int = 50, bandits: int = 64, gap: float = 0.2, history: History = "raw", alpha: float = 0.5, seed: int = 0
+    arms: int = 5, horizon: int = 50, bandits: int = 64, gap: float = 0.2, history: History = "raw",
+    alpha: float = 0.5, seed: int = 0,
 ) -> list[dict[str, str]]:  # fmt: skip
     r"""Write down how an optimal learner explores bandits, for a language model to be fine-tuned on.
 
-    .. math:: L = -E_{(H_t, a_t) \sim UCB}\log\pi(a_t \mid \phi(H_t)),\qquad a_t = \mathrm{argmax}_a\ \frac{S_a}{n_a} + \alpha\sqrt{\frac{\log t}{n_a}}
+    .. math:: L = -E_{(H_t, a_t) \sim UCB}\log\pi(a_t \mid \phi(H_t)),\qquad
+              a_t = \mathrm{argmax}_a\ \frac{S_a}{n_a} + \alpha\sqrt{\frac{\log t}{n_a}}
 
-    Each row is a turn of a learner (:func:`ucb`) on one of ``bandits`` bandits of ``arms`` arms: the history of its pulls as a ``prompt``, its next arm as the ``completion``.
-    All turns of a learning curve are there, so that who imitates them has to tell from the history how much is known by now; that is what sets it apart
-    from imitating somebody who knows the best arm. ``history`` tells every pull (raw), counts and means (summary), or the learner's own
-    numbers too (guide), with which the largest sum is the answer: put before a model that was never trained, they are the paper's other
-    remedy. Write the rows into a file of JSON lines and train with ``policyopt train sft --task rows.jsonl``; ``--task bandit:K`` is a world to measure
-    exploration in, where regret (:func:`regret`), evenness (:func:`min_frac`) and the share of best pulls (:func:`opt_frac`) are counted. The best arm pays
-    with a probability of 1/2 + ``gap``/2, the others of 1/2 - ``gap``/2.
+    Each row is a turn of a learner (:func:`ucb`) on one of ``bandits`` bandits of ``arms`` arms: the history of its pulls as a
+    ``prompt``, its next arm as the ``completion``. All turns of a learning curve are there, so that who imitates them has to
+    tell from the history how much is known by now; that is what sets it apart from imitating somebody who knows the best arm.
+    ``history`` tells every pull (raw), counts and means (summary), or the learner's own numbers too (guide), with which the
+    largest sum is the answer: put before a model that was never trained, they are the paper's other remedy. Write the rows into
+    a file of JSON lines and train with ``policyopt train sft --task rows.jsonl``; ``--task bandit:K`` is a world to measure
+    exploration in, where regret (:func:`regret`), evenness (:func:`min_frac`) and the share of best pulls (:func:`opt_frac`)
+    are counted. The best arm pays with a probability of 1/2 + ``gap``/2, the others of 1/2 - ``gap``/2.
 
-    Raises :class:`~policyopt.errors.UserError` for fewer than 2 or more than 26 arms, or a gap outside (0, 1]. Source: arXiv:2410.06238 and the
-    authors' code (allenanie/EVOLvE): alpha 0.5, gaps 0.2 and 0.5, 5 and 20 arms. Our reading: the words of the story. Contextual bandits and the win rates
-    between models are not part of it.
+    Raises :class:`~policyopt.errors.UserError` for fewer than 2 or more than 26 arms, or a gap outside (0, 1]. Source:
+    arXiv:2410.06238 and the authors' code (allenanie/EVOLvE): alpha 0.5, gaps 0.2 and 0.5, 5 and 20 arms. Our reading: the
+    words of the story. Contextual bandits and the win rates between models are not part of it.
     """
     if not 2 <= arms <= 26:
         raise UserError(f"evolve: arms is {arms}, and there can be 2 to 26 of them (A to Z)")

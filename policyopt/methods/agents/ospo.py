@@ -20,14 +20,16 @@ from policyopt.turns import on_tokens, turn_rewards, turns_there
 
 @part
 class SameStep(Advantage):
-    r"""What a turn was worth at once, against the same turn of the other episodes of the prompt, less what it did to their equality.
+    r"""What a turn was worth at once, against the same turn of the other episodes of the prompt, less what it did to their
+    equality.
 
-    .. math:: A_{i,u} = \frac{x_{i,u} - \mathrm{mean}_{\mathcal I_u} x}{\mathrm{std}_{\mathcal I_u} x + \epsilon} - \kappa\,\big(\mathrm{std}(c^{after}_u) - \mathrm{std}(c^{before}_u)\big)
+    .. math:: A_{i,u} = \frac{x_{i,u} - \mathrm{mean}_{\mathcal I_u} x}{\mathrm{std}_{\mathcal I_u} x + \epsilon}
+              - \kappa\,\big(\mathrm{std}(c^{after}_u) - \mathrm{std}(c^{before}_u)\big)
 
-    x is the reward of turn u, I_u the episodes of the prompt that have a turn of that number, c what each episode of the prompt, finished ones too,
-    has earned before and after turn u; population deviations. Nothing that comes later is counted: agents that are alike expect the
-    same of the future. Source: OSPO, arXiv:2507.15351, and the authors' code (RS2002/OSPO), where the agents are vehicles of
-    a fleet at the same minute.
+    x is the reward of turn u, I_u the episodes of the prompt that have a turn of that number, c what each episode of the
+    prompt, finished ones too, has earned before and after turn u; population deviations. Nothing that comes later is counted:
+    agents that are alike expect the same of the future. Source: OSPO, arXiv:2507.15351, and the authors' code (RS2002/OSPO),
+    where the agents are vehicles of a fleet at the same minute.
     """
 
     fairness: Finite = 1.0
@@ -78,13 +80,15 @@ def ospo(
 ) -> Recipe:  # fmt: skip
     r"""One-Step Policy Optimization: episodes that act at the same step are the group, and the step's own reward is compared.
 
-    .. math:: A_{i,u} = \frac{x_{i,u} - \mathrm{mean}\,x}{\mathrm{std}\,x + \epsilon} - \kappa\,\Delta_u\,\mathrm{std}(c),\qquad L = \max(-rA, -\mathrm{clip}(r, 1-\epsilon_l, 1+\epsilon_h)A)
+    .. math:: A_{i,u} = \frac{x_{i,u} - \mathrm{mean}\,x}{\mathrm{std}\,x + \epsilon} - \kappa\,\Delta_u\,\mathrm{std}(c),\qquad
+              L = \max(-rA, -\mathrm{clip}(r, 1-\epsilon_l, 1+\epsilon_h)A)
 
-    For agents that all face the same future (a bandit, a fleet): no critic, no return, no discount. kappa = ``fairness`` takes from all of a step
-    what spreads their earnings apart; with 0 it is GRPO for each step by itself. The means run over tokens. Source: arXiv:2507.15351 and the authors'
-    code (RS2002/OSPO), for vehicles of a fleet, not for language models: clip 0.2 and 0.28. Their KL (0.5, to the best policy so far, once it no longer
-    improves) and entropy bonus (0.05) are over lists of orders; ``kl_coef`` (k3, to the reference) and ``entropy_coef`` are those of
-    tokens, and 0. Our reading: the same step is the same turn of the episodes of one prompt.
+    For agents that all face the same future (a bandit, a fleet): no critic, no return, no discount. kappa = ``fairness`` takes
+    from all of a step what spreads their earnings apart; with 0 it is GRPO for each step by itself. The means run over tokens.
+    Source: arXiv:2507.15351 and the authors' code (RS2002/OSPO), for vehicles of a fleet, not for language models: clip 0.2 and
+    0.28. Their KL (0.5, to the best policy so far, once it no longer improves) and entropy bonus (0.05) are over lists of
+    orders; ``kl_coef`` (k3, to the reference) and ``entropy_coef`` are those of tokens, and 0. Our reading: the same step is
+    the same turn of the episodes of one prompt.
     """
     parent = ppo(low, high, kl_coef=0.0, entropy_coef=entropy_coef, epochs=epochs, group_size=group_size)
     close = (KL(coef=kl_coef, estimator="k3"),) if kl_coef else ()

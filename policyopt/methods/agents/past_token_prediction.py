@@ -20,8 +20,8 @@ from policyopt.sources.program import Context, Question, Response, Rollout, Samp
 
 
 def chunk_loss(error: Tensor, past: int, weight: float = 1.0) -> Tensor:
-    r"""The mean of the errors [..., k + l + 1] of a chunk of actions of which the first k = ``past`` are over already and count ``weight``
-    times; with weight 0 that of the policy alone.
+    r"""The mean of the errors [..., k + l + 1] of a chunk of actions of which the first k = ``past`` are over already and count
+    ``weight`` times; with weight 0 that of the policy alone.
 
     .. math:: \frac{w\sum_{\tau < k} e_\tau + \sum_{\tau \ge k} e_\tau}{wk + l + 1}
 
@@ -44,11 +44,13 @@ def unheard(tokens: Sequence[int], own: Sequence[bool]) -> tuple[int, ...]:
 
 @part
 class Recalling(Group):
-    """A group, and for each episode of several turns a row in which the policy says what it had done before its last turn (``origin`` 1).
+    """A group, and for each episode of several turns a row in which the policy says what it had done before its last turn
+    (``origin`` 1).
 
-    That row stands behind the prompt and all that the world said up to the last turn, without anything that the policy said itself; so it has to be
-    told from what came of it. Its log-probabilities are the policy's own. Source: Past-Token Prediction, arXiv:2505.09561. Our reading for
-    language models: the policy of the paper does not see its past actions, one that reads its own text does.
+    That row stands behind the prompt and all that the world said up to the last turn, without anything that the policy said
+    itself; so it has to be told from what came of it. Its log-probabilities are the policy's own. Source: Past-Token
+    Prediction, arXiv:2505.09561. Our reading for language models: the policy of the paper does not see its past actions, one
+    that reads its own text does.
     """
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
@@ -75,7 +77,8 @@ class Recalling(Group):
 
 
 class Verifying:
-    """A sampler that draws ``candidates`` for each turn of an episode and keeps the one that makes what was done before likeliest.
+    """A sampler that draws ``candidates`` for each turn of an episode and keeps the one that makes what was done before
+    likeliest.
 
     .. math:: b^* = \\mathrm{argmax}_b\\ \\log\\pi(a_{<t} \\mid o_{\\le t}, a_t^{(b)})
 
@@ -119,10 +122,12 @@ class Verifying:
 
 @part
 class SelfVerified(Rollout):
-    """One episode, in each turn of which the candidate is taken that makes the policy's own earlier actions likeliest (:class:`Verifying`).
+    """One episode, in each turn of which the candidate is taken that makes the policy's own earlier actions likeliest
+    (:class:`Verifying`).
 
-    The first turn has nothing to be verified by, and neither has a task of one turn: the first candidate is taken. Source: Past-Token
-    Prediction, arXiv:2505.09561 (self-verification). Our reading for language models: a likelihood in the place of a squared error.
+    The first turn has nothing to be verified by, and neither has a task of one turn: the first candidate is taken. Source:
+    Past-Token Prediction, arXiv:2505.09561 (self-verification). Our reading for language models: a likelihood in the place of a
+    squared error.
     """
 
     asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
@@ -156,17 +161,19 @@ def past_token_prediction(
     past_coef: float = 0.1, candidates: int = 4, low: float | None = 0.2, high: float | None = 0.2, kl_coef: float = 0.0,
     group_size: int = 8,
 ) -> Recipe:  # fmt: skip
-    r"""GRPO whose policy also learns to tell its own earlier actions from what the world said, and is verified by it when it acts.
+    r"""GRPO whose policy also learns to tell its own earlier actions from what the world said, and is verified by it when it
+    acts.
 
     .. math:: L = L_{GRPO} - \frac{w}{\sum|a_{<K}|}\sum_i \log\pi_\theta(a_{i,<K} \mid o_{i,\le K}),\qquad
               b^* = \mathrm{argmax}_b \log\pi_\theta(a_{<t} \mid o_{\le t}, a^{(b)}_t)
 
-    Each episode of several turns is followed by a row in which the policy's own words are cut out of what it reads, and are what it has to say
-    (:class:`Recalling`); w = ``past_coef``. Before and after training the held-out tasks are played with ``candidates`` for each turn too, of which the one
-    is taken that explains the past best (:class:`SelfVerified`; 0 for none; ``accuracy/decode``). With w = 0 and 0 candidates, and where an
-    episode is one turn, it is GRPO. Source: arXiv:2505.09561, from a third party's account, for diffusion policies of robots, whose policy regresses past
-    and future actions alike (:func:`~policyopt.methods.agents.past_token_prediction.chunk_loss`). Our reading: the form for language models, and both numbers;
-    their third idea, to train on embeddings that are kept, has no counterpart here.
+    Each episode of several turns is followed by a row in which the policy's own words are cut out of what it reads, and are
+    what it has to say (:class:`Recalling`); w = ``past_coef``. Before and after training the held-out tasks are played with
+    ``candidates`` for each turn too, of which the one is taken that explains the past best (:class:`SelfVerified`; 0 for none;
+    ``accuracy/decode``). With w = 0 and 0 candidates, and where an episode is one turn, it is GRPO. Source: arXiv:2505.09561,
+    from a third party's account, for diffusion policies of robots, whose policy regresses past and future actions alike
+    (:func:`~policyopt.methods.agents.past_token_prediction.chunk_loss`). Our reading: the form for language models, and both
+    numbers; their third idea, to train on embeddings that are kept, has no counterpart here.
     """
     parent = grpo(low, high, kl_coef, group_size=group_size)
     verified = SelfVerified(candidates=candidates) if candidates else None

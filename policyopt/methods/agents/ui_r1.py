@@ -24,9 +24,9 @@ class DifficultyAdaptiveLength(Shape):
     .. math:: R_i \leftarrow R_i + c\cdot\begin{cases}\max(-a\lambda_i + b, m) & i \text{ right}\\ \min(a_w\lambda_i - m, -m) & \text{else}\end{cases},\qquad
               \lambda_i = \frac{|y_i| - L_b}{L_b},\qquad L_b = p\,L_r + (1-p)\,L_{max}
 
-    p is the share of right responses to the prompt, L_r their mean length in tokens, L_max the longest of all: where all are right
-    the budget L_b is the mean length, where none is, the longest. Source: UI-R1-E, arXiv:2503.21620, and the authors' code
-    (lll6gg/UI-R1), after DAST.
+    p is the share of right responses to the prompt, L_r their mean length in tokens, L_max the longest of all: where all are
+    right the budget L_b is the mean length, where none is, the longest. Source: UI-R1-E, arXiv:2503.21620, and the authors'
+    code (lll6gg/UI-R1), after DAST.
     """
 
     coef: NonNegative = 1.0
@@ -84,11 +84,12 @@ def ui_r1(
 
     .. math:: R = 1[\hat a = a] + 1[\hat a = a]\,1[\hat p \in b]\ (\text{a click}) + 1[\text{form}]
 
-    The judge, or the world, gives the parts ``kind`` (the action is of the right kind) and ``place`` (it is done in the right place, or is
-    none that has a place): for data with boxes ``--judge policyopt.judging.boxes:judge_action``; one without parts keeps its
-    score. ``length_coef`` 1 is UI-R1-E: its length term (:class:`DifficultyAdaptiveLength`) has responses to easy prompts grow
-    shorter. Source: arXiv:2503.21620 and the authors' code (lll6gg/UI-R1): weights of 1, 8 responses, and GRPO's clip and KL as
-    frameworks have them. Their 136 samples were picked beforehand: sound ones that the model failed on, all kinds of action.
+    The judge, or the world, gives the parts ``kind`` (the action is of the right kind) and ``place`` (it is done in the right
+    place, or is none that has a place): for data with boxes ``--judge policyopt.judging.boxes:judge_action``; one without parts
+    keeps its score. ``length_coef`` 1 is UI-R1-E: its length term (:class:`DifficultyAdaptiveLength`) has responses to easy
+    prompts grow shorter. Source: arXiv:2503.21620 and the authors' code (lll6gg/UI-R1): weights of 1, 8 responses, and GRPO's
+    clip and KL as frameworks have them. Their 136 samples were picked beforehand: sound ones that the model failed on, all
+    kinds of action.
     """
     longer = (DifficultyAdaptiveLength(coef=length_coef),) if length_coef else ()
     parts = (("kind", kind), ("place", place), ("formatted", form))

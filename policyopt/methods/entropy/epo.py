@@ -29,11 +29,11 @@ class EntropyBand(Regularizer):
     .. math:: -\lambda\,(H_{i,t} - c\,w\,P_{i,t}),\qquad
               P = 0 \text{ where } \kappa_l \bar H_{u_i} < H_{i,t} < \kappa_r \bar H_{u_i},\ \text{else } \alpha
 
-    u_i is the environment turn of the row (0 in tasks with one turn), or with ``rows`` "episodes" that of the token, and H-bar_u the
-    ``history`` of that turn, a field that a controller keeps. The penalty exists only in mini-batches that reach turn ``max_turns // 2``, and is 0 for
-    turns without history. ``indicator`` is the published form: a constant, so it moves the reported loss and no
-    parameter. ``hinge`` acts: alpha times the distance to the band. Source: EPO, arXiv:2509.22576, and the authors'
-    code (WujiangXu/EPO), where it is decided by micro-batch.
+    u_i is the environment turn of the row (0 in tasks with one turn), or with ``rows`` "episodes" that of the token, and
+    H-bar_u the ``history`` of that turn, a field that a controller keeps. The penalty exists only in mini-batches that reach
+    turn ``max_turns // 2``, and is 0 for turns without history. ``indicator`` is the published form: a constant, so it moves
+    the reported loss and no parameter. ``hinge`` acts: alpha times the distance to the band. Source: EPO, arXiv:2509.22576, and
+    the authors' code (WujiangXu/EPO), where it is decided by micro-batch.
     """
 
     coef: NonNegative = 0.001
@@ -197,12 +197,13 @@ def epo(
     .. math:: L = L_{PPO} - \lambda\,\big(\overline{H} - c\,w\,\overline{P}\big),\qquad
               P_{i,t} = \alpha\,1[H_{i,t} \notin (\kappa_l\bar H_{u_i}, \kappa_r\bar H_{u_i})]
 
-    lambda = ``entropy_coef``, c = ``smooth_coef``, u_i the turn of row i, H-bar_u its mean entropy over the steps before.
-    The weight w falls in two phases over ``max_epochs`` steps (None: it stays 1). As published and coded P is an
-    indicator without gradient: what acts is the bonus alone. ``form="hinge"`` is a band that acts. Defaults from the
-    authors' scripts, where an episode has 50 turns; with ``max_turns`` 1, for tasks of one turn, the penalty is always
-    on. ``rows`` "episodes" is for environments, whose episodes are rows of many turns: each token is held against its own turn, and
-    ``max_turns`` says how many there are. Our reading: the code's weight, which falls, where the text says stronger later; 0 while there is no history.
+    lambda = ``entropy_coef``, c = ``smooth_coef``, u_i the turn of row i, H-bar_u its mean entropy over the steps before. The
+    weight w falls in two phases over ``max_epochs`` steps (None: it stays 1). As published and coded P is an indicator without
+    gradient: what acts is the bonus alone. ``form="hinge"`` is a band that acts. Defaults from the authors' scripts, where an
+    episode has 50 turns; with ``max_turns`` 1, for tasks of one turn, the penalty is always on. ``rows`` "episodes" is for
+    environments, whose episodes are rows of many turns: each token is held against its own turn, and ``max_turns`` says how
+    many there are. Our reading: the code's weight, which falls, where the text says stronger later; 0 while there is no
+    history.
     """
     phases: tuple[Controller, ...] = (TwoPhases("regularizers.EntropyBand.phase", max_epochs),) if max_epochs else ()
     band = EntropyBand(

@@ -48,4 +48,5 @@ def player(make: Callable[[], Environment] = Echo) -> Player:
 async def played(texts: Sequence[str], make: Callable[[], Environment] = Echo) -> list[Response]:
     """One episode in which the policy says these texts."""
     question = Question((1,), 60, (0, 0, 0))
-    return await player(make).play(Example("a", user("?"), ""), question, Says(texts), n=1, temperature=1.0, key=(0,))  # type: ignore[arg-type]
+    example, says = Example("a", user("?"), ""), Says(texts)
+    return await player(make).play(example, question, says, n=1, temperature=1.0, key=(0,))  # type: ignore[arg-type]

@@ -53,3 +53,10 @@ def test_an_answer_below_the_floor_is_worth_nothing() -> None:
     batch = make_batch(mask=torch.ones(2, 1), reward=f1, formatted=torch.tensor([1.0, 0.0]))
     assert torch.allclose(FlooredOutcome()(batch.replace(**{"component[f1]": f1})).reward, torch.tensor([1.0, -0.6]))
     assert FlooredOutcome()(batch).reward is batch.reward
+
+
+def test_a_turn_may_be_scored_by_what_the_world_counts() -> None:
+    batch = episodes([[0.0, 1.0], [0.0, 1.0]], [[1, 5], [1, 5]], [1.0, 1.0])
+    counted = batch.replace(**{"turn_number[hop]": torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)})
+    found = OutcomeAndSteps(counts=("hop",))(counted)
+    assert found[0, 0] > 0 > found[0, 5] and found[0, 5] == found[1, 0]

@@ -11,7 +11,8 @@ from tests.batches import dlogp, random_batch
 
 
 def episodes(worth: list[list[float]], probability: list[list[float]]) -> Batch:
-    """Two tokens for each turn, and one of the world behind it; what the critic says on other tokens than the first is of no account."""
+    """Two tokens for each turn, and one of the world behind it; what the critic says on other tokens than the first is of no
+    account."""
     n, k = len(worth), max(map(len, worth))
     turns = [[1.0, 1.0, 0.0] * len(row) + [0.0] * 3 * (k - len(row)) for row in worth]
     logits = [
@@ -63,3 +64,13 @@ def test_a_turn_of_no_weight_has_no_gradient() -> None:
     advantage = HardFilter(clone=0.0)(batch)
     assert {0.0, 1.0} >= set(advantage.unique().tolist())
     assert torch.equal(dlogp(recipe, batch) != 0, advantage > 0)
+
+
+def test_subgoals_may_be_what_the_world_counts() -> None:
+    batch = episodes([[0.0, 0.0, 1.0]], [[0.5, 0.5, 0.5]])
+    counted = batch.replace(**{"turn_number[key]": torch.tensor([[1.0, 0.0, 0.0]])})
+    named = SubgoalClassifier(subgoals=("key", "goal"))
+    assert named.needs == {"turn_end", "turn_number[key]", "turn_number[goal]", "value"}
+    assert named.target(counted)[0, [0, 3, 6]].tolist() == [1, 0, 0], "the goal is none of those that are counted here"
+    assert SubgoalClassifier().target(counted)[0, [0, 3, 6]].tolist() == [1, 1, 1]
+    assert HardFilter(clone=1.0, quantile=0.0, subgoals=("key",))(counted)[0, [0, 3]].tolist() == [2, 0]
