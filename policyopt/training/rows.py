@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -161,7 +161,10 @@ def turn_numbers(responses: Sequence[Response], needs: frozenset[str], dtype: to
     """What environments counted turn by turn, [N, K], by the name of its column: of what they counted, those among ``needs``; 0 in
     turns and rows without."""
     names = sorted(name for name in needs if (parts := schema.split(name)) and parts[0] == "turn_number")
-    return {name: pad([r.columns.get(name) or [] for r in responses], dtype) for name in names}  # type: ignore[misc]
+    ends = [cast("list[float]", r.columns.get("turn_end") or []) for r in responses]
+    none = [[0.0] * len(turns) for turns in ends]
+    given = {name: [r.columns.get(name) or x for r, x in zip(responses, none, strict=True)] for name in names}
+    return {name: pad(cast("list[list[float]]", rows), dtype) for name, rows in given.items()}
 
 
 def _judged(name: str) -> bool:

@@ -15,7 +15,7 @@ from policyopt.registry import tool
 History = Literal["raw", "summary", "guide"]
 
 
-class Guided(NamedTuple):
+class Advised(NamedTuple):
     """What an optimal learner would say of the arms of a bandit."""
 
     exploit: tuple[float, ...]
@@ -26,7 +26,7 @@ class Guided(NamedTuple):
     """The arm that it pulls next."""
 
 
-def ucb(pulls: Sequence[int], rewards: Sequence[float], alpha: float = 0.5) -> Guided:
+def ucb(pulls: Sequence[int], rewards: Sequence[float], alpha: float = 0.5) -> Advised:
     r"""Upper confidence bounds: :math:`\hat\mu_a + \alpha\sqrt{\log t / n_a}`, of n pulls and sums of rewards of each arm.
 
     Every arm once first; of equal ones the first. Source: EVOLvE, arXiv:2410.06238 (the released class has alpha inside the
@@ -35,7 +35,7 @@ def ucb(pulls: Sequence[int], rewards: Sequence[float], alpha: float = 0.5) -> G
     total = sum(pulls)
     exploit = tuple(s / n if n else 0.0 for s, n in zip(rewards, pulls, strict=True))
     bonus = tuple(alpha * math.sqrt(math.log(total) / n) if n else math.inf for n in pulls)
-    return Guided(exploit, bonus, max(range(len(pulls)), key=lambda a: exploit[a] + bonus[a]))
+    return Advised(exploit, bonus, max(range(len(pulls)), key=lambda a: exploit[a] + bonus[a]))
 
 
 def regret(actions: Sequence[int], means: Sequence[float]) -> list[float]:

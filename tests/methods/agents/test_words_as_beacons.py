@@ -52,5 +52,7 @@ def test_what_a_world_counts_in_a_turn_arrives_turn_by_turn() -> None:
     batch = to_batch([(1,)], responses, [responses[0].verdict], [0], 40, needs=frozenset({need}))  # type: ignore[list-item]
     assert batch.members("turn_number")["letters"].tolist() == [[1, 3, 2]]
     assert batch.component("letters").tolist() == [6]
+    never = to_batch([(1,)], responses, [responses[0].verdict], [0], 40, needs=frozenset({"turn_number[key]"}))  # type: ignore[list-item]
+    assert never.members("turn_number")["key"].tolist() == [[0, 0, 0]], "as wide as there are turns"
     assert batch.turn_end is not None
     assert not to_batch([(1,)], responses, [responses[0].verdict], [0], 40).members("turn_number")  # type: ignore[list-item]
