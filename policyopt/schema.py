@@ -190,8 +190,6 @@ _LIBRARY = (
            "state", dtype="int", padding=-1, absent=-1, on_demand=True, brings=("turn_end",), invent=lambda s: s.states(), advice=ENVIRONMENT),
     Column("turn_duration", "NK", "environment", "how long each turn's action took, in the environment's own time", absent=0, on_demand=True,
            brings=("turn_end",), invent=lambda s: 0.5 + s.uniform(s.n, 2), advice=ENVIRONMENT),
-    Column("turn_errors", "NK", "environment", "how many calls of tools went wrong in each turn", absent=0, on_demand=True,
-           brings=("turn_end",), invent=lambda s: 1.0 * s.integers(2, s.n, 2), advice=ENVIRONMENT),
     Column("truth_logp", "NK", "program", "mean log-probability per token that the policy gives the reference answer before each turn, were it "
            "to answer there; NaN where there is none", padding=float("nan"), absent=float("nan"), on_demand=True, brings=("turn_end",),
            invent=lambda s: -3 * s.uniform(s.n, 2), advice="take a source that asks for the answer after each turn"),
@@ -229,6 +227,8 @@ _COLUMNS = {c.name: c for c in _LIBRARY}
 FAMILIES = {
     "logp_of": Column("logp_of[NAME]", "NT", "engine", "the same tokens under the frozen model in the role NAME", on_demand=True),
     "component": Column("component[NAME]", "N", "judge", "what one of several judges says, NaN where it does not apply to the row; read it with component()", absent=0),
+    "turn_number": Column("turn_number[NAME]", "NK", "environment", "what an environment counted under NAME in each turn; component[NAME] is the sum",
+                          absent=0, on_demand=True, brings=("turn_end",), advice=ENVIRONMENT),
     "statistic": Column("statistic[KEY]", "NT", "engine", "numbers per token from whole next-token distributions; read them with stat() "
                         "and fixed()"),
 }
@@ -283,7 +283,7 @@ def _member(name: str) -> Column | None:
     invent = (lambda s: s.logp(who)) if parts[0] == "logp_of" else None
     return Column(
         name, family.axes, family.filled_by, family.sentence, absent=family.absent, on_demand=family.on_demand,
-        invent=invent,
+        brings=family.brings, advice=family.advice, invent=invent,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Numbers of the turns of an episode [N, K], and their places among its tokens [N, T].
 
-A turn is what the policy says between two things that the environment says; ``turn_end`` holds the index of its last token, -1 where an
-episode has no such turn.
+A turn is what the policy says between two things that the environment says; ``turn_end`` holds the index of its last token, -1
+where an episode has no such turn.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def turns_there(batch: Batch) -> Tensor:
 
 
 def turn_of(batch: Batch) -> Tensor:
-    """[N, T] the number of the turn that each token belongs to: what the environment says before a turn counts to it, what stands
-    behind the last one has the number of turns."""
+    """[N, T] the number of the turn that each token belongs to: what the environment says before a turn counts to it, what
+    stands behind the last one has the number of turns."""
     ends = turn_ends(batch)
     ends = torch.where(ends >= 0, ends, batch.mask.shape[1])
     position = torch.arange(batch.mask.shape[1], device=ends.device)
@@ -50,9 +50,17 @@ def at_ends(batch: Batch, x: Tensor) -> Tensor:
     return found.scatter_add(1, ends.clamp(min=0), known)
 
 
+def turn_means(batch: Batch, x: Tensor) -> Tensor:
+    """[N, K] the mean of x [N, T] over the tokens that the policy wrote in each turn; 0 where it wrote none."""
+    turns = turn_ends(batch).shape[1]
+    place, mask = turn_of(batch), batch.mask * (turn_of(batch) < turns)
+    place, none = place.clamp(max=turns - 1), torch.zeros_like(x[:, :1]).repeat(1, turns)
+    return none.scatter_add(1, place, masked(x, mask)) / none.scatter_add(1, place, mask).clamp(min=1)
+
+
 def turn_rewards(batch: Batch) -> Tensor:
-    """[N, K] what each turn was worth; what the episode's ``reward`` has beyond their sum (after shaping, or from a judge) counts to the
-    last turn."""
+    """[N, K] what each turn was worth; what the episode's ``reward`` has beyond their sum (after shaping, or from a judge)
+    counts to the last turn."""
     ends = turn_ends(batch)
     there = ends >= 0
     given = torch.zeros(ends.shape, dtype=batch.mask.dtype, device=ends.device)
@@ -74,6 +82,12 @@ def episode_of(batch: Batch) -> Tensor:
     """[N] a number for each episode of each prompt, where episodes are several rows."""
     keys = torch.stack([batch.group, batch.episode.to(batch.group)], 1)
     return torch.unique(keys, dim=0, return_inverse=True)[1]
+
+
+def turn_numbers(batch: Batch, name: str) -> Tensor:
+    """[N, K] what the environment counted under a name in each turn (``turn_number[NAME]``); 0 where it counted nothing."""
+    said = batch.members("turn_number").get(name)
+    return torch.zeros_like(turn_rewards(batch)) if said is None else said
 
 
 def to_go(x: Tensor, gamma: float) -> Tensor:

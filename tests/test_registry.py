@@ -85,7 +85,7 @@ def test_no_two_things_share_a_name() -> None:
     assert len({e.name for e in found}) == len(found)
     assert {e.kind for e in found} >= {"method", "part", "testbed", "study"}
     assert {e.name for e in entries("study")} == {
-        "alignment-asymptotics", "daa-overoptimisation", "lemo", "policy-cliff", "r-to-q", "rl-subnetworks",
+        "alignment-asymptotics", "daa-overoptimisation", "lemo", "policy-cliff", "r-to-q", "redteamcua", "rl-subnetworks",
     }  # fmt: skip
     assert {e.name for e in entries("testbed")} == set(builtin_tasks())
     assert all(e.summary and e.how for e in found)

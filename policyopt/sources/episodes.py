@@ -19,6 +19,7 @@ from policyopt.errors import UserError, first_line
 from policyopt.items import Example, Message, Verdict
 from policyopt.models.text import Text
 from policyopt.part import Count, Positive, part
+from policyopt.schema import member
 from policyopt.sources.desk import Begun, Desk, Rewrite, turn_starts
 from policyopt.sources.program import Question, Response, Sampler
 
@@ -57,11 +58,11 @@ class _Record:
     durations: list[float] = field(default_factory=list)
     spans: dict[int, float] = field(default_factory=dict)
     """Rewards of single tokens, by their index."""
-    errors: list[float] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
     total: float = 0.0
     readable: bool = True
     """Every call of a tool could be read."""
+    counted: list[dict[str, float]] = field(default_factory=list)
     rewarded: bool = False
     correct: bool | None = None
     reason: str = ""
@@ -72,7 +73,8 @@ class _Record:
         self.correct = said.correct if said.correct is not None else self.correct
         self.reason = said.reason or self.reason
         for name, x in said.numbers.items():
-            self.numbers[name] = self.numbers.get(name, 0.0) + x
+            for counts in (self.numbers, *self.counted[-1:]):
+                counts[name] = counts.get(name, 0.0) + x
 
     def turn(self, state: int) -> None:
         """The policy has had a turn in some state."""
@@ -80,7 +82,7 @@ class _Record:
         self.states.append(state)
         self.rewards.append(0.0)
         self.durations.append(0.0)
-        self.errors.append(0.0)
+        self.counted.append({})
 
     def paid(self, said: Observation) -> None:
         """What the last turn was worth, and how long it took in the world."""
@@ -88,7 +90,6 @@ class _Record:
         if self.rewards:
             self.rewards[-1] += said.reward or 0.0
             self.durations[-1] += said.duration or 0.0
-            self.errors[-1] += said.numbers.get("tool_errors", 0.0)
             self.total += said.reward or 0.0
 
     def close(self) -> None:
@@ -97,8 +98,10 @@ class _Record:
         self.response.turn = len(self.closed)
         self.response.columns |= {
             "turn_end": list(self.ends), "turn_reward": list(self.rewards), "turn_state": list(self.states),
-            "turn_duration": list(self.durations), "turn_errors": list(self.errors),
+            "turn_duration": list(self.durations),
         }  # fmt: skip
+        for name in self.numbers:
+            self.response.columns[member("turn_number", name)] = [counts.get(name, 0.0) for counts in self.counted]
         if self.spans:
             self.response.columns["token_reward"] = [self.spans.get(i, 0.0) for i in range(len(self.response.tokens))]
         self.closed.append(self.response)
@@ -111,7 +114,7 @@ class _Record:
         self.close()
         self.response = Response([], [], [], temperature=self.response.temperature)
         self.prompt, self.budget = prompt, budget
-        self.ends, self.rewards, self.states, self.durations, self.errors = [], [], [], [], []
+        self.ends, self.rewards, self.states, self.durations, self.counted = [], [], [], [], []
         self.spans = {}
         return True
 

@@ -50,6 +50,8 @@ class Question:
     """Ids of the responses that the task brings for it, each with an end token and its score, where the source reads them."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Numbers that the task brings for it, by the names of their columns: ``{"chosen_score": 8.5}``."""
+    name: str = ""
+    """What it is called in its task, the same whenever it comes again; programs that remember questions know them by it."""
 
     @property
     def solution(self) -> tuple[int, ...]:

@@ -321,6 +321,7 @@ class Collector:
             if "responses" in source.reads
             else (),
             example.numbers if source.reads else {},
+            example.id,
         )
         context = Context(
             self._sampler(source),

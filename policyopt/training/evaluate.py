@@ -249,7 +249,9 @@ class Evaluator:
                 Awaitable[list[Response]],
                 sampler.generate(tokens, n=n, max_tokens=self.budget, temperature=temperature, key=key),
             )
-        return self._played(self.player, sampler, example, Question(tokens, self.budget, key), n, temperature)
+        return self._played(
+            self.player, sampler, example, Question(tokens, self.budget, key, name=example.id), n, temperature
+        )
 
     @staticmethod
     async def _played(

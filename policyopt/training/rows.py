@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def to_batch(
         if asked or any(x is not None for x in entries):
             found[column.name] = _tensor(column, entries, rows, dtype)
     said = components(verdicts, needs, dtype)
-    said |= supports(responses) | routes(prompts, responses)
+    said |= turn_numbers(responses, needs, dtype) | supports(responses) | routes(prompts, responses)
     return make_batch(**found, **said, pass_rate=pass_rate(responses, verdicts, group, dtype))
 
 
@@ -155,6 +155,16 @@ def components(verdicts: Sequence[Verdict], needs: frozenset[str], dtype: torch.
             )
     said = {x: [v.parts.get(x, 0.0) for v in verdicts] for x in names}
     return {member("component", x): torch.tensor(numbers, dtype=dtype) for x, numbers in said.items()}
+
+
+def turn_numbers(responses: Sequence[Response], needs: frozenset[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What environments counted turn by turn, [N, K], by the name of its column: of what they counted, those among ``needs``; 0 in
+    turns and rows without."""
+    names = sorted(name for name in needs if (parts := schema.split(name)) and parts[0] == "turn_number")
+    ends = [cast("list[float]", r.columns.get("turn_end") or []) for r in responses]
+    none = [[0.0] * len(turns) for turns in ends]
+    given = {name: [r.columns.get(name) or x for r, x in zip(responses, none, strict=True)] for name in names}
+    return {name: pad(cast("list[list[float]]", rows), dtype) for name, rows in given.items()}
 
 
 def _judged(name: str) -> bool:

@@ -19,6 +19,7 @@ from policyopt.parts.select.rows import main_rows
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
 from policyopt.rows import Batch
+from policyopt.schema import member
 from policyopt.sources.desk import Begun
 from policyopt.sources.draw import Group
 from policyopt.sources.program import Context, Question, Response
@@ -57,7 +58,7 @@ class RestartedCalls(Group):
 
 def last_failure(row: Response) -> int | None:
     """The number of the last turn of an episode in which a call went wrong."""
-    errors = row.columns.get("turn_errors", [])
+    errors = row.columns.get(member("turn_number", "tool_errors"), [])
     return max((k for k, x in enumerate(errors) if x > 0), default=None)  # type: ignore[arg-type]
 
 

@@ -10,13 +10,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from policyopt.claims import Claim
+from policyopt.claims import Claim, Effect
 from policyopt.control import ByStep, Controller
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Count, NonNegative, Regularizer, Unit, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
+from policyopt.turns import turn_ends, turn_means, turn_of
+
+Rows = Literal["turns", "episodes"]
 
 
 @part
@@ -26,11 +29,11 @@ class EntropyBand(Regularizer):
     .. math:: -\lambda\,(H_{i,t} - c\,w\,P_{i,t}),\qquad
               P = 0 \text{ where } \kappa_l \bar H_{u_i} < H_{i,t} < \kappa_r \bar H_{u_i},\ \text{else } \alpha
 
-    u_i is the environment turn of the row (0 in tasks with one turn) and H-bar_u the ``history`` of that turn, a field
-    that a controller keeps. The penalty exists only in mini-batches that reach turn ``max_turns // 2``, and is 0 for
-    turns without history. ``indicator`` is the published form: a constant, so it moves the reported loss and no
-    parameter. ``hinge`` acts: alpha times the distance to the band. Source: EPO, arXiv:2509.22576, and the authors'
-    code (WujiangXu/EPO), where it is decided by micro-batch.
+    u_i is the environment turn of the row (0 in tasks with one turn), or with ``rows`` "episodes" that of the token, and
+    H-bar_u the ``history`` of that turn, a field that a controller keeps. The penalty exists only in mini-batches that reach
+    turn ``max_turns // 2``, and is 0 for turns without history. ``indicator`` is the published form: a constant, so it moves
+    the reported loss and no parameter. ``hinge`` acts: alpha times the distance to the band. Source: EPO, arXiv:2509.22576, and
+    the authors' code (WujiangXu/EPO), where it is decided by micro-batch.
     """
 
     coef: NonNegative = 0.001
@@ -50,31 +53,50 @@ class EntropyBand(Regularizer):
     max_turns: Count = 1
     """Most turns of an episode."""
     level: Literal["token", "sequence"] = "token"
-    """Whether the entropy of a token or the mean of its row is held against the band."""
+    """Whether the entropy of a token or the mean of its row (its turn, where a row is an episode) is held against the band."""
     form: Literal["indicator", "hinge"] = "indicator"
     """Shape of the penalty."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
+    rows: Rows = "turns"
+    """Whether a row is a turn, or an episode of many."""
+
     unit: ClassVar[Unit] = "batch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Entropies, and where turns end within a row."""
+        return frozenset({"entropy"} if self.rows == "turns" else {"entropy", "turn_end"})
+
+    def turns(self, batch: Batch) -> Tensor:
+        """[N, T] the turn of each token."""
+        if self.rows == "episodes":
+            return turn_of(batch).clamp(max=turn_ends(batch).shape[1] - 1)
+        return turns(batch)[:, None].expand_as(batch.mask)
 
     def applied(self, batch: Batch) -> bool:
         """Whether the mini-batch reaches far enough into episodes for the penalty."""
-        return bool((turns(batch) >= self.max_turns // 2).any())
+        return bool(((self.turns(batch) >= self.max_turns // 2) & batch.mask.bool()).any())
 
     def penalty(self, batch: Batch) -> Tensor:
         """w P, [N, T]; 0 on padding."""
-        turn, known = turns(batch), turns(batch) < len(self.history)
+        turn = self.turns(batch)
         if not (self.history and self.applied(batch)):
             return torch.zeros_like(batch.mask)
-        centre = batch.mask.new_tensor(self.history)[turn.clamp(max=len(self.history) - 1)][:, None]
+        centre = batch.mask.new_tensor(self.history)[turn.clamp(max=len(self.history) - 1)]
         entropy = batch.entropy
         if self.level == "sequence":
-            entropy = masked_mean(entropy, batch.mask, dim=-1, keepdim=True).expand_as(entropy)
+            entropy = self.means(batch)
         if self.form == "hinge":
             out = (entropy - self.high * centre).clamp(min=0) + (self.low * centre - entropy).clamp(min=0)
         else:
             out = ((entropy <= self.low * centre) | (entropy >= self.high * centre)).to(batch.mask)
-        return torch.where(batch.mask.bool() & known[:, None], self.phase * self.alpha * out, 0.0)
+        return torch.where(batch.mask.bool() & (turn < len(self.history)), self.phase * self.alpha * out, 0.0)
+
+    def means(self, batch: Batch) -> Tensor:
+        """[N, T] the mean entropy of the row, or of the token's turn in it."""
+        if self.rows == "episodes":
+            return turn_means(batch, batch.entropy).gather(1, self.turns(batch))
+        return masked_mean(batch.entropy, batch.mask, dim=-1, keepdim=True).expand_as(batch.entropy)
 
     def __call__(self, batch: Batch) -> Tensor:
         return -self.coef * (batch.entropy - self.smooth * self.penalty(batch))
@@ -83,7 +105,7 @@ class EntropyBand(Regularizer):
         """For each turn u ``turn/u/share`` of the tokens, and ``turn/u/entropy``: its mean times that share."""
         found = {"entropy/outside": (self.penalty(batch) > 0).to(batch.mask)}
         for u in range(self.max_turns):
-            here = (turns(batch) == u).to(batch.mask)[:, None].expand_as(batch.mask)
+            here = (self.turns(batch) == u).to(batch.mask)
             found |= {f"turn/{u}/share": here, f"turn/{u}/entropy": here * batch.entropy}
         return found
 
@@ -146,8 +168,10 @@ class TurnHistory(Controller):
     confidence="code",
     claim=Claim(
         "An entropy that is kept near its history spares agents early certainty and late chaos.",
-        beyond="Both come up in episodes of dozens of turns with one reward at the end; tasks of the embedded model "
-        "have one turn.",
+        "maze",
+        (Effect("accuracy", "higher", 0.02),),
+        ours={"rows": "episodes", "max-turns": 12, "form": "hinge", "max-epochs": 40},
+        theirs={"kl-coef": 0.0, "epochs": 1, "group-size": 8},
     ),
 )
 def epo(
@@ -160,6 +184,7 @@ def epo(
     max_epochs: int | None = 150,
     level: Literal["token", "sequence"] = "token",
     form: Literal["indicator", "hinge"] = "indicator",
+    rows: Rows = "turns",
     low: float | None = 0.2,
     high: float | None = 0.2,
     kl_coef: float = 0.0,
@@ -172,15 +197,25 @@ def epo(
     .. math:: L = L_{PPO} - \lambda\,\big(\overline{H} - c\,w\,\overline{P}\big),\qquad
               P_{i,t} = \alpha\,1[H_{i,t} \notin (\kappa_l\bar H_{u_i}, \kappa_r\bar H_{u_i})]
 
-    lambda = ``entropy_coef``, c = ``smooth_coef``, u_i the turn of row i, H-bar_u its mean entropy over the steps before.
-    The weight w falls in two phases over ``max_epochs`` steps (None: it stays 1). As published and coded P is an
-    indicator without gradient: what acts is the bonus alone. ``form="hinge"`` is a band that acts. Defaults from the
-    authors' scripts, where an episode has 50 turns; with ``max_turns`` 1, for tasks of one turn, the penalty is always
-    on. Our reading: the code's weight, which falls, where the text says stronger later; 0 while there is no history.
+    lambda = ``entropy_coef``, c = ``smooth_coef``, u_i the turn of row i, H-bar_u its mean entropy over the steps before. The
+    weight w falls in two phases over ``max_epochs`` steps (None: it stays 1). As published and coded P is an indicator without
+    gradient: what acts is the bonus alone. ``form="hinge"`` is a band that acts. Defaults from the authors' scripts, where an
+    episode has 50 turns; with ``max_turns`` 1, for tasks of one turn, the penalty is always on. ``rows`` "episodes" is for
+    environments, whose episodes are rows of many turns: each token is held against its own turn, and ``max_turns`` says how
+    many there are. Our reading: the code's weight, which falls, where the text says stronger later; 0 while there is no
+    history.
     """
     phases: tuple[Controller, ...] = (TwoPhases("regularizers.EntropyBand.phase", max_epochs),) if max_epochs else ()
     band = EntropyBand(
-        entropy_coef, smooth_coef, kappa_low, kappa_high, alpha, max_turns=max_turns, level=level, form=form
+        entropy_coef,
+        smooth_coef,
+        kappa_low,
+        kappa_high,
+        alpha,
+        max_turns=max_turns,
+        level=level,
+        form=form,
+        rows=rows,
     )
     return ppo(low, high, kl_coef=kl_coef, epochs=epochs, minibatches=minibatches, group_size=group_size).replace(
         regularizers=(band,), controllers=(TurnHistory(), *phases)

@@ -73,3 +73,21 @@ def test_the_history_of_a_turn_is_its_mean_over_the_steps_that_reached_it() -> N
         reached = [sum(m) / len(m) for m in means if m]
         assert recipe.get("regularizers.EntropyBand.history") == pytest.approx(reached)
     assert control(recipe, {}, states) == recipe, "a step without tokens changes nothing"
+
+
+def test_in_rows_that_are_episodes_each_token_is_held_against_its_own_turn() -> None:
+    batch = random_batch(lengths=(6,) * 9)
+    batch = batch.replace(entropy=torch.full_like(batch.entropy, 1.0), turn_end=torch.tensor([[2, 5]] * 9))
+    band = EntropyBand(history=(1.0, 5.0), max_turns=2, alpha=0.2, rows="episodes")
+    assert (band.penalty(batch)[:, :3] == 0).all(), "turn 0 is inside its band"
+    assert (band.penalty(batch)[:, 3:] == 0.2).all(), "turn 1 is below its own"
+    entropy = batch.entropy.clone()
+    entropy[:, 3] = 13.0  # the mean of turn 1 is now 5
+    by_turn = replace(band, level="sequence")
+    assert not by_turn.penalty(batch.replace(entropy=entropy)).any()
+    said = band.metrics(batch)
+    assert said["turn/1/share"].sum() == 27 and said["turn/0/entropy"][:, 3:].sum() == 0
+    one = batch.replace(turn_end=torch.tensor([[5]] * 9))
+    assert not band.applied(one.replace(turn_end=torch.tensor([[-1]] * 9))), "one turn alone is early"
+    with pytest.raises(ValueError, match="rows"):
+        EntropyBand(rows="words")  # type: ignore[arg-type]
