@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from policyopt.errors import UserError
-from policyopt.items import Example, JudgeSpec, Task, user
+from policyopt.items import Example, JudgeSpec, Lesson, Task, user
 from policyopt.models import warmstart
 from policyopt.models.embedded import Architecture, build_embedded, random_tiny
 from policyopt.models.text import encode_prompt
@@ -112,11 +112,24 @@ def test_the_loss_counts_response_tokens_alone() -> None:
     assert len({len(ids) for ids, _ in rows}) == 2  # one row is padded
     loss = warmstart._loss(model, *warmstart._pad(rows))
     terms = []
-    for ids, start in rows:
+    for ids, taught in rows:
         logp = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        terms += [-logp[t - 1, ids[t]] for t in range(start, len(ids))]
+        terms += [-logp[t - 1, ids[t]] for t in range(len(ids)) if taught[t]]
         assert ids[-1] == tokenizer.eos_token_id
     torch.testing.assert_close(loss, torch.stack(terms).sum())
+
+
+def test_every_reply_of_a_lesson_is_taught_and_nothing_that_is_read() -> None:
+    _, tokenizer = random_tiny()
+    lesson = Lesson(user("a"), "bc", given="x", then=(("yy", "d"), ("", "ef")))
+    ids, taught = warmstart._join("one", lesson, tokenizer, 256)
+    said = [tokenizer.decode([i]) for i, own in zip(ids, taught, strict=True) if own]
+    assert said == ["b", "c", END, "d", END, "e", "f", END]
+    assert tokenizer.decode(ids).endswith(f"xbc{END}yyd{END}ef{END}")
+    tokens, labels = warmstart._pad([(ids, taught), (ids[:-2], taught[:-2])])
+    assert labels.shape == tokens.shape
+    assert (labels[0] != warmstart.IGNORED).tolist() == taught
+    assert (labels[1] != warmstart.IGNORED).tolist() == [*taught[:-2], False, False]
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -142,7 +155,7 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_shares_on_any_number_of_cores
 
 
 def test_every_example_is_seen_once_before_any_is_seen_twice() -> None:
-    rows = [([i] * (1 + i % 5), 0) for i in range(96)]
+    rows = [([i] * (1 + i % 5), [False] * (1 + i % 5)) for i in range(96)]
     batches = warmstart._batches(rows, 6, random.Random(0))
     seen = [int(tokens[i, 0]) for tokens, _ in (next(batches) for _ in range(16)) for i in range(6)]
     assert sorted(seen) == list(range(96))

@@ -63,7 +63,7 @@ class Calculator(Told):
     tools = (CALC,)
     turns = 4
     max_tokens: int = 128
-    warm_start: Mapping[str, Any] = {"steps": 700, "terse": 1.0, "lessons": 0.8}
+    warm_start: Mapping[str, Any] = {"steps": 600, "examples": 3072, "terse": 1.0, "lessons": 3.0}
 
     def begin(self, chance: random.Random) -> None:
         """See :class:`~policyopt.environments.worlds.told.Told`."""
