@@ -26,7 +26,7 @@ WORDS: Mapping[str, Sequence[str]] = {
 }
 """What the actions of Gymnasium's own environments mean, as their pages say; the environments themselves do not say it."""
 _COLOURS = ("gray", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
-_COLOURED = re.compile(r"\x1b\[([\d;]*)m(.*?)\x1b\[0m", re.DOTALL)
+_ESCAPE = re.compile(r"\x1b\[([\d;]{0,32})m")
 _LISTS = re.compile(r"\[[^][]{0,4096}\]")
 _LAST = 4096
 """Characters at the end of what the policy wrote in which an action is looked for."""
@@ -171,12 +171,18 @@ def meanings(made: Any) -> list[str]:
 def uncoloured(text: str) -> str:
     """A text without the escapes of a terminal: what stands out by its colour is put between ``<red>`` and ``</red>``."""
 
-    def named(match: re.Match[str]) -> str:
+    found, open_ones, end = [], [], 0
+    for match in _ESCAPE.finditer(text):
+        found.append(text[end : match.start()])
+        end = match.end()
         codes = [int(c) for c in match[1].split(";") if c]
-        colour = next((_COLOURS[c % 10] for c in codes if 30 <= c % 100 < 50 and c % 10 < 8), None)
-        return match[2] if colour is None else f"<{colour}>{match[2]}</{colour}>"
-
-    return _COLOURED.sub(named, text)
+        if not any(codes):
+            found += [f"</{colour}>" for colour in open_ones[-1:] if colour]
+            del open_ones[-1:]
+            continue
+        open_ones.append(next((_COLOURS[c % 10] for c in codes if 30 <= c < 50 and c % 10 < 8), ""))
+        found += [f"<{colour}>" for colour in open_ones[-1:] if colour]
+    return "".join([*found, text[end:]])
 
 
 def _value(seen: Any) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 
 class Overdue(Exception):
     """A call took longer than it may. Nobody knows what it has done by then, so its episode is given up."""
+
+
+_LIMIT: contextvars.ContextVar[asyncio.Timeout | None] = contextvars.ContextVar("_LIMIT", default=None)
+"""The limit of the call that is being made."""
 
 
 class Outside:
@@ -34,12 +39,27 @@ class Outside:
             found = await self._limited(self._in_thread(function, args, kwargs), function)
         return await self._limited(found, function) if inspect.isawaitable(found) else found
 
-    async def _limited(self, waiting: Any, function: Callable[..., Any]) -> Any:
+    async def _limited(self, waiting: Awaitable[Any], function: Callable[..., Any]) -> Any:
+        """What is waited for, within the limit. A call in which others are made has the limit for what it does itself: the time of
+        the others is not its own."""
+        outer = _LIMIT.get()
+        if outer is not None:
+            outer.reschedule(None)
         try:
-            return await asyncio.wait_for(waiting, self.seconds)
+            async with asyncio.timeout(self.seconds) as limit:
+                token = _LIMIT.set(limit)
+                try:
+                    return await waiting
+                finally:
+                    _LIMIT.reset(token)
         except TimeoutError:
+            if not limit.expired():  # one of its own, which is told like any other error
+                raise
             name = getattr(function, "__qualname__", repr(function))
             raise Overdue(f"{name} took longer than {self.seconds:g} s") from None
+        finally:
+            if outer is not None:
+                outer.reschedule(asyncio.get_running_loop().time() + self.seconds)
 
     def _in_thread(self, function: Callable[..., Any], args: Any, kwargs: Any) -> asyncio.Future[Any]:
         if self._asked is None:

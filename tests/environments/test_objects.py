@@ -203,8 +203,29 @@ def test_a_tool_that_blocks_is_given_up_and_the_others_go_on(kind: Callable[[], 
     Blocking.release.set()
     assert time.monotonic() - begun < 20
     assert stuck.verdict.failed and not stuck.verdict.rewarded
-    assert "took longer than 0.5 s" in stuck.verdict.reason
+    assert f"{kind.__name__}.guess took longer than 0.5 s" in stuck.verdict.reason
     assert won.verdict.score == 1.0
+
+
+def test_each_call_of_a_turn_has_the_whole_time() -> None:
+    class Slow:
+        def nap(self) -> str:
+            """Sleeps."""
+            time.sleep(0.3)
+            return "awake"
+
+        async def doze(self) -> str:
+            """Sleeps."""
+            await asyncio.sleep(0.3)
+            return "awake"
+
+        def impatient(self) -> str:
+            """Has a limit of its own."""
+            raise TimeoutError("the site did not answer")
+
+    turn = "\n".join([call("nap"), call("doze"), call("nap"), call("doze"), call("impatient")])
+    [played] = play(environment(Slow), (turn, "end"), judged=True, timeout=0.8)
+    assert heard(played) == ["awake|awake|awake|awake|error: the site did not answer"]
 
 
 # Rewards ---------------------------------------------------------------------------------------------------------------

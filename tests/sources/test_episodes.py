@@ -353,9 +353,10 @@ from policyopt.environments.world import Environment, Observation
 
 
 class Weather(Environment):
-    """A forecast that follows from the seed and from what was said; four turns of letters."""
+    """A forecast that follows from the seed and from what was said; three turns of letters."""
 
-    turns = 4
+    turns = 3
+    instant = True
 
     def reset(self, seed, row):
         self.chance = random.Random(seed)
@@ -371,8 +372,9 @@ class Weather(Environment):
 def test_a_run_on_a_world_that_is_cut_ends_with_the_same_bits(recipe: Any, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "weather.py").write_text(SEEDED)
     task: dict[str, Any] = {
-        "task": "seeds", "env": f"{tmp_path / 'weather.py'}:Weather", "steps": 4, "max_tokens": 90, "staleness": 1,
-        "episodes": Episodes(turn_tokens=16), "eval": Evaluation(every=3, prompts=2, samples=1, k=1),
+        "task": "seeds", "env": f"{tmp_path / 'weather.py'}:Weather", "steps": 4, "max_tokens": 60, "staleness": 1,
+        "batch": 8,
+        "episodes": Episodes(turn_tokens=8), "eval": Evaluation(every=3, prompts=2, samples=1, k=1),
     }  # fmt: skip
     whole, cut = (tiny_run(tmp_path / name, tiny_model, task, recipe) for name in ("whole", "cut"))
     run(whole, quiet=True)
