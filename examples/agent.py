@@ -30,7 +30,7 @@ def run(base_url, row):
     for _ in range(4):
         said = ask(base_url, messages)
         messages.append({"role": "assistant", "content": said})
-        call = re.search(r'"e": "([^"]*)"', said)
+        call = re.search(r'"e": ?"([^"]*)"', said)
         if call is None:
             break
         messages.append({"role": "user", "content": calculate(call[1])})

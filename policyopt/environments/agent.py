@@ -66,6 +66,13 @@ class Agent(Environment):
                 raise
             raise Overdue(f"the agent took longer than {seconds:g} s") from None
 
+    @property
+    def needs(self) -> list[str]:
+        """The arguments that it has to be given, beside those that the library gives to all."""
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        wanted = [n for n, p in self._takes.items() if p.kind in named and p.default is p.empty]
+        return [n for n in wanted if n not in ("base_url", "api_key", "model", "seed", "row")]
+
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the function takes of what there is. Raises :class:`~policyopt.errors.UserError` for an argument that nothing fills."""
         kinds = [p.kind for p in self._takes.values()]

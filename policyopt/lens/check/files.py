@@ -9,11 +9,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from policyopt import qualified
+from policyopt.environments.names import adapted, maker, prefixed
+from policyopt.environments.worlds import WORLDS
 from policyopt.errors import UserError, explain
 from policyopt.lens.check import check
 from policyopt.lens.check.parts import ALONE, faults
 from policyopt.lens.check.report import Report
+from policyopt.lens.check.worlds import check_world
+from policyopt.lens.check.worlds.found import environments_in, is_environment
 from policyopt.methods.group.grpo import grpo
+from policyopt.models.text import Text
 from policyopt.own import methods_in, resolve
 from policyopt.parts import (
     Advantage,
@@ -48,24 +53,29 @@ PLACES: dict[type[Part], tuple[str, bool]] = {
 """The field of a recipe that a kind of part fills, and whether it takes several."""
 
 
-def check_named(name: str) -> list[Report]:
-    """Check what a line of the command names: all of a file (``my.py``), or the method that ``own.resolve`` finds.
+def check_named(name: str, text: Text | None = None) -> list[Report]:
+    """Check what a line of the command names: all of a file (``my.py``), an environment, or the method that ``own.resolve`` finds.
 
-    What a file declares is forgotten afterwards. Raises ``UserError`` as :func:`check_file` and ``own.resolve`` do.
+    ``text`` are the words of the model that environments are for. What a file declares is forgotten afterwards. Raises ``UserError`` as
+    :func:`check_file`, ``own.resolve`` and :func:`policyopt.environments.names.maker` do.
     """
+    if name in WORLDS or prefixed(name) is not None:
+        return [check_world(name, maker(name, {}, qualified.lookup), text)]
     home, attribute = split(name)
     if home.endswith(".py") and not attribute:
-        return check_file(Path(home))
+        return check_file(Path(home), text)
     with qualified.forgotten(Path(home)) if home.endswith(".py") else contextlib.nullcontext():
+        if attribute and is_environment(found := qualified.lookup(name)):
+            return [check_world(attribute, adapted(found, {}, name), text)]
         method = resolve(name)
         return [found if isinstance(found := _called(method), Report) else check(found, method.name)]
 
 
-def check_file(path: Path) -> list[Report]:
-    """Check every method and recipe of the file, and every part that none of them uses, in its slot of a plain GRPO.
+def check_file(path: Path, text: Text | None = None) -> list[Report]:
+    """Check every method and recipe of the file, every part that none of them uses, in its slot of a plain GRPO, and every environment.
 
     The file runs, like any script of the user's own; its columns are forgotten afterwards. Raises ``UserError`` for a
-    file that is not there, cannot be imported, or defines neither a method nor a part.
+    file that is not there, cannot be imported, or defines neither a method nor a part nor an environment.
     """
     with qualified.forgotten(path) as module:
         methods = methods_in(module)
@@ -73,12 +83,13 @@ def check_file(path: Path) -> list[Report]:
             x for x in vars(module).values()
             if isinstance(x, type) and issubclass(x, Part) and x.__module__ == module.__name__ and x.__name__[0] != "_"
         ]  # fmt: skip
-        if not methods and not classes:
+        worlds = dict(environments_in(module))
+        if not methods and not classes and not worlds:
             raise UserError(
                 f"{path} defines neither a method (a function under @method) nor a part (a class under @part, "
-                "made from Surrogate, Weight, Advantage or another slot of policyopt.parts)"
+                "made from Surrogate, Weight, Advantage or another slot of policyopt.parts) nor an environment"
             )
-        reports, used = [], set()
+        reports, used = [check_world(name, make, text) for name, make in worlds.items()], set()
         for method in methods.values():
             recipe = _called(method)
             if isinstance(recipe, Report):
