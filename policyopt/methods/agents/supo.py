@@ -95,9 +95,8 @@ class EpisodeEnded(Filter):
     confidence="secondary",
     claim=Claim(
         "An agent that learns to sum up a full context solves more of what does not fit into it than one that is cut off there.",
-        "history",
+        "history:20",
         (Effect("accuracy", "higher", 0.03),),
-        both={"max-tokens": 96},
         theirs={"kl-coef": 0.0},
     ),
 )
