@@ -24,10 +24,10 @@ from policyopt.turns import on_tokens, to_go, turn_ends, turns_there
 
 @part
 class TruthAfterTurns(Group):
-    """A group of episodes; before each turn the policy is asked how likely the reference answer is to it there.
+    """A group of episodes; for each turn the policy is asked how likely the reference answer was to it before that turn.
 
-    What the environment says is never changed by that: the answer, behind ``opener``, is put behind what was said up to then and scored,
-    by the policy that played. Where a task has no answer, or no environment, nothing is asked.
+    What was said is not changed by that: the answer, behind ``opener``, is put behind what was said up to then and scored by the policy
+    that played, once the episodes are over. Where a task has no answer, or no environment, nothing is asked.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"truth_logp"})
@@ -40,24 +40,25 @@ class TruthAfterTurns(Group):
     async def draw(self, question: Question, context: Context) -> list[Response]:
         rows = await super().draw(question, context)
         truth = context.encode(question.answer) if context.episodes is not None and question.answer else ()
-        if truth:
-            opener = context.encode(self.opener)
-            await asyncio.gather(*(self._ask(row, opener, truth, question, context) for row in rows))
-        return rows
+        if not truth:
+            return rows
+        opener, most = context.encode(self.opener), context.room + question.budget
 
-    async def _ask(
-        self, row: Response, opener: tuple[int, ...], truth: tuple[int, ...], question: Question, context: Context
-    ) -> None:
-        """Put the mean log-probability of the truth before each turn into the columns of a row."""
-
-        async def likely(start: int) -> float:
-            before = (*(row.context or question.tokens), *row.tokens[:start], *opener)
-            if len(before) + len(truth) > context.room + question.budget:  # more than the model reads
+        async def likely(before: tuple[int, ...]) -> float:
+            if len(before) + len(truth) > most:  # more than the model reads
                 return float("nan")
             scored = await context.sampler.logprobs(before, truth, temperature=self.temperature)
             return sum(scored.logp) / len(truth)
 
-        row.columns["truth_logp"] = list(await asyncio.gather(*map(likely, turn_starts(row))))
+        places = [
+            [(*(row.context or question.tokens), *row.tokens[:start], *opener) for start in turn_starts(row)]
+            for row in rows
+        ]
+        asked = list(dict.fromkeys(before for row in places for before in row))  # all episodes begin alike
+        known = dict(zip(asked, await asyncio.gather(*map(likely, asked)), strict=True))
+        for row, before in zip(rows, places, strict=True):
+            row.columns["truth_logp"] = [known[tokens] for tokens in before]
+        return rows
 
 
 @part

@@ -101,9 +101,8 @@ class WholeMultiple(Filter):
     confidence="secondary",
     claim=Claim(
         "Where each round is a context of its own with a report in it, long tasks are solved that outgrow a single context.",
-        "history",
+        "history:20",
         (Effect("accuracy", "higher", 0.03),),
-        both={"max-tokens": 96},
         ours={"minibatches": 1},
         theirs={"minibatches": 1},
     ),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
-from policyopt.groups import group_max
+from policyopt.groups import group_max, group_mean
 from policyopt.items import Message, user
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Count, Filter, Fraction, Unit, Whole, Wrapper, part
@@ -58,7 +58,8 @@ class Summarised(Pieces):
 class PerEpisode(Wrapper, Advantage):
     """An advantage in which an episode counts once, however many rows it has, and which all of its rows have.
 
-    The ``inner`` one sees the first row of each episode alone and gives it one number, the same on all of its tokens.
+    The ``inner`` one sees one row of each episode, with what the episode was worth (the mean of its rows, where shaping has made these
+    differ), and gives it one number, the same on all of its tokens.
     """
 
     inner: Advantage = Normalise()
@@ -72,8 +73,10 @@ class PerEpisode(Wrapper, Advantage):
     def __call__(self, batch: Batch) -> Tensor:
         number, place = episode_of(batch), torch.arange(len(batch), device=batch.mask.device)
         first = place == -group_max(-place.to(batch.reward), number).long()
-        found = torch.zeros_like(batch.reward)
-        found[number[first]] = (self.inner(batch[first]) * batch[first].terminal()).sum(1)
+        worth = group_mean(batch.total_reward(), number)
+        one = batch.replace(reward=worth, token_reward=None)[first]
+        found = torch.zeros_like(worth)
+        found[number[first]] = (self.inner(one) * one.terminal()).sum(1)
         return found[number][:, None] * batch.mask
 
 
@@ -95,9 +98,8 @@ class EpisodeEnded(Filter):
     confidence="secondary",
     claim=Claim(
         "An agent that learns to sum up a full context solves more of what does not fit into it than one that is cut off there.",
-        "history",
+        "history:20",
         (Effect("accuracy", "higher", 0.03),),
-        both={"max-tokens": 96},
         theirs={"kl-coef": 0.0},
     ),
 )
