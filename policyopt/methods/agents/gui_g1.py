@@ -58,9 +58,11 @@ class ByTargetSize(Wrapper, Advantage):
     code="Yuqi-Zhou/GUI-G1",
     confidence="code",
     claim=Claim(
-        "Rewards that are cheated in opposite ways, hits by small boxes and overlap by large ones, keep each other honest: boxes fit better.",
+        "A reward for hits alone leaves the size of boxes open; with overlap and size beside it they fit, and hit as often.",
         "screen",
-        (Effect("component/iou", "higher", 0.02), Effect("accuracy", "higher", -0.03)),
+        (Effect("component/iou", "higher", 0.02), Effect("component/hit", "higher", -0.03)),
+        against="gui-g1",
+        theirs={"iou": 0.0, "size": 0.0},
     ),
 )
 def gui_g1(

@@ -71,9 +71,11 @@ class DifficultyAdaptiveLength(Shape):
     code="lll6gg/UI-R1",
     confidence="code",
     claim=Claim(
-        "Points for the right kind of action, the right place and the form teach where to act; a point for the whole alone teaches less.",
+        "A point for the right kind of action beside the one for its place gets both right sooner than the place alone.",
         "screen",
-        (Effect("accuracy", "higher", 0.02),),
+        (Effect("component/place", "higher", 0.02),),
+        against="ui-r1",
+        theirs={"kind": 0.0, "form": 0.0},
     ),
 )
 def ui_r1(
