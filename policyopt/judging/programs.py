@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 
 from policyopt import sandbox
 from policyopt.items import Example, Verdict
@@ -60,11 +61,16 @@ def code_judge(
         UserError: There is no sandbox here (:func:`policyopt.sandbox.check`), or a limit is out of range.
     """
     sandbox.check()
-    # Processor time is what counts; a busy machine makes the wall clock run ahead of it
-    limits = sandbox.Limits(cpu=seconds, wall=2 * seconds + 1, memory_mb=memory_mb)
     sandbox.Limits(wall=total)
     wanted = [word for word in prints.split(",") if word]
     names = [PART, "valid", *(["seconds"] if timed else []), *(["prints"] if wanted else [])]
+    # Processor time is what counts; a busy machine makes the wall clock run ahead of it
+    how = (
+        sandbox.Limits(cpu=seconds, wall=2 * seconds + 1, memory_mb=memory_mb),
+        sandbox.python(packages),
+        tolerance,
+        total,
+    )
 
     def judge(example: Example, response: str) -> Verdict:
         tests = _tests(example.answer)
@@ -72,13 +78,11 @@ def code_judge(
         if code is None:
             nothing = "no program found, or one that is too long"
             return Verdict(0.0, False, False, nothing, parts=dict.fromkeys(names, 0.0))
-        found = _Tried(code, limits, sandbox.python(packages), tolerance, total)
+        found = _Tried(code, *how)
         found.run(tests)
         share = found.right / len(tests)
-        said = {PART: share, "valid": float(found.valid), "seconds": found.seconds}
-        said["prints"] = float(sum(word in found.output for word in wanted))
+        parts = {name: x for name, x in found.said(share, wanted).items() if name in names}
         reason = f"{found.right} of {len(tests)} tests passed" + (f"; {found.reason}" if found.reason else "")
-        parts = {name: said[name] for name in names}
         return Verdict(share if partial else float(share == 1), share == 1, fenced, reason, parts=parts)
 
     judge.patience = total + _SPARE  # type: ignore[attr-defined]
@@ -99,6 +103,11 @@ class _Tried:
         self.code, self.limits, self.interpreter, self.tolerance = code, limits, interpreter, tolerance
         self.end, self.seconds = time.monotonic() + total, 0.0
         self.right, self.valid, self.reason, self.output = 0, True, "", ""
+
+    def said(self, share: float, wanted: Sequence[str]) -> dict[str, float]:
+        """The parts of the verdict."""
+        prints = float(sum(word in self.output for word in wanted))
+        return {PART: share, "valid": float(self.valid), "seconds": self.seconds, "prints": prints}
 
     def run(self, tests: list[Test]) -> None:
         """All tests: those of output one by one, then the calls, in as few processes as they take."""
