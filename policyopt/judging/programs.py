@@ -1,4 +1,8 @@
-"""Programs as answers: they run in the sandbox, on tests of which they see the questions alone."""
+"""Programs as answers: they run in the sandbox, on tests of which they see the questions alone.
+
+The program is the last fenced block of a response, or all of it where nothing is fenced. Inputs go to its stdin, calls to its functions.
+Expected values never enter the sandbox (:mod:`policyopt.sandbox.calls`).
+"""
 
 from __future__ import annotations
 
@@ -41,15 +45,13 @@ def code_judge(
 ) -> Judge:
     """The Python program of a response passes the tests of its row (:func:`~policyopt.judging.program_tests.read_tests`).
 
-    The program is the last fenced block, or the whole response where nothing is fenced. Inputs go to its stdin, calls to its
-    functions. Expected values never enter the sandbox (:mod:`policyopt.sandbox.calls`). The parts are ``tests``, the share of tests that are passed,
-    and ``valid``, 1 where the program came to its end, or gave a value, in all of them.
+    The parts are ``tests``, the share of tests that are passed, and ``valid``, 1 where the program came to its end, or gave a value, in all of them.
 
     Args:
         seconds: For one test, of processor time, rounded up; twice as much and one by the clock.
         total: For all tests of a response; those that had no time left have failed.
         memory_mb: MiB that a program may take.
-        partial: The score is the share of tests that are passed, else 1 for all and 0 for fewer. ``correct`` means all.
+        partial: The score is the share of tests that are passed, else 1 for all and 0 for fewer.
         packages: Programs may import what is installed beside this library; starting takes longer.
         tolerance: Up to which numbers are the same, relative or absolute.
         timed: The part ``seconds`` says how long the program ran, which is another number every time.
@@ -75,11 +77,9 @@ def code_judge(
         found = _Tried(code, limits, sandbox.python(packages), tolerance, total)
         found.run(tests)
         share = found.right / len(tests)
-        said = {PART: share, "valid": float(found.valid), "seconds": found.seconds}
-        said["prints"] = float(sum(word in found.output for word in wanted))
-        reason = f"{found.right} of {len(tests)} tests passed" + (f"; {found.reason}" if found.reason else "")
-        parts = {name: said[name] for name in names}
-        return Verdict(share if partial else float(share == 1), share == 1, fenced, reason, parts=parts)
+        parts = found.parts(share, wanted)
+        score = share if partial else float(share == 1)
+        return Verdict(score, share == 1, fenced, found.said(len(tests)), parts={name: parts[name] for name in names})
 
     judge.patience = total + _SPARE  # type: ignore[attr-defined]
     return fills(judge, *(f"component[{name}]" for name in names))
@@ -99,6 +99,15 @@ class _Tried:
         self.code, self.limits, self.interpreter, self.tolerance = code, limits, interpreter, tolerance
         self.end, self.seconds = time.monotonic() + total, 0.0
         self.right, self.valid, self.reason, self.output = 0, True, "", ""
+
+    def said(self, tests: int) -> str:
+        """The reason of the verdict."""
+        return f"{self.right} of {tests} tests passed" + (f"; {self.reason}" if self.reason else "")
+
+    def parts(self, share: float, wanted: list[str]) -> dict[str, float]:
+        """All that may be a part of the verdict."""
+        prints = sum(word in self.output for word in wanted)
+        return {PART: share, "valid": float(self.valid), "seconds": self.seconds, "prints": float(prints)}
 
     def run(self, tests: list[Test]) -> None:
         """All tests: those of output one by one, then the calls, in as few processes as they take."""
