@@ -1,10 +1,13 @@
-"""Programs as answers: they run in the sandbox, on tests of which they see the questions alone."""
+"""Programs as answers: they run in the sandbox, on tests of which they see the questions alone.
+
+The program is the last fenced block of a response, or all of it where nothing is fenced. Inputs go to its stdin, calls to its functions.
+Expected values never enter the sandbox (:mod:`policyopt.sandbox.calls`).
+"""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
 
 from policyopt import sandbox
 from policyopt.items import Example, Verdict
@@ -42,15 +45,13 @@ def code_judge(
 ) -> Judge:
     """The Python program of a response passes the tests of its row (:func:`~policyopt.judging.program_tests.read_tests`).
 
-    The program is the last fenced block, or the whole response where nothing is fenced. Inputs go to its stdin, calls to its
-    functions. Expected values never enter the sandbox (:mod:`policyopt.sandbox.calls`). The parts are ``tests``, the share of tests that are passed,
-    and ``valid``, 1 where the program came to its end, or gave a value, in all of them.
+    The parts are ``tests``, the share of tests that are passed, and ``valid``, 1 where the program came to its end, or gave a value, in all of them.
 
     Args:
         seconds: For one test, of processor time, rounded up; twice as much and one by the clock.
         total: For all tests of a response; those that had no time left have failed.
         memory_mb: MiB that a program may take.
-        partial: The score is the share of tests that are passed, else 1 for all and 0 for fewer. ``correct`` means all.
+        partial: The score is the share of tests that are passed, else 1 for all and 0 for fewer.
         packages: Programs may import what is installed beside this library; starting takes longer.
         tolerance: Up to which numbers are the same, relative or absolute.
         timed: The part ``seconds`` says how long the program ran, which is another number every time.
@@ -61,16 +62,11 @@ def code_judge(
         UserError: There is no sandbox here (:func:`policyopt.sandbox.check`), or a limit is out of range.
     """
     sandbox.check()
+    # Processor time is what counts; a busy machine makes the wall clock run ahead of it
+    limits = sandbox.Limits(cpu=seconds, wall=2 * seconds + 1, memory_mb=memory_mb)
     sandbox.Limits(wall=total)
     wanted = [word for word in prints.split(",") if word]
     names = [PART, "valid", *(["seconds"] if timed else []), *(["prints"] if wanted else [])]
-    # Processor time is what counts; a busy machine makes the wall clock run ahead of it
-    how = (
-        sandbox.Limits(cpu=seconds, wall=2 * seconds + 1, memory_mb=memory_mb),
-        sandbox.python(packages),
-        tolerance,
-        total,
-    )
 
     def judge(example: Example, response: str) -> Verdict:
         tests = _tests(example.answer)
@@ -78,12 +74,12 @@ def code_judge(
         if code is None:
             nothing = "no program found, or one that is too long"
             return Verdict(0.0, False, False, nothing, parts=dict.fromkeys(names, 0.0))
-        found = _Tried(code, *how)
+        found = _Tried(code, limits, sandbox.python(packages), tolerance, total)
         found.run(tests)
         share = found.right / len(tests)
-        parts = {name: x for name, x in found.said(share, wanted).items() if name in names}
-        reason = f"{found.right} of {len(tests)} tests passed" + (f"; {found.reason}" if found.reason else "")
-        return Verdict(share if partial else float(share == 1), share == 1, fenced, reason, parts=parts)
+        parts = found.parts(share, wanted)
+        score = share if partial else float(share == 1)
+        return Verdict(score, share == 1, fenced, found.said(len(tests)), parts={name: parts[name] for name in names})
 
     judge.patience = total + _SPARE  # type: ignore[attr-defined]
     return fills(judge, *(f"component[{name}]" for name in names))
@@ -104,10 +100,14 @@ class _Tried:
         self.end, self.seconds = time.monotonic() + total, 0.0
         self.right, self.valid, self.reason, self.output = 0, True, "", ""
 
-    def said(self, share: float, wanted: Sequence[str]) -> dict[str, float]:
-        """The parts of the verdict."""
-        prints = float(sum(word in self.output for word in wanted))
-        return {PART: share, "valid": float(self.valid), "seconds": self.seconds, "prints": prints}
+    def said(self, tests: int) -> str:
+        """The reason of the verdict."""
+        return f"{self.right} of {tests} tests passed" + (f"; {self.reason}" if self.reason else "")
+
+    def parts(self, share: float, wanted: list[str]) -> dict[str, float]:
+        """All that may be a part of the verdict."""
+        prints = sum(word in self.output for word in wanted)
+        return {PART: share, "valid": float(self.valid), "seconds": self.seconds, "prints": float(prints)}
 
     def run(self, tests: list[Test]) -> None:
         """All tests: those of output one by one, then the calls, in as few processes as they take."""
