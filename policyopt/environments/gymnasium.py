@@ -171,7 +171,9 @@ def meanings(made: Any) -> list[str]:
 def uncoloured(text: str) -> str:
     """A text without the escapes of a terminal: what stands out by its colour is put between ``<red>`` and ``</red>``."""
 
-    found, open_ones, end = [], [], 0
+    found: list[str] = []
+    open_ones: list[str] = []
+    end = 0
     for match in _ESCAPE.finditer(text):
         found.append(text[end : match.start()])
         end = match.end()
