@@ -47,12 +47,11 @@ def _draw(chance: random.Random) -> Entry:
     which that is 0. Either order, so that the hasty beginning is the likeliest single one, and working it out still the likelier thing."""
     names = "".join(sorted(chance.sample(INPUTS, 3)))
     table = "".join(chance.choice("01") for _ in range(8))
-    first, *two = list(names)
-    low, high = (TWO[half].translate(str.maketrans("pq", "".join(two))) for half in (table[:4], table[4:]))
+    low, high = (TWO[half].translate(str.maketrans("pq", names[1:])) for half in (table[:4], table[4:]))
     return {
         "question": f"y({names})={table}",
         "steps": chance.sample([f"0 {table[:4]} {low}", f"1 {table[4:]} {high}"], 2),
-        "answer": low if low == high else f"{first}?{high}:{low}",
+        "answer": low if low == high else f"{names[0]}?{high}:{low}",
         "hasty": answer_line(high),
         "metadata": {"names": names, "table": table},
     }
@@ -160,8 +159,8 @@ ASSIGN = Drawn(
     name="assign",
     summary="an expression of Verilog for a truth table of three inputs, which a simulator tries: y(abd)=01101001",
     draw=_draw,
-    judge=judge_assign,  # type: ignore[arg-type]  # it judges many at once
+    judge=judge_assign,
     max_tokens=72,
-    warm_start={"steps": 700, "terse": 0.4},
+    warm_start={"steps": 700, "terse": 0.2},
 )
 """What compiles is mostly right in one half of the table, so that tests and structure have something to tell apart."""

@@ -33,8 +33,8 @@ class Drawn(Builtin):
     name: str
     draw: Callable[[random.Random], Entry]
     """An entry from random numbers of its own."""
-    judge: Callable[..., dict[str, Any]]
-    """Takes prompt, response and answer; see :mod:`policyopt.judging.judges`."""
+    judge: Callable[..., dict[str, Any] | list[dict[str, Any]]]
+    """Takes prompt, response and answer, or lists of them at once; see :mod:`policyopt.judging.judges`."""
     config: dict[str, Any] = field(default_factory=dict)
     prompt: Callable[[Entry], str] = _question
     steps: Callable[[Entry], tuple[list[str], str]] = _steps

@@ -19,6 +19,7 @@ from policyopt.judging.program_tests import Test, read_tests, same_output, same_
 
 PART = "tests"
 """What the share of tests that a program has passed is called among the parts of a verdict."""
+NOTHING = "no program found, or one that is too long"
 _SPARE = 30.0
 """Seconds that a verdict may take beyond what its programs may, on a busy machine."""
 _START = """\
@@ -72,8 +73,7 @@ def code_judge(
         tests = _tests(example.answer)
         code, fenced = program_of(response, think)
         if code is None:
-            nothing = "no program found, or one that is too long"
-            return Verdict(0.0, False, False, nothing, parts=dict.fromkeys(names, 0.0))
+            return Verdict(0.0, False, False, NOTHING, parts=dict.fromkeys(names, 0.0))
         found = _Tried(code, limits, sandbox.python(packages), tolerance, total)
         found.run(tests)
         share = found.right / len(tests)
