@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, overload
 
@@ -12,6 +12,7 @@ from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
 from policyopt.data.reasoning import LENGTH
 from policyopt.environments.calls import find_calls
+from policyopt.environments.names import made_with
 from policyopt.environments.world import Action, Observation
 from policyopt.environments.worlds import WORLDS
 from policyopt.environments.worlds.told import Told
@@ -28,16 +29,22 @@ def summaries() -> dict[str, str]:
     return {name: world.summary for name, world in WORLDS.items()}
 
 
-def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
-    """The task of a world; ``option`` is what stands behind the colon of its name.
+def world_task(
+    name: str, option: str = "", *, seed: int, heldout: int, options: Mapping[str, Any] | None = None
+) -> Task:
+    """The task of a world; ``option`` is what stands behind the colon of its name, ``options`` are further ones by name.
 
     Raises ``UserError`` for an option that the world does not take.
     """
-    options = options_of(name, option)
+    options = {**options_of(name, option), **(options or {})}
+    full = f"{name}:{option}" if option else name
+    return task_of(
+        made_with(WORLDS[name], options, name), full, EnvironmentSpec(name, options), seed=seed, heldout=heldout
+    )
 
-    def world() -> Told:
-        made: Told = WORLDS[name](**options)
-        return made
+
+def task_of(world: Callable[[], Told], name: str, spec: EnvironmentSpec, *, seed: int, heldout: int) -> Task:
+    """The task of a world that is told: its questions by seed, and how somebody acts in it for a warm start."""
 
     def draw(chance: random.Random) -> Entry:
         seed = chance.getrandbits(31)
@@ -48,10 +55,14 @@ def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
             "hasty": made.hasty(random.Random(f"hasty {seed}")), "first": first,
         }  # fmt: skip
 
-    full = f"{name}:{option}" if option else name
-    some = world()
+    try:
+        some = world()
+    except UserError:
+        raise
+    except Exception as error:  # options are whatever somebody wrote
+        raise UserError(f"{name} cannot be made with {dict(spec.options)}: {type(error).__name__}: {error}") from error
     bed = _World(
-        name=full,
+        name=name,
         summary=some.summary,
         draw=draw,
         judge=dict,
@@ -61,8 +72,8 @@ def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
     task = bed.task(seed=seed, heldout=heldout)
     lessons = Shown(task.train, world)
     return Task(
-        full, task.train, task.heldout, None, task.max_tokens, task.warm_start, lessons=lessons,
-        environment=EnvironmentSpec(name, options),
+        name, task.train, task.heldout, None, task.max_tokens, task.warm_start, lessons=lessons,
+        environment=spec,
     )  # fmt: skip
 
 
