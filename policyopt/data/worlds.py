@@ -18,7 +18,6 @@ from policyopt.environments.worlds import WORLDS
 from policyopt.environments.worlds.told import Told
 from policyopt.errors import UserError
 from policyopt.items import EnvironmentSpec, Example, Lesson, Message, Task, user
-from policyopt.models.tokenizer import CHAT_TURN
 
 Turns = list[tuple[str, tuple[Message, ...]]]
 """What somebody did, and what the world said then."""
@@ -176,6 +175,8 @@ class Shown(Sequence[Lesson]):
 
 def behind(told: Sequence[Message]) -> str:
     """What the embedded model's template writes between two turns of the model."""
+    from policyopt.models.tokenizer import CHAT_TURN  # it brings transformers, which a list of tasks does without
+
     talk = "".join(CHAT_TURN.format(role="user", content=m["content"]) for m in told or user(""))
     return f"{talk}<|assistant|>"
 
