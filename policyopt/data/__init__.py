@@ -114,6 +114,12 @@ def _made(spec: str) -> Callable[..., Task] | None:
     return plain.get(spec)
 
 
+def _is_world(spec: str) -> bool:
+    from policyopt.environments.worlds import WORLDS
+
+    return spec.partition(":")[0] in WORLDS
+
+
 def need_task(spec: str) -> None:
     """Raises ``UserError`` for a name that is no task and for a file that is not there. Nothing is loaded."""
     if spec.startswith(_DIVERSE):
@@ -173,7 +179,7 @@ def load_task(
     """
     found = _loaded(
         spec, judge=judge, options=options, prior=prior, seed=seed, heldout=heldout, columns=columns, eval_task=eval_task,
-        whole=whole, acted=env is not None,
+        whole=whole, acted=env is not None, world={} if env is not None else env_options or {},
     )  # fmt: skip
     if env is not None:
         return placed(found, EnvironmentSpec(env, dict(env_options or {})))
@@ -199,9 +205,10 @@ def placed(task: Task, environment: EnvironmentSpec | None, options: Mapping[str
 
 def _loaded(
     spec: Any, *, judge: Any, options: Mapping[str, Any] | None, prior: str | None, seed: int, heldout: int | None,
-    columns: Any, eval_task: Any, whole: bool, acted: bool,
+    columns: Any, eval_task: Any, whole: bool, acted: bool, world: Mapping[str, Any],
 ) -> Task:  # fmt: skip
-    """See :func:`load_task`; where it is ``acted`` in an environment, rows need no answers."""
+    """See :func:`load_task`; where it is ``acted`` in an environment, rows need no answers. ``world``: with which options a world of
+    the library is made, its questions and what its warm start shows included."""
     from policyopt.data.prior import with_prior
 
     spec, eval_task = _named(spec, "task"), _named(eval_task, "eval_task")
@@ -213,12 +220,16 @@ def _loaded(
         "acted": acted,
     }
     if prior is not None:
-        return with_prior(_loaded(spec, judge=judge, options=options, prior=None, seed=seed, **read), prior)
+        return with_prior(
+            _loaded(spec, judge=judge, options=options, prior=None, seed=seed, world=world, **read), prior
+        )
     if heldout is not None and heldout < 1:
         raise UserError(f"heldout must be at least 1, not {heldout}")
     need_task(spec)
     if spec.startswith(_DIVERSE):
-        inner = _loaded(spec.removeprefix(_DIVERSE), judge=judge, options=options, prior=None, seed=seed, **read)
+        inner = _loaded(
+            spec.removeprefix(_DIVERSE), judge=judge, options=options, prior=None, seed=seed, world=world, **read
+        )
         return dataclasses.replace(inner, judge=_diverse(spec, inner))
     if (made := _made(spec)) is not None:
         if judge is not None or options:
@@ -227,7 +238,8 @@ def _loaded(
             raise UserError(
                 f"task {spec!r} makes its own questions: leave out columns and eval_task, which are for datasets"
             )
-        return made(seed=seed, heldout=256 if heldout is None else heldout)
+        options_of_world = {"options": world} if world and _is_world(spec) else {}
+        return made(seed=seed, heldout=256 if heldout is None else heldout, **options_of_world)
     from policyopt.data.dataset import load_dataset_task
 
     return load_dataset_task(spec, judge=judge, options=options, **read)

@@ -12,12 +12,12 @@ from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
 from policyopt.data.reasoning import LENGTH
 from policyopt.environments.calls import find_calls
+from policyopt.environments.names import made_with
 from policyopt.environments.world import Action, Observation
 from policyopt.environments.worlds import WORLDS
 from policyopt.environments.worlds.told import Told
 from policyopt.errors import UserError
 from policyopt.items import EnvironmentSpec, Example, Lesson, Message, Task, user
-from policyopt.models.tokenizer import CHAT_TURN
 
 Turns = list[tuple[str, tuple[Message, ...]]]
 """What somebody did, and what the world said then."""
@@ -28,14 +28,18 @@ def summaries() -> dict[str, str]:
     return {name: world.summary for name, world in WORLDS.items()}
 
 
-def world_task(name: str, option: str = "", *, seed: int, heldout: int) -> Task:
-    """The task of a world; ``option`` is what stands behind the colon of its name.
+def world_task(
+    name: str, option: str = "", *, seed: int, heldout: int, options: Mapping[str, Any] | None = None
+) -> Task:
+    """The task of a world; ``option`` is what stands behind the colon of its name, ``options`` are further ones by name.
 
     Raises ``UserError`` for an option that the world does not take.
     """
-    options = options_of(name, option)
+    options = {**options_of(name, option), **(options or {})}
     full = f"{name}:{option}" if option else name
-    return task_of(lambda: WORLDS[name](**options), full, EnvironmentSpec(name, options), seed=seed, heldout=heldout)
+    return task_of(
+        made_with(WORLDS[name], options, name), full, EnvironmentSpec(name, options), seed=seed, heldout=heldout
+    )
 
 
 def task_of(world: Callable[[], Told], name: str, spec: EnvironmentSpec, *, seed: int, heldout: int) -> Task:
@@ -50,7 +54,12 @@ def task_of(world: Callable[[], Told], name: str, spec: EnvironmentSpec, *, seed
             "hasty": made.hasty(random.Random(f"hasty {seed}")), "first": first,
         }  # fmt: skip
 
-    some = world()
+    try:
+        some = world()
+    except UserError:
+        raise
+    except Exception as error:  # options are whatever somebody wrote
+        raise UserError(f"{name} cannot be made with {dict(spec.options)}: {type(error).__name__}: {error}") from error
     bed = _World(
         name=name,
         summary=some.summary,
@@ -166,6 +175,8 @@ class Shown(Sequence[Lesson]):
 
 def behind(told: Sequence[Message]) -> str:
     """What the embedded model's template writes between two turns of the model."""
+    from policyopt.models.tokenizer import CHAT_TURN  # it brings transformers, which a list of tasks does without
+
     talk = "".join(CHAT_TURN.format(role="user", content=m["content"]) for m in told or user(""))
     return f"{talk}<|assistant|>"
 

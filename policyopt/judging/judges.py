@@ -311,13 +311,8 @@ def answer_error(spec: JudgeSpec, answer: str) -> str | None:
     if spec.name == "code":
         try:
             read_tests(answer)
-<<<<<<< HEAD
-        except ValueError as wrong:
-            return f"judge 'code' needs the tests of a program, answer {wrong}"
-=======
         except ValueError as bad:
             return f"judge 'code' needs the tests of a program, answer {bad}"
->>>>>>> sandbox
     if spec.name == "regex" and "pattern" not in spec.options and (error := pattern_error(answer)):
         return f"judge 'regex' needs a regular expression, answer is {short(answer)} ({error})"
     return None

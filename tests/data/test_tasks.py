@@ -65,6 +65,14 @@ def test_the_list_of_tasks() -> None:
         "json",
         *(f"requests:{x}" for x in NAMES),
         *(f"{family}:{x}" for family in ("pairs", "pairs-length") for x in ("chain_sum", "simple_equations")),
+        "calculator",
+        "maze",
+        "injected-maze",
+        "shop",
+        "bandit",
+        "screen",
+        "history",
+        "retrieval",
     )
     assert all(summary and "\n" not in summary for summary in builtin_tasks().values())
 

@@ -158,3 +158,15 @@ def test_states_are_equal_where_one_stands_before_the_same() -> None:
     assert one.state() != two.state()
     said(one, "look 2")
     assert one.state() == two.state()
+
+
+def test_options_are_those_of_questions_and_lessons_too() -> None:
+    task = load_task("bandit:2", heldout=2, env_options={"pulls": 4, "history": "raw"})
+    assert task.train[0].prompt[0]["content"].endswith("ab, 4 pulls")
+    assert len(task.lessons[0].then) == 3
+    assert task.environment is not None
+    assert task.environment.options == {"arms": 2, "pulls": 4, "history": "raw"}
+    with pytest.raises(UserError, match="--env-options pull: bandit is made without it; nearest: pulls"):
+        load_task("bandit", heldout=2, env_options={"pull": 4})
+    with pytest.raises(UserError, match="bandit cannot be made with"):
+        load_task("bandit", heldout=2, env_options={"pulls": "many"})
