@@ -4,6 +4,10 @@ and closed by one and the same task, as their libraries ask for."""
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +18,9 @@ R = TypeVar("R")
 
 _LOCK = threading.Lock()
 _LOOPS: list[asyncio.AbstractEventLoop] = []
+os.register_at_fork(after_in_child=_LOOPS.clear)  # its thread is not there
+_GOODBYE = 5.0
+"""Seconds that connections may take to end when the process does."""
 
 
 def _loop() -> asyncio.AbstractEventLoop:
@@ -22,7 +29,23 @@ def _loop() -> asyncio.AbstractEventLoop:
         if not _LOOPS:
             _LOOPS.append(asyncio.new_event_loop())
             threading.Thread(target=_LOOPS[0].run_forever, daemon=True, name="environments").start()
+            atexit.register(_end, _LOOPS[0])
         return _LOOPS[0]
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """End what is still held, such as servers that an environment has started."""
+
+    async def ended() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GOODBYE)
+
+    if loop in _LOOPS:  # not in a process that was forked from this one
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            asyncio.run_coroutine_threadsafe(ended(), loop).result(_GOODBYE + 1)
 
 
 async def elsewhere(work: Coroutine[Any, Any, R]) -> R:

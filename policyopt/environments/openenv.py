@@ -80,7 +80,8 @@ class OpenEnvWorld(ToolWorld):
         self.calls_tools = "tool_name" in fields or not fields
         texts = [name for name, field in fields.items() if field.get("type") == "string" and "enum" not in field]
         needed = [name for name in schema.get("required", ()) if name in fields]
-        self.text = texts[0] if len(texts) == 1 and (needed or texts) == texts else None
+        one = len(texts) == 1 and (needed or texts) == texts and not self.calls_tools
+        self.text = texts[0] if one else None
         self.act = () if self.calls_tools or self.text else (Tool("act", _nothing, _about(schema), _arguments(schema)),)
         self._held: Held[Any] = Held(self._connected)
         self._numbers = itertools.count(1)

@@ -25,16 +25,18 @@ def tells_of_tools(tokenizer: Any) -> bool:
     return "tools" in ("\n".join(template.values()) if isinstance(template, dict) else str(template))
 
 
-def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Messages behind (or in the system message of) words that tell of tools, for templates that know of none."""
+def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], role: str = "system") -> list[Message]:
+    """Messages behind words that tell of tools, for templates that know of none: in the first message where that is of the ``role``,
+    else in one of their own."""
     lines = "\n".join(json.dumps(tool["function"], separators=(",", ":")) for tool in tools)
     about = (
         f"You may call these tools:\n{lines}\nTo call one, write a line of this form and nothing behind it: "
         '{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}'
     )
-    if messages and messages[0]["role"] == "system":
-        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{about}"}, *messages[1:]]
-    return [{"role": "system", "content": about}, *messages]
+    if messages and messages[0]["role"] == role:
+        parts = (messages[0]["content"], about) if role == "system" else (about, messages[0]["content"])
+        return [{**messages[0], "content": "\n\n".join(filter(None, parts))}, *messages[1:]]
+    return [{"role": role, "content": about}, *messages]
 
 
 def between(text: Text, messages: Sequence[Message], last: int, tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:

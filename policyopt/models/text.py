@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,7 +28,8 @@ class Text:
 
     def prompt(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """Ids of the context after which the model answers chat messages, behind the system prompt of the run where they
-        bring none. Of ``tools`` the template tells, or, where it knows of none, a system message.
+        bring none. Of ``tools`` the template tells, or, where it knows of none, a system message, or the first message where it
+        takes no system message either.
 
         Raises :class:`~policyopt.errors.UserError` where the chat template refuses them.
         """
@@ -38,7 +40,9 @@ class Text:
         if tools and tells_of_tools(self.tokenizer):
             arguments["tools"] = list(tools)
         elif tools:
-            messages = with_tools(messages, tools)
+            with suppress(UserError):
+                return tuple(encode_prompt(self.tokenizer, with_tools(messages, tools), **arguments))
+            messages = with_tools(messages, tools, "user")  # a template that takes no system message
         return tuple(encode_prompt(self.tokenizer, messages, **arguments))
 
     def opening(
