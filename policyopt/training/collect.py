@@ -364,7 +364,10 @@ class Collector:
         drawn = self._run([program.draw(*each) for _, each in asked])
         answers = [(example, rows[:1]) for (example, _), rows in zip(asked, drawn, strict=True) if rows]
         opinions = Opinions(self.judge, self.engine.text, self.max_failed)
-        verdicts = [verdict for said in opinions(answers) for verdict in said]
+        verdicts = [r.verdict for _, rows in answers for r in rows if r.verdict is not None]  # what a world has said
+        opinions.tally.add(verdicts)
+        asked_of = [(example, [r for r in rows if r.verdict is None]) for example, rows in answers]
+        verdicts += [verdict for said in opinions(asked_of) for verdict in said]
         opinions.tally.limit(self.max_failed, TRAINING)
         return sum(v.correct for v in verdicts) / max(1, len(examples) - sum(not v.rewarded for v in verdicts))
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from policyopt.items import Verdict
-from policyopt.methods.agents.arpo_replay import ReplayedSuccess
+from policyopt.methods.agents.arpo_replay import ReplayedSuccess, arpo_replay
 from policyopt.sources.program import Context, Question, Response
+from policyopt.training.config import Evaluation, Optim, TrainConfig
+from policyopt.training.run import run
+from tests.commands import lines
 
 
 class Scripted:
@@ -70,3 +74,39 @@ def test_the_store_is_first_in_first_out() -> None:
         draw([worth, 0], notes, capacity=2)
     assert [kept["tokens"][0] for kept in notes["successes"]["maze-3"]] == [3, 4]
     assert {first(draw([0, 0], notes, step, capacity=2))[0] for step in range(20)} == {3, 4}, "drawn evenly"
+
+
+WORLD = '''
+from policyopt.environments.world import Environment, Observation
+
+
+class EarlyLuck(Environment):
+    """The first five episodes of the run are right, that of the evaluation before it among them; all later ones are wrong."""
+
+    instant, turns, played = True, 2, []
+
+    def reset(self, seed, row):
+        self.played.append(seed)
+        self.right = len(self.played) <= 5
+        return f"{seed % 97}"
+
+    def step(self, action):
+        return Observation("go on")
+
+    def finish(self):
+        return Observation(reward=float(self.right), correct=self.right)
+'''
+
+
+def test_in_a_run_what_is_replayed_begins_with_a_ratio_of_one(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "luck.py").write_text(WORLD)
+    config = TrainConfig(
+        recipe=arpo_replay(pool=2, group_size=2), model=str(tiny_model), steps=2, batch=4, max_tokens=60, device="cpu",
+        task="seeds", env=f"{tmp_path / 'luck.py'}:EarlyLuck", out=tmp_path / "run", eval=Evaluation(prompts=1, samples=0),
+        optim=Optim(lr=1e-3),
+    )  # fmt: skip
+    _, last = lines(run(config, quiet=True).out / "metrics.jsonl")[-2:]
+    assert last["rollout/replayed"] == 2, "both prompts came again, and failed as a whole"
+    assert last["signal/groups"] == 1 and last["grad_norm"] > 0
+    assert last["accuracy"] == 0, "what was drawn"
+    assert last["mismatch/max"] < 1e-4, "scored by the weights of now"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +14,13 @@ from policyopt.items import Example, user
 from policyopt.methods.agents.past_token_prediction import Recalling, SelfVerified, chunk_loss, past_token_prediction
 from policyopt.methods.group.grpo import grpo
 from policyopt.sources.program import Context, Question, Response
+from policyopt.training.config import Evaluation, TrainConfig
+from policyopt.training.run import run
 from tests.batches import dlogp, random_batch
+from tests.commands import lines
 from tests.methods.agents.playing import Says, player
 
+ECHO = Path(__file__).parents[2] / "echo.py"
 QUESTION = Question((1, 2), 80, (0, 0, 0))
 
 
@@ -89,3 +95,15 @@ def test_a_past_of_no_weight_has_no_gradient() -> None:
     chunk_loss(error, 2, 0.0).backward()
     assert error.grad is not None
     assert error.grad[:, :2].abs().sum() == 0 and (error.grad[:, 2:] == 0.25).all()
+
+
+def test_a_run_in_a_world_recalls_and_says_how_well_its_verified_episodes_do(tiny_model: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        recipe=past_token_prediction(candidates=2, group_size=2), model=str(tiny_model), steps=1, batch=4, max_tokens=60, device="cpu",
+        task="seeds", env=f"{ECHO}:Echo", out=tmp_path / "run", eval=Evaluation(prompts=2, samples=0),
+    )  # fmt: skip
+    result = run(config, quiet=True)
+    summary = json.loads((result.out / "summary.json").read_text())
+    assert 0 <= summary["after"]["accuracy/decode"] <= 1
+    rows = [row for row in lines(result.out / "samples.jsonl") if row["phase"] == "train"]
+    assert len(rows) > 4, "rows of the past beside the episodes"
