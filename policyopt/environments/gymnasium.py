@@ -73,7 +73,10 @@ class GymWorld(Environment):
                 "Text, MultiDiscrete, MultiBinary or Box; a gymnasium.ActionWrapper can make one of these of it"
             )
         self.actions = self._named(list(words) if words else meanings(made)) if self.kind == "Discrete" else {}
-        self.turns = int(getattr(getattr(made, "spec", None), "max_episode_steps", None) or Environment.turns)
+        spec = getattr(made, "spec", None)
+        self.turns = int(getattr(spec, "max_episode_steps", None) or Environment.turns)
+        own = str(getattr(spec, "entry_point", "")).startswith("gymnasium.envs.")
+        self.instant = own  # type: ignore[misc]  # Gymnasium's own never wait for anything
 
     def _named(self, words: Sequence[str]) -> dict[str, int]:
         n, start = int(self.space.n), int(self.space.start)
@@ -171,7 +174,9 @@ def meanings(made: Any) -> list[str]:
 def uncoloured(text: str) -> str:
     """A text without the escapes of a terminal: what stands out by its colour is put between ``<red>`` and ``</red>``."""
 
-    found, open_ones, end = [], [], 0
+    found: list[str] = []
+    open_ones: list[str] = []
+    end = 0
     for match in _ESCAPE.finditer(text):
         found.append(text[end : match.start()])
         end = match.end()

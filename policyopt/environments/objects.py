@@ -83,7 +83,7 @@ class ObjectWorld(ToolWorld):
         method = getattr(self.object, "reset", None)
         return None if method is None else await self.outside(method, **taken(method, {**row, "seed": seed}))
 
-    async def step(self, action: Action) -> Observation:
+    async def step(self, action: Action) -> Observation:  # type: ignore[override]
         """See :class:`~policyopt.environments.world.Environment`."""
         said = await super().step(action)
         self.talk += [{"role": "assistant", "content": str(action)}, *said.messages]
