@@ -73,7 +73,10 @@ class GymWorld(Environment):
                 "Text, MultiDiscrete, MultiBinary or Box; a gymnasium.ActionWrapper can make one of these of it"
             )
         self.actions = self._named(list(words) if words else meanings(made)) if self.kind == "Discrete" else {}
-        self.turns = int(getattr(getattr(made, "spec", None), "max_episode_steps", None) or Environment.turns)
+        spec = getattr(made, "spec", None)
+        self.turns = int(getattr(spec, "max_episode_steps", None) or Environment.turns)
+        own = str(getattr(spec, "entry_point", "")).startswith("gymnasium.envs.")
+        self.instant = own  # type: ignore[misc]  # Gymnasium's own never wait for anything
 
     def _named(self, words: Sequence[str]) -> dict[str, int]:
         n, start = int(self.space.n), int(self.space.start)

@@ -65,6 +65,7 @@ def test_the_actions_of_taxi() -> None:
     assert said[0].text.endswith("Write one action: south, north, east, west, pickup, dropoff.")
     assert "<blue>" in said[0].text and "<magenta>" in said[0].text and "<yellow>" in said[0].text
     assert [o.reward for o in said[1:5]] == [-10, -1, -1, -10]
+    assert made("Taxi-v4").instant and not adapted(space(action=gymnasium.spaces.Discrete(2)), {}, "my.py:b")().instant
     assert made("Taxi-v4").turns == 200 and made("FrozenLake-v1").turns == 100
 
 
