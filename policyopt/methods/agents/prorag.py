@@ -92,7 +92,7 @@ class OutcomeAndSteps(Advantage):
     def of_turns(self, batch: Batch) -> Tensor:
         """[N, K] the scores of turns."""
         if not self.counts:
-            return batch.turn_reward  # type: ignore[no-any-return]
+            return batch.turn_reward
         return torch.stack([turn_numbers(batch, name) for name in self.counts]).sum(0)
 
     def pooled(self, score: Tensor, there: Tensor, batch: Batch) -> Tensor:
