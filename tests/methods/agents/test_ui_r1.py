@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyopt.items import Example, user
 from policyopt.judging.boxes import action_of, box_of, done_right, judge_action
+from policyopt.judging.judges import judge_spec, make_judge
 from policyopt.methods.agents.ui_r1 import DifficultyAdaptiveLength, ui_r1
 from policyopt.objective import shaped
 from policyopt.rows import make_batch
@@ -60,3 +62,11 @@ def test_a_judge_without_parts_keeps_its_score() -> None:
 def test_any_text_can_be_read(text: str) -> None:
     action_of(text), box_of(text)
     judge_action("", text, "click", BOX)
+
+
+def test_the_judges_can_be_named_and_read_their_columns_of_the_row() -> None:
+    row = Example("a", user("?"), "click", meta={"box": list(BOX), "width": 100, "height": 100})
+    said = make_judge(judge_spec("policyopt.judging.boxes:judge_action", {}))(row, SAID)
+    assert (said.score, said.correct, said.formatted, dict(said.parts)) == (3, True, True, {"kind": 1, "place": 1})
+    found = make_judge(judge_spec("policyopt.judging.boxes:judge_box", {}))(row, "[10, 20, 30, 40]")
+    assert found.correct and dict(found.parts) == {"hit": 1, "iou": 1, "size": 1, "area": pytest.approx(0.04)}
