@@ -109,7 +109,7 @@ _BEDS = (
         "assign",
         "assign",
         "programs that are run: an expression of Verilog for a truth table, tried by a real simulator, its gates and costs as parts",
-        "it works out both halves of the table: what compiles comes to pass",
+        "it works out both halves of the table: what compiles comes to pass; chipseek-r1 in 20 steps: accuracy 6 to 97 %",
     ),
     Testbed(
         "cyclic",

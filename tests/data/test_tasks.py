@@ -60,6 +60,7 @@ def test_the_list_of_tasks() -> None:
         "verbose",
         "context-use",
         "cyclic",
+        "assign",
         "noisy-judge",
         "long-winded",
         "json",
