@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -239,11 +240,11 @@ class Player:
 
     def _cut(self, tokens: Sequence[int], start: int, end: int, back: int) -> int:
         """Where a turn is cut: so many tokens before the place where its first call shows itself."""
-        shown = next(
-            (i for i in range(start, end + 1) if any(find_calls(self.text.whole(tokens[start : i + 1]), self.form))),
-            end,
+        places = range(start, end + 1)  # once a call has shown itself it is there in everything longer
+        shown = bisect_left(
+            places, True, key=lambda i: any(find_calls(self.text.whole(tokens[start : i + 1]), self.form))
         )
-        return max(start, shown - back)
+        return max(start, min(start + shown, end) - back)
 
     async def _heard(self, record: _Record, said: Observation, wrote: str, at: _Between) -> bool:
         """Put what the environment said before the policy, in its context or in another one. Whether it goes on."""

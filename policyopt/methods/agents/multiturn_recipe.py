@@ -44,9 +44,9 @@ class TurnShares(Shape):
         return on_turns(batch.replace(reward=share.sum(1), turn_reward=share))
 
 
-_ADVANTAGE = {
-    "grpo": Normalise(centre="group", scale="group"),
-    "rloo": Normalise(centre="leave-one-out", scale="none"),
+_WITHOUT_CRITIC = {
+    "group": Normalise(centre="group", scale="group"),
+    "leave-one-out": Normalise(centre="leave-one-out", scale="none"),
 }
 
 
@@ -64,7 +64,7 @@ _ADVANTAGE = {
     ),
 )
 def multiturn_recipe(
-    estimator: Literal["ppo", "grpo", "rloo"] = "ppo", placement: Literal["dense", "sparse"] = "dense", most: int | None = None,
+    baseline: Literal["critic", "group", "leave-one-out"] = "critic", placement: Literal["dense", "sparse"] = "dense", most: int | None = None,
     low: float = 0.2, high: float = 0.2, kl_coef: float = 0.01, gamma: float = 1.0, lam: float = 0.95, group_size: int = 8,
 ) -> Recipe:  # fmt: skip
     r"""Token-level PPO on whole episodes, with the rewards of turns on the tokens that end them; what others say is skipped.
@@ -72,7 +72,7 @@ def multiturn_recipe(
     .. math:: \delta_t = \rho_t + \gamma V_{t^+} - V_t,\qquad \hat A_t = \delta_t + \gamma\lambda\hat A_{t^+}
 
     t+ is the next token of the policy, so that an observation in between takes no time. rho is that of :class:`TurnShares` ("dense"),
-    or 1 on the last token of an episode that was won ("sparse"), less the KL to the reference. ``estimator`` "grpo" and "rloo" compare
+    or 1 on the last token of an episode that was won ("sparse"), less the KL to the reference. ``baseline`` "group" (GRPO) and "leave-one-out" (RLOO) compare
     the sums of episodes instead, without a critic; where rewards stand then makes no difference. The loss is the clipped surrogate, a mean
     over tokens. Source: arXiv:2510.01132, and pearls-lab/meow-tea-taro: clip 0.2, gamma 1, KL 0.01, temperature 0.7. Our reading:
     lambda 0.95; one pass over the batch; groups of 8, for PPO too.
@@ -80,4 +80,4 @@ def multiturn_recipe(
     recipe = ppo(low, high, kl_coef=kl_coef, gamma=gamma, lam=lam, epochs=1)
     placed = TurnShares(most=most) if placement == "dense" else Correctness(right=1.0, wrong=0.0)
     recipe = recipe.replace(source=Group(size=group_size, temperature=0.7), shape=(placed, *recipe.shape))
-    return recipe if estimator == "ppo" else recipe.replace(advantage=_ADVANTAGE[estimator], critic=None)
+    return recipe if baseline == "critic" else recipe.replace(advantage=_WITHOUT_CRITIC[baseline], critic=None)

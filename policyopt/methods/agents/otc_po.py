@@ -102,7 +102,7 @@ class ToolProductivity(Shape):
     ),
 )
 def otc_po(
-    estimator: Literal["grpo", "ppo"] = "grpo", best: Literal["global", "local"] = "global", smoothing: float = 4.0, alpha: float = 1.0,
+    baseline: Literal["group", "critic"] = "group", best: Literal["global", "local"] = "global", smoothing: float = 4.0, alpha: float = 1.0,
     kl_coef: float = 0.001, group_size: int = 8,
 ) -> Recipe:  # fmt: skip
     r"""Optimal Tool Calls: a right answer is worth the more, the nearer its tool calls are to the fewest that sufficed.
@@ -110,12 +110,12 @@ def otc_po(
     .. math:: R = \alpha\,r_{tool}(m, n)\,r_\phi
 
     The reward is that of :class:`ToolProductivity`, which multiplies: fewer calls alone never pay. With ``best`` "global" n is kept from pass
-    to pass (:class:`FewestCalls`). ``estimator`` "ppo" has no group and no n, and a critic. The rest is GRPO or PPO. Where tools are
+    to pass (:class:`FewestCalls`). ``baseline`` "critic" is OTC-PPO: no group and no n. The rest is GRPO or PPO. Where tools are
     never called it is GRPO on right answers. Source: arXiv:2504.14870: c is the most calls that are allowed (4 for search), alpha 1, the
     global form preferred. Our reading: KL 0.001, as in the frameworks that the paper builds on.
     """
     recipe = grpo(kl_coef=kl_coef, group_size=group_size)
-    shape = ToolProductivity(smoothing=smoothing, alpha=alpha, best="none" if estimator == "ppo" else best)
-    if estimator == "ppo":
+    shape = ToolProductivity(smoothing=smoothing, alpha=alpha, best="none" if baseline == "critic" else best)
+    if baseline == "critic":
         return recipe.replace(shape=(shape,), advantage=GAE(), critic=ClippedValueLoss())
     return recipe.replace(shape=(shape,), memory=FewestCalls() if best == "global" else None)

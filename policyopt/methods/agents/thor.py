@@ -129,6 +129,7 @@ class Better(RowSelector):
         "are right than with these alone.",
         "calculator",
         (Effect("accuracy", "higher", 0.02),),
+        ours={"back": 4},
         theirs={"kl-coef": 0.0},
     ),
 )

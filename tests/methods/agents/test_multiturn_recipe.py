@@ -40,7 +40,7 @@ def test_what_the_environment_says_takes_no_part() -> None:
 
 def test_where_rewards_stand_matters_to_the_critic_alone() -> None:
     batch = played([[1, 0], [0, 0], [1, 1]], [1, 0, 1])
-    for name, same in (("ppo", False), ("grpo", True), ("rloo", True)):
+    for name, same in (("critic", False), ("group", True), ("leave-one-out", True)):
         dense, sparse = (
             multiturn_recipe(name, placement, kl_coef=0.0)
             for placement in ("dense", "sparse")  # type: ignore[arg-type]

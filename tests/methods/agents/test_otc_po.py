@@ -51,4 +51,4 @@ def test_without_tools_it_is_the_parent_on_right_answers() -> None:
     batch = random_batch().replace(history=None)
     batch = batch.replace(reward=batch.correct)
     torch.testing.assert_close(ToolProductivity()(batch).reward, batch.reward)
-    assert otc_po("ppo").critic is not None and otc_po("ppo").memory is None
+    assert otc_po("critic").critic is not None and otc_po("critic").memory is None
