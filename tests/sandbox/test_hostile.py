@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -18,6 +17,7 @@ import rich.console
 
 from policyopt.data import JudgePool, JudgeSpec
 from policyopt.data.structured import judge_json
+from policyopt.environments.calls import FORMS, MOST_CALLS, find_calls
 from policyopt.errors import UserError
 from policyopt.items import Example, user
 from policyopt.judging.judges import make_judge
@@ -209,12 +209,13 @@ def test_no_text_commands_the_terminal() -> None:
 
 @pytest.mark.parametrize("name", hostile.TOOL_CALLS)
 def test_tool_calls_are_read_with_limits(name: str) -> None:
-    calls = pytest.importorskip("policyopt.environments.calls", reason="there is nobody yet who reads tool calls")
-    reader = getattr(calls, "parse", None) or pytest.skip("its function has another name")
     begun = time.monotonic()
-    with contextlib.suppress(ValueError):
-        reader(hostile.TOOL_CALLS[name])
-    assert time.monotonic() - begun < 1
+    found = {form: find_calls(hostile.TOOL_CALLS[name], form) for form in FORMS}
+    assert time.monotonic() - begun < 2
+    calls, faults = found["hermes"]
+    assert len(calls) == {"calls without end": MOST_CALLS, "a forged result": 1}.get(name, 0)
+    assert all(call.name == "add" for call in calls) and (faults or name == "a forged result")
+    assert all(len(fault) < 1000 for _, faults in found.values() for fault in faults), "the policy reads them"
 
 
 # Afterwards ----------------------------------------------------------------------------------------------------------
