@@ -165,11 +165,17 @@ class _Episode:
         most = min(room, chat.most or room, limits.turn_tokens or room)
         state = number_of(repr(tokens))
         again = self.asked[state] = self.asked.get(state, -1) + 1
-        stop = [self.player.text.encode(s) for s in chat.stop] if self.player.stops else []
+        stop: dict[str, Any] = {}
+        if chat.stop and self.player.stops:
+            stop = {"stop": [self.player.text.encode(s) for s in chat.stop]}
         [drawn] = await self.sampler.generate(
-            tokens, max_tokens=most, temperature=self._asked_heat(chat), key=(*self.key, state, again), keep=True,
-            **({"stop": stop} if stop else {}),
-        )  # fmt: skip
+            tokens,
+            max_tokens=most,
+            temperature=self._asked_heat(chat),
+            key=(*self.key, state, again),
+            keep=True,
+            **stop,
+        )
         text, stopped = self._until(drawn, chat.stop)
         if row not in self.rows:
             self.rows.append(row)
@@ -196,7 +202,7 @@ class _Episode:
             said = self.player.text.decode(drawn.tokens[:middle])
             low, high = (low, middle) if any(s in said for s in stops) else (middle + 1, high)
         for cells in (drawn.tokens, drawn.logp, drawn.entropy, drawn.versions, drawn.heat, drawn.support):
-            del cells[low:]  # type: ignore[attr-defined]
+            del cells[low:]
         return text[:at], True
 
     def _reply(self, chat: Chat, drawn: Response, text: str, stopped: bool, read: int, number: int) -> Reply:
