@@ -100,17 +100,17 @@ class Endpoint:
             _write(writer, refusal.status, kind, json.dumps(refusal.body).encode(), False)
             await _discard(reader)
             return False
+        status = 200
         try:
             found = await self._routed(head, body, reader, writer)
             if found is None:
                 return False
-            kind = "text/event-stream" if isinstance(found, bytes) else kind
-            status, data = 200, found if isinstance(found, bytes) else json.dumps(found).encode()
         except Refusal as refusal:
-            status, data = refusal.status, json.dumps(refusal.body).encode()
+            status, found = refusal.status, refusal.body
         except Exception as error:  # the run ends with it; the client is told
-            failure = Refusal(f"the policy cannot be asked: {error}", 500, "server_error").body
-            status, data = 500, json.dumps(failure).encode()
+            status, found = 500, Refusal(f"the policy cannot be asked: {error}", 500, "server_error").body
+        kind = "text/event-stream" if isinstance(found, bytes) else kind
+        data = found if isinstance(found, bytes) else json.dumps(found).encode()
         _write(writer, status, kind, data, keep)
         return keep
 

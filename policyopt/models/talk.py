@@ -76,14 +76,13 @@ def reopened(
     system, tokenizer, arguments = text.prompting.system, text.tokenizer, dict(text.prompting.template_args)
     if system is not None and all(m["role"] not in ("system", "developer") for m in talk):
         talk = [{"role": "system", "content": system}, *talk]
-    if tools and tells_of_tools(tokenizer):
+    tells = tells_of_tools(tokenizer)
+    if tools and tells:
         arguments["tools"] = list(tools)
-    elif tools:
-        talk = [dict(m) for m in with_tools(talk, tools)]
-    plain = "\n\n".join(m["content"] for m in talk)
-    before, found, after = (
-        render(tokenizer, talk, True, **arguments) if tokenizer.chat_template else plain
-    ).rpartition(mark)
+    told = [with_tools(talk, tools, role) for role in ("system", "user")] if tools and not tells else [talk]
+    plain = "\n\n".join(m["content"] for m in told[0])
+    rendered = (render(tokenizer, each, True, **arguments) for each in told) if tokenizer.chat_template else (plain,)
+    before, found, after = next(filter(None, rendered), "").rpartition(mark)
     if not found:
         raise UserError("the chat template of the model refuses the prompt with words behind it")
     return (*text.encode(before), *text.literal(words), *text.encode(after))

@@ -166,10 +166,17 @@ class _Episode:
         most = min(room, chat.most or room, limits.turn_tokens or room)
         state = number_of(repr(tokens))
         again = self.asked[state] = self.asked.get(state, -1) + 1
-        stop = [self.player.text.encode(s) for s in chat.stop] if self.player.stops else []
+        stop: dict[str, Any] = {}
+        if chat.stop and self.player.stops:
+            stop = {"stop": [self.player.text.encode(s) for s in chat.stop]}
         [drawn] = await self.sampler.generate(
-            tokens, max_tokens=most, temperature=self._asked_heat(chat), key=(*self.key, state, again), keep=True, stop=stop,
-        )  # fmt: skip
+            tokens,
+            max_tokens=most,
+            temperature=self._asked_heat(chat),
+            key=(*self.key, state, again),
+            keep=True,
+            **stop,
+        )
         text, stopped = self._until(drawn, chat.stop)
         if row not in self.rows:
             self.rows.append(row)

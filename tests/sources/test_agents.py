@@ -17,7 +17,8 @@ from policyopt.items import Example, user
 from policyopt.models.text import Text
 from policyopt.models.tokenizer import build_tokenizer
 from policyopt.sources.agents import AgentPlayer
-from policyopt.sources.episodes import Episodes, one_each
+from policyopt.sources.desk import last_rows
+from policyopt.sources.episodes import Episodes
 from policyopt.sources.program import Question, Response
 
 TOKENIZER = build_tokenizer(4096)
@@ -152,11 +153,7 @@ def test_an_agent_that_rewrites_its_history_has_several_rows_of_one_episode() ->
     assert own(first) == "5<|end|>" and own(second) == "5<|end|>5<|end|>"
     assert TOKENIZER.decode(list(second.context)).startswith("<|system|>so far: 5<|end|><|user|>2+2=?")
     assert {r.verdict.score for r in (first, second)} == {0.25} and first.verdict.parts == {"steps": 3.0}  # type: ignore[union-attr]
-
-    async def rows() -> list[Response]:
-        return [first, second, third, fourth]
-
-    assert asyncio.run(one_each(rows())) == [second, fourth]
+    assert last_rows([first, second, third, fourth]) == [second, fourth]
 
 
 def test_two_continuations_of_one_beginning_are_two_rows_and_nothing_is_trained_on_twice() -> None:

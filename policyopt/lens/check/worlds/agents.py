@@ -60,8 +60,8 @@ def _whole(rows: Sequence[Response]) -> Told:
     """Whether a conversation is one row, or is tokenised anew."""
     key, name = "continues", "turns continue each other's tokens"
     counts = Counter(r.columns["episode"] for r in rows)
-    ends: list[Any] = [r.columns["turn_end"] for r in rows]
-    turns = sum(map(len, ends)) / len(counts)
+    ends = [r.columns["turn_end"] for r in rows]
+    turns = sum(len(x) for x in ends if isinstance(x, list)) / len(counts)
     most = max(counts.values())
     if most > 1:
         return Told(
