@@ -128,8 +128,8 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
 
 
-def find_layout(names: Sequence[str], asked: Mapping[str, str], place: str) -> Layout:
-    """What the columns of a file are.
+def find_layout(names: Sequence[str], asked: Mapping[str, str], place: str, acted: bool = False) -> Layout:
+    """What the columns of a file are, whose rows need nothing beside a question where they are ``acted`` on in an environment.
 
     Raises :class:`~policyopt.errors.UserError` where no column holds a prompt, or nothing is there to judge by or to learn
     from, and where several columns could be the same thing, with the option that decides.
@@ -154,7 +154,7 @@ def find_layout(names: Sequence[str], asked: Mapping[str, str], place: str) -> L
         raise UserError(
             f"{place}: no column holds the prompt; its columns are {listed(names)}: say which, {_example(found, names)}"
         )
-    if not GIVEN & found.keys() and not {"answer", "messages"} & found.keys():
+    if not acted and not GIVEN & found.keys() and not {"answer", "messages"} & found.keys():
         raise UserError(
             f"{place}: no column holds an answer or a text to learn from; its columns are {listed(names)}: say which, "
             "--columns answer=COLUMN or --columns completion=COLUMN"

@@ -72,7 +72,7 @@ def load_dataset_task(
             cannot work, answers that no judge fits, or held-out prompts that are in the training file too.
     """
     given = judge_spec(judge, options) if judge is not None or options else None
-    train, held = _sides(spec, columns, eval_task, whole)
+    train, held = _sides(spec, columns, eval_task, whole, acted)
     everything = [*train.examples, *(held.examples if held else ())]
     answered, texts = _alike(everything, acted)
     if judge is not None and not answered:
@@ -120,7 +120,7 @@ def _alike(examples: list[Example], acted: bool) -> tuple[bool, frozenset[str]]:
 
 
 def _sides(
-    spec: str, columns: str | Mapping[str, str] | None, eval_task: str | None, whole: bool
+    spec: str, columns: str | Mapping[str, str] | None, eval_task: str | None, whole: bool, acted: bool
 ) -> tuple[Rows, Rows | None]:
     """The rows to train on, and those to measure on where they are named by themselves."""
     named = halves(spec)
@@ -134,11 +134,11 @@ def _sides(
         raise UserError(f"{weighted[0]}: held-out rows are all measured, so that a weight means nothing: leave it out")
     names = distinct(place for side in sources for source in side for place in source.places())
     asked = parse_columns(written(columns))
-    train, *held = (_rows(side, names, asked) for side in sources)
+    train, *held = (_rows(side, names, asked, acted) for side in sources)
     return train, held[0] if held else None
 
 
-def _rows(sources: Sequence[Source], names: Mapping[str, str], asked: Mapping[str, str]) -> Rows:
+def _rows(sources: Sequence[Source], names: Mapping[str, str], asked: Mapping[str, str], acted: bool) -> Rows:
     """The rows of a mixture."""
     called = labels(sources)
     if len(sources) == 1 and sources[0].weight is not None:
@@ -147,7 +147,7 @@ def _rows(sources: Sequence[Source], names: Mapping[str, str], asked: Mapping[st
     said: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for source in sources:
         for place in source.places():
-            found, notes = _file(place, names[place], asked, called[source] if len(sources) > 1 else "")
+            found, notes = _file(place, names[place], asked, called[source] if len(sources) > 1 else "", acted)
             examples += found
             for note in notes:
                 said[note].append(names[place])
@@ -167,11 +167,13 @@ def _said(note: tuple[tuple[str, str], list[str]]) -> str:
     return f"{' '.join([about, *filter(None, [', '.join(names[:3]) + more])])}: {what}"
 
 
-def _file(place: str, name: str, asked: Mapping[str, str], source: str) -> tuple[list[Example], list[tuple[str, str]]]:
+def _file(
+    place: str, name: str, asked: Mapping[str, str], source: str, acted: bool
+) -> tuple[list[Example], list[tuple[str, str]]]:
     """The examples of one file, and what is to be said: of what, and what."""
     rows = read(place, name)
     columns = columns_of(rows)
-    layout = find_layout(columns, asked, name)
+    layout = find_layout(columns, asked, name, acted)
     need_one_kind(rows, layout)
     examples = [example(name, row, layout, source) for row in rows]
     notes = [("columns of", layout.said())]

@@ -93,9 +93,7 @@ def _whole(place: str, found: Mapping[str, Any], layout: Layout, values: Mapping
     elif implicit:
         wanted = ["chosen", "rejected"]
     elif not (GIVEN | {"answer"}) & found.keys() and (question == "prompt" or "answer" in layout.columns):
-        wanted.append(
-            next(t for t in ("answer", "completion", "responses", "chosen") if t in layout.columns or t == "chosen")
-        )
+        wanted += [t for t in ("answer", "completion", "responses", "chosen") if t in layout.columns][:1]
     for target in wanted:
         if target not in found:
             column = layout.columns.get(target, target)

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from policyopt.data import builtin_tasks, load_task
 from policyopt.data.reasoning import held_out
 from policyopt.errors import UserError
-from policyopt.items import Example, Task, user
+from policyopt.items import EnvironmentSpec, Example, Task, user
 from policyopt.judging.answers import answer_line, find_answer
 from policyopt.judging.judges import make_judge
 from policyopt.judging.kinds import Judge
 from policyopt.judging.reasoning_judge import RUN_BY_LIBRARY, library_judge
 from policyopt.models.embedded import Architecture, build_embedded
 from policyopt.models.warmstart import WarmStart
+from tests.commands import write_rows
 
 NAMES = ("chain_sum", "countdown", "number_sorting", "simple_equations", "spell_backward")
 
@@ -417,3 +418,16 @@ def test_long_winded_solutions_are_right_and_say_things_again() -> None:
         assert len(example.solution) < task.max_tokens
         rounds.append(len(steps) // len(once))
     assert all(70 < rounds.count(n) < 130 for n in (1, 2, 3)), "each as often"
+
+
+def test_rows_that_are_acted_on_need_no_answers(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", ({"prompt": f"{i}?", "word": f"w{i}"} for i in range(8)))
+    task = load_task(str(rows), env="my_env.py:Name", env_options={"size": 3})
+    assert task.judge is None and task.train[0].meta["word"].startswith("w")
+    assert task.environment == EnvironmentSpec("my_env.py:Name", {"size": 3})
+    with pytest.raises(UserError, match="no column holds an answer"):
+        load_task(str(rows))
+    with pytest.raises(UserError, match="is an environment itself"):
+        load_task("calculator", env="my_env.py:Name")
+    with pytest.raises(UserError, match="name one with --env"):
+        load_task(str(write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "answer": "b"}] * 4)), env_options={"size": 3})
