@@ -64,13 +64,14 @@ def play(
     async def judge(responses: Sequence[Response]) -> list[Verdict]:
         return [Verdict(float(len(r.tokens)), True, True, "") for r in responses]
 
+    drawing: Any = sampler
     context = Context(
-        sampler,
+        drawing,
         program,
         judge,
         encode=TEXT.encode,
         decode=TEXT.decode,
-        episodes=partial(player.play, example),  # type: ignore[arg-type]
+        episodes=partial(player.play, example),
     )
     asked = Question(TEXT.prompt(example.prompt), budget, key, text=question, answer=answer)
     return asyncio.run(program.draw(asked, context))

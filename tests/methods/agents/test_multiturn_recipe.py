@@ -41,10 +41,7 @@ def test_what_the_environment_says_takes_no_part() -> None:
 def test_where_rewards_stand_matters_to_the_critic_alone() -> None:
     batch = played([[1, 0], [0, 0], [1, 1]], [1, 0, 1])
     for name, same in (("critic", False), ("group", True), ("leave-one-out", True)):
-        dense, sparse = (
-            multiturn_recipe(name, placement, kl_coef=0.0)
-            for placement in ("dense", "sparse")  # type: ignore[arg-type]
-        )
+        dense, sparse = (multiturn_recipe(name, placement, kl_coef=0.0) for placement in ("dense", "sparse"))
         a, b = (advantages(recipe, shaped(recipe, batch)) for recipe in (dense, sparse))
         assert torch.allclose(a, b, atol=1e-12) == same
 

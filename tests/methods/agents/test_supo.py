@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -58,9 +58,10 @@ def test_a_full_context_is_summed_up_and_begun_anew() -> None:
     assert wrote.endswith("sum of it"), "the summary is the policy's own in the row that wrote it"
     assert TEXT.decode(second.context) == "q?\nSo far: sum of it"
     assert "x" not in TEXT.decode(second.context), "the rest is forgotten"
-    turns = sum(len(r.columns["turn_end"]) for r in found)  # type: ignore[arg-type]
+    columns: list[Any] = [r.columns for r in found]
+    turns = sum(len(c["turn_end"]) for c in columns)
     assert turns == 5 + len(found) - 1, "five turns and the summaries"
-    assert sum(sum(r.columns["turn_reward"]) for r in found) == 1.0  # type: ignore[arg-type]
+    assert sum(sum(c["turn_reward"]) for c in columns) == 1.0
 
 
 def test_without_summaries_left_an_episode_is_cut_off() -> None:
