@@ -58,7 +58,7 @@ def play(
 ) -> list[Response]:  # fmt: skip
     """The rows that a program makes of the episodes of one task."""
     example = Example("task", user(question), answer, meta=meta or {"seed": 3})
-    rewrite = program.rewrite if program.rewrites else None
+    rewrite = program.rewrite_context if program.rewrites else None
     player = Player(make, TEXT, Episodes(**limits), "json", judged, rewrite=rewrite)
 
     async def judge(responses: Sequence[Response]) -> list[Verdict]:

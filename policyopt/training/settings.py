@@ -12,6 +12,7 @@ from policyopt.models.chunked import Chunks
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.memory import Attention
 from policyopt.models.prompting import Prompting
+from policyopt.sources.episodes import Episodes
 from policyopt.training.config import Checkpoints, Evaluation, Judging, Optim, Stopping, Tracking
 
 
@@ -52,6 +53,9 @@ class Settings(TypedDict, total=False):
     eval_task: Rows | None
     judge: JudgeLike | None
     judge_options: Mapping[str, Any]
+    env: str | None
+    env_options: Mapping[str, Any]
+    episodes: Episodes | Fields
     prior: str | Path | None
     prompting: Prompting | Fields
     steps: int

@@ -374,7 +374,7 @@ def test_a_study_adds_its_probes_to_any_method(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(configured("--with", "rl-subnetworks").to_yaml().replace("rank: false", "rank: true"))
     assert configured("--config", path, "--with", "rl-subnetworks").recipe.probes == (UpdateSparsity(rank=True),)
-    with pytest.raises(UserError, match="no study is called 'grpo'; known: alignment-asymptotics"):
+    with pytest.raises(UserError, match="no study is called 'grpo'; known: redteamcua, alignment-asymptotics"):
         configured("--with", "grpo")
 
 

@@ -80,7 +80,7 @@ LIGHT: list[tuple[str, int, str]] = [
     ("sample --task missing.parquet", 2, "there is no file 'missing.parquet'"),
     ("train grpo --config missing.yaml", 2, "missing.yaml: cannot be read"),
     ("train grpo --resume missing", 2, "--resume missing: no run lies there"),
-    ("train grpo --with nothing", 2, "no study is called 'nothing'; known: alignment-asymptotics"),
+    ("train grpo --with nothing", 2, "no study is called 'nothing'; known: redteamcua, alignment-asymptotics"),
 ]
 
 

@@ -156,5 +156,5 @@ def test_bad_lines_are_refused(command: Callable[..., Said]) -> None:
 def test_without_a_method_the_record_is_shown(command: Callable[..., Said]) -> None:
     said = command("replicate")
     assert said.code == 0 and ("supported" in said.out or "no claim was put to the test yet" in said.out)
-    as_json = command("replicate", "epo", "--collect", "--json")
-    assert json.loads(as_json.out)["epo"]["verdict"] == "cannot show here"
+    as_json = command("replicate", "ppe", "--collect", "--json")
+    assert json.loads(as_json.out)["ppe"]["verdict"] == "cannot show here"

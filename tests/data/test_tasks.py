@@ -430,4 +430,7 @@ def test_rows_that_are_acted_on_need_no_answers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is an environment itself"):
         load_task("calculator", env="my_env.py:Name")
     with pytest.raises(UserError, match="name one with --env"):
-        load_task(str(write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "answer": "b"}] * 4)), env_options={"size": 3})
+        load_task(
+            str(write_rows(tmp_path / "a.jsonl", [{"prompt": f"{i}?", "answer": "b"} for i in range(8)])),
+            env_options={"size": 3},
+        )

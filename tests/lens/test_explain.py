@@ -216,6 +216,10 @@ def drawn(recipe: Recipe) -> Drawn:
     return drawn_rows(take(recipe)[1])
 
 
+TIMED = ("duration-aware-mle",)
+"""Methods that are their parent where no judge says how long a program ran."""
+
+
 def test_no_two_methods_have_the_same_picture_unless_they_are_the_same() -> None:
     recipes = {name: method() for name, method in methods().items()}
     alike: dict[str, list[str]] = {}
@@ -236,6 +240,7 @@ def test_no_two_methods_have_the_same_picture_unless_they_are_the_same() -> None
         "select",
     )
     for names in alike.values():
+        names = [name for name in names if name not in TIMED]
         rows = {name: drawn(recipes[name]).rows for name in names} if len(names) > 1 else {}
         for one, other in itertools.combinations(names, 2):
             same = all(getattr(recipes[one], slot) == getattr(recipes[other], slot) for slot in slots)

@@ -65,7 +65,7 @@ def check_named(name: str, text: Text | None = None) -> list[Report]:
     if home.endswith(".py") and not attribute:
         return check_file(Path(home), text)
     with qualified.forgotten(Path(home)) if home.endswith(".py") else contextlib.nullcontext():
-        if attribute and is_environment(found := qualified.lookup(name)):
+        if home and attribute and is_environment(found := qualified.lookup(name)):
             return [check_world(attribute, adapted(found, {}, name), text)]
         method = resolve(name)
         return [found if isinstance(found := _called(method), Report) else check(found, method.name)]

@@ -16,7 +16,7 @@ from policyopt.methods.ratio.gspo import gspo
 from policyopt.part import Count, Filter, Shape, Unit, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch
+from policyopt.rows import Batch, masked
 from policyopt.sources.desk import Desk
 from policyopt.sources.draw import Pieces
 from policyopt.turns import episode_of
@@ -90,7 +90,7 @@ class WholeMultiple(Filter):
 
     def __call__(self, batch: Batch) -> Tensor:
         keep = torch.zeros(len(batch.mask), dtype=torch.bool, device=batch.mask.device)
-        keep[batch.noise.amax(1).argsort(stable=True)[: len(keep) // self.of * self.of]] = True
+        keep[masked(batch.noise, batch.mask).amax(1).argsort(stable=True)[: len(keep) // self.of * self.of]] = True
         return keep
 
 

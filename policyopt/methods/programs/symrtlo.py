@@ -47,7 +47,7 @@ def symrtlo(
 ) -> Optimised:
     r"""Rewrites of a hardware design, put to the test: the cheapest one that is proven to do the same takes the design's place.
 
-    .. math:: \text{best} = \arg\min_{c \,\in\, \{o\} \cup \{c\,:\,\text{compiles} \wedge \text{tests} \wedge \text{proof}\}} \sqrt{\text{cells} \cdot \text{depth}}
+    .. math:: \text{best} = \mathrm{argmin}_{c \,\in\, \{o\} \cup \{c\,:\,\text{compiles} \wedge \text{tests} \wedge \text{proof}\}} \sqrt{\text{cells} \cdot \text{depth}}
 
     Each candidate (of a language model, or of anything else) is checked from what is cheap to what is dear, with an exit at the first failure: it is no copy of
     the original; under the ``testbench``, where there is one, it compiles and prints what the original prints; and a SAT solver proves it equal to the
