@@ -9,11 +9,11 @@ import json
 import os
 import pickle
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, overload
+from collections.abc import Mapping
+from typing import Any
 
 from policyopt.data.builtin import BUILTIN, Builtin
+from policyopt.data.made import Made
 from policyopt.errors import UserError
 from policyopt.items import Example, JudgeSpec, Task, user
 from policyopt.judging.answers import MARK
@@ -41,7 +41,7 @@ def generator(name: str, config: Mapping[str, Any], seed: int, size: int) -> Any
     return reasoning_gym.create_dataset(name, **config, seed=base, size=size)
 
 
-class Questions(Sequence[Example]):
+class Questions(Made[Example]):
     """Training questions, generated when indexed.
 
     Question i is the first of draws i, i + n, i + 2 n, ... (modulo the size of the source) that is not held out, n the
@@ -49,25 +49,8 @@ class Questions(Sequence[Example]):
     """
 
     def __init__(self, name: str, source: Any, length: int, builtin: Builtin | None) -> None:
-        self.name, self.source, self.length, self.builtin = name, source, length, builtin
-        self._at = lru_cache(maxsize=4096)(self._make)
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self._at(i) for i in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(f"question {index} of {self.length}")
-        return self._at(index % self.length)
-
-    def __iter__(self) -> Iterator[Example]:
-        return (self._at(i) for i in range(self.length))
+        super().__init__(length)
+        self.name, self.source, self.builtin = name, source, builtin
 
     def _make(self, index: int) -> Example:
         for draw in range(index, index + _TRIES * self.length, self.length):

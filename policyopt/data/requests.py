@@ -11,9 +11,9 @@ import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import overload
 
 from policyopt.data.builtin import BUILTIN
+from policyopt.data.made import Made
 from policyopt.data.sums import Order, added_first, reordered, turned
 from policyopt.data.words import DIVERSIFY, SIMPLIFY, explanation, judging, refinement, rewriting, verdict_in_words
 from policyopt.errors import UserError, nearest
@@ -31,11 +31,12 @@ RIGHT = 0.25
 """Share of the critiques that are of a right response."""
 
 
-class Lessons(Sequence[Lesson]):
+class Lessons(Made[Lesson]):
     """Lessons made of the training questions of a task when they are asked for, each of a kind that the question allows:
     one that is no sum cannot be put in another order."""
 
     def __init__(self, task: Task) -> None:
+        super().__init__(len(task.train))
         self.task = task
         self.kinds: Sequence[Callable[[Example, random.Random], Lesson | None]] = (
             self.simpler,
@@ -45,21 +46,7 @@ class Lessons(Sequence[Lesson]):
             self.scores,
         )
 
-    def __len__(self) -> int:
-        return len(self.task.train)
-
-    @overload
-    def __getitem__(self, index: int) -> Lesson: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Lesson]: ...
-    def __getitem__(self, index: int | slice) -> Lesson | list[Lesson]:
-        if isinstance(index, slice):
-            return [self._at(i) for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"lesson {index} of {len(self)}")
-        return self._at(index % len(self))
-
-    def _at(self, index: int) -> Lesson:
+    def _make(self, index: int) -> Lesson:
         chance = random.Random(f"{self.task.name} lesson {index}")
         tried = (kind(self.task.train[index], chance) for kind in chance.sample(self.kinds, len(self.kinds)))
         return next(lesson for lesson in tried if lesson is not None)

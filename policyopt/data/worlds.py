@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, overload
+from typing import Any
 
 from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
+from policyopt.data.made import Made
 from policyopt.data.reasoning import LENGTH
 from policyopt.environments.calls import find_calls
 from policyopt.environments.names import made_with
@@ -123,47 +123,24 @@ def seeds_task(*, seed: int, heldout: int) -> Task:
     return Task("seeds", train, held, None, 512)
 
 
-class _Seeds(Sequence[Example]):
+class _Seeds(Made[Example]):
     """Examples without words, each with a seed of its own."""
 
     def __init__(self, name: str, seed: int, size: int) -> None:
-        self.name, self.seed, self.size = name, seed, size
+        super().__init__(size)
+        self.name, self.seed = name, seed
 
-    def __len__(self) -> int:
-        return self.size
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.size))]
-        if not -self.size <= index < self.size:
-            raise IndexError(index)
-        index %= self.size
+    def _make(self, index: int) -> Example:
         drawn = random.Random(f"seeds {self.seed} {index}").getrandbits(31)
         return Example(f"{self.name}-{index}", user(""), "", meta={"seed": drawn})
 
 
-class Shown(Sequence[Lesson]):
+class Shown(Made[Lesson]):
     """For each training question an episode of somebody who knows the world, all of whose turns are taught."""
 
     def __init__(self, questions: Sequence[Any], world: Any) -> None:
+        super().__init__(len(questions), kept=1024)
         self.questions, self.world = questions, world
-        self._at = lru_cache(maxsize=1024)(self._make)
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    @overload
-    def __getitem__(self, index: int) -> Lesson: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Lesson]: ...
-    def __getitem__(self, index: int | slice) -> Lesson | list[Lesson]:
-        if isinstance(index, slice):
-            return [self._at(i) for i in range(*index.indices(len(self)))]
-        return self._at(index % len(self))
 
     def _make(self, index: int) -> Lesson:
         example = self.questions[index]
