@@ -47,6 +47,8 @@ def check_world(name: str, make: Make, text: Text | None = None) -> Report:
     if isinstance(made, Agent):
         return agents.check_agent(name, cast(Callable[[], Agent], make), text or rows.embedded())
     played = play.played(make)
+    if play.hangs(played.traces):
+        return reported(name, [said.blocks(played)], ("it was not played to the end, so nothing else is known of it",))
     told = [measure(played) for measure in MEASURES]
     told += [rows.masked(played, text or rows.embedded()), rows.continues(played, text or rows.embedded())]
     notes: tuple[str, ...] = ()

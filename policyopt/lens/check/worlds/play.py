@@ -113,11 +113,20 @@ class Played:
 def played(make: Make) -> Played:
     """Episodes of an environment, one after the other."""
     rows: list[Row] = []
-    traces = [alone(make, seed, rows) for seed in range(EPISODES)]
-    again = [alone(make, seed, rows) for seed in range(2)]
+    traces: list[Trace] = []
+    for seed in range(EPISODES):
+        traces.append(alone(make, seed, rows))
+        if hangs(traces):
+            break
+    again = [] if hangs(traces) else [alone(make, seed, rows) for seed in range(2)]
     sample = make()
     filled = {name: row.get(name, "4") for row in rows for name in row.made_up}
     return Played(make, traces, again, list(sample.tools), sample, filled)
+
+
+def hangs(traces: list[Trace]) -> bool:
+    """Whether two episodes have waited longer than they may: playing on would say nothing new."""
+    return sum(bool(t.overdue) for t in traces) > 1
 
 
 def alone(make: Make, seed: int, rows: list[Row]) -> Trace:
