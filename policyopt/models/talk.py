@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from policyopt.errors import UserError
-from policyopt.models.template import render
+from policyopt.models.template import render, source
 
 if TYPE_CHECKING:
     from policyopt.models.text import Text
@@ -21,8 +21,7 @@ _ANSWER = "quartzanswer"
 
 def tells_of_tools(tokenizer: Any) -> bool:
     """Whether the chat template tells the model which tools there are."""
-    template = tokenizer.chat_template or ""
-    return "tools" in ("\n".join(template.values()) if isinstance(template, dict) else str(template))
+    return "tools" in source(tokenizer)
 
 
 def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], role: str = "system") -> list[Message]:
@@ -108,22 +107,20 @@ def framed(text: Text, messages: Sequence[Message], marks: Sequence[str], tools:
 
 def speaks_of(tokenizer: Any, messages: Sequence[Message]) -> bool:
     """Whether the template knows the roles of some messages by name."""
-    template = tokenizer.chat_template
-    source = "\n".join(template.values()) if isinstance(template, dict) else str(template)
-    return all(m["role"] in ("user", "system") or m["role"] in source for m in messages)
+    written = source(tokenizer)
+    return all(m["role"] in ("user", "system") or m["role"] in written for m in messages)
 
 
 def told(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Messages of a client as a template can tell them: what tools said as a user where it knows of no tools, calls of tools as the lines
     that :func:`with_tools` asks for where it does not write calls itself."""
-    template = tokenizer.chat_template
-    source = "\n".join(template.values()) if isinstance(template, dict) else str(template or "")
+    written = source(tokenizer)
     said: list[Message] = []
     for message in messages:
         one = dict(message)
         if one["role"] == "tool" and not speaks_of(tokenizer, [message]):
             one = {"role": "user", "content": one["content"]}
-        if one.get("tool_calls") and "tool_calls" not in source:
+        if one.get("tool_calls") and "tool_calls" not in written:
             lines = [
                 json.dumps({"name": c["function"]["name"], "arguments": c["function"]["arguments"]})
                 for c in one.pop("tool_calls")

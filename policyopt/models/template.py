@@ -45,9 +45,14 @@ def opened(tokenizer: Any, arguments: Mapping[str, Any]) -> str:
 
 def unread(tokenizer: Any, arguments: Mapping[str, Any]) -> list[str]:
     """Arguments that the template never names."""
+    written = source(tokenizer)
+    return [name for name in arguments if not re.search(rf"\b{re.escape(name)}\b", written)]
+
+
+def source(tokenizer: Any) -> str:
+    """The text of the template, of all of them where there are several; nothing where there is none."""
     template = tokenizer.chat_template or ""
-    source = "\n".join(template.values()) if isinstance(template, dict) else str(template)
-    return [name for name in arguments if not re.search(rf"\b{re.escape(name)}\b", source)]
+    return "\n".join(template.values()) if isinstance(template, dict) else str(template)
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:

@@ -135,7 +135,8 @@ class Player:
     """Tokens that the model reads at most."""
     rewrite: Rewrite | None = None
     """What takes the place of the context between turns (:meth:`~policyopt.sources.program.Rollout.rewrite_context`)."""
-    _gates: dict[int, asyncio.Semaphore] = field(default_factory=dict, repr=False)
+    _gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(default_factory=dict, repr=False)
+    """Of the loop that runs, which is held by it: a later one at the same place in memory is another one."""
 
     async def play(
         self, example: Example, question: Question, sampler: Sampler, *, n: int, temperature: float, key: tuple[int, ...],
@@ -148,9 +149,9 @@ class Player:
 
     def _gate(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
-        if id(loop) not in self._gates:
-            self._gates = {id(loop): asyncio.Semaphore(self.limits.at_once)}
-        return self._gates[id(loop)]
+        if loop not in self._gates:
+            self._gates = {loop: asyncio.Semaphore(self.limits.at_once)}
+        return self._gates[loop]
 
     async def _episode(
         self, example: Example, question: Question, sampler: Sampler, temperature: float, key: tuple[int, ...],

@@ -209,11 +209,11 @@ class Evaluator:
     def _beaten(self, block: Sequence[Example], drawn: _Groups) -> list[list[float]]:
         """How often each rival of a question beats the samples, for each question that has some and whose comparisons all came
         off."""
+        if self.judge is None:
+            return []
         asked = [
             (e, [*e.rivals, *(text for text, _ in group)]) for e, group in zip(block, drawn, strict=True) if e.rivals
         ]
-        if self.judge is None:
-            return []
         found = []
         for (example, texts), comparison in zip(asked, self.judge.compare(asked) if asked else (), strict=True):
             if all(v.rewarded for v in comparison.verdicts):

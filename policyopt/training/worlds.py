@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from policyopt import schema
 from policyopt.data import load_task
 from policyopt.data.worlds import task_of
 from policyopt.environments.agent import Agent
@@ -13,6 +14,7 @@ from policyopt.environments.names import made_with, maker, prefixed
 from policyopt.environments.worlds.told import Told
 from policyopt.errors import UserError
 from policyopt.items import EnvironmentSpec, Task
+from policyopt.models.template import source as template_source
 from policyopt.models.text import Text
 from policyopt.qualified import lookup
 from policyopt.recipe import Recipe
@@ -77,8 +79,7 @@ def player_of(
 
 def form_in(text: Text) -> str:
     """How the model calls tools, as its chat template says."""
-    template = text.tokenizer.chat_template or ""
-    return form_of("\n".join(template.values()) if isinstance(template, dict) else str(template))
+    return form_of(template_source(text.tokenizer))
 
 
 def check_environment(recipe: Recipe, task: Task) -> None:
@@ -94,8 +95,6 @@ def check_environment(recipe: Recipe, task: Task) -> None:
                 "take a method that draws groups of responses, such as grpo"
             )
         return
-    from policyopt import schema
-
     read = sorted(c for c in recipe.needs if (found := schema.find(c)) is not None and found.filled_by == "environment")
     if read and read[0] not in source.provides:
         raise UserError(

@@ -392,3 +392,18 @@ def test_listening_keeps_lists_in_step() -> None:
     assert row.own == [True, True, False, False, False] and row.heat == [0.5, 0.5, 1.0, 1.0, 1.0]
     assert {len(x) for x in (row.tokens, row.logp, row.entropy, row.versions, row.own, row.heat, row.support)} == {5}
     assert Verdict.failure("x").failed
+
+
+def test_episodes_wait_for_each_other_in_every_loop_anew() -> None:
+    """Every evaluation has an event loop of its own, which may stand where one stood that has ended."""
+    text = plain_text()
+    player = Player(Echo, text, Episodes(at_once=1))
+
+    async def some() -> list[Response]:
+        task = example()
+        question = Question(text.prompt(task.prompt), 60, (0,))
+        policy = Scripted(text, ("ab", "stop"))
+        return await player.play(task, question, policy, n=3, temperature=1.0, key=(0,))  # type: ignore[arg-type]
+
+    for _ in range(20):
+        assert len(asyncio.run(some())) == 3
