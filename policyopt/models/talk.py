@@ -62,19 +62,22 @@ def between(text: Text, messages: Sequence[Message], last: int, tools: Sequence[
     return tuple(ids[1:] if ids and ids[0] == last else ids)
 
 
+def told_further(messages: Sequence[Message], message: Message) -> list[Message]:
+    """Messages with another one behind them; what a user says behind words of a user goes on in the same message."""
+    if messages and messages[-1]["role"] == "user" == message["role"]:
+        content = "\n".join(filter(None, [messages[-1]["content"], message["content"]]))
+        return [*messages[:-1], {**messages[-1], "content": content}]
+    return [*messages, message]
+
+
 def reopened(
     text: Text, messages: Sequence[Message], words: str, tools: Sequence[Mapping[str, Any]]
 ) -> tuple[int, ...]:
     """Ids of the context in which a model answers chat messages with ``words`` behind the last one. These may be a model's: what spells a
     special token in them stays text. Raises :class:`~policyopt.errors.UserError` where the template refuses them."""
-    mark, talk = "quartz0said", [dict(m) for m in messages]
-    if talk and talk[-1]["role"] == "user":
-        talk[-1]["content"] = "\n".join(filter(None, [talk[-1]["content"], mark]))
-    else:
-        talk.append({"role": "user", "content": mark})
-    system, tokenizer, arguments = text.prompting.system, text.tokenizer, dict(text.prompting.template_args)
-    if system is not None and all(m["role"] not in ("system", "developer") for m in talk):
-        talk = [{"role": "system", "content": system}, *talk]
+    mark = "quartz0said"
+    talk = text.led(told_further(messages, {"role": "user", "content": mark}))
+    tokenizer, arguments = text.tokenizer, dict(text.prompting.template_args)
     tells = tells_of_tools(tokenizer)
     if tools and tells:
         arguments["tools"] = list(tools)

@@ -11,7 +11,7 @@ from typing import Any
 from policyopt.errors import UserError
 from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.stops import Stops
-from policyopt.models.talk import between, reopened, tells_of_tools, with_tools
+from policyopt.models.talk import between, reopened, tells_of_tools, told_further, with_tools
 from policyopt.models.template import opened, special_ids, structural_ids, unread
 
 
@@ -26,6 +26,13 @@ class Text:
     prompting: Prompting = USUAL
     """How prompts are written, where responses end, and what of them is read."""
 
+    def led(self, messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+        """Chat messages behind the system prompt of the run, where there is one and they bring none."""
+        system = self.prompting.system
+        if system is None or not messages or any(m["role"] in ("system", "developer") for m in messages):
+            return list(messages)
+        return [{"role": "system", "content": system}, *messages]
+
     def prompt(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """Ids of the context after which the model answers chat messages, behind the system prompt of the run where they
         bring none. Of ``tools`` the template tells, or, where it knows of none, a system message, or the first message where it
@@ -33,9 +40,7 @@ class Text:
 
         Raises :class:`~policyopt.errors.UserError` where the chat template refuses them.
         """
-        system = self.prompting.system
-        if system is not None and messages and all(m["role"] not in ("system", "developer") for m in messages):
-            messages = [{"role": "system", "content": system}, *messages]
+        messages = self.led(messages)
         arguments = dict(self.prompting.template_args)
         if tools and tells_of_tools(self.tokenizer):
             arguments["tools"] = list(tools)
@@ -53,12 +58,9 @@ class Text:
     ) -> tuple[int, ...]:
         """Ids of the context in which an episode begins: chat messages, what an environment said when it was reset, and the
         tools that there are, as the template tells of them."""
-        talk = [dict(m) for m in messages]
+        talk = list(messages)
         for message in said:
-            if talk and talk[-1]["role"] == "user" == message["role"]:
-                talk[-1]["content"] = "\n".join(filter(None, [talk[-1]["content"], message["content"]]))
-            else:
-                talk.append(dict(message))
+            talk = told_further(talk, message)
         return self.prompt(talk or [{"role": "user", "content": ""}], tools)
 
     def reopened(
