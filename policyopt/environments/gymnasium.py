@@ -1,6 +1,6 @@
 """Gymnasium environments: ``gymnasium:ID``, and objects that have ``action_space``, ``reset`` and ``step``.
 
-What is observed is told in text: a text as it is, else what ``render`` says in the mode ``ansi``, else the values. Of what the policy
+What is observed is told in text: a text as it is, else what ``render`` says in the mode ``ansi``, or ``pprint_grid``, else the values. Of what the policy
 wrote the last thing counts that is an action."""
 
 from __future__ import annotations
@@ -125,6 +125,10 @@ class GymWorld(Environment):
         self.state = _value(seen)
         if isinstance(seen, str):
             return seen
+        inner = getattr(self.made, "unwrapped", self.made)
+        if callable(drawn := getattr(inner, "pprint_grid", None)):  # MiniGrid draws itself in letters
+            self.state = f"{getattr(inner, 'mission', '')}\n{drawn()}".strip()
+            return self.state
         if getattr(self.made, "render_mode", None) == "ansi" and isinstance(drawn := self.made.render(), str):
             return uncoloured(drawn).strip("\n")
         return self.state

@@ -22,6 +22,7 @@ KINDS: Mapping[str, str] = {
     "verifiers": "policyopt.environments.verifiers",
     "mcp": "policyopt.environments.mcp",
     "agent": "policyopt.environments.agent",
+    "textworld": "policyopt.environments.textworld",
 }
 """Prefixes, and the module whose ``maker(rest, options)`` opens what stands behind them."""
 
