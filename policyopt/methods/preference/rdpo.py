@@ -13,11 +13,11 @@ from policyopt.registry import method
     arxiv="2403.00409",
     confidence="paper",
     claim=Claim(
-        "Where labels are flipped at a known rate, the unbiased loss learns what clean ones would teach: more held-out pairs are in order "
-        "than with DPO.",
+        "Three labels in ten turned around hold DPO at the margin that such labels deserve; the unbiased loss learns what clean ones would "
+        "teach, and more answers are right.",
         "noisy-pairs",
-        (Effect("pairs/accuracy", "higher", 0.01),),
-        both={"steps": 20},
+        (Effect("accuracy", "higher", 0.1), Effect("pairs/accuracy", "higher", 0.01)),
+        both={"steps": 40, "beta": 3.0},
         ours={"epsilon": 0.3},
     ),
 )
