@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from policyopt.errors import UserError, nearest
-from policyopt.part import Critic, Part, Probe, Reference
+from policyopt.part import Critic, Look, Part, Probe, Reference
+from policyopt.parts import GroupStatistic
 from policyopt.schema import role_of
 from policyopt.sources.program import SERVICES, Rollout
 from policyopt.sources.source import Source
@@ -31,6 +32,8 @@ CAPABILITIES: Mapping[str, str] = {
     "entropy": "the entropy of the policy's distribution at each token, with its gradient",
     "statistics": "any function of the logits of the policy at a token, with its gradient",
     "role logits": "statistics that read the logits of another model beside the policy's",
+    "group statistics": "functions of the distributions and hidden states of all responses to a prompt, without gradient",
+    "second looks": "log-probabilities of the same tokens behind another context (`Look`), without gradient",
     "roles": "frozen models beside the policy that score the same tokens",
     "moving roles": "models beside the policy that follow it from step to step",
     "critic": "a value function that is trained beside the policy",
@@ -53,7 +56,7 @@ def asks_of(part: Part) -> frozenset[str]:
         raise ValueError(
             f"{type(part).__name__} asks for {unknown!r}, which is no capability; {nearest(unknown, list(CAPABILITIES))}"
         )
-    return frozenset(named).union(*map(asks_of, _within(part)))
+    return frozenset(named).union(*map(asks_of, within(part)))
 
 
 def _derived(part: Part) -> Iterator[str]:
@@ -63,8 +66,12 @@ def _derived(part: Part) -> Iterator[str]:
         elif column in _BY_COLUMN:
             yield _BY_COLUMN[column]
     statistics = (*part.live, *part.fixed)
-    if statistics:
-        yield "statistics"
+    for s in statistics:
+        yield "group statistics" if isinstance(s, GroupStatistic) else "statistics"
+    if isinstance(part, Look):
+        yield "second looks"
+        if part.role != "policy":
+            yield "roles"
     if any(s.roles for s in statistics):
         yield from ("roles", "role logits")
     if isinstance(part, Critic):
@@ -93,7 +100,8 @@ def _check_uses(program: Source) -> None:
             )
 
 
-def _within(part: Part) -> Iterator[Part]:
+def within(part: Part) -> Iterator[Part]:
+    """The parts that stand in the fields of a part."""
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         yield from (p for p in (value if isinstance(value, tuple) else (value,)) if isinstance(p, Part))

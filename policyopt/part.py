@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import dataclass_transform
 
 from policyopt.rows import Batch
+from policyopt.schema import member
 
 Unit = Literal["token", "row", "group", "batch"]
 Level = Literal["token", "sequence"]
@@ -166,6 +167,33 @@ class Statistic(Part):
     def key(self) -> str:
         """Its name in the batch; statistics with the same fields share it."""
         return repr(self)
+
+
+@part
+class Look(Part):
+    """A second look at the tokens of a row: their log-probabilities behind another context.
+
+    It stands inside other parts, which have its ``column`` among their needs and read it with ``batch.behind``. The tokens are
+    those that were drawn, at their temperature and from their support; no gradient goes through them.
+    """
+
+    role: Literal["policy"] | RoleName = "policy"
+    """Who looks: the policy as it is when the batch is annotated, or a frozen model."""
+
+    def messages(self, messages: Sequence[Mapping[str, str]], key: tuple[int, ...]) -> list[Mapping[str, str]]:
+        """The chat messages that make the other context, from those of the row's prompt. What is left to chance follows from
+        ``key``, the row's own."""
+        raise NotImplementedError
+
+    @property
+    def key(self) -> str:
+        """Its name in the batch; looks with the same fields share it."""
+        return repr(self)
+
+    @property
+    def column(self) -> str:
+        """The column that holds what it finds, [N, T]."""
+        return member("behind", self.key)
 
 
 class Shape(Part):

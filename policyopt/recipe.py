@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from policyopt import paths, schema
-from policyopt.capability import asks
+from policyopt.capability import asks, within
 from policyopt.errors import UserError, explain, nearest
 from policyopt.part import (
     UNITS,
@@ -21,6 +21,7 @@ from policyopt.part import (
     Critic,
     Curriculum,
     Filter,
+    Look,
     Memory,
     Part,
     Probe,
@@ -35,7 +36,7 @@ from policyopt.part import (
     Whole,
     part,
 )
-from policyopt.parts import Frozen
+from policyopt.parts import Frozen, GroupStatistic
 from policyopt.qualified import part_class, part_name
 from policyopt.sources.program import Rollout
 from policyopt.sources.source import Source
@@ -174,6 +175,14 @@ class Recipe:
                 for name in sorted(names):
                     if schema.find(name) is None:
                         raise ValueError(f"{where} {verb} {name!r}: {schema.unknown(name)}")
+            for s in (s for s in p.live if isinstance(s, GroupStatistic)):
+                raise ValueError(
+                    f"{where} reads {type(s).__name__} of the policy being trained (live), and what all responses to a prompt make "
+                    "together is taken once, when the batch is annotated: list it under fixed"
+                )
+            there = {look.column for look in looks_of(p)}
+            for name in sorted(name for name in p.needs if name.startswith("behind[") and name not in there):
+                raise ValueError(f"{where} needs {name!r}, and no field of it holds the Look of this name: give it one")
             if p is not self.source:
                 self._check_drawn(where, p)
             for column in map(schema.known, sorted(p.needs)):
@@ -217,10 +226,16 @@ class Recipe:
         return tuple({s.key: s for _, p in parts_of(self) for s in p.fixed}.values())
 
     @property
+    def looks(self) -> tuple[Look, ...]:
+        """What is looked at again behind another context, each once."""
+        return tuple({x.key: x for _, p in parts_of(self) for x in looks_of(p) if x.column in p.needs}.values())
+
+    @property
     def roles(self) -> frozenset[str]:
         """The models beside the policy and the critic that the recipe reads or draws from: "reference", "teacher",
         "previous" (the policy of one step before), and whatever else it names."""
         named = {role for column in self.needs if (role := schema.role_of(column)) is not None}
+        named |= {look.role for look in self.looks} - {"policy"}
         return frozenset(named).union(self.sampled_roles, *(s.roles for s in (*self.live, *self.fixed)))
 
     @property
@@ -295,6 +310,12 @@ def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
             yield from ((f"{f.name}.{p.handle}", p) for p in value)
         elif isinstance(value, Part):
             yield f.name, value
+
+
+def looks_of(p: Part) -> Iterator[Look]:
+    """The looks that stand within a part."""
+    for inner in within(p):
+        yield from (inner,) if isinstance(inner, Look) else looks_of(inner)
 
 
 def _shown(path: str, p: Part) -> str:

@@ -160,6 +160,10 @@ class Batch:
         """[N, T] a statistic as it was when the batch was annotated, without gradient."""
         return self.__dict__[member("statistic", FIXED + statistic.key)]
 
+    def behind(self, look: Any) -> Tensor:
+        """[N, T] log-probability of each token behind the context of a :class:`~policyopt.part.Look`, without gradient."""
+        return self.__dict__[look.column]
+
     def logp_of(self, role: str) -> Tensor:
         """[N, T] log-probability of each token under the frozen model in a role; ``ref_logp`` is short for that of
         "reference"."""
@@ -226,6 +230,13 @@ def _check(name: str, x: Tensor, rows: int) -> None:
     _column(name)
     if x.dim() == 0 or len(x) != rows:
         raise ValueError(f"column {name!r} has shape {list(x.shape)}, but the batch has {rows} rows")
+
+
+def behind(batch: Batch, look: Any) -> Batch:
+    """The batch with the context of a :class:`~policyopt.part.Look` in the place of the prompt."""
+    ids = batch.columns()[member("context", look.key)]
+    there = ids >= 0
+    return batch.replace(prompt=ids.clamp(min=0), prompt_mask=there.to(batch.prompt_mask), routes=None)
 
 
 # Making and joining --------------------------------------------------------------------------------------------------

@@ -229,6 +229,8 @@ FAMILIES = {
     "component": Column("component[NAME]", "N", "judge", "what one of several judges says, NaN where it does not apply to the row; read it with component()", absent=0),
     "turn_number": Column("turn_number[NAME]", "NK", "environment", "what an environment counted under NAME in each turn; component[NAME] is the sum",
                           absent=0, on_demand=True, brings=("turn_end",), advice=ENVIRONMENT),
+    "context": Column("context[NAME]", "NP", "recipe", "ids of the context behind which the look NAME sees the tokens of a row, right-padded", dtype="int", padding=-1, on_demand=True),
+    "behind": Column("behind[NAME]", "NT", "engine", "the same tokens behind the context of the look NAME; read it with behind()", on_demand=True),
     "statistic": Column("statistic[KEY]", "NT", "engine", "numbers per token from whole next-token distributions; read them with stat() "
                         "and fixed()"),
 }
@@ -280,9 +282,9 @@ def _member(name: str) -> Column | None:
     if parts[0] == "logp_of" and parts[1] in SHORT:
         return _COLUMNS[SHORT[parts[1]]]
     family, who = FAMILIES[parts[0]], parts[1]
-    invent = (lambda s: s.logp(who)) if parts[0] == "logp_of" else None
+    invent = (lambda s: s.logp(who)) if parts[0] in ("logp_of", "behind") else None
     return Column(
-        name, family.axes, family.filled_by, family.sentence, absent=family.absent, on_demand=family.on_demand,
+        name, family.axes, family.filled_by, family.sentence, family.dtype, family.padding, family.absent, family.on_demand,
         brings=family.brings, advice=family.advice, invent=invent,
     )  # fmt: skip
 
@@ -316,7 +318,7 @@ def on_demand(need: str) -> tuple[str, ...]:
 
 _METHODS = frozenset({
     "records", "columns", "clean_columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
-    "stat", "fixed", "component", "components", "logp_of", "length", "own", "terminal", "total_reward",
+    "stat", "fixed", "behind", "component", "components", "logp_of", "length", "own", "terminal", "total_reward",
 })  # fmt: skip
 """What a batch has beside its columns."""
 

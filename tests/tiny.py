@@ -14,7 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from policyopt.models.embedded import random_tiny
 from policyopt.models.load import Policy, load_policy
 from policyopt.part import Statistic
+from policyopt.recipe import Recipe
 from policyopt.rows import Batch, make_batch
+from policyopt.schema import member
 
 ENDS = (2, *range(90, 102))
 """Thirteen ids end a response, so that an untrained model writes responses of unequal length."""
@@ -101,6 +103,13 @@ def token_batch(groups: tuple[int, ...] = (4, 3), width: int = 9, seed: int = 0)
         turn_duration=1 + torch.arange(2 * n, dtype=torch.float64).reshape(n, 2) % 3,
         episode=torch.arange(n) // 2,
     )
+
+
+def with_contexts(batch: Batch, recipe: Recipe) -> Batch:
+    """The batch with a context for each second look of a recipe: the prompt without its last token, behind another one."""
+    first = batch.prompt[:, :1] + 1
+    short = torch.where(batch.prompt_mask > 0, batch.prompt, -1)[:, :-1]
+    return batch.replace(**{member("context", look.key): torch.cat([first, short], 1) for look in recipe.looks})
 
 
 def rows_of(batch: Batch) -> Iterator[tuple[Tensor, int, int]]:

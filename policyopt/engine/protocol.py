@@ -22,7 +22,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.sources.program import Sampler
 
-__all__ = ["Engine", "EngineSampler", "Sampler", "Size", "UpdateReport", "at_once"]
+__all__ = ["Drawing", "Engine", "EngineSampler", "Sampler", "Size", "UpdateReport", "at_once"]
 
 X = TypeVar("X")
 
@@ -64,6 +64,17 @@ class Size:
 
     checkpoint: int
     model: int
+
+
+class Drawing(EngineSampler, Protocol):
+    """A sampler that the engine makes and closes."""
+
+    version: int
+    """Of the weights that it draws from."""
+
+    def close(self) -> None:
+        """Let go of what it holds outside this process."""
+        ...
 
 
 class Engine(Protocol):

@@ -33,6 +33,7 @@ from policyopt.part import Controller, Part, Statistic
 from policyopt.parts import Normalise, SequenceRatio, Shape
 from policyopt.parts.advantage.gae import token_rewards
 from policyopt.parts.regularizer.kl import kl_estimate
+from policyopt.parts.statistic.group import GroupStatistic, from_logits
 from policyopt.recipe import Recipe
 from policyopt.registry import Entry, Method
 from policyopt.rows import FIXED, Batch, make_batch
@@ -108,7 +109,7 @@ class Run:
         if target is not None and old is not None and "old_logp" not in said:
             batch = batch.replace(old_logp=token_logp(old, target) * batch.mask)
         target = torch.zeros_like(batch.mask, dtype=torch.long) if target is None else target
-        found = {FIXED + s.key: self._statistic(s, "old", target) for s in self.recipe.fixed}
+        found = {FIXED + s.key: self._statistic(s, "old", target, batch) for s in self.recipe.fixed}
         return batch.with_statistics(found | {s.key: self._statistic(s, "policy", target) for s in self.recipe.live})
 
     @cached_property
@@ -120,11 +121,15 @@ class Run:
         mask = build_batch(self.given, self.params, self.columns).mask
         return {role: build_logits(name, self.given[name], mask) for role, name in found.items()}
 
-    def _statistic(self, statistic: Statistic, role: str, target: Tensor) -> Tensor:
+    def _statistic(self, statistic: Statistic, role: str, target: Tensor, batch: Batch | None = None) -> Tensor:
         """A statistic of the distributions of a role (the old policy's are the policy's where they are not given)."""
         own = self.logits.get(role, self.logits.get("policy", self.logits.get("old")))
         if own is None or statistic.roles - self.logits.keys():
             raise Unsupported(f"{type(statistic).__name__} takes distributions that the case does not give")
+        if isinstance(statistic, GroupStatistic):
+            if batch is None or any(getattr(batch, name) is None for name in statistic.columns):
+                raise Unsupported(f"{type(statistic).__name__} takes columns that the case does not give")
+            return from_logits(statistic, batch, own, self.logits.get("hidden"))
         others = {name: self.logits[name].flatten(0, 1) for name in statistic.roles}
         return statistic(own.flatten(0, 1), target.flatten(), others).reshape(target.shape)
 

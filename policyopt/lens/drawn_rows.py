@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -46,6 +46,8 @@ class DrawnRow:
     advantage: tuple[float, ...]
     """Of each of its own tokens."""
     tokens: tuple[Token, ...]
+    looks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Name of a second look -> for each token, its log-probability behind the other context less the one that it was drawn with."""
 
     @property
     def pieces(self) -> Iterator[tuple[Kind, list[Token]]]:
@@ -81,6 +83,20 @@ class Drawn:
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of tokens that occur in it, beside the policy's own."""
         return tuple(k for k in KINDS if k != "own" and any(t.kind == k for row in self.rows for t in row.tokens))
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """The second looks that were taken at it."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row.looks))
+
+    def seen(self, look: str) -> Drawn:
+        """The same rows with what a look found on each token in the place of its weight."""
+
+        def changed(row: DrawnRow) -> DrawnRow:
+            tokens = (replace(token, weight=x) for token, x in zip(row.tokens, row.looks[look], strict=True))
+            return replace(row, tokens=tuple(tokens))
+
+        return replace(self, rows=tuple(changed(row) for row in self.rows if look in row.looks))
 
     @property
     def strongest(self) -> float:
@@ -130,6 +146,7 @@ def _row(step: Step, i: int, number: int, kinds: tuple[str, ...], shared: int) -
         float(batch.total_reward()[i]) if batch.reward is not None else 0.0,
         tuple(batch.advantage[i][own].tolist()) if batch.advantage is not None else (),
         tuple(Token(piece, kind(t), w + 0.0) for t, (piece, w) in enumerate(zip(pieces, weight, strict=True))),
+        {name: tuple((x - batch.old_logp)[i, :n].tolist()) for name, x in batch.members("behind").items()},
     )
 
 

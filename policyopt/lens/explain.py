@@ -16,7 +16,7 @@ from policyopt.lens.cost import Cost, take
 from policyopt.lens.drawn_rows import Drawn, drawn_rows
 from policyopt.lens.probe_batch import Picture, picture
 from policyopt.methods.group.grpo import grpo
-from policyopt.recipe import Recipe, parts_of
+from policyopt.recipe import Recipe, looks_of, parts_of
 from policyopt.registry import Method, methods
 
 
@@ -256,9 +256,17 @@ def _needs(recipe: Recipe, base: Recipe) -> Iterator[Need]:
     asked: dict[str, list[str]] = {}
     about: dict[str, str] = {}
     for path, p in parts_of(recipe):
+        looks = {look.column: look for look in looks_of(p)}
         for column in sorted(p.needs):
-            asked.setdefault(column, []).append(path)
-            about[column] = f"{schema.known(column).sentence}."
+            look = looks.get(column)
+            name = column if look is None else written(look)
+            asked.setdefault(name, []).append(path)
+            said = (
+                f"{schema.known(column).sentence}."
+                if look is None
+                else first_sentence(inspect.getdoc(type(look)) or "")
+            )
+            about[name] = said
         for statistic in (*p.live, *p.fixed):
             name = written(statistic)
             asked.setdefault(name, []).append(path)

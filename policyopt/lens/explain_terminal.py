@@ -61,6 +61,9 @@ def view(e: Explanation, width: int = WIDE) -> Iterator[Text]:
     for picture in filter(None, (e.picture, e.other)):
         yield from _picture(picture, narrow)
     yield from _drawn(e.picture.name, e.drawn, narrow)
+    for look in e.drawn.looks:
+        yield from _title(f"The same rows behind {look}: d = log p there - log p as drawn")
+        yield from _rows(e.drawn.seen(look), narrow, "d")
     if e.other is not None and e.other_drawn is not None:
         yield from _drawn(e.other.name, e.other_drawn, narrow)
 
@@ -216,7 +219,11 @@ def _facts(row: Row | DrawnRow | None, narrow: bool) -> str:
 
 def _drawn(name: str, drawn: Drawn, narrow: bool) -> Iterator[Text]:
     yield from _title(f"Rows that {name} drew in this step, from an untrained model: {shown(drawn)}")
-    yield Text(f"{_facts(None, narrow)} {'sum of w':>9}  response", "dim")
+    yield from _rows(drawn, narrow)
+
+
+def _rows(drawn: Drawn, narrow: bool, what: str = "w") -> Iterator[Text]:
+    yield Text(f"{_facts(None, narrow)} {f'sum of {what}':>9}  response", "dim")
     most, before = drawn.strongest, 0
     for row in drawn.rows:
         if before and row.question != before and len(drawn.rows) > drawn.questions:

@@ -14,6 +14,7 @@ from policyopt.groups import group_mean
 from policyopt.lens.random_batch import Scene, entropy, invented
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
 from policyopt.part import Statistic
+from policyopt.parts.statistic.group import GroupStatistic, from_logits
 from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.steering import control
@@ -316,6 +317,8 @@ def _distribution(logp: Tensor, k: int) -> Tensor:
 
 def _statistic(statistic: Statistic, batch: Batch, logits: Tensor, roles: Mapping[str, Tensor]) -> Tensor:
     """[N, T] of a statistic, from distributions laid out as the engine lays them out: one row for each token."""
+    if isinstance(statistic, GroupStatistic):
+        return from_logits(statistic, batch, logits)
     others = {role: roles[role].reshape(-1, VOCABULARY) for role in sorted(statistic.roles)}
     others |= {name: getattr(batch, name).repeat_interleave(BUDGET) for name in statistic.columns}
     return statistic(logits.reshape(-1, VOCABULARY), batch.tokens.reshape(-1), others).reshape(batch.mask.shape)

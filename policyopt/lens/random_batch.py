@@ -11,6 +11,7 @@ from torch import Tensor
 
 from policyopt import schema
 from policyopt.part import Statistic
+from policyopt.parts.statistic.group import GroupStatistic, from_logits
 from policyopt.rows import FIXED, Batch, make_batch, masked
 
 LOGITS = "logits:"
@@ -272,6 +273,8 @@ def statistics(
     flat = {role: x.reshape(-1, x.shape[-1]) for role, x in logits.items()}
 
     def of(statistic: Statistic, role: str) -> Tensor:
+        if isinstance(statistic, GroupStatistic):
+            return from_logits(statistic, batch, logits[role])
         others = {name: flat[name] for name in statistic.roles}
         rows = {name: getattr(batch, name)[:, None].expand(shape).reshape(-1) for name in statistic.columns}
         return statistic(flat[role], batch.tokens.reshape(-1), others | rows).reshape(shape)

@@ -4,7 +4,7 @@ The module of a method is found by its name (``-`` is ``_``). It may define
 
 ``COLUMNS``
     given column -> (column of the batch, kind); the kind is "row" [N], "token" [N, T], "step" [N, K], "logits"
-    [N, T, V] (the name is then a role: "policy", "old", "reference", "teacher"), or "free": read by the module alone.
+    [N, T, V] (the name is then a role: "policy", "old", "reference", "teacher"; or "hidden", for hidden states [N, T, d]), or "free": read by the module alone.
 ``PARAMS``
     hyper-parameter of a case -> an argument of the method or a dotted path in its recipe, several of them, ``None``
     (a fact that needs no place), or a function of its value that returns {argument or path: value}.

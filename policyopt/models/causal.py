@@ -342,7 +342,7 @@ class Chunk:
         """``logp``, entropy where asked for, then the statistics, each [M], for M tokens: hidden states of the policy
         [M, H], what they were drawn from, ids [M], temperatures [M], the hidden states of the other models [M, H'], and
         ``columns`` [M]."""
-        logits = _logits(self.split, hidden, heat, support)
+        logits = heated(self.split.logits, hidden, heat, support)
         total = logits.logsumexp(-1)
         out = [logits.gather(-1, target[:, None])[:, 0] - total]
         if self.wanted.entropy:
@@ -350,13 +350,15 @@ class Chunk:
         seen = dict(zip(self.columns, others[len(self.roles) :], strict=True))
         for (name, role), state in zip(self.roles.items(), others, strict=False):
             with torch.no_grad(), role as split:
-                seen[name] = _logits(split, state, heat, support)
+                seen[name] = heated(split.logits, state, heat, support)
         out += [s(logits, target, seen).to(logits.dtype) for s in self.wanted.statistics]
         return tuple(out)
 
 
-def _logits(split: SplitModel, hidden: Tensor, heat: Tensor, support: Support | None) -> Tensor:
-    logits = split.logits(hidden)
+def heated(head: Callable[[Tensor], Tensor], hidden: Tensor, heat: Tensor, support: Support | None) -> Tensor:
+    """The logits [M, V] that a head makes of hidden states [M, H], over the temperatures [M], and so low that they have no probability
+    outside of what the tokens were drawn from; float32 at least."""
+    logits = head(hidden)
     logits = logits.float() if logits.dtype in SHORT else logits
     logits = logits / heat[:, None].to(logits)
     return logits if support is None else torch.where(reachable(*support, logits.shape[-1]), logits, NEVER)

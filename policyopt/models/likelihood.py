@@ -101,6 +101,10 @@ class Stepwise(Likelihood, Protocol):
         """V, how many tokens there are to choose from."""
         ...
 
+    def predicting(self, batch: Batch) -> Tensor:
+        """The hidden states that predict the response tokens, [M, H] in the order of ``batch.mask.nonzero()``."""
+        ...
+
     def pieces(self, batch: Batch, rows: int | None = None) -> Iterator[list[int]]:
         """The rows of a batch that are best passed together, each row once: ``rows`` at a time, or as many as
         :data:`~policyopt.models.pieces.MICRO_TOKENS` allow."""

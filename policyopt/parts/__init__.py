@@ -6,6 +6,7 @@ from policyopt.part import (
     Controller,
     Critic,
     Filter,
+    Look,
     Memory,
     Part,
     Probe,
@@ -61,6 +62,7 @@ from policyopt.parts.shape.kl import KLPenalty
 from policyopt.parts.shape.length import LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
+from policyopt.parts.statistic.group import GroupStatistic
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs
@@ -102,6 +104,7 @@ __all__ = [
     "FixedMargin",
     "FromProgram",
     "Frozen",
+    "GroupStatistic",
     "Hinge",
     "Judged",
     "KLPenalty",
@@ -110,6 +113,7 @@ __all__ = [
     "Link",
     "LogProb",
     "Logistic",
+    "Look",
     "Margin",
     "Memory",
     "MixedOutcomes",

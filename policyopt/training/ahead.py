@@ -13,10 +13,10 @@ Waiting = Drawn | Callable[[], Drawn]
 
 def independent(recipe: Recipe) -> bool:
     """Whether drawing a batch reads nothing that training on another one changes, so that both may go on at the same time
-    and nobody can tell: no memory of prompts, no log-probabilities or statistics of the policy itself, no reference that moves,
+    and nobody can tell: no memory of prompts, no log-probabilities, statistics or second looks of the policy itself, no reference that moves,
     no values of a critic between draws."""
     source = recipe.source
-    policy = "rollout_logp" in recipe.needs or recipe.fixed
+    policy = "rollout_logp" in recipe.needs or recipe.fixed or any(x.role == "policy" for x in recipe.looks)
     moving = recipe.reference.moves and "reference" in recipe.roles
     return "sampler" in source.services and not (recipe.memory or policy or moving or "critic" in source.uses)
 

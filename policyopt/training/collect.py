@@ -26,6 +26,7 @@ from policyopt.sources.source import Source
 from policyopt.sources.truncation import truncated
 from policyopt.training.curriculum import ranking
 from policyopt.training.judged import TRAINING, Opinions
+from policyopt.training.looks import contexts
 from policyopt.training.prompts import PromptStream
 from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
 from policyopt.training.services import Between, Held, asked_instead, record, unanswered, written
@@ -294,6 +295,8 @@ class Collector:
         if "step_end" in recipe.needs or batch.step_reward is not None:
             lines = [[end - 1 for end in line_ends(r.tokens, self.engine.text.line_breaks)] for _, r in rows]
             batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
+        for look in recipe.looks:
+            batch = batch.replace(**contexts(look, groups, self.engine.text, self.stream.longest))
         if recipe.memory is not None:
             known = [self._history(recipe, groups[i].example) for i, _ in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))

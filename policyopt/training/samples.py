@@ -23,10 +23,24 @@ def kept_samples(
         return
     for i, record in enumerate(records[: most - len(gone)]):
         n = int((batch.mask if batch.present is None else batch.present)[i].sum())
-        yield record | {
+        told = {
             "reward": float(batch.reward[i]),
             "length": n,
             "truncated": bool(batch.truncated[i]),
             "pieces": text.pieces(batch.tokens[i, :n].tolist()),
             "weights": [float(f"{w:.4g}") for w in weight[i, :n].tolist()],
         }
+        yield record | told | _looked(batch, i, n, text)
+
+
+def _looked(batch: Batch, i: int, n: int, text: Text) -> dict[str, Any]:
+    """What second looks found on a row: of each, the context and the log-probability of each token behind it."""
+    contexts = batch.members("context")
+    found = {
+        name: {
+            "context": text.decode([t for t in contexts[name][i].tolist() if t >= 0]),
+            "logp": [float(f"{x:.4g}") for x in logp[i, :n].tolist()],
+        }
+        for name, logp in batch.members("behind").items()
+    }
+    return {"looks": found, "logp": [float(f"{x:.4g}") for x in batch.old_logp[i, :n].tolist()]} if found else {}

@@ -24,6 +24,7 @@ from policyopt.part import part
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method, get_study, methods
 from policyopt.sources.program import Rollout
+from tests.engine.test_looks import Apart, Reread
 from tests.tiny import load_tiny
 
 PACKAGE = Path(policyopt.__file__).parent
@@ -158,6 +159,10 @@ def recipe_asking(capability: str) -> Recipe:
         return grpo().set("source.routing_replay", "sampler")
     if capability == "parameters":
         return grpo().replace(probes=get_study("rl-subnetworks")())
+    if capability == "second looks":
+        return grpo(kl_coef=0.0).replace(weight=(Reread(),))
+    if capability == "group statistics":
+        return grpo(kl_coef=0.0).replace(weight=(Apart(),))
     names = {
         "top alternatives": "rose",
         "token embeddings": "xrpo",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,7 +21,7 @@ from policyopt.engine.local.roles import Follower, fill_roles, here, rest
 from policyopt.engine.local.sampler import LocalSampler
 from policyopt.engine.local.weights import Weights
 from policyopt.engine.plan import UpdateReport, accumulate
-from policyopt.engine.protocol import EngineSampler, Size, at_once
+from policyopt.engine.protocol import Drawing, Size, at_once
 from policyopt.engine.settings import OptimizerName
 from policyopt.engine.shards import SHARDS, placed, read_shards
 from policyopt.errors import UserError
@@ -29,8 +29,10 @@ from policyopt.models.critic import ValueModel
 from policyopt.models.likelihood import LOGP, Leaves, Likelihood, Stepwise, Wanted, Weigh
 from policyopt.models.load import Policy
 from policyopt.models.text import Text
+from policyopt.models.together import group_statistics
+from policyopt.parts.statistic.group import apart
 from policyopt.recipe import Recipe
-from policyopt.rows import FIXED, Batch, make_batch
+from policyopt.rows import FIXED, Batch, behind, make_batch
 from policyopt.schema import member
 from policyopt.sources.program import Rollout
 from policyopt.spans import span
@@ -39,17 +41,6 @@ X = TypeVar("X")
 
 TENSORS = "engine.safetensors"
 """What a checkpoint holds of this engine."""
-
-
-class Drawing(EngineSampler, Protocol):
-    """A sampler that the engine makes and closes."""
-
-    version: int
-    """Of the weights that it draws from."""
-
-    def close(self) -> None:
-        """Let go of what it holds outside this process."""
-        ...
 
 
 class LocalEngine:
@@ -172,14 +163,20 @@ class LocalEngine:
         for name in self.roles:
             if name != "previous" and member("logp_of", name) in recipe.needs:
                 batch = batch.replace(**{member("logp_of", name): self._still(batch, name)})
-        again = "rollout_logp" in recipe.needs
-        if again or recipe.fixed:
-            wanted = Wanted(statistics=recipe.fixed)
+        for look in recipe.looks:
+            batch = batch.replace(**{look.column: self._logp(behind(batch, look), look.role)})
+        again, (single, grouped) = "rollout_logp" in recipe.needs, apart(recipe.fixed)
+        if again or single:
+            wanted = Wanted(statistics=single)
             with here(self.roles, wanted.roles):
                 leaves = self._by_rows(batch, lambda b: self._policy(b, wanted))
             logp = leaves.pop("logp")
             batch = batch.with_statistics({FIXED + key: x for key, x in leaves.items()})
             batch = batch.replace(rollout_logp=batch.old_logp, old_logp=logp) if again else batch
+        if grouped:
+            self._count("policy", batch)
+            found = group_statistics(self._stepwise, batch, grouped, self._pieces)
+            batch = batch.with_statistics({FIXED + key: x for key, x in found.items()})
         return batch
 
     @span("prepare")
@@ -187,7 +184,7 @@ class LocalEngine:
     def prepare(self, batch: Batch, recipe: Recipe) -> Batch:
         """See :class:`~policyopt.engine.protocol.Engine`."""
         if "prox_logp" in recipe.needs:
-            batch = batch.replace(prox_logp=self._by_rows(batch, lambda b: self._policy(b, LOGP))["logp"])
+            batch = batch.replace(prox_logp=self._logp(batch, "policy"))
         if "prev_logp" in recipe.needs:
             batch = batch.replace(prev_logp=self._logp(batch, "previous"))
         if self.critic is not None:
@@ -225,7 +222,9 @@ class LocalEngine:
         return self._logp(batch, role) if known is None else known(batch, lambda rows: self._logp(rows, role))
 
     def _logp(self, batch: Batch, role: str) -> Tensor:
-        """[N, T] what a role thinks of a batch."""
+        """[N, T] what a role, or the policy as it is, thinks of a batch."""
+        if role == "policy":
+            return self._by_rows(batch, lambda b: self._policy(b, LOGP))["logp"]
 
         def annotated(piece: Batch) -> Leaves:
             with span(role), self.roles[role] as likelihood:

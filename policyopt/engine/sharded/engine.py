@@ -24,8 +24,8 @@ from policyopt.rows import Batch
 
 X = TypeVar("X")
 
-LEFT_OUT = frozenset({"routing replay"})
-"""What the ranks cannot do of what one process can."""
+LEFT_OUT = frozenset({"routing replay", "group statistics"})
+"""What the ranks cannot do of what one process can; the rows of a prompt may lie on several of them."""
 
 
 class ShardedEngine:

@@ -18,6 +18,7 @@ from policyopt.lens.check.derivative import TOLERANCE, derivative_error
 from policyopt.lens.check.sound import EXACT, POISONS, pieces
 from policyopt.lens.random_batch import VOCABULARY, declared, poisoned, random_batch
 from policyopt.parts import SequenceRatio, TokenRatio
+from policyopt.parts.statistic.group import GroupStatistic, from_logits
 from policyopt.rows import Batch
 
 LIBRARY = Path(__file__).parents[2]
@@ -53,6 +54,8 @@ def faults(part: slots.Part) -> list[str]:
         return wrong
     if isinstance(part, ON_BATCHES):
         found = _on_batches(part)
+    elif isinstance(part, GroupStatistic):
+        found = _group_statistic(part)
     elif isinstance(part, slots.Statistic):
         found = _statistic(part)
     elif isinstance(part, slots.Reference):
@@ -345,6 +348,21 @@ def _statistic(part: slots.Statistic) -> Iterator[str]:
         yield "returns NaN or infinity on ordinary logits"
     elif not torch.allclose(torch.cat([of(slice(0, 5)), of(slice(5, 12))]), found):
         yield "looks at other tokens: worked out in chunks it gives other numbers"
+
+
+def _group_statistic(part: GroupStatistic) -> Iterator[str]:
+    batch = random_batch(0, gaps=True)
+    logits = torch.randn(*batch.mask.shape, VOCABULARY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    try:
+        found = from_logits(part, batch, logits)
+        turned = from_logits(part, batch[[*reversed(range(len(batch)))]], logits.flip(0)).flip(0)
+    except Exception as error:
+        yield _raised(error)
+        return
+    if not found.isfinite().all():
+        yield "returns NaN or infinity on ordinary logits"
+    elif not torch.allclose(found, turned):
+        yield "depends on the order of the responses"
 
 
 def _reference(part: slots.Reference) -> Iterator[str]:
