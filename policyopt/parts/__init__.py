@@ -59,7 +59,7 @@ from policyopt.parts.select.tokens import AboveQuantile, Selector
 from policyopt.parts.shape.components import WeightedSum
 from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
-from policyopt.parts.shape.length import LengthReward
+from policyopt.parts.shape.length import LengthRange, LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
 from policyopt.parts.statistic.group import GroupStatistic
@@ -108,6 +108,7 @@ __all__ = [
     "Hinge",
     "Judged",
     "KLPenalty",
+    "LengthRange",
     "LengthReward",
     "Likelihood",
     "Link",
