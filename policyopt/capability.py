@@ -37,6 +37,7 @@ CAPABILITIES: Mapping[str, str] = {
     "roles": "frozen models beside the policy that score the same tokens",
     "moving roles": "models beside the policy that follow it from step to step",
     "critic": "a value function that is trained beside the policy",
+    "gradient noise": "how much the gradients of parts of a mini-batch differ (`gradient/noise`)",
     "parameters": "the trained parameters by name, now and before the first step",
 }
 """Each with a sentence on what an engine that declares it does."""

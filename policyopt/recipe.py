@@ -24,6 +24,7 @@ from policyopt.part import (
     Look,
     Memory,
     Part,
+    Positive,
     Probe,
     Ratio,
     Reference,
@@ -59,6 +60,8 @@ class Update:
     """Optimiser steps in one pass."""
     replay: Whole = 0
     """How many of the batches before are trained on again, joined to the new one."""
+    rate: Positive = 1.0
+    """Factor on the learning rate of the run, which a controller may move."""
 
 
 @part

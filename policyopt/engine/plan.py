@@ -32,6 +32,8 @@ class UpdateReport:
     """[N, T] token weights w = -dL/dlogp of the mini-batch."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sums over tokens of what the log wants to know, and ``tokens``; ``mismatch/max`` is a maximum."""
+    noise: tuple[float, float] | None = None
+    """Where a part asks for "gradient noise": squared length of the true gradient and variance of this one, as far as its parts tell."""
 
 
 def accumulate(

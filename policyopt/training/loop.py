@@ -147,7 +147,7 @@ class Trainer:
         metrics = drawn.stats | controlled(state.recipe) | (late if config.staleness else {})
         begun = time.perf_counter()
         metrics["time/wait"] = begun - start
-        self.engine.set_lr(lr_factor(config, state.step))
+        self.engine.set_lr(lr_factor(config, state.step) * state.recipe.update.rate)
         self.remark = drawn.remark
         if not self.told and (cost := costly(drawn.stats)):
             self.told = True

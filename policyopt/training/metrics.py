@@ -134,6 +134,9 @@ def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
         out["mismatch/max"] = max(r.sums["mismatch/max"] for r in applied)
     out["loss"] = sum(r.loss for r in applied) / len(applied)
     out["grad_norm"] = sum(r.grad_norm for r in applied) / len(applied)
+    told = [r.noise for r in applied if r.noise is not None and not math.isnan(r.noise[1])]
+    if told:
+        out["gradient/signal"], out["gradient/noise"] = (sum(x) / len(told) for x in zip(*told, strict=True))
     return out
 
 

@@ -174,6 +174,7 @@ def recipe_asking(capability: str) -> Recipe:
         "roles": "grpo",
         "moving roles": "remix",
         "critic": "ppo",
+        "gradient noise": "oblr-po",
     }
     return made(names[capability])
 

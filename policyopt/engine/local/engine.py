@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from policyopt.capability import CAPABILITIES
 from policyopt.engine.local.known import open_known
+from policyopt.engine.local.noise import measured
 from policyopt.engine.local.optimizers import hidden_matrices
 from policyopt.engine.local.roles import Follower, fill_roles, here, rest
 from policyopt.engine.local.sampler import LocalSampler
@@ -283,8 +284,10 @@ class LocalEngine:
     ) -> UpdateReport:  # fmt: skip
         """Carry out the plan on the pieces of a batch, whose rows may be ``split`` over processes."""
         whole = partial(self._by_rows, f=leaves)
-        pieces = list(self._pieces(batch))
-        return accumulate(recipe, batch, pieces, version=self.version, whole=whole, learn=learn, split=split)
+        carry_out = partial(accumulate, recipe, batch, version=self.version, whole=whole, split=split)
+        if "gradient noise" not in recipe.asks:
+            return carry_out(list(self._pieces(batch)), learn=learn)
+        return measured(self.weights.parameters["policy"].values(), batch, self._pieces, learn, carry_out)
 
     def _learn(self, piece: Batch, weigh: Weigh, wanted: Wanted) -> None:
         """Pass a piece of a batch through the policy and the critic, and back."""

@@ -10,7 +10,9 @@ from policyopt.engine.protocol import Engine
 from policyopt.engine.settings import Cluster
 from policyopt.recipe import Recipe
 
-CAPABILITIES = frozenset(ALL) - {"logit processors", "temperature from logits", "routing replay", "group statistics"}
+CAPABILITIES = frozenset(ALL) - {
+    "logit processors", "temperature from logits", "routing replay", "group statistics", "gradient noise",
+}  # fmt: skip
 """Not those that run a program's Python function inside of the sampler, which is another process; nor records of experts."""
 
 

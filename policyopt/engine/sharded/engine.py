@@ -24,7 +24,7 @@ from policyopt.rows import Batch
 
 X = TypeVar("X")
 
-LEFT_OUT = frozenset({"routing replay", "group statistics"})
+LEFT_OUT = frozenset({"routing replay", "group statistics", "gradient noise"})
 """What the ranks cannot do of what one process can; the rows of a prompt may lie on several of them."""
 
 
