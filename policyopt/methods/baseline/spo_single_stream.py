@@ -103,7 +103,7 @@ class Revisited(Group):
                 response.use = "pool"
         prior = smoothed([v.score for v in await context.judge(before) if v.rewarded]) if before else math.nan
         for response in rows:
-            response.columns |= {"drift": drift, "prior": prior}
+            response.columns.update(drift=drift, prior=prior)
         if self.scored and rows:
             await self.keep(rows[0], question, context)
         return [*rows, *before]

@@ -62,7 +62,7 @@ class MarginalGain(Shape):
     @property
     def needs(self) -> frozenset[str]:
         """What an environment says of its states."""
-        return frozenset({"turn_state"} if self.over == "turns" else ())
+        return frozenset({"turn_state"}) if self.over == "turns" else frozenset()
 
     def __call__(self, batch: Batch) -> Batch:
         if self.over == "group":
