@@ -11,7 +11,7 @@ from policyopt import turns
 from policyopt.claims import Claim, Effect
 from policyopt.groups import group_max, group_rank
 from policyopt.judging.answers import find_answer
-from policyopt.methods.baseline.reinforce import Baseline, reinforce
+from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Shape, Unit, part
 from policyopt.recipe import Recipe
 from policyopt.registry import method
@@ -103,7 +103,9 @@ def answers(batch: Batch) -> Tensor:
     ),
 )
 def subpo(
-    over: Literal["group", "turns"] = "group", baseline: Baseline = "moving-average", group_size: int = 8
+    over: Literal["group", "turns"] = "group",
+    baseline: Literal["none", "moving-average", "batch-mean", "group-mean"] = "moving-average",
+    group_size: int = 8,
 ) -> Recipe:
     r"""Submodular RL: a step is credited with what is gained from then on by a set function with diminishing returns.
 
