@@ -24,6 +24,7 @@ from policyopt.parts.advantage.decoupled import Decoupled
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.advantage.normalise import Normalise
 from policyopt.parts.advantage.tree import EdgeAdvantage
+from policyopt.parts.advantage.weighed import Weighed
 from policyopt.parts.aggregate.means import (
     SeqMeanTokenMean,
     SeqMeanTokenSum,
@@ -53,7 +54,7 @@ from policyopt.parts.regularizer.kl import KL
 from policyopt.parts.regularizer.likelihood import Likelihood
 from policyopt.parts.regularizer.proximal import Proximal
 from policyopt.parts.score.rows import RowScore, Score, TokenScale
-from policyopt.parts.select.rows import FromProgram, Judged, RowSelector
+from policyopt.parts.select.rows import FromProgram, Judged, RowSelector, RowWeight
 from policyopt.parts.select.tokens import AboveQuantile, Selector
 from policyopt.parts.shape.components import WeightedSum
 from policyopt.parts.shape.correctness import Correctness
@@ -70,7 +71,7 @@ from policyopt.parts.surrogate.preference import BinaryLogistic, Hinge, Logistic
 from policyopt.parts.surrogate.shaping import PolicyShaping
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
 from policyopt.parts.weight.mismatch import SamplerMismatch
-from policyopt.parts.weight.selected import SelectedWeight
+from policyopt.parts.weight.selected import MeanOver, SelectedWeight
 
 __all__ = [
     "EMA",
@@ -111,6 +112,7 @@ __all__ = [
     "LogProb",
     "Logistic",
     "Margin",
+    "MeanOver",
     "Memory",
     "MixedOutcomes",
     "Normalise",
@@ -132,6 +134,7 @@ __all__ = [
     "RolloutBaseline",
     "RowScore",
     "RowSelector",
+    "RowWeight",
     "SamplerMismatch",
     "Score",
     "SelectedWeight",
@@ -152,6 +155,7 @@ __all__ = [
     "TokenScale",
     "TruncatedRatio",
     "TruncatedReward",
+    "Weighed",
     "Weight",
     "WeightedSum",
     "WinRate",
