@@ -66,7 +66,7 @@ class ConflictFree(Wrapper, Advantage):
     def factor(self, gain: Tensor, batch: Batch) -> Tensor:
         """lambda, [N, T], 1 on padding."""
         start, end = (run(found, batch.mask, back) for back, found in enumerate(conflicts(gain, batch)))
-        inside = torch.where(gain > 0, self.omega, torch.where(gain < 0, 0.0, 1.0))[:, None]
+        inside = torch.where(gain > 0, self.omega, (gain == 0).to(gain))[:, None]
         return torch.where(start, inside, 1.0) * torch.where(end, inside, 1.0)
 
 

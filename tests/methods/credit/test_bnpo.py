@@ -11,8 +11,8 @@ from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.methods.credit.bnpo import BetaNormalise, bnpo
 from policyopt.parts import PPOClip
 from policyopt.rows import Batch
-from tests.methods.shared_credit import EQUAL_LENGTHS, outcomes, same
 from tests.batches import random_batch
+from tests.methods.shared_credit import EQUAL_LENGTHS, outcomes, same
 
 
 def rates(*prompts: list[float]) -> Batch:
@@ -57,7 +57,11 @@ def test_prompts_without_contrast_have_none_and_equal_rates_are_left_alone() -> 
     assert not part(batch)[[0, 1, 8]].any(), "whatever the weight, and in a row alone"
     equal = rates([1, 0], [0, 1])
     assert part.weight(equal).tolist() == [1] * 4
-    assert part(batch.to(torch.device("cpu")).replace(reward=batch.reward.float(), mask=batch.mask.float())).isfinite().all()
+    assert (
+        part(batch.to(torch.device("cpu")).replace(reward=batch.reward.float(), mask=batch.mask.float()))
+        .isfinite()
+        .all()
+    )
     with pytest.raises(ValueError, match="best must be the larger"):
         BetaNormalise(worst=1.0, best=0.0)
     with pytest.raises(ValueError, match="at least 2"):
