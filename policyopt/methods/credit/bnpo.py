@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
@@ -93,7 +92,7 @@ def bnpo(
     components: tuple[str, ...] = (),
     low: float | None = 0.2,
     high: float | None = 0.28,
-    dual: Annotated[float, Field(gt=1)] | None = 10.0,
+    dual: float | None = 10.0,
     group_size: int = 8,
 ) -> Recipe:
     r"""Beta Normalization Policy Optimization: the centred reward over a Beta density fitted to the success rates of the batch.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from policyopt import schema
@@ -143,7 +142,7 @@ def copo(
     consistency_coef: bool = False,
     low: float | None = 0.2,
     high: float | None = 0.2,
-    dual: Annotated[float, Field(gt=1)] | None = 3.0,
+    dual: float | None = 3.0,
     kl_coef: float = 0.0,
     group_size: int = 8,
 ) -> Recipe:

@@ -88,7 +88,7 @@ class StillToPay(Wrapper, Advantage):
 )
 def prl(
     eta: float = 100.0,
-    step_len: Count | None = 256,
+    step_len: int | None = 256,
     since: Literal["end", "start"] = "end",
     low: float | None = 0.2,
     high: float | None = 0.2,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from policyopt.claims import Claim, Effect
 from policyopt.methods.baseline.rloo import rloo
 from policyopt.parts import EMA, EntropyBonus, TokenMean, TruncatedReward
@@ -31,7 +27,7 @@ from policyopt.registry import method
 def t1(
     entropy_coef: float = 0.01,
     kl_coef: float = 0.02,
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9,
+    decay: float = 0.9,
     unexpected_reward: float = -1.0,
     group_size: int = 16,
 ) -> Recipe:

@@ -12,7 +12,7 @@ from torch import Tensor
 from policyopt.claims import Claim, Effect
 from policyopt.control import Schedule
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Count, Filter, Unit, part
+from policyopt.part import Filter, Unit, part
 from policyopt.parts import MeanOver, Selector, TokenMean
 from policyopt.parts.pairing.pairs import row_credit
 from policyopt.parts.select.covariance import largest
@@ -95,11 +95,11 @@ class LargestCredit(Selector):
     ),
 )
 def d3s(
-    n_init: Count = 32,
-    n_final: Count = 64,
-    k_init: Share = 0.2,
-    k_final: Share = 0.5,
-    relax_steps: Count = 100,
+    n_init: int = 32,
+    n_final: int = 64,
+    k_init: float = 0.2,
+    k_final: float = 0.5,
+    relax_steps: int = 100,
     low: float | None = 0.2,
     high: float | None = 0.2,
     kl_coef: float = 0.0,
@@ -117,13 +117,15 @@ def d3s(
     Our reading: one budget of tokens for the mini-batch, the divisor counts the tokens that are kept, H is the entropy that a token was drawn
     with.
     """
+    rows, later_rows = MostVaried(keep=n_init), MostVaried(keep=n_final)
+    tokens, later_tokens = LargestCredit(share=k_init), LargestCredit(share=k_final)
     ways = (
-        ("rows", "select.MostVaried.keep", n_init, n_final),
-        ("tokens", "weight.MeanOver.tokens.share", k_init, k_final),
+        ("rows", "select.MostVaried.keep", rows.keep, later_rows.keep),
+        ("tokens", "weight.MeanOver.tokens.share", tokens.share, later_tokens.share),
     )
     return grpo(low, high, kl_coef, group_size=group_size).replace(
-        select=(MostVaried(keep=n_init),),
-        weight=(MeanOver(tokens=LargestCredit(share=k_init)),),
+        select=(rows,),
+        weight=(MeanOver(tokens=tokens),),
         aggregate=TokenMean(),
         controllers=tuple(
             Schedule(field, start_value=first, end_value=last, steps=relax_steps, label=name)
