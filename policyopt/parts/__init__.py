@@ -25,6 +25,7 @@ from policyopt.parts.advantage.decoupled import Decoupled
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.advantage.normalise import Normalise
 from policyopt.parts.advantage.tree import EdgeAdvantage
+from policyopt.parts.advantage.weighed import Weighed
 from policyopt.parts.aggregate.means import (
     SeqMeanTokenMean,
     SeqMeanTokenSum,
@@ -54,7 +55,7 @@ from policyopt.parts.regularizer.kl import KL
 from policyopt.parts.regularizer.likelihood import Likelihood
 from policyopt.parts.regularizer.proximal import Proximal
 from policyopt.parts.score.rows import RowScore, Score, TokenScale
-from policyopt.parts.select.rows import FromProgram, Judged, RowSelector
+from policyopt.parts.select.rows import FromProgram, Judged, RowSelector, RowWeight
 from policyopt.parts.select.tokens import AboveQuantile, Selector
 from policyopt.parts.shape.components import WeightedSum
 from policyopt.parts.shape.correctness import Correctness
@@ -72,7 +73,7 @@ from policyopt.parts.surrogate.preference import BinaryLogistic, Hinge, Logistic
 from policyopt.parts.surrogate.shaping import PolicyShaping
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
 from policyopt.parts.weight.mismatch import SamplerMismatch
-from policyopt.parts.weight.selected import SelectedWeight
+from policyopt.parts.weight.selected import MeanOver, SelectedWeight
 
 __all__ = [
     "EMA",
@@ -116,6 +117,7 @@ __all__ = [
     "Logistic",
     "Look",
     "Margin",
+    "MeanOver",
     "Memory",
     "MixedOutcomes",
     "Normalise",
@@ -137,6 +139,7 @@ __all__ = [
     "RolloutBaseline",
     "RowScore",
     "RowSelector",
+    "RowWeight",
     "SamplerMismatch",
     "Score",
     "SelectedWeight",
@@ -157,6 +160,7 @@ __all__ = [
     "TokenScale",
     "TruncatedRatio",
     "TruncatedReward",
+    "Weighed",
     "Weight",
     "WeightedSum",
     "WinRate",

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
-from policyopt.part import Advantage, Label, Unit, Wrapper, part
-from policyopt.parts import Normalise, WeightedSum
-from policyopt.recipe import Recipe
+from policyopt.part import Label, Unit, part
+from policyopt.parts import RowWeight, Weighed, WeightedSum
+from policyopt.recipe import Recipe, require
 from policyopt.registry import method
 from policyopt.rows import Batch
 
 
 @part
-class ByTargetSize(Wrapper, Advantage):
-    r"""An advantage that counts more where the target is small, and the prompt hard.
+class ByTargetSize(RowWeight):
+    r"""Rows count more where the target is small, and the prompt hard.
 
-    .. math:: A_i \leftarrow w_i A_i,\qquad w_i = \frac{u_i}{\mathrm{mean}\,u},\qquad
+    .. math:: w_i = \frac{u_i}{\mathrm{mean}\,u},\qquad
               u_i = \mathrm{clip}\Big(\frac{a_i^{-1}}{\mathrm{mean}\,a^{-1}}, \frac1c, c\Big)
 
     a is the share of the picture that the target takes, means run over the rows of the batch; w is 1 where the judge says
@@ -30,21 +30,14 @@ class ByTargetSize(Wrapper, Advantage):
     not told. The form here is ours.
     """
 
-    of: Advantage = Normalise(centre="group", scale="none")
-    """The advantage before it."""
     component: Label = "area"
     """What the judge calls the share."""
     bound: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
     """c."""
 
-    around: ClassVar[str] = "of"
     unit: ClassVar[Unit] = "batch"
 
     def __call__(self, batch: Batch) -> Tensor:
-        return self.of(batch) * self.weight(batch)[:, None]
-
-    def weight(self, batch: Batch) -> Tensor:
-        """w, [N]."""
         if self.component not in batch.components():
             return torch.ones_like(batch.reward)
         inverse = 1 / batch.component(self.component).clamp(min=1e-6)
@@ -85,6 +78,8 @@ def gui_g1(
     come).
     """
     parts = (("hit", 1.0), ("iou", iou), ("size", size))
-    return dr_grpo(low, high, loss_norm=loss_norm, group_size=group_size).replace(
-        shape=(WeightedSum(weights=parts),), advantage=ByTargetSize(bound=bound)
+    parent = dr_grpo(low, high, loss_norm=loss_norm, group_size=group_size)
+    return parent.replace(
+        shape=(WeightedSum(weights=parts),),
+        advantage=Weighed(of=require(parent.advantage), by=ByTargetSize(bound=bound)),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
-from policyopt.control import Follows
+from policyopt.control import FirstValue
 from policyopt.methods.aggregation.dr_grpo import dr_grpo
 from policyopt.part import Fraction, NonNegative, Regularizer, Statistic, Unit, part
 from policyopt.parts import AboveQuantile
@@ -89,14 +89,6 @@ class EntropyAnchor(Regularizer):
 
     def metrics(self, batch: Batch) -> Mapping[str, Tensor]:
         return {"entropy/peak": self.mean(batch).expand_as(batch.mask)}
-
-
-@part
-class FirstValue(Follows):
-    """A field that is None until it takes the first value of a metric, and keeps it. Source: SIREN, arXiv:2509.25133 (its anchor)."""
-
-    def follow(self, value: float | None, measured: float, metrics: Mapping[str, float]) -> float:
-        return measured if value is None else value
 
 
 @method(

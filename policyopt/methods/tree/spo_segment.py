@@ -13,13 +13,13 @@ from torch import Tensor
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
-from policyopt.part import Count, Filter, Positive, Unit, Weight, part
-from policyopt.parts import EdgeAdvantage, Selector, TruncatedReward
+from policyopt.part import Count, Filter, Positive, Unit, part
+from policyopt.parts import EdgeAdvantage, MeanOver, Selector, TruncatedReward
 from policyopt.parts.advantage.tree import FLAT, lineage, on_tokens, once_each
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, Update
 from policyopt.registry import method
-from policyopt.rows import Batch, masked
+from policyopt.rows import Batch
 from policyopt.sources.draw import Levels, Tree
 from policyopt.sources.program import Context, Question, Response, Rollout
 
@@ -46,34 +46,19 @@ class Unlikely(Selector):
 
 
 @part
-class MeanOver(Weight):
-    r"""Makes a token-mean one over a part of the tokens.
+class EdgesOnce(MeanOver):
+    r"""A mean over tokens in which an edge of a tree counts once, however many leaves lie behind it.
 
     .. math:: w_{i,t} = \frac{M_{i,t}}{d_{i,t}}\,\frac{\sum_{jk} 1}{\sum_{jk} M_{jk}/d_{jk}}
 
-    M picks the tokens; d is the number of rows that share the token's node where it is to count ``once``, else 1. It is
-    a weight and no aggregation, because the KL beside it stays a mean over all tokens: an aggregation would be its too.
-    Source: SPO, arXiv:2505.23564, and the authors' code (AIFrameResearch/SPO).
+    d is the number of rows that share the token's node. An edge without advantage does not count at all. Source: SPO,
+    arXiv:2505.23564, and the authors' code (AIFrameResearch/SPO).
     """
-
-    tokens: Selector = Unlikely()
-    """The tokens that are trained on."""
-    once: bool = False
-    """An edge counts once, however many leaves lie behind it; one without advantage does not count at all."""
-
-    unit: ClassVar[Unit] = "batch"
 
     def count(self, batch: Batch) -> Tensor:
         """M / d, [N, T]."""
-        kept = self.tokens(batch).to(batch.mask)
-        if not self.once:
-            return kept
-        once = on_tokens(once_each(lineage(batch)[:, 1:], kept), batch)
-        return torch.where(batch.advantage.abs() > FLAT, kept * once, 0.0)
-
-    def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
-        count = masked(self.count(batch), batch.mask)
-        return count * batch.mask.sum() / torch.where(count.sum() > 0, count.sum(), 1.0)
+        once = on_tokens(once_each(lineage(batch)[:, 1:], super().count(batch)), batch)
+        return torch.where(batch.advantage.abs() > FLAT, super().count(batch) * once, 0.0)
 
 
 def cutpoints(logp: Sequence[float], threshold: float, interval: int) -> list[int]:
@@ -210,7 +195,7 @@ def spo_segment(
             per_prompt=turns,
         ),
         select=(Credited(),) if turns is not None else (),
-        weight=(MeanOver(tokens=uncertain, once=not chain),),
+        weight=(MeanOver(tokens=uncertain) if chain else EdgesOnce(tokens=uncertain),),
         regularizers=(KL(coef=kl_coef, estimator="k3"),) if kl_coef else (),
         critic=None,
         update=Update(epochs=passes, replay=earlier),

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from policyopt.part import NonNegative, Regularizer, RoleName, Wrapper, part
-from policyopt.parts.select.rows import RowSelector, picked
+from policyopt.parts.select.rows import RowSelector, RowWeight, picked
 from policyopt.rows import BOUND, Batch, masked
 from policyopt.schema import member
 
@@ -40,8 +40,9 @@ Target = RoleName
 class KL(Wrapper, Regularizer):
     r"""A penalty :math:`\beta\,k_i\,\widehat{KL}(\pi_\theta \| \pi_{target})` in the loss, from the sampled tokens alone.
 
-    k_i is 1 on the rows that it falls on. The tokens of a row that is left out still count in
-    the aggregation. Sources: GRPO, arXiv:2402.03300, eq. 4 (k3, reference); KDRL, arXiv:2506.02208 (k2, teacher, rows).
+    k_i is 1 on the rows that it falls on, or how much each of them counts. The tokens of a row that is left out still count in
+    the aggregation. Sources: GRPO, arXiv:2402.03300, eq. 4 (k3, reference); KDRL, arXiv:2506.02208 (k2, teacher, rows); APO,
+    arXiv:2506.21655 (weighed rows).
     """
 
     coef: NonNegative = 0.04
@@ -50,8 +51,8 @@ class KL(Wrapper, Regularizer):
     """Which estimate of the KL; see :func:`kl_estimate`."""
     target: Target = "reference"
     """The model that the policy is held to: "reference", "teacher", "previous", or a name given by ``--role``."""
-    rows: RowSelector | None = None
-    """The rows that it falls on; None for all."""
+    rows: RowSelector | RowWeight | None = None
+    """The rows that it falls on, or how much each of them counts; None for all alike."""
 
     around: ClassVar[str] = "rows"
 
@@ -66,5 +67,5 @@ class KL(Wrapper, Regularizer):
         return self.coef * k * masked(estimate, k)
 
     def picked(self, batch: Batch) -> Tensor:
-        """k, [N]: 1 on the rows that the penalty falls on."""
+        """k, [N]."""
         return picked(self.rows, batch)

@@ -8,12 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.part import Filter, part
+from policyopt.part import Filter, Part, part
 from policyopt.rows import Batch
 
 
 class RowSelector(Filter):
     """Which rows: returns a boolean [N], without gradient. It stands inside other parts, and is a filter too."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+class RowWeight(Part):
+    """How much each row counts: returns [N], without gradient. It stands inside other parts; a selector is one of 0 and 1."""
 
     def __call__(self, batch: Batch) -> Tensor:
         raise NotImplementedError
@@ -50,8 +57,8 @@ def main_rows(batch: Batch) -> Tensor:
     return torch.as_tensor(batch.origin == 0)
 
 
-def picked(rows: RowSelector | None, batch: Batch) -> Tensor:
-    """[N] 1 on the rows that a selector picks, and on all of them where there is none."""
+def picked(rows: RowSelector | RowWeight | None, batch: Batch) -> Tensor:
+    """[N] how much each row counts: 1 on the rows that a selector picks, and on all of them where there is none."""
     every = torch.ones_like(batch.mask[:, 0])
     return every if rows is None else rows(batch).to(every)
 

@@ -40,10 +40,10 @@ def test_the_judge_reads_the_last_box() -> None:
 def test_small_targets_count_more_within_bounds_and_the_mean_is_one() -> None:
     area = torch.tensor([0.5, 0.5, 0.01, 0.0], dtype=torch.float64)
     batch = make_batch(mask=torch.ones(4, 1, dtype=torch.float64), reward=torch.zeros(4, dtype=torch.float64))
-    weight = ByTargetSize(bound=2.0).weight(batch.replace(**{"component[area]": area}))
+    weight = ByTargetSize(bound=2.0)(batch.replace(**{"component[area]": area}))
     assert weight.mean() == pytest.approx(1)
     assert weight[3] / weight[0] == pytest.approx(4), "from 1/2 to 2"
-    assert ByTargetSize().weight(batch).tolist() == [1, 1, 1, 1]
+    assert ByTargetSize()(batch).tolist() == [1, 1, 1, 1]
 
 
 def test_with_equal_weights_it_is_dr_grpo() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from policyopt import methods as po
-from policyopt.methods.entropy.siren import EntropyAnchor, FirstValue, NucleusEntropy
+from policyopt.control import FirstValue
+from policyopt.methods.entropy.siren import EntropyAnchor, NucleusEntropy
 from policyopt.parts import AboveQuantile
 from policyopt.steering import States, control
 from tests.batches import random_batch

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from policyopt.engine.local import LocalSampler
 from policyopt.items import Verdict
-from policyopt.methods.tree.spo_segment import Chain, MeanOver, Unlikely, cutpoints, spo_segment
+from policyopt.methods.tree.spo_segment import Chain, Unlikely, cutpoints, spo_segment
 from policyopt.objective import credit, selected
-from policyopt.parts import EdgeAdvantage
+from policyopt.parts import EdgeAdvantage, MeanOver
 from policyopt.sources.program import Response
 from policyopt.training.config import Checkpoints
 from policyopt.training.run import run as training_run
