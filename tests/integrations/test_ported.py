@@ -1,7 +1,7 @@
 """What peers compute, written down once more with plain numbers, token by token, and the recipes that equal it.
 
 Formulas of verl (``core_algos``, ``rollout_corr_helper``), prime-rl (``trainer/rl/loss``), slime (``ppo_utils``) and AReaL
-(``trainer/ppo/actor``, ``utils/functional``), none of which is there. :doc:`docs/ported.md <ported>` names these tests.
+(``trainer/ppo/actor``, ``utils/functional``), none of which is there. ``docs/ported.md`` names these tests.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from policyopt.methods.offpolicy.m2po import SecondMomentBounds
 from policyopt.objective import token_gradients
 from policyopt.parts import KL, ClipMask, Proximal, Rejection, SamplerMismatch, SequenceRatio, TokenMean, TokenRatio
 from policyopt.parts.weight.mismatch import Mode
@@ -28,7 +29,9 @@ Loss = Callable[[float, float, float], float]
 def batch(drift: float = 0.8) -> Batch:
     """Rows of unlike length whose advantages are given, some of them 0."""
     made = random_batch(seed=4, drift=drift)
-    advantage = torch.tensor([1.0, -0.5, 0.7, -1.2, 0.0, 0.4, -0.3, 2.0, -2.0], dtype=torch.float64)[:, None] * made.mask
+    advantage = (
+        torch.tensor([1.0, -0.5, 0.7, -1.2, 0.0, 0.4, -0.3, 2.0, -2.0], dtype=torch.float64)[:, None] * made.mask
+    )
     return made.replace(advantage=advantage)
 
 
@@ -115,11 +118,15 @@ def test_the_unbiased_kl_is_that_of_slime_and_trl() -> None:
 
     free = given.logp.clone().requires_grad_()
     (wanted,) = torch.autograd.grad((term(free) * given.mask).sum(), free)
-    only = get_method("grpo")().replace(surrogate=None, advantage=None, regularizers=(KL(coef=0.1, ratio=TokenRatio()),))
+    only = get_method("grpo")().replace(
+        surrogate=None, advantage=None, regularizers=(KL(coef=0.1, ratio=TokenRatio()),)
+    )
     found = gradient(only, given)
     torch.testing.assert_close(found, wanted)
     r, k1 = (given.logp - given.old_logp).exp(), given.logp - ref
-    torch.testing.assert_close(found, 0.1 * r * k1 * given.mask)  # the gradient of KL(policy || reference), from old tokens
+    torch.testing.assert_close(
+        found, 0.1 * r * k1 * given.mask
+    )  # the gradient of KL(policy || reference), from old tokens
 
 
 K = {"k1": lambda d: -d, "k2": lambda d: d * d / 2, "k3": lambda d: math.exp(d) - 1 - d}
@@ -180,8 +187,6 @@ def test_decoupled_ppo_is_that_of_areal(proximal: str) -> None:
 @pytest.mark.parametrize("budget", [0.01, 0.1, 10.0])
 def test_the_second_moment_mask_is_that_of_areal(budget: float) -> None:
     """The largest squares are taken away until the mean of the rest is below the budget, one at least stays."""
-    from policyopt.methods.offpolicy.m2po import SecondMomentBounds
-
     given = batch()
     squares = sorted(((given.prox_logp - given.old_logp)[given.mask.bool()] ** 2).tolist())
     while len(squares) > 1 and sum(squares) / len(squares) >= budget:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Count, Ratio, part
+from policyopt.part import Count, Ratio, Weight, part
 from policyopt.parts import Rejection, SamplerMismatch, TokenMean, TokenRatio
 from policyopt.parts.weight.mismatch import Mode
 from policyopt.recipe import Recipe, Update
@@ -84,13 +84,12 @@ def decoupled_ppo(
     guessed, updates = proximal == "interpolated", epochs * minibatches
     ratio = InterpolatedRatio(ahead=updates) if guessed else TokenRatio(to="proximal")
     behind = InterpolatedRatio(of="proximal", ahead=updates) if guessed else TokenRatio(of="proximal", to="old")
-    weight = SamplerMismatch(mode=mode, low=weight_low, high=weight_high, ratio=behind)
-    estimate = () if reject == "none" else (
-        Rejection(estimator=reject, over=reject_over, high=reject_above, ratio=behind),
-    )  # fmt: skip
+    weight: tuple[Weight, ...] = (SamplerMismatch(mode=mode, low=weight_low, high=weight_high, ratio=behind),)
+    if reject != "none":
+        weight += (Rejection(estimator=reject, over=reject_over, high=reject_above, ratio=behind),)
     return grpo(low, high, kl_coef=0.0, group_size=group_size).replace(
         ratio=ratio,
-        weight=(weight, *estimate),
+        weight=weight,
         aggregate=TokenMean(),
         update=Update(epochs=epochs, minibatches=minibatches),
     )

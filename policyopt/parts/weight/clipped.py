@@ -75,7 +75,7 @@ class ClipMask(Bounded, Weight):
 
     def metrics(self, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         found = super().metrics(self.judged(log_ratio, batch), batch)
-        return found if self.ratio is None else {"masked": 1 - self(log_ratio, batch)}
+        return found if self.ratio is None else {"offpolicy/masked": 1 - self(log_ratio, batch)}
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         log_ratio = self.judged(log_ratio, batch)
