@@ -118,6 +118,8 @@ _LIBRARY = (
            dtype="int", read=lambda r: r.response.version, invent=lambda s: s.zeros()),
     Column("age", "N", "recipe", "at how many steps before this one the row was in the batch, where batches are trained on again; None "
            "where all are new", dtype="int", absent=0, invent=lambda s: s.group % 2),
+    Column("lag", "N", "engine", "how many updates the policy had seen since it wrote the row when training on the batch began; 0 for rows of "
+           "the present policy", dtype="int", absent=0, on_demand=True, invent=lambda s: s.group % 3),
     Column("new_from", "N", "rollout", "index of the first token that no update has been made on, where responses are generated in pieces",
            dtype="int", absent=0, read=lambda r: r.response.new_from, invent=lambda s: s.integers(2)),
     Column("turn", "N", "program", "number of the environment turn that the row is, from 0",

@@ -44,7 +44,7 @@ def test_what_the_page_names_is_there(code: str) -> None:
     if "(" in code:
         assert isinstance(eval(code, NAMES), Part)
     else:
-        fields = {"level", "clip", "form", "filter", "select", "source.rounds"}
+        fields = {"level", "clip", "form", "filter", "select", "source.rounds", "reject", "delta"}
         assert code in methods() or code in fields, "a method, or a setting of the one that stands before it"
 
 

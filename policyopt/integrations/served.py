@@ -84,7 +84,7 @@ TRL = Host(
 VERL = Host(
     "verl 0.9.1", credit=_ROWS | {"correct", "pass_rate"}, loss=frozenset({"mask", "old_logp"}),
     aggregates=(TokenMean(), SeqMeanTokenMean(), SeqMeanTokenSum(), SeqMeanTokenSumNorm()),
-    adds=lambda term: (isinstance(term, KL) and term.target == "reference" and term.rows is None)
+    adds=lambda term: (isinstance(term, KL) and term.target == "reference" and term.rows is None and term.ratio is None)
     or (isinstance(term, KLPenalty) and term.target == "reference")
     or (isinstance(term, EntropyBonus) and not term.mean),
 )  # fmt: skip

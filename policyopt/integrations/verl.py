@@ -42,7 +42,7 @@ MODES = {
     SeqMeanTokenSumNorm: "seq-mean-token-sum-norm",
 }
 """What verl calls the aggregations."""
-KINDS = {"k1": ("kl", "k1"), "k2": ("mse", "k2"), "k3": ("low_var_kl", "k3")}
+KINDS = {"k1": ("kl", "k1"), "k2": ("mse", "k2"), "k3": ("low_var_kl", "k3"), "abs": ("abs",)}
 """What verl calls the estimates of a KL."""
 
 

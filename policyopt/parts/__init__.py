@@ -72,7 +72,7 @@ from policyopt.parts.surrogate.ppo import PPOClip
 from policyopt.parts.surrogate.preference import BinaryLogistic, Hinge, Logistic, Preference, SquareTo
 from policyopt.parts.surrogate.shaping import PolicyShaping
 from policyopt.parts.weight.clipped import ClipMask, TruncatedRatio
-from policyopt.parts.weight.mismatch import SamplerMismatch
+from policyopt.parts.weight.mismatch import Rejection, SamplerMismatch
 from policyopt.parts.weight.selected import MeanOver, SelectedWeight
 
 __all__ = [
@@ -135,6 +135,7 @@ __all__ = [
     "RatioTimesAdvantage",
     "Reference",
     "Regularizer",
+    "Rejection",
     "Reset",
     "RolloutBaseline",
     "RowScore",

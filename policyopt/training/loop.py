@@ -157,6 +157,8 @@ class Trainer:
             self.sample(None, None, drawn.lost)
         else:
             whole = with_replay(drawn.batch, [d.batch for d in state.recent])
+            if "lag" in state.recipe.needs:
+                whole = whole.replace(lag=self.engine.version - whole.version)
             batch = credit(state.recipe, self.engine.prepare(whole, state.recipe))
             self.engine.follow(1.0, "previous")
             fresh = batch[: len(drawn.batch)]

@@ -20,7 +20,7 @@ import policyopt as po
 from policyopt.errors import UserError
 from policyopt.integrations.served import TRL, refusals
 from policyopt.integrations.trl import MINE, RecipeTrainer, config
-from policyopt.parts import KL, Normalise, PPOClip, TokenMean
+from policyopt.parts import KL, Normalise, PPOClip, TokenMean, TokenRatio
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method, methods
 from tests.integrations.trl_runs import ROWS, assert_same, drawn, gradient, ours, parts, plain, settings, theirs
@@ -48,6 +48,16 @@ def bare(name: str, **changes: Any) -> Recipe:
 LOSSES: dict[str, tuple[Recipe, dict[str, Any], int]] = {
     "grpo": (bare("grpo", kl_coef=0.0), {"loss_type": "grpo"}, 2),
     "grpo with kl": (bare("grpo", kl_coef=0.04), {"loss_type": "grpo", "beta": 0.04}, 2),
+    "grpo with an unbiased kl": (
+        bare("grpo", kl_coef=0.0).replace(regularizers=(KL(ratio=TokenRatio()),)),
+        {"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": True},
+        2,
+    ),
+    "off-policy sequence mask": (
+        made("deepseek-v3-2", delta=1e-4, kl_coef=0.0),
+        {"loss_type": "grpo", "off_policy_mask_threshold": 1e-4},
+        2,
+    ),
     "dual clip": (
         bare("grpo", kl_coef=0.0).replace(surrogate=PPOClip(dual=1.3)),
         {"loss_type": "grpo", "delta": 1.3},
@@ -83,7 +93,7 @@ def test_loss_and_gradient_are_those_of_trl(name: str, tiny_model: Path, tmp_pat
     trainer.epsilon_low, trainer.epsilon_high = 0.2, 0.2
     trainer.beta, trainer.args.use_bias_correction_kl = 0.0, False
     for field, value in their.items():
-        setattr(trainer.args if field == "delta" else trainer, field, value)
+        setattr(trainer.args if field in ("delta", "use_bias_correction_kl") else trainer, field, value)
     assert_same(mine, gradient(trainer, window, GRPOTrainer._compute_loss))
 
 

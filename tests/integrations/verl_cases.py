@@ -76,6 +76,14 @@ def losses() -> dict[str, tuple[Recipe, str, dict[str, Any]]]:
             get_method("cispo")().replace(weight=(TruncatedRatio(low=0.2, high=0.2),)), "cispo",
             {"clip_ratio_low": 0.2, "clip_ratio_high": 0.2},
         ),
+        "dppo": (
+            get_method("dppo")(low=0.03, high=0.02, cap=3.0).replace(aggregate=TokenMean()), "dppo_tv",
+            {"clip_ratio_low": 0.03, "clip_ratio_high": 0.02},
+        ),
+        "dppo, kl": (
+            get_method("dppo")("kl", low=0.003, high=0.002, cap=3.0).replace(aggregate=TokenMean()), "dppo_kl",
+            {"clip_ratio_low": 0.003, "clip_ratio_high": 0.002},
+        ),
         "gmpo": (get_method("gmpo")(), "geo_mean", {"clip_ratio_low": 0.4, "clip_ratio_high": 0.4}),
     }  # fmt: skip
 

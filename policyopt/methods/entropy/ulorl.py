@@ -8,28 +8,12 @@ from torch import Tensor
 
 from policyopt.claims import Claim, Effect
 from policyopt.methods.clip.dapo import dapo
-from policyopt.part import Finite, Fraction, NonNegative, Ratio, Unit, part
+from policyopt.part import Finite, Fraction, NonNegative, Unit, part
 from policyopt.parts import Correctness, SelectedWeight, Selector, TokenRatio, TruncatedReward
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
 from policyopt.sources.draw import Windows
-
-
-@part
-class ProximalRatio(Ratio):
-    r"""The token ratio to the policy just before its first update on the batch, whoever wrote the tokens.
-
-    .. math:: \log r_{i,t} = \log\pi_\theta(y_{i,t}) - \log\pi_{prox}(y_{i,t})
-
-    It starts at 0, so nothing is clipped in the first update of stale or pieced rows. Source: UloRL, arXiv:2507.19766
-    (pseudo on-policy importance sampling).
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"prox_logp"})
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return batch.logp - batch.prox_logp
 
 
 @part
@@ -97,6 +81,6 @@ def ulorl(
     return dapo(low, high).replace(
         source=Windows(size=group_size, temperature=temperature, rounds=rounds, windows=windows, whole=True),
         shape=(Correctness(right=1.0, wrong=0.0), TruncatedReward(reward=0.0)),
-        ratio=ProximalRatio() if importance == "pois" else TokenRatio(),
+        ratio=TokenRatio(to="proximal") if importance == "pois" else TokenRatio(),
         weight=(SelectedWeight(Mastered(tau, entropy_target), inside=0.0, outside=1.0),),
     )
