@@ -37,7 +37,9 @@ def maker(rest: str, options: Mapping[str, Any], lookup: Callable[[str], Any]) -
     known = ["hints", *(MADE if rest == "make" else ())]
     for option in given:
         if option not in known:
-            raise UserError(f"--env-options {option}: textworld:{rest} takes {', '.join(known)}; {nearest(option, known)}")
+            raise UserError(
+                f"--env-options {option}: textworld:{rest} takes {', '.join(known)}; {nearest(option, known)}"
+            )
     games = made(given) if rest == "make" else found(Path(rest))
     return lambda: Game(games, hints)
 
@@ -128,4 +130,6 @@ class Game(Environment):
         moved, self.score = score - self.score, score
         self.state = f"{seen.description}\n{seen.inventory}"
         over = done or bool(seen.won) or bool(seen.lost)
-        return Observation(text, reward=moved, done=over, correct=bool(seen.won) or (None if not over else False), state=self.state)
+        return Observation(
+            text, reward=moved, done=over, correct=bool(seen.won) or (None if not over else False), state=self.state
+        )

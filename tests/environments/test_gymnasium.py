@@ -172,7 +172,9 @@ def test_without_the_package() -> None:
 
 def test_minigrid_draws_itself_in_letters() -> None:
     pytest.importorskip("minigrid", reason="needs minigrid (pip install 'policyopt[minigrid]')")
-    said = visit(made("minigrid:MiniGrid-Empty-5x5-v0"), "forward", "forward", "right", "forward, and forward", "forward")
+    said = visit(
+        made("minigrid:MiniGrid-Empty-5x5-v0"), "forward", "forward", "right", "forward, and forward", "forward"
+    )
     assert said[0].text.startswith("get to the green goal square\nWGWGWGWGWG\nWG>>")
     assert "Write one action: left, right, forward, pickup, drop, toggle, done." in said[0].text
     assert len({o.state for o in said[:5]}) == 5, "each step leads somewhere else"
