@@ -127,7 +127,7 @@ def _registered(node: ast.FunctionDef, module: str) -> Iterator[Entry]:
     for call in node.decorator_list:
         if isinstance(call, ast.Call) and (kind := _name(call.func)) in _DECORATORS:
             said = {
-                k.arg: _name(k.value).replace("_", "-") if k.arg == "parent" else _value(k.value)
+                k.arg: entry_name(_name(k.value)) if k.arg == "parent" else _value(k.value)
                 for k in call.keywords
                 if k.arg != "claim"
             }
@@ -145,8 +145,14 @@ def _slots(name: str, classes: Mapping[str, _Class]) -> Iterator[str]:
 
 
 def entry_name(function: str) -> str:
-    """The name under which a function is registered: its own, with hyphens for underscores."""
-    return function.replace("_", "-")
+    """The name under which a function is registered: its own, with hyphens for underscores, and a point between two numbers:
+    ``kimi_k1_5`` is ``kimi-k1.5``."""
+    return re.sub(r"(?<=\d)_(?=\d)", ".", function).replace("_", "-")
+
+
+def function_name(entry: str) -> str:
+    """The function that is registered under a name."""
+    return re.sub(r"[.-]", "_", entry)
 
 
 def in_any_case(name: str, known: Collection[str]) -> str:
@@ -159,7 +165,7 @@ def in_any_case(name: str, known: Collection[str]) -> str:
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\s_-]+", "-", name.strip()).casefold()
+    return re.sub(r"[\s_.-]+", "-", name.strip()).casefold()
 
 
 def family_of(module: str) -> str:

@@ -17,6 +17,7 @@ import policyopt.methods
 import policyopt.parts
 from policyopt import cache, index, registry
 from policyopt.data import builtin_tasks
+from policyopt.index import function_name
 from policyopt.part import Part
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, entries, entry, get_method, guide, library_part, method, methods, study, tool
@@ -198,7 +199,7 @@ def test_every_page_holds_one_thing_in_the_folder_of_its_family() -> None:
             continue
         file = Path(inspect.getfile(m.load().make))
         page = file.parent if file.name == "__init__.py" else file
-        assert page == PACKAGE / "methods" / m.family.replace("-", "_") / (m.name.replace("-", "_") + page.suffix)
+        assert page == PACKAGE / "methods" / m.family.replace("-", "_") / (function_name(m.name) + page.suffix)
         pages.remove(page)
     assert not pages, "pages without anything"
 
@@ -237,7 +238,7 @@ ADVICE = PACKAGE / "comparing/advise/symptoms.py"
 
 
 def test_nothing_branches_on_the_name_of_a_method() -> None:
-    names = {*methods(), *(n.replace("-", "_") for n in methods())} - {*index.KINDS}  # one is called like a kind
+    names = {*methods(), *map(function_name, methods())} - {*index.KINDS}  # one is called like a kind
     found = [
         f"{file.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)}"  # type: ignore[attr-defined]
         for file in sorted({*PACKAGE.rglob("*.py")} - {ADVICE})

@@ -22,6 +22,11 @@ COMMANDS = {
     "eval": ("", "measure a model on a task", "eval --model runs/grpo-chain_sum-seed0/model"),
     "sample": ("", "read what a model answers", "sample --task countdown --questions 2"),
     "serve": ("", "serve a model to clients of the tinker package", "serve --model embedded --port 8000"),
+    "merge": (
+        "MODEL...",
+        "models that were made from one another as one",
+        "merge runs/a/model runs/b/model --out merged",
+    ),
     "push": ("RUN ID", "push the model of a run to the hub", "push runs/grpo-chain_sum-seed0 me/sums"),
     "advise": ("[RUN...]", "what a run suffers from, and what addresses it", "advise runs/grpo-chain_sum-seed0"),
     "list": ("[WORD]", "the methods; with --kind parts, studies ...", "list clip"),

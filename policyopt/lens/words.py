@@ -1,6 +1,6 @@
 """What numeric cases call things, method by method, where a method has words of its own.
 
-The module of a method is found by its name (``-`` is ``_``). It may define
+The module of a method is found by its name (``-`` and ``.`` are ``_``). It may define
 
 ``COLUMNS``
     given column -> (column of the batch, kind); the kind is "row" [N], "token" [N, T], "step" [N, K], "logits"
@@ -30,6 +30,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from policyopt.index import function_name
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -55,7 +57,7 @@ def words_of(cases: Path, folder: Path | None = None) -> Path | None:
 
 def vocabulary(method: str, folder: Path | None) -> Vocabulary:
     """The words of a method in a folder; none where it has no file there."""
-    path = folder / f"{method.replace('-', '_')}.py" if folder else None
+    path = folder / f"{function_name(method)}.py" if folder else None
     if path is None or not path.is_file():
         return Vocabulary()
     return Vocabulary(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from policyopt.index import entry_name as _entry_name
+from policyopt.index import function_name as _function_name
 from policyopt.registry import Method
 from policyopt.registry import methods as _methods
 
@@ -10,10 +12,10 @@ def __getattr__(name: str) -> Method:
     if name.startswith("__"):
         raise AttributeError(name)
     known = _methods()
-    if name.replace("_", "-") not in known:
+    if _entry_name(name) not in known:
         raise AttributeError(f"no method is called {name!r}; `policyopt list` shows all {len(known)}")
-    return known[name.replace("_", "-")]
+    return known[_entry_name(name)]
 
 
 def __dir__() -> list[str]:
-    return [name.replace("-", "_") for name in _methods()]
+    return [_function_name(name) for name in _methods()]

@@ -35,7 +35,9 @@ from policyopt.parts.aggregate.means import (
 )
 from policyopt.parts.aggregate.own import OwnTokens
 from policyopt.parts.critic.value import ClippedValueLoss
+from policyopt.parts.curriculum.evenly import Evenly
 from policyopt.parts.filter.outcomes import MixedOutcomes
+from policyopt.parts.memory.accuracy import LastAccuracy
 from policyopt.parts.pairing.pairs import (
     AllPairs,
     BestResponse,
@@ -60,7 +62,8 @@ from policyopt.parts.select.tokens import AboveQuantile, Selector
 from policyopt.parts.shape.components import WeightedSum
 from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
-from policyopt.parts.shape.length import LengthRange, LengthReward
+from policyopt.parts.shape.length import LengthReward, LengthScale, ShortestToLongest
+from policyopt.parts.shape.length_range import LengthRange
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
 from policyopt.parts.statistic.group import GroupStatistic
@@ -100,6 +103,7 @@ __all__ = [
     "DistributionLoss",
     "EdgeAdvantage",
     "EntropyBonus",
+    "Evenly",
     "Filter",
     "FixedBounds",
     "FixedMargin",
@@ -109,8 +113,10 @@ __all__ = [
     "Hinge",
     "Judged",
     "KLPenalty",
+    "LastAccuracy",
     "LengthRange",
     "LengthReward",
+    "LengthScale",
     "Likelihood",
     "Link",
     "LogProb",
@@ -151,6 +157,7 @@ __all__ = [
     "SequenceRatio",
     "SequenceRatioPerToken",
     "Shape",
+    "ShortestToLongest",
     "Side",
     "SquareTo",
     "Statistic",

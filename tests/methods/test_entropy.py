@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from policyopt import methods as po
+from policyopt.index import function_name
 from policyopt.methods.entropy.aepo import GroupWithAuxiliary
 from policyopt.objective import credit, objective, selected
 from policyopt.parts import AboveQuantile, EntropyBonus
@@ -178,7 +179,7 @@ def bandit(recipe: Recipe, steps: int, seed: int = 0, arms: int = 8, lr: float =
 @pytest.mark.parametrize("method", ["aepo", "dcpo-distribution"])
 @pytest.mark.parametrize("target", [0.5, 1.1])
 def test_entropy_settles_around_its_target(method: str, target: float) -> None:
-    make = getattr(po, method.replace("-", "_"))
+    make = getattr(po, function_name(method))
     late = bandit(make(entropy_target=target, t_high=2.0, t_low=0.5, group_size=8), steps=300)[-50:]
     assert sum(late) / len(late) == pytest.approx(target, abs=0.12)
 

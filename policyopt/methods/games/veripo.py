@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
-from policyopt.groups import group_mean
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Count, Curriculum, Fraction, Level, Memory, Surrogate, Unit, Wrapper, part
-from policyopt.parts import FromProgram, Logistic, Pairs, PairSelector, PPOClip, Reset
+from policyopt.part import Count, Curriculum, Fraction, Level, Surrogate, Unit, Wrapper, part
+from policyopt.parts import FromProgram, LastAccuracy, Logistic, Pairs, PairSelector, PPOClip, Reset
 from policyopt.parts.pairing.pairs import first_best
 from policyopt.parts.select.rows import main_rows, over_rows
 from policyopt.recipe import Recipe, require
@@ -155,16 +154,6 @@ class Corrected(Wrapper, Surrogate):
 
 
 # What is left of the data --------------------------------------------------------------------------------------------
-
-
-@part
-class LastAccuracy(Memory):
-    """The share of right responses that a prompt had when it was last there."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"correct"})
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return group_mean(batch.correct, batch.group)[:, None]
 
 
 @part

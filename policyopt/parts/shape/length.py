@@ -9,112 +9,127 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from policyopt.part import Finite, Label, Positive, Shape, part
+from policyopt.groups import group_max
+from policyopt.part import UNITS, Finite, Part, Positive, Shape, Unit, part
+from policyopt.parts.select.rows import RowSelector
 from policyopt.rows import Batch
-from policyopt.schema import member
+
+
+class LengthScale(Part):
+    """By what lengths are measured. It stands inside :class:`LengthReward`."""
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The lengths in tokens at which a row's curve begins and ends, each [N]; NaN where the row has none."""
+        raise NotImplementedError
+
+
+@part
+class ShortestToLongest(LengthScale):
+    """From the shortest response to the same prompt to the longest one, right or wrong; none where all are equally long.
+
+    Sources: Kimi k1.5, arXiv:2501.12599, section 2.3.3; Fast-Math-R1, arXiv:2507.08267.
+    """
+
+    unit: ClassVar[Unit] = "group"
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        length = batch.length().to(batch.reward)
+        longest, shortest = group_max(length, batch.group), -group_max(-length, batch.group)
+        return shortest, torch.where(longest > shortest, longest, torch.nan)
 
 
 @part
 class LengthReward(Shape):
-    r"""A reward for length: a curve from one value up to where it starts to another at a reference length.
+    r"""A reward for length: a curve from one value at a first length to another at a second one.
 
-    .. math:: R_i \leftarrow R_i + c\,\big(v_0 + (v_1 - v_0)\,f(x_i)\big),\qquad x_i = \max\Big(\frac{|y_i| - sL}{L - sL}, 0\Big),\qquad f(x) = x
-              \;\text{ or }\; \tfrac12(1 - \cos\pi x)
+    .. math:: R_i \leftarrow R_i + c\,\big(v_0 + (v_1 - v_0)\,f(x_i)\big),\qquad x_i = \frac{|y_i| - a_i}{b_i - a_i},\qquad f(x) = x
+              \;\text{ or }\; \tfrac12(1 - \cos\pi x) \;\text{ or }\; \frac1{1 + e^{-x}}
 
-    (v_0, v_1) differ for right and wrong answers; (0, 0) leaves them alone. Sources: cosine reward: Open-RS,
+    (v_0, v_1) differ for right and wrong answers; (0, 0) leaves them alone. (a, b) are a number of tokens with the share of it at
+    which the curve begins, or what a :class:`LengthScale` finds; rows without them have no such reward. Sources: cosine reward: Open-RS,
     arXiv:2503.16219, and the authors' code (knoveleng/open-rs), where it goes on past L; triangle around a budget
-    (linear, ``back``): RMT, arXiv:2509.24375; late and linear: DAPO, arXiv:2503.14476.
+    (linear, ``back``): RMT, arXiv:2509.24375, and Curriculum GRPO, arXiv:2508.08940; late and linear: DAPO, arXiv:2503.14476;
+    between the shortest and the longest of a prompt: Kimi k1.5, arXiv:2501.12599; against the prompt's own record: HAPO, arXiv:2505.11225;
+    sigmoid: GRPO-lambda, arXiv:2505.18086.
     """
 
     coef: Finite = 1.0
     """c."""
-    curve: Literal["linear", "cosine"] = "linear"
-    """f."""
-    reference: Positive | None = None
-    """L in tokens; None takes the budget of the run (``batch.budget``)."""
+    curve: Literal["linear", "cosine", "sigmoid"] = "linear"
+    """f; the sigmoid has v_0 long before a, v_1 long after it, and knows no bounds."""
+    reference: Positive | LengthScale | None = None
+    """b in tokens, or what finds a and b; None takes the budget of the run (``batch.budget``)."""
     start: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """s, the share of L up to which the value is v_0."""
+    """a as a share of b, where that is a number: up to there the value is v_0."""
     past: Literal["hold", "back", "on"] = "hold"
-    """Beyond L: v_1 stays; the way back to v_0, which is reached as far beyond and stays; or f goes on as it is."""
+    """Beyond b: v_1 stays; the way back to v_0, which is reached as far beyond and stays; or f goes on as it is."""
     right: tuple[Finite, Finite] = (1.0, 0.5)
     """(v_0, v_1) of a right answer."""
     wrong: tuple[Finite, Finite] = (0.0, 0.0)
     """(v_0, v_1) of a wrong answer."""
+    floor: Finite | None = None
+    """A right answer never has less than this."""
+    cap: Finite | None = None
+    """A wrong answer never has more than this."""
+    rows: RowSelector | None = None
+    """Which rows it is about; None for all."""
+
+    @property
+    def within(self) -> tuple[Part, ...]:
+        """The parts that it holds."""
+        return tuple(p for p in (self.reference, self.rows) if isinstance(p, Part))
 
     @property
     def needs(self) -> frozenset[str]:
-        """Correctness where it makes a difference."""
-        return frozenset() if self.right == self.wrong else frozenset({"correct"})
+        """Correctness where it makes a difference, and what the parts within read."""
+        judged = self.right != self.wrong or self.floor is not None or self.cap is not None
+        return frozenset({"correct"} if judged else ()).union(*(p.needs for p in self.within))
+
+    @property
+    def unit(self) -> Unit:
+        """The coarsest of the parts within."""
+        return max(("token", *(p.unit for p in self.within)), key=UNITS.index)
 
     def __call__(self, batch: Batch) -> Batch:
         return batch.replace(reward=batch.reward + self.coef * self.value(batch))
 
     def value(self, batch: Batch) -> Tensor:
         """The reward of each row before its coefficient, [N]."""
-        limit = batch.budget.to(batch.reward) if self.reference is None else self.reference
-        start = self.start * limit
-        x = ((batch.length().to(batch.reward) - start) / (limit - start)).clamp(min=0)
+        first, last = self.ends(batch)
+        x = (batch.length().to(batch.reward) - first) / (last - first)
+        there = ~x.isnan()
+        done = self.course(torch.where(there, x, 0.0))
+        found = self.right[0] + (self.right[1] - self.right[0]) * done
+        if "correct" in self.needs:
+            wrong = self.wrong[0] + (self.wrong[1] - self.wrong[0]) * done
+            found = torch.where(batch.correct > 0.5, at_least(found, self.floor), at_most(wrong, self.cap))
+        there = there if self.rows is None else there & self.rows(batch)
+        return torch.where(there, found, 0.0)
+
+    def ends(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """a and b, each [N]."""
+        if isinstance(self.reference, LengthScale):
+            return self.reference(batch)
+        limit = (
+            batch.budget.to(batch.reward) if self.reference is None else torch.full_like(batch.reward, self.reference)
+        )
+        return self.start * limit, limit
+
+    def course(self, x: Tensor) -> Tensor:
+        """f."""
+        if self.curve == "sigmoid":
+            return x.sigmoid()
+        x = x.clamp(min=0)
         if self.past != "on":
             x = x.clamp(max=1) if self.past == "hold" else (1 - (1 - x).abs()).clamp(min=0)
-        done = x if self.curve == "linear" else (1 - torch.cos(math.pi * x)) / 2
-        if self.right == self.wrong:
-            return self.right[0] + (self.right[1] - self.right[0]) * done
-        first, last = (torch.where(batch.correct > 0.5, *pair) for pair in zip(self.right, self.wrong, strict=True))
-        return first + (last - first) * done
+        return x if self.curve == "linear" else (1 - torch.cos(math.pi * x)) / 2
 
 
-Bound = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Label
-"""A number of tokens, or the name of a component in which the judge gives one for each row."""
+def at_least(x: Tensor, floor: float | None) -> Tensor:
+    """``x``, raised to a floor where there is one."""
+    return x if floor is None else x.clamp(min=floor)
 
 
-@part
-class LengthRange(Shape):
-    r"""A reward for a length inside of a range, added with a coefficient and kept as the component ``length``.
-
-    .. math:: v_i = \begin{cases} |y_i|/L_{lo} & |y_i| < L_{lo}\\ 1 & L_{lo} \le |y_i| \le L_{up}\\
-              \max\big(0, \frac{L_{max} - |y_i|}{L_{max} - L_{up}}\big) & |y_i| > L_{up}\end{cases}
-
-    A bound that is named is a component of the judge, such as a number that the data has for each prompt; where it does not apply to
-    a row v is 0. Sources: LongWriter-Zero, arXiv:2506.18841; a single target with :math:`L_{max} = 2L`,
-    :math:`\max(0, 1 - ||y_i| - L|/L)`: ACE-RL, arXiv:2509.04903. Our reading: below 0 it is cut off, and lengths are in tokens.
-    """
-
-    coef: Finite = 0.0
-    """What it counts in the reward; 0 leaves the reward as it is."""
-    lower: Bound | None = None
-    """L_lo; None: half of the budget of the run."""
-    upper: Bound | None = None
-    """L_up; None: where ``lower`` is."""
-    most: Bound | None = None
-    """L_max; None: twice the upper bound."""
-
-    provides: ClassVar[frozenset[str]] = frozenset({"component[length]"})
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The bounds that a judge gives."""
-        return frozenset(member("component", x) for x in (self.lower, self.upper, self.most) if isinstance(x, str))
-
-    def __post_init__(self) -> None:
-        rising = [x for x in (self.lower, self.upper, self.most) if isinstance(x, float)]
-        if rising != sorted(rising) or (self.most is not None and self.most == self.upper):
-            raise ValueError(
-                f"lower, upper and most are {', '.join(f'{x:g}' for x in rising)}: they have to rise, and most to be above upper"
-            )
-
-    def __call__(self, batch: Batch) -> Batch:
-        value = self.value(batch)
-        return batch.replace(reward=batch.reward + self.coef * value, **{"component[length]": value})
-
-    def value(self, batch: Batch) -> Tensor:
-        """v, [N]."""
-        length = batch.length().to(batch.reward)
-        lower = batch.budget.to(length) / 2 if self.lower is None else self._bound(self.lower, batch)
-        upper = lower if self.upper is None else self._bound(self.upper, batch)
-        most = 2 * upper if self.most is None else self._bound(self.most, batch)
-        rising, falling = length / lower.clamp(min=1e-9), (most - length) / (most - upper).clamp(min=1e-9)
-        value = torch.where(length < lower, rising, torch.where(length > upper, falling, 1.0)).clamp(min=0)
-        return torch.where((lower > 0) & (upper > 0) & (most > upper), value, 0.0)
-
-    def _bound(self, bound: float | str, batch: Batch) -> Tensor:
-        return batch.component(bound) if isinstance(bound, str) else torch.full_like(batch.reward, bound)
+def at_most(x: Tensor, cap: float | None) -> Tensor:
+    """``x``, held below a cap where there is one."""
+    return x if cap is None else x.clamp(max=cap)

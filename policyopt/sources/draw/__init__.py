@@ -1,6 +1,7 @@
 """Rollout programs that several papers use: how responses are drawn."""
 
 from policyopt.sources.draw.begun import DatasetReset
+from policyopt.sources.draw.budgeted import GroupWithinBudget
 from policyopt.sources.draw.demonstration import Demonstrated
 from policyopt.sources.draw.embed import Embedder, InputEmbeddings
 from policyopt.sources.draw.exits import EarlyExits, Exits, Plan
@@ -22,6 +23,7 @@ __all__ = [
     "Group",
     "GroupFrom",
     "GroupWithGreedy",
+    "GroupWithinBudget",
     "Growth",
     "Hinted",
     "InputEmbeddings",

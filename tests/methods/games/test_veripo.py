@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from policyopt.items import Verdict
-from policyopt.methods.games.veripo import FewerEasy, LastAccuracy, VerifiedGroup, VerifiedPairs, repetition, veripo
+from policyopt.methods.games.veripo import FewerEasy, VerifiedGroup, VerifiedPairs, repetition, veripo
 from policyopt.methods.group.grpo import grpo
 from policyopt.methods.preference.dpo import dpo
 from policyopt.objective import credit, token_gradients
+from policyopt.parts import LastAccuracy
 from policyopt.rows import Batch, make_batch
 from policyopt.sources.program import Context, Question, Response
 

@@ -1,0 +1,1 @@
+"""Methods that say how long a response should be."""

@@ -1,0 +1,1 @@
+"""Parts that fill the slot ``memory``."""
