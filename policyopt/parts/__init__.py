@@ -61,6 +61,7 @@ from policyopt.parts.shape.kl import KLPenalty
 from policyopt.parts.shape.length import LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
+from policyopt.parts.statistic.collision import LogCollision
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs
@@ -108,6 +109,7 @@ __all__ = [
     "LengthReward",
     "Likelihood",
     "Link",
+    "LogCollision",
     "LogProb",
     "Logistic",
     "Margin",
