@@ -331,17 +331,19 @@ class Reference(Part):
 
 
 class Memory(Part):
-    """What is remembered of each prompt until it comes again: ``width`` numbers, kept in the checkpoint.
+    """What is remembered of each prompt until it comes again, or of each role: ``width`` numbers, kept in the checkpoint.
 
-    Parts read it as ``batch.history`` [N, width], NaN where the prompt has not been seen.
+    Parts read it as ``batch.history`` [N, width], NaN where the prompt, or the role, has not been seen.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"history"})
     width: ClassVar[int] = 1
+    of: ClassVar[Literal["prompt", "role"]] = "prompt"
+    """What it is of. A role is a source of the data together with an ``origin``: the same seat of the same game, say."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """The new memory of each row's prompt, [N, width], the same for all rows of a group; called once the advantage
-        is there."""
+        is there. That of a role is asked about one row after the other, each with the ``history`` that the rows before it have left."""
         raise NotImplementedError
 
 

@@ -103,7 +103,7 @@ class Recipe:
     reference: Reference = Frozen()
     """How the reference model follows the policy, where a part needs one."""
     memory: Memory | None = None
-    """What is remembered of each prompt."""
+    """What is remembered of each prompt, or of each role."""
     curriculum: Curriculum | None = None
     """Which prompts a step takes; ``None`` for every prompt once a pass."""
     probes: tuple[Probe, ...] = ()
@@ -135,6 +135,16 @@ class Recipe:
             raise ValueError(
                 f"decode ({type(self.decode).__name__}) asks the judge while it draws, and on held-out questions it may not: "
                 "take a program without 'judge' among its uses"
+            )
+        if (
+            self.memory is not None
+            and self.memory.of == "role"
+            and self.curriculum
+            and "history" in self.curriculum.needs
+        ):
+            raise ValueError(
+                f"curriculum ({type(self.curriculum).__name__}) reads what is remembered of each prompt, and memory "
+                f"({type(self.memory).__name__}) keeps something of each role: take another memory, or another curriculum"
             )
         for controller in self.controllers:
             try:

@@ -66,6 +66,7 @@ from policyopt.parts.shape.length import LengthReward, LengthScale, ShortestToLo
 from policyopt.parts.shape.length_range import LengthRange
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
+from policyopt.parts.statistic.collision import LogCollision
 from policyopt.parts.statistic.group import GroupStatistic
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
@@ -119,6 +120,7 @@ __all__ = [
     "LengthScale",
     "Likelihood",
     "Link",
+    "LogCollision",
     "LogProb",
     "Logistic",
     "Look",

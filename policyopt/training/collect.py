@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from policyopt.training.curriculum import ranking
 from policyopt.training.judged import TRAINING, Opinions
 from policyopt.training.looks import contexts
 from policyopt.training.prompts import PromptStream
+from policyopt.training.remember import recalled
 from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
 from policyopt.training.services import Between, Held, asked_instead, record, unanswered, written
 
@@ -59,7 +59,7 @@ class Collector:
     seed: int
     max_failed: float = 1.0
     memory: dict[str, list[float]] = field(default_factory=dict)
-    """What the recipe remembers of prompts, by their id."""
+    """What the recipe remembers of prompts, by their id, or of roles."""
     held: list[Held] = field(default_factory=list)
     """What is still being written."""
     player: Player | None = None
@@ -169,10 +169,9 @@ class Collector:
         self._ranked = (step, order)
         return self.stream.take_ranked(order, n)
 
-    def _history(self, recipe: Recipe, example: Example) -> list[float]:
-        """What the recipe's memory holds of a prompt."""
-        width = recipe.memory.width if recipe.memory is not None else 0
-        return self.memory.get(example.id, [math.nan] * width) if width else []
+    def _history(self, recipe: Recipe, example: Example, origin: int = 0) -> list[float]:
+        """What the recipe's memory holds of a prompt, or of a role in it."""
+        return recalled(recipe.memory, self.memory, example.id, example.source, origin)
 
     def texts(self, recipe: Recipe, taken: Sequence[tuple[Example, tuple[int, ...]]], first: int) -> Batch:
         """Held-out examples with their prompts as rows of the recipe's source, which takes given texts, scored and
@@ -298,7 +297,7 @@ class Collector:
         for look in recipe.looks:
             batch = batch.replace(**contexts(look, groups, self.engine.text, self.stream.longest))
         if recipe.memory is not None:
-            known = [self._history(recipe, groups[i].example) for i, _ in rows]
+            known = [self._history(recipe, groups[i].example, r.origin) for i, r in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
         return batch
 

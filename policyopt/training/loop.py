@@ -40,6 +40,7 @@ from policyopt.training.metrics import batch_metrics, movement_metrics, update_m
 from policyopt.training.mismatch import too_far
 from policyopt.training.probes import measured
 from policyopt.training.process import Interrupt
+from policyopt.training.remember import remember
 from policyopt.training.samples import kept_samples
 from policyopt.training.services import Held
 
@@ -228,11 +229,9 @@ class Trainer:
         return reports, weight
 
     def remember(self, batch: Batch) -> None:
-        """Keep what the recipe's memory makes of each prompt."""
-        memory = self.state.recipe.memory
-        if memory is not None:
-            for record, row in zip(batch.records or (), memory(batch).tolist(), strict=True):
-                self.collector.memory[record["id"]] = row
+        """Keep what the recipe's memory makes of each prompt, or of each role."""
+        if self.state.recipe.memory is not None:
+            remember(self.state.recipe.memory, batch, self.collector.memory)
 
     def skipped(self, batch: Batch, report: UpdateReport) -> None:
         """Keep a batch whose loss or gradient was not finite, and stop the run when it keeps happening."""

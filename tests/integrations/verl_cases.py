@@ -24,10 +24,19 @@ from verl.workers.utils.losses import ppo_loss
 
 from policyopt.integrations.verl import PREFIX, everything, register, settings
 from policyopt.objective import credit, objective, shaped
-from policyopt.parts import KL, EntropyBonus, Normalise, PPOClip, SequenceRatioPerToken, TokenMean, TruncatedRatio
+from policyopt.parts import (
+    KL,
+    EntropyBonus,
+    LogCollision,
+    Normalise,
+    PPOClip,
+    SequenceRatioPerToken,
+    TokenMean,
+    TruncatedRatio,
+)
 from policyopt.recipe import Recipe
 from policyopt.registry import get_method
-from policyopt.rows import make_batch
+from policyopt.rows import FIXED, make_batch
 
 N, T, P = 8, 7, 3
 
@@ -136,6 +145,36 @@ def same_estimators() -> None:
             found.append(compute_advantage(data, adv_estimator=name, config=AlgoConfig()).batch["advantages"])
         torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4, msg=lambda m, n=theirs: f"{n}: {m}")
         assert float(found[0].abs().max()) > 0.1
+
+
+def same_baselines() -> None:
+    """Estimators that need more than rewards and groups, or that verl scales in another way."""
+    given, uid = rows(3), np.array([f"prompt {i // 4}" for i in range(N)], dtype=object)
+    mask, old = given["response_mask"], given["old_log_prob"]
+    collision = (2 * old).exp() + 0.2 * torch.rand(N, T, generator=torch.Generator().manual_seed(4))
+    scores = torch.zeros(N, T)
+    scores[torch.arange(N), mask.sum(1).long() - 1] = given["reward"] + 0.1
+    batch = make_batch(mask=mask, reward=given["reward"] + 0.1, old_logp=old, group=torch.arange(N) // 4)
+    batch = batch.with_statistics({FIXED + LogCollision().key: collision.log()})
+    energy = {"old_log_probs": old, "sum_pi_squared": collision}
+    cases: dict[str, tuple[str, dict[str, Any], float]] = {
+        "opo": ("opo", {}, 1),
+        "gpg": ("gpg", {}, 1),
+        "pass-at-k": ("grpo_passk", {"config": AlgoConfig()}, 4),  # a sum over the group here, a mean there
+        "otb": ("optimal_token_baseline", energy, 1),
+        "otb, several turns": ("tir_optimal_token_baseline", energy, 1),
+    }
+    more: dict[str, dict[str, Any]] = {
+        "pass-at-k": {"k": 4, "form": "pkpo-loo", "scale": "group"},
+        "otb, several turns": {"alone": "return"},
+    }
+    for name, (theirs, told, factor) in cases.items():
+        recipe = get_method(name.partition(",")[0])(group_size=4, **more.get(name, {}))
+        estimator = core_algos.get_adv_estimator_fn(theirs)
+        wanted, _ = estimator(token_level_rewards=scores.clone(), response_mask=mask, index=uid, **told)
+        found = credit(recipe, batch).advantage
+        torch.testing.assert_close(found, factor * wanted, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        assert float(found.abs().max()) > 0.1
 
 
 def same_penalties_in_the_reward() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
-from policyopt.groups import group_rank, group_sum
+from policyopt.groups import group_rank, group_std, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Count, NonNegative, Unit, part
 from policyopt.parts import Correctness
@@ -64,19 +64,28 @@ class MaxAtK(Advantage):
 
     s_i is for a sum over the responses to a prompt, and aggregations average over them: hence the factor n. With ``leave_one_out`` the best of the others is
     subtracted inside the sum, which changes no expectation, and only a response that is the best of some subset has
-    weight. A prompt with fewer than k responses has subsets of all of them. Source: PKPO, arXiv:2505.15201.
+    weight. A prompt with fewer than k responses has subsets of all of them. With ``scale`` "group" A is divided by the standard
+    deviation (ddof 1) of the group's rewards plus ``eps``. Sources: PKPO, arXiv:2505.15201; the division is that of verl's
+    ``grpo_passk`` (after arXiv:2503.19595).
     """
 
     k: Count = 4
     """Size of the subsets."""
     leave_one_out: bool = True
     """Subtract the best of the other k - 1 (LOO minus one)."""
+    scale: Literal["none", "group"] = "none"
+    """Over which rows the spread is taken that A is divided by."""
+    eps: NonNegative = 1e-6
+    """Added to the spread."""
 
     unit: ClassVar[Unit] = "group"
 
     def __call__(self, batch: Batch) -> Tensor:
         size = group_sum(torch.ones_like(batch.reward), batch.group)
-        return (size * self.weights(batch))[:, None] * batch.mask
+        advantage = size * self.weights(batch)
+        if self.scale == "group":
+            advantage = advantage / (group_std(batch.total_reward(), batch.group, 1) + self.eps)
+        return advantage[:, None] * batch.mask
 
     def weights(self, batch: Batch) -> Tensor:
         """s [N]: weights for a sum over the responses to a prompt."""
@@ -123,6 +132,7 @@ def pass_at_k(
     high: float | None = 0.2,
     kl_coef: float = 0.0,
     group_size: int = 8,
+    scale: Literal["none", "group"] = "none",
 ) -> Recipe:
     r"""Train the chance that at least one of k responses is right: credit that fades on easy prompts and keeps
     exploration alive.
@@ -134,11 +144,16 @@ def pass_at_k(
     ``pkpo`` and ``pkpo-loo`` take the gradient of the best reward among k for any rewards, without and with its
     leave-one-out baseline (PKPO, arXiv:2505.15201); ``pkpo-loo`` with k = ``group_size`` trains the best response
     alone, by its distance from the second best. PKPO's weights s_i are for a sum over the n responses to a prompt, and the
-    loss averages over them, so that their advantages here are :math:`n s_i`; verl's ``grpo_passk``, which is that last form,
-    has no factor n (and divides by the deviation unless told), for a step of one n-th. Our reading: the loss is GRPO's
-    without KL, k = 4.
+    loss averages over them, so that their advantages here are :math:`n s_i`. ``scale`` "group" divides these by the spread of the
+    group's rewards; ``passk`` has its own. verl's ``grpo_passk`` is that last form with the division (unless told otherwise) and
+    without the factor n, for a step of one n-th. Our reading: the loss is GRPO's without KL, k = 4. Raises ``ValueError`` for a
+    ``scale`` under ``passk``.
     """
+    if form == "passk" and scale != "none":
+        raise ValueError(
+            f'scale is "{scale}", but form "passk" is divided by its own spread: take form="pkpo-loo", or scale="none"'
+        )
     recipe = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     if form == "passk":
         return recipe.replace(shape=(Correctness(right=1.0, wrong=0.0),), advantage=PassAtK(k=k))
-    return recipe.replace(advantage=MaxAtK(k=k, leave_one_out=form == "pkpo-loo"))
+    return recipe.replace(advantage=MaxAtK(k=k, leave_one_out=form == "pkpo-loo", scale=scale))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -10,19 +9,10 @@ from torch import Tensor
 from policyopt.claims import Claim, Effect
 from policyopt.methods.preference.dpo import dpo
 from policyopt.part import Statistic, part
-from policyopt.parts import PairWeight
+from policyopt.parts import LogCollision, PairWeight
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked_mean
-
-
-@part
-class LogCollision(Statistic):
-    r"""The logarithm of the probability that two tokens of the policy are the same, :math:`\log\sum_v\pi(v)^2`."""
-
-    def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
-        return (2 * logits).logsumexp(-1) - 2 * logits.logsumexp(-1)
-
 
 COLLISION = LogCollision()
 

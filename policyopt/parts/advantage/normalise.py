@@ -22,19 +22,20 @@ class Normalise(Wrapper, Advantage):
     .. math:: A_{i,t} = \frac{R_{i,t} - c_i}{s_i + \epsilon}
 
     R is ``reward`` plus the sum of the row's token rewards or, with ``gamma``, of those that are still to come. Centre:
-    ``none`` (0), ``constant`` (the field ``baseline``), ``batch`` or ``group`` mean, or the mean of the other rows of
-    the group (``leave-one-out``). Scale: ``none`` (1, no eps), or over the ``batch`` or the ``group`` the standard
+    ``none`` (0), ``constant`` (the field ``baseline``), ``batch`` or ``group`` mean, the mean of the group in which each
+    row counts once for each of its tokens (``length-weighted``), or the mean of the other rows of the group
+    (``leave-one-out``). Scale: ``none`` (1, no eps), or over the ``batch`` or the ``group`` the standard
     deviation or the mean. A group of one has no baseline but itself: its advantage is 0. With ``whiten`` the result is
     centred and scaled once more over the whole batch. Of ``rows`` alone are centre and scale made; the others are
     measured by them, and have an advantage of 0 where there are none.
 
     Sources: GRPO, arXiv:2402.03300, section 4.1.2 (group, group); Dr. GRPO, arXiv:2503.20783 (group, none); RLOO,
-    arXiv:2402.14740, eq. 4 (leave-one-out, none); Lite PPO, arXiv:2508.08221 (group, batch); MaxRL, arXiv:2602.02710
+    arXiv:2402.14740, eq. 4 (leave-one-out, none); OPO, arXiv:2505.23585 (length-weighted, none); Lite PPO, arXiv:2508.08221 (group, batch); MaxRL, arXiv:2602.02710
     (group, mean of the group); REINFORCE++, arXiv:2501.03262 (whiten). Our reading of what papers leave open: ddof 1
     and eps 1e-6 (verl).
     """
 
-    centre: Literal["none", "constant", "batch", "group", "leave-one-out"] = "group"
+    centre: Literal["none", "constant", "batch", "group", "length-weighted", "leave-one-out"] = "group"
     """What is subtracted."""
     scale: Literal["none", "batch", "group"] = "group"
     """Over which rows the divisor is taken."""
@@ -59,7 +60,7 @@ class Normalise(Wrapper, Advantage):
     @property
     def min_group(self) -> int:
         """Two where the group is the baseline or the scale, else one."""
-        return 2 if self.centre in ("group", "leave-one-out") or self.scale == "group" else 1
+        return 2 if self.centre not in ("none", "constant", "batch") or self.scale == "group" else 1
 
     def __call__(self, batch: Batch) -> Tensor:
         reward, seen = batch.total_reward(), picked(self.rows, batch)
@@ -80,7 +81,8 @@ class Normalise(Wrapper, Advantage):
             return reward - self.baseline if self.centre == "constant" else reward
         group = _scope(batch, self.centre)
         size = group_sum(seen, group)
-        gain = torch.where(size > 0, reward - group_mean(reward, group, seen), 0.0)
+        weight = seen * batch.length() if self.centre == "length-weighted" else seen
+        gain = torch.where(size > 0, reward - group_mean(reward, group, weight), 0.0)
         if self.centre == "leave-one-out":
             gain = torch.where(seen > 0, gain * size / (size - 1).clamp(min=1), gain)
         return gain

@@ -72,3 +72,16 @@ def test_max_at_k_has_the_gradient_of_pass_at_k(leave_one_out: bool, p: float, k
 def test_max_at_k_of_the_whole_group_trains_the_best_alone() -> None:
     advantage = pass_at_k(k=4, form="pkpo-loo").advantage(outcomes([0.1, 0.9, 0.3, 0.6]))[:, 0]
     torch.testing.assert_close(advantage.tolist(), [0.0, 4 * (0.9 - 0.6), 0.0, 0.0])
+
+
+def test_the_best_response_over_the_spread_of_its_group() -> None:
+    """verl's ``grpo_passk``: the best minus the second best over the deviation, times the number of rows."""
+    batch = outcomes([0.1, 0.9, 0.3, 0.6, 0.2, 0.2, 0.7], [4, 3])
+    found = pass_at_k(k=4, form="pkpo-loo", scale="group").advantage(batch)[:, 0]
+    first, second = torch.tensor([0.1, 0.9, 0.3, 0.6]).double(), torch.tensor([0.2, 0.2, 0.7]).double()
+    wanted = [0, 4 * 0.3 / (first.std() + 1e-6), 0, 0, 0, 0, 3 * 0.5 / (second.std() + 1e-6)]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
+    even = pass_at_k(form="pkpo-loo", scale="group").advantage(outcomes([0.5] * 4))
+    assert not even.any()
+    with pytest.raises(ValueError, match='scale is "group", but form "passk"'):
+        pass_at_k(scale="group")
