@@ -2,57 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-
 from policyopt.claims import Claim, Effect
 from policyopt.methods.distillation.gkd import gkd
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Advantage, Finite, Fraction, Wrapper, part
-from policyopt.parts import PPOClip
-from policyopt.parts.advantage.gae import gae
-from policyopt.parts.regularizer.kl import Target
+from policyopt.parts import PPOClip, TeacherAdvantage
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch, masked
-from policyopt.schema import member
-
-
-@part
-class TeacherAdvantage(Wrapper, Advantage):
-    r"""How much likelier the teacher finds each token than the policy that drew it, on top of another advantage.
-
-    .. math:: A_{i,t} = A^0_{i,t} + \kappa\sum_{u\ge t}\gamma^{u-t}\log\frac{\pi_T}{\pi_{old}}(y_{i,u})
-
-    The second term is minus the reverse KL, token by token; it is never centred nor scaled, so that a teacher who agrees
-    leaves :math:`A^0` alone. With gamma 0 a token answers for itself. The sum runs over the policy's own tokens. Source:
-    Thinking Machines, "On-policy distillation", 2025, and tinker-cookbook (no :math:`A^0`); slime (beside GRPO's).
-    """
-
-    coef: Finite = 1.0
-    """kappa."""
-    gamma: Fraction = 0.0
-    """Discount per token."""
-    target: Target = "teacher"
-    """The teacher's role."""
-    base: Advantage | None = None
-    """The advantage that it is added to; None for none."""
-
-    around: ClassVar[str] = "base"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The teacher's log-probabilities, and what the other advantage reads."""
-        return super().needs | {member("logp_of", self.target)}
-
-    def __call__(self, batch: Batch) -> Tensor:
-        gap = masked(batch.logp_of(self.target) - batch.old_logp, batch.mask)
-        if self.gamma:
-            nothing = torch.zeros_like(gap)
-            gap = gae(batch.replace(token_reward=gap, reward=nothing[:, 0], old_value=nothing), self.gamma, 1.0)
-        return self.coef * gap if self.base is None else self.base(batch) + self.coef * gap
 
 
 @method(

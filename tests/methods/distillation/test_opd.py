@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from policyopt.methods.distillation.gkd import gkd
-from policyopt.methods.distillation.opd import TeacherAdvantage, opd
+from policyopt.methods.distillation.opd import opd
 from policyopt.methods.group.grpo import grpo
+from policyopt.parts import TeacherAdvantage
 from policyopt.rows import Batch
 from tests.batches import dlogp, gradients, on_policy, random_batch, ready
 
