@@ -54,6 +54,7 @@ def observations(episode: Response) -> Response:
         "maze",
         (Effect("accuracy", "higher", 0.02),),
         both={"steps": 20},
+        theirs={"kl-coef": 0.0},
     ),
 )
 def echo(

@@ -108,8 +108,8 @@ def chord(
     first = 0.0 if warmup_steps else mu_peak if decay_steps else mu_valley
 
     moving = (
-        WarmupCosine("regularizers.Likelihood.coef", 0.0, mu_peak, mu_valley, warmup_steps, decay_steps),
-        WarmupCosine("weight.Factor.value", 1.0, 1 - mu_peak, 1 - mu_valley, warmup_steps, decay_steps),
+        WarmupCosine("regularizers.Likelihood.coef", 0.0, mu_peak, mu_valley, warmup_steps, decay_steps, label="mu"),
+        WarmupCosine("weight.Factor.value", 1.0, 1 - mu_peak, 1 - mu_valley, warmup_steps, decay_steps, label="rest"),
     )
     return parent.replace(
         source=WithReference(size=group_size),
