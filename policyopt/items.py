@@ -122,6 +122,14 @@ class Verdict:
         return cls(math.nan, False, False, reason, applies=False)
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A response as a judge reads it, and what was said of it."""
+
+    text: str
+    verdict: Verdict
+
+
 def preferred(verdicts: Sequence[Verdict]) -> list[list[float]]:
     """P[i][j], the probability that response i is better than j, from the verdicts that were given on them together: what a
     judge that compares said, else 1, 1/2 or 0 by their scores. 1/2 where i is j, NaN where one of the two has no reward."""

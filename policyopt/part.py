@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass as _dataclass
 from torch import Tensor
 from typing_extensions import dataclass_transform
 
+from policyopt.items import Attempt, Example
 from policyopt.rows import Batch
 from policyopt.schema import member
 
@@ -184,6 +185,13 @@ class Look(Part):
         """The chat messages that make the other context, from those of the row's prompt. What is left to chance follows from
         ``key``, the row's own."""
         raise NotImplementedError
+
+    def hindsight(
+        self, example: Example, attempts: Sequence[Attempt], place: int, key: tuple[int, ...]
+    ) -> Sequence[Mapping[str, str]]:
+        """The same for a look that makes its context from more than the prompt: from what the task brings, and from all
+        responses of the group with what was said of them; the row's own is the one at ``place``."""
+        return self.messages(example.prompt, key)
 
     @property
     def key(self) -> str:

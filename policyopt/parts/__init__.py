@@ -24,6 +24,7 @@ from policyopt.parts.advantage.by_source import BySource
 from policyopt.parts.advantage.decoupled import Decoupled
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.advantage.normalise import Normalise
+from policyopt.parts.advantage.teacher import TeacherAdvantage
 from policyopt.parts.advantage.tree import EdgeAdvantage
 from policyopt.parts.advantage.weighed import Weighed
 from policyopt.parts.aggregate.means import (
@@ -69,6 +70,7 @@ from policyopt.parts.shape.wins import WinRate
 from policyopt.parts.statistic.collision import LogCollision
 from policyopt.parts.statistic.group import GroupStatistic
 from policyopt.parts.statistic.jsd import JSD
+from policyopt.parts.statistic.soft_value import SoftValue
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs
 from policyopt.parts.surrogate.policy_gradient import LogProb, RatioTimesAdvantage
@@ -161,10 +163,12 @@ __all__ = [
     "Shape",
     "ShortestToLongest",
     "Side",
+    "SoftValue",
     "SquareTo",
     "Statistic",
     "SumOverRows",
     "Surrogate",
+    "TeacherAdvantage",
     "TokenMean",
     "TokenRatio",
     "TokenScale",

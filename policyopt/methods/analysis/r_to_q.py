@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from policyopt.part import Count, Positive, Probe, RoleName, Shape, Statistic, part
+from policyopt.parts import SoftValue
 from policyopt.registry import study
 from policyopt.rows import Batch, masked
 from policyopt.schema import member
 from policyopt.sources.program import Context, Question, Response, Rollout
 
 # Values and rewards --------------------------------------------------------------------------------------------------
-
-
-@part
-class SoftValue(Statistic):
-    r"""The value of a state where a model's logits are a soft Q-function over beta: :math:`V(s) = \beta\log\sum_a e^{Q(s,a)/\beta}`.
-
-    Adding a constant to the logits of a state adds beta times it to V and leaves the policy as it is. Source: arXiv:2404.12358.
-    """
-
-    beta: Positive = 0.1
-    """beta: Q is beta times the logits."""
-    of: Literal["policy"] | RoleName = "policy"
-    """Whose logits."""
-
-    @property
-    def roles(self) -> frozenset[str]:
-        """The model, where it is not the policy."""
-        return frozenset() if self.of == "policy" else frozenset({self.of})
-
-    def __call__(self, logits: Tensor, target: Tensor, others: Mapping[str, Tensor]) -> Tensor:
-        return self.beta * (logits if self.of == "policy" else others[self.of]).logsumexp(-1)
 
 
 @part

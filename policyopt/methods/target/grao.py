@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import ClassVar
 
 import torch
@@ -18,9 +17,7 @@ from policyopt.parts.select.rows import main_rows
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
-from policyopt.sources.draw import Group
-from policyopt.sources.draw.target import references
-from policyopt.sources.program import Context, Question, Response
+from policyopt.sources.draw import WithReference
 
 
 @part
@@ -65,21 +62,6 @@ class Alignment(Surrogate):
 
     def __call__(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return -self.weights(batch)[:, None] * masked(batch.logp, batch.mask)
-
-
-@part
-class WithReference(Group):
-    """A group, and the worked solution (``origin`` 1), which is judged as the responses are."""
-
-    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
-
-    uses: ClassVar[frozenset[str]] = frozenset({"solutions"})
-
-    async def draw(self, question: Question, context: Context) -> list[Response]:
-        group, targets = await asyncio.gather(
-            super().draw(question, context), references(question, context, self.temperature)
-        )
-        return [*group, *targets]
 
 
 @method(

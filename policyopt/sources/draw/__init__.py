@@ -9,6 +9,7 @@ from policyopt.sources.draw.group import Group, GroupWithGreedy
 from policyopt.sources.draw.hint import Hinted, Redraw
 from policyopt.sources.draw.other import GroupFrom
 from policyopt.sources.draw.pieces import Pieces
+from policyopt.sources.draw.target import WithReference
 from policyopt.sources.draw.tree import Branching, Fork, Growth, Levels, Tree
 from policyopt.sources.draw.windows import Windows
 
@@ -33,4 +34,5 @@ __all__ = [
     "Redraw",
     "Tree",
     "Windows",
+    "WithReference",
 ]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import ClassVar
+
+from policyopt.part import part
+from policyopt.sources.draw.group import Group
 from policyopt.sources.program import Context, Question, Response
 
 
@@ -19,3 +24,21 @@ async def references(question: Question, context: Context, temperature: float) -
     if len(question.solution) > question.budget:
         context.count(solutions_cut=1)
     return [await as_target(question, context, question.solution[: question.budget], temperature)]
+
+
+@part
+class WithReference(Group):
+    """A group, and the worked solution (``origin`` 1), which is judged as the responses are.
+
+    Sources: GRAO, arXiv:2508.07750; CHORD, arXiv:2508.11408.
+    """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"scoring"})
+
+    uses: ClassVar[frozenset[str]] = frozenset({"solutions"})
+
+    async def draw(self, question: Question, context: Context) -> list[Response]:
+        group, targets = await asyncio.gather(
+            super().draw(question, context), references(question, context, self.temperature)
+        )
+        return [*group, *targets]

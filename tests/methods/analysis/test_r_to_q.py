@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from policyopt.lens.case import token_logp
-from policyopt.methods.analysis.r_to_q import BeamSearch, ImplicitOrder, SoftValue, TokenCredit, r_to_q
+from policyopt.methods.analysis.r_to_q import BeamSearch, ImplicitOrder, TokenCredit, r_to_q
+from policyopt.parts import SoftValue
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.sources.program import Context, Question, Response
 

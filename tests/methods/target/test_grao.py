@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from policyopt.methods.group.grpo import grpo
-from policyopt.methods.target.grao import PromptMean, WithReference, grao
+from policyopt.methods.target.grao import PromptMean, grao
 from policyopt.parts import FromProgram, LogProb, Normalise, SeqMeanTokenMean
 from policyopt.parts.pairing.pairs import row_credit
 from policyopt.rows import Batch
+from policyopt.sources.draw import WithReference
 from tests.batches import dlogp, gradients, random_batch, ready
 from tests.methods.shared_targets import SOLUTION, SOURCE, Author, asked, main, with_targets
 
