@@ -16,7 +16,7 @@ from policyopt.lens import random_batch as lens
 from policyopt.lens.random_batch import poisoned as poisoned
 from policyopt.objective import credit, objective, shaped, token_gradients
 from policyopt.part import Part
-from policyopt.recipe import Recipe
+from policyopt.recipe import Recipe, looks_of
 from policyopt.registry import Method, entries, library_part, methods
 from policyopt.rows import FIXED, Batch, make_batch
 
@@ -101,7 +101,10 @@ def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 
 def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
-    """The batch with a number for every statistic that a part or a recipe reads, made from each token's own columns."""
+    """The batch with a number for every statistic and every look that a part or a recipe reads, made from each token's own columns."""
+    looks = reader.looks if isinstance(reader, Recipe) else looks_of(reader)
+    there = batch.columns()
+    batch = batch.replace(**{look.column: 1.3 * batch.old_logp for look in looks if look.column not in there})
     found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}
     return batch.with_statistics(found | {FIXED + s.key: batch.old_logp.abs() / 5 for s in reader.fixed})
 
