@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -21,14 +21,19 @@ from policyopt.registry import Method, entries, library_part, methods
 from policyopt.rows import FIXED, Batch, make_batch
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
-SOME_METHODS = pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(method, id=name, marks=pytest.mark.heavy if i % 3 else ())
-        for i, (name, method) in enumerate(methods().items())
-    ],
-)
-"""Every third method, and under ``-m heavy`` the others: for what takes seconds a method."""
+
+
+def _few(names: Iterable[str], step: int) -> pytest.MarkDecorator:
+    """Every ``step``-th of some methods, and under ``-m heavy`` all others."""
+    chosen = set([*names][::step])
+    return pytest.mark.parametrize(
+        "method",
+        [pytest.param(m, id=name, marks=() if name in chosen else pytest.mark.heavy) for name, m in methods().items()],
+    )
+
+
+SOME_METHODS = _few(methods(), 10)
+"""Every tenth method: for what takes seconds a method, and would hardly find something in one that it does not find in others."""
 
 
 def _classes(x: Any) -> Iterator[type]:
@@ -54,15 +59,8 @@ def _covering() -> frozenset[str]:
 
 
 COVERING = _covering()
-COVERING_METHODS = pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(method, id=name, marks=() if name in COVERING else pytest.mark.heavy)
-        for name, method in methods().items()
-    ],
-)
-"""Methods that have every part of all methods among them, and under ``-m heavy`` the others, which are other settings of the same
-parts: for what takes a second a method."""
+COVERING_METHODS = _few(sorted(COVERING), 3)
+"""A third of the methods that have every part of all methods among them: for what takes a second or two a method."""
 LIBRARY_PARTS: dict[str, type[Part]] = {e.name: library_part(e.name) for e in entries("part")}
 """Every part of the library by the name of its class."""
 LEAVES = ("logp", "entropy", "value")

@@ -11,6 +11,8 @@ from pydantic.dataclasses import dataclass
 from policyopt.cli.common import Fraction, named, options_of
 from policyopt.errors import UserError
 
+How = Literal["average", "changes", "ties"]
+
 MERGE = """\
 usage: policyopt merge FIRST MODEL... --out DIR [--keep SHARE] [--scale S] [--how average|changes|ties]
 
@@ -30,7 +32,7 @@ class MergeOptions:
 
     out: Path | None = None
     """The folder of the merged model."""
-    how: Literal["average", "changes", "ties"] | None = None
+    how: How | None = None
     """What becomes of each weight."""
     keep: Fraction | None = None
     """Share of the changes of each tensor that is kept, the largest ones."""
@@ -50,7 +52,7 @@ def run(args: list[str]) -> int:
     if options.out is None:
         raise UserError("--out: expected the folder that the merged model is written to")
     changed = options.keep is not None or options.scale is not None
-    how = options.how or ("changes" if changed else "average")
+    how: How = options.how or ("changes" if changed else "average")
     if how == "average" and changed:
         raise UserError("--keep and --scale are about changes: leave them out, or take --how changes or --how ties")
     from policyopt.models.merge import merge_folders

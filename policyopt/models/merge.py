@@ -82,7 +82,7 @@ def merge_folders(folders: Sequence[Path], out: Path, *, how: How, keep: float =
             if item.is_file() and item.suffix not in (".safetensors", ".bin", ".pt"):
                 shutil.copy2(item, whole / item.name)
         for file in dict.fromkeys(places[0].values()):
-            found = {}
+            found: dict[str, Tensor] = {}
             for name in (n for n, f in places[0].items() if f == file):
                 pieces = [{name: _tensor(place[name], name)} for place in places]
                 found |= merged(pieces, how=how, keep=keep, scale=scale)

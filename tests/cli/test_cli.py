@@ -36,7 +36,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.models.quiet import quiet
 from policyopt.registry import Method, get_method, methods
 from policyopt.training.config import Optim, TrainConfig
-from tests.batches import EVERY_METHOD, LIBRARY_PARTS
+from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS
 from tests.commands import QUICK, Said, contents, lines, over, write_rows, write_sums
 
 Command = Callable[..., Said]
@@ -268,7 +268,7 @@ def test_a_line_without_options_is_the_method_with_the_defaults() -> None:
     assert configured(method="dapo") == TrainConfig(recipe=dapo())
 
 
-@EVERY_METHOD
+@SOME_METHODS
 def test_the_defaults_of_every_method_come_through_the_line(method: Method) -> None:
     config = configured("--steps", 3, method=method.name)
     assert config == TrainConfig(recipe=method(), steps=3)
@@ -354,7 +354,7 @@ def test_a_file_may_exchange_parts(tmp_path: Path) -> None:
     assert [(type(r).__name__, r.coef) for r in recipe.regularizers] == [("KL", 0.5), ("EntropyBonus", 0.02)]
 
 
-@EVERY_METHOD
+@SOME_METHODS
 def test_what_a_run_writes_gives_the_same_run(method: Method, tmp_path: Path) -> None:
     config = configured(
         "--optim.lr", 1e-7, "--max-tokens", 9, "--out", "x", "--recipe.source.temperature", 0.7, method=method.name

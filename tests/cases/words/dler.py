@@ -34,7 +34,7 @@ def _merge(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 COLUMNS = {"finished": ("", "free")}
-PARAMS = {"trunc_coef": "truncated_share", "clip_c": "dual"}
+PARAMS = {"trunc_coef": "truncated_share", "clip_c": "dual", "aggregation": "aggregate"}
 GIVEN = {"advantage": _finished}
 KEYS = {"group_kept": _kept, "centered": _centred}
 CASES = {"other": _merge}
