@@ -3,11 +3,10 @@ can say so before the run."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from policyopt.errors import UserError, nearest
-from policyopt.part import Critic, Part, Probe, Reference
+from policyopt.part import Critic, Part, Probe, Reference, within
 from policyopt.schema import role_of
 from policyopt.sources.program import SERVICES, Rollout
 from policyopt.sources.source import Source
@@ -53,7 +52,7 @@ def asks_of(part: Part) -> frozenset[str]:
         raise ValueError(
             f"{type(part).__name__} asks for {unknown!r}, which is no capability; {nearest(unknown, list(CAPABILITIES))}"
         )
-    return frozenset(named).union(*map(asks_of, _within(part)))
+    return frozenset(named).union(*map(asks_of, within(part)))
 
 
 def _derived(part: Part) -> Iterator[str]:
@@ -91,12 +90,6 @@ def _check_uses(program: Source) -> None:
             raise ValueError(
                 f"{type(program).__name__} uses {service!r}, which is no service; {nearest(service, list(SERVICES))}"
             )
-
-
-def _within(part: Part) -> Iterator[Part]:
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        yield from (p for p in (value if isinstance(value, tuple) else (value,)) if isinstance(p, Part))
 
 
 def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:

@@ -28,12 +28,14 @@ from policyopt.part import (
     Reference,
     Regularizer,
     Shape,
+    Span,
     Statistic,
     Surrogate,
     Unit,
     Weight,
     Whole,
     part,
+    within,
 )
 from policyopt.parts import Frozen
 from policyopt.qualified import part_class, part_name
@@ -112,6 +114,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_names()
+        self._check_spans()
         for path, p in parts_of(self):
             if p.min_group > self.source.size:
                 raise ValueError(
@@ -150,6 +153,24 @@ class Recipe:
                 raise ValueError(
                     f"{slot.name} has {names[name]} parts called {name}: tell them apart by labels, as in "
                     f'{type(next(p for p in members if p.handle == name)).__name__}(..., label="first")'
+                )
+
+    def _check_spans(self) -> None:
+        """Refuse two unlike spans of one name, and a need for a span that no part has."""
+        names: dict[str, Span] = {}
+        for span in self.spans:
+            if (other := names.setdefault(span.column, span)) != span:
+                raise ValueError(
+                    f"two spans are called {span.handle}: {other} and {span}; tell them apart by labels, as in "
+                    f'{type(span).__name__}(..., label="first")'
+                )
+        for path, p in parts_of(self):
+            for name in sorted(p.needs - names.keys()):
+                if (schema.split(name) or ("",))[0] != "span":
+                    continue
+                raise ValueError(
+                    f"{_shown(path, p)} needs {name!r}, and the recipe has no span of this name: put the span into a "
+                    "field of the part, and its column among the needs"
                 )
 
     def _check_loss(self) -> None:
@@ -215,6 +236,12 @@ class Recipe:
     def fixed(self) -> tuple[Statistic, ...]:
         """The statistics that are taken when a batch is annotated, each once."""
         return tuple({s.key: s for _, p in parts_of(self) for s in p.fixed}.values())
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans of a response's text that stand in the parts, each once."""
+        every = (p for _, part in parts_of(self) for p in _all(part) if isinstance(p, Span))
+        return tuple(span for _, span in dict.fromkeys((span.column, span) for span in every))
 
     @property
     def roles(self) -> frozenset[str]:
@@ -295,6 +322,13 @@ def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
             yield from ((f"{f.name}.{p.handle}", p) for p in value)
         elif isinstance(value, Part):
             yield f.name, value
+
+
+def _all(p: Part) -> Iterator[Part]:
+    """A part and those that it is made of."""
+    yield p
+    for inner in within(p):
+        yield from _all(inner)
 
 
 def _shown(path: str, p: Part) -> str:

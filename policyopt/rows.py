@@ -165,6 +165,14 @@ class Batch:
         "reference"."""
         return self.__dict__[member("logp_of", role)]
 
+    def span(self, which: Any) -> Tensor:
+        """[N, T] 1 on the tokens of a span, 0 elsewhere and on padding: of a :class:`~policyopt.part.Span`, or of its name."""
+        name = member("span", which if isinstance(which, str) else which.handle)
+        found = getattr(self, name)
+        if found is None:
+            raise KeyError(name)
+        return masked(found, self.mask)
+
     def components(self) -> dict[str, Tensor]:
         """[N] each, what single judges say: the components, NaN where one does not apply to the row, and the columns of one
         number that a judge fills."""

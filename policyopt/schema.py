@@ -229,6 +229,8 @@ FAMILIES = {
     "component": Column("component[NAME]", "N", "judge", "what one of several judges says, NaN where it does not apply to the row; read it with component()", absent=0),
     "turn_number": Column("turn_number[NAME]", "NK", "environment", "what an environment counted under NAME in each turn; component[NAME] is the sum",
                           absent=0, on_demand=True, brings=("turn_end",), advice=ENVIRONMENT),
+    "span": Column("span[NAME]", "NT", "lines", "1 on the policy's own tokens that lie in the span NAME of a part, were it with one character; read "
+                   "it with span()", absent=0, on_demand=True),
     "statistic": Column("statistic[KEY]", "NT", "engine", "numbers per token from whole next-token distributions; read them with stat() "
                         "and fixed()"),
 }
@@ -280,10 +282,13 @@ def _member(name: str) -> Column | None:
     if parts[0] == "logp_of" and parts[1] in SHORT:
         return _COLUMNS[SHORT[parts[1]]]
     family, who = FAMILIES[parts[0]], parts[1]
-    invent = (lambda s: s.logp(who)) if parts[0] == "logp_of" else None
+    invents: dict[str, Callable[[Any], Any]] = {
+        "logp_of": lambda s: s.logp(who),
+        "span": lambda s: (s.uniform(s.n, s.width) > 0.5) * s.mask,
+    }
     return Column(
         name, family.axes, family.filled_by, family.sentence, absent=family.absent, on_demand=family.on_demand,
-        brings=family.brings, advice=family.advice, invent=invent,
+        brings=family.brings, advice=family.advice, invent=invents.get(parts[0]),
     )  # fmt: skip
 
 
@@ -316,7 +321,7 @@ def on_demand(need: str) -> tuple[str, ...]:
 
 _METHODS = frozenset({
     "records", "columns", "clean_columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
-    "stat", "fixed", "component", "components", "logp_of", "length", "own", "terminal", "total_reward",
+    "stat", "fixed", "component", "components", "span", "logp_of", "length", "own", "terminal", "total_reward",
 })  # fmt: skip
 """What a batch has beside its columns."""
 

@@ -13,6 +13,7 @@ from policyopt.part import (
     Reference,
     Regularizer,
     Shape,
+    Span,
     Statistic,
     Surrogate,
     Weight,
@@ -61,6 +62,7 @@ from policyopt.parts.shape.kl import KLPenalty
 from policyopt.parts.shape.length import LengthReward
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
+from policyopt.parts.span.kinds import LastAnswer, Lines, Phrases, Regex, Tag
 from policyopt.parts.statistic.jsd import JSD
 from policyopt.parts.surrogate.bounds import Bounded, Bounds, FixedBounds
 from policyopt.parts.surrogate.contrast import Contrast, Link, Pairs
@@ -105,8 +107,10 @@ __all__ = [
     "Hinge",
     "Judged",
     "KLPenalty",
+    "LastAnswer",
     "LengthReward",
     "Likelihood",
+    "Lines",
     "Link",
     "LogProb",
     "Logistic",
@@ -120,6 +124,7 @@ __all__ = [
     "PairWeight",
     "Pairs",
     "Part",
+    "Phrases",
     "PolicyShaping",
     "Preference",
     "Probe",
@@ -127,6 +132,7 @@ __all__ = [
     "Ratio",
     "RatioTimesAdvantage",
     "Reference",
+    "Regex",
     "Regularizer",
     "Reset",
     "RolloutBaseline",
@@ -143,10 +149,12 @@ __all__ = [
     "SequenceRatioPerToken",
     "Shape",
     "Side",
+    "Span",
     "SquareTo",
     "Statistic",
     "SumOverRows",
     "Surrogate",
+    "Tag",
     "TokenMean",
     "TokenRatio",
     "TokenScale",

@@ -27,7 +27,7 @@ from policyopt.sources.truncation import truncated
 from policyopt.training.curriculum import ranking
 from policyopt.training.judged import TRAINING, Opinions
 from policyopt.training.prompts import PromptStream
-from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
+from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_spans, with_steps
 from policyopt.training.services import Between, Held, asked_instead, record, unanswered, written
 
 X = TypeVar("X")
@@ -286,7 +286,7 @@ class Collector:
         self, recipe: Recipe, batch: Batch, groups: Sequence[Answered], rows: Sequence[tuple[int, Response]],
         verdicts: Sequence[Verdict],
     ) -> Batch:  # fmt: skip
-        """The batch with what the recipe asks for beyond responses and verdicts: noise, lines, what is remembered."""
+        """The batch with what the recipe asks for beyond responses and verdicts: noise, lines, spans, what is remembered."""
         if "noise" in recipe.needs:
             places = [(i, j, r) for i, group in enumerate(groups) for j, r in enumerate(group.responses)]
             keys = [(*groups[i].question.key, j) for i, j, r in places if r.use != "wait"]
@@ -294,6 +294,8 @@ class Collector:
         if "step_end" in recipe.needs or batch.step_reward is not None:
             lines = [[end - 1 for end in line_ends(r.tokens, self.engine.text.line_breaks)] for _, r in rows]
             batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
+        if spans := [span for span in recipe.spans if span.column in recipe.needs]:
+            batch = with_spans(batch, spans, [r for _, r in rows], self.engine.text.located)
         if recipe.memory is not None:
             known = [self._history(recipe, groups[i].example) for i, _ in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))
