@@ -25,7 +25,8 @@ def offsets(
     pieces, (text,) = [alone[token] for token in tokens], decode([tokens])
     if BROKEN not in text and "".join(pieces) == text:
         return text, _ends(pieces, range(1, len(tokens) + 1))
-    groups, after = [], []
+    groups: list[str] = []
+    after: list[int] = []
     before = start = 0
     for end in range(1, len(tokens) + 1):
         known, longer = decode([tokens[before:start], tokens[before:end]])

@@ -51,7 +51,8 @@ class Tag(Span):
     """A block that is never closed is none; otherwise it ends with the text."""
 
     def __call__(self, text: str) -> list[tuple[int, int]]:
-        found, start = [], None
+        found: list[tuple[int, int]] = []
+        start: re.Match[str] | None = None
         for mark in re.finditer(f"<(/?){self.name}>", text):
             if not mark[1]:
                 start = mark
