@@ -26,6 +26,7 @@ LONGEST = 100_000
 """Characters at the end of a response in which an answer is looked for."""
 
 _LINE = re.compile(r"^[ \t]*####", re.MULTILINE)
+_ANY_MARK = re.compile(r"^[ \t]*####|<answer>|\\(?:boxed|fbox)\s{0,3}\{", re.MULTILINE)
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(</answer>|\Z|(?=<answer>))", re.DOTALL)
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[\\{}]|[{}]")
 _BETWEEN = re.compile(r"(?:[\s,;$&]|\\[()\[\]]|\*\*|\b(?:and|or)\b)*")
@@ -109,6 +110,15 @@ def place(response: str, *, lines: int = 1, think: str = THINK) -> tuple[int, in
     before, (mark, start, answer, _) = len(response) - len(text), found
     start += len(answer) - len(answer.lstrip())
     return before + mark, before + start, before + start + len(answer.strip())
+
+
+def before_answer(response: str, *, think: str = THINK) -> str:
+    """A response up to where it first marks an answer, or, without a mark, up to the sentence that names one: what was said before any conclusion."""
+    mark = _ANY_MARK.search(response)
+    if mark is not None:
+        return response[: mark.start()]
+    found = place(response, think=think)
+    return response if found is None else response[: found[0]]
 
 
 def _last(text: str, lines: int) -> tuple[int, int, str, bool] | None:
