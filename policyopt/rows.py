@@ -181,12 +181,14 @@ class Batch:
 
     def component(self, name: str) -> Tensor:
         """[N] what one of several judges says, 0 where it does not apply to the row; "correct" and "formatted" are the
-        verdict's own, whoever judges.
+        verdict's own, whoever judges, and a number that a program gives each row counts too.
 
         Raises :class:`~policyopt.errors.UserError` for a name that the judge does not give.
         """
         said = self.components()
-        if name not in ("correct", "formatted", *said):
+        column = schema.find(name)
+        program = name in self.__dict__ and column is not None and (column.filled_by, column.axes) == ("program", "N")
+        if name not in ("correct", "formatted", *said) and not program:
             has = ", ".join(["correct", "formatted", *said])
             raise UserError(
                 f"the judge says nothing called {name!r}; it has {has}: name one of these, or take a judge with {name!r} among its parts"

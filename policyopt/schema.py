@@ -193,6 +193,8 @@ _LIBRARY = (
     Column("truth_logp", "NK", "program", "mean log-probability per token that the policy gives the reference answer before each turn, were it "
            "to answer there; NaN where there is none", padding=float("nan"), absent=float("nan"), on_demand=True, brings=("turn_end",),
            invent=lambda s: -3 * s.uniform(s.n, 2), advice="take a source that asks for the answer after each turn"),
+    Column("listened", "N", "program", "how likely another model finds the reference answer once it has read the row's reasoning", absent=0,
+           on_demand=True, invent=lambda s: s.uniform(s.n), advice="take a source that asks a listener"),
     Column("episode", "N", "program", "which episode of its prompt a row is a piece of, where episodes are several rows", dtype="int",
            on_demand=True, invent=lambda s: s.episodes(), advice="take a source that divides episodes into rows"),
     Column("noise", "NT", "engine", "random numbers in [0, 1) that came with the tokens, for parts that draw some of them",
