@@ -3,11 +3,10 @@ can say so before the run."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from policyopt.errors import UserError, nearest
-from policyopt.part import Critic, Look, Part, Probe, Reference
+from policyopt.part import Critic, Look, Part, Probe, Reference, within
 from policyopt.parts import GroupStatistic
 from policyopt.schema import role_of
 from policyopt.sources.program import SERVICES, Rollout
@@ -99,13 +98,6 @@ def _check_uses(program: Source) -> None:
             raise ValueError(
                 f"{type(program).__name__} uses {service!r}, which is no service; {nearest(service, list(SERVICES))}"
             )
-
-
-def within(part: Part) -> Iterator[Part]:
-    """The parts that stand in the fields of a part."""
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        yield from (p for p in (value if isinstance(value, tuple) else (value,)) if isinstance(p, Part))
 
 
 def asks(parts: Iterable[tuple[str, Part]]) -> dict[str, tuple[str, ...]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -204,6 +204,24 @@ class Look(Part):
         return member("behind", self.key)
 
 
+class Span(Part):
+    """Places of a text, such as its answer or the words with which it plans: which tokens a part is about.
+
+    It stands in a field of another part, which has its ``column`` among its ``needs`` and reads ``batch.span(self.span)``. Its
+    handle names it in the batch: unlike spans of a recipe have unlike labels.
+    """
+
+    def __call__(self, text: str) -> list[tuple[int, int]]:
+        """Where they begin and end, in characters, from the text of a response as a judge reads it. Somebody else's text may
+        stand there: it takes time linear in its length, or has a limit."""
+        raise NotImplementedError
+
+    @property
+    def column(self) -> str:
+        """``span[NAME]``, the column [N, T] that is 1 on the tokens that it touches."""
+        return member("span", self.handle)
+
+
 class Shape(Part):
     """Reward shaping: returns the batch with ``reward`` [N] or ``token_reward`` [N, T] changed."""
 
@@ -391,3 +409,10 @@ class Probe(Part):
         """Metrics from the trained model (a :class:`~policyopt.models.load.Policy`) and the sampled responses of an
         evaluation, with their rewards; those of a prompt are a group. Only where the model is in this process."""
         return {}
+
+
+def within(part: Part) -> Iterator[Part]:
+    """The parts that stand in the fields of a part."""
+    for f in fields(part):
+        value = getattr(part, f.name)
+        yield from (p for p in (value if isinstance(value, tuple) else (value,)) if isinstance(p, Part))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from policyopt import paths, schema
-from policyopt.capability import asks, within
+from policyopt.capability import asks
 from policyopt.errors import UserError, explain, nearest
 from policyopt.part import (
     UNITS,
@@ -30,12 +30,14 @@ from policyopt.part import (
     Reference,
     Regularizer,
     Shape,
+    Span,
     Statistic,
     Surrogate,
     Unit,
     Weight,
     Whole,
     part,
+    within,
 )
 from policyopt.parts import Frozen, GroupStatistic
 from policyopt.qualified import part_class, part_name
@@ -116,6 +118,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_names()
+        self._check_spans()
         for path, p in parts_of(self):
             if p.min_group > self.source.size:
                 raise ValueError(
@@ -164,6 +167,24 @@ class Recipe:
                 raise ValueError(
                     f"{slot.name} has {names[name]} parts called {name}: tell them apart by labels, as in "
                     f'{type(next(p for p in members if p.handle == name)).__name__}(..., label="first")'
+                )
+
+    def _check_spans(self) -> None:
+        """Refuse two unlike spans of one name, and a need for a span that no part has."""
+        names: dict[str, Span] = {}
+        for span in self.spans:
+            if (other := names.setdefault(span.column, span)) != span:
+                raise ValueError(
+                    f"two spans are called {span.handle}: {other} and {span}; tell them apart by labels, as in "
+                    f'{type(span).__name__}(..., label="first")'
+                )
+        for path, p in parts_of(self):
+            for name in sorted(p.needs - names.keys()):
+                if (schema.split(name) or ("",))[0] != "span":
+                    continue
+                raise ValueError(
+                    f"{_shown(path, p)} needs {name!r}, and the recipe has no span of this name: put the span into a "
+                    "field of the part, and its column among the needs"
                 )
 
     def _check_loss(self) -> None:
@@ -242,6 +263,12 @@ class Recipe:
     def looks(self) -> tuple[Look, ...]:
         """What is looked at again behind another context, each once."""
         return tuple({x.key: x for _, p in parts_of(self) for x in looks_of(p) if x.column in p.needs}.values())
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans of a response's text that stand in the parts, each once."""
+        every = (p for _, part in parts_of(self) for p in _all(part) if isinstance(p, Span))
+        return tuple(span for _, span in dict.fromkeys((span.column, span) for span in every))
 
     @property
     def roles(self) -> frozenset[str]:
@@ -327,8 +354,14 @@ def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
 
 def looks_of(p: Part) -> Iterator[Look]:
     """The looks that stand within a part."""
+    return (x for x in _all(p) if isinstance(x, Look))
+
+
+def _all(p: Part) -> Iterator[Part]:
+    """A part and those that it is made of."""
+    yield p
     for inner in within(p):
-        yield from (inner,) if isinstance(inner, Look) else looks_of(inner)
+        yield from _all(inner)
 
 
 def _shown(path: str, p: Part) -> str:

@@ -169,6 +169,14 @@ class Batch:
         "reference"."""
         return self.__dict__[member("logp_of", role)]
 
+    def span(self, which: Any) -> Tensor:
+        """[N, T] 1 on the tokens of a span, 0 elsewhere and on padding: of a :class:`~policyopt.part.Span`, or of its name."""
+        name = member("span", which if isinstance(which, str) else which.handle)
+        found = getattr(self, name)
+        if found is None:
+            raise KeyError(name)
+        return masked(found, self.mask)
+
     def components(self) -> dict[str, Tensor]:
         """[N] each, what single judges say: the components, NaN where one does not apply to the row, and the columns of one
         number that a judge fills."""
@@ -177,12 +185,14 @@ class Batch:
 
     def component(self, name: str) -> Tensor:
         """[N] what one of several judges says, 0 where it does not apply to the row; "correct" and "formatted" are the
-        verdict's own, whoever judges.
+        verdict's own, whoever judges, and a number that a program gives each row counts too.
 
         Raises :class:`~policyopt.errors.UserError` for a name that the judge does not give.
         """
         said = self.components()
-        if name not in ("correct", "formatted", *said):
+        column = schema.find(name)
+        program = name in self.__dict__ and column is not None and (column.filled_by, column.axes) == ("program", "N")
+        if name not in ("correct", "formatted", *said) and not program:
             has = ", ".join(["correct", "formatted", *said])
             raise UserError(
                 f"the judge says nothing called {name!r}; it has {has}: name one of these, or take a judge with {name!r} among its parts"

@@ -195,6 +195,8 @@ _LIBRARY = (
     Column("truth_logp", "NK", "program", "mean log-probability per token that the policy gives the reference answer before each turn, were it "
            "to answer there; NaN where there is none", padding=float("nan"), absent=float("nan"), on_demand=True, brings=("turn_end",),
            invent=lambda s: -3 * s.uniform(s.n, 2), advice="take a source that asks for the answer after each turn"),
+    Column("listened", "N", "program", "how likely another model finds the reference answer once it has read the row's reasoning", absent=0,
+           on_demand=True, invent=lambda s: s.uniform(s.n), advice="take a source that asks a listener"),
     Column("episode", "N", "program", "which episode of its prompt a row is a piece of, where episodes are several rows", dtype="int",
            on_demand=True, invent=lambda s: s.episodes(), advice="take a source that divides episodes into rows"),
     Column("noise", "NT", "engine", "random numbers in [0, 1) that came with the tokens, for parts that draw some of them",
@@ -233,6 +235,8 @@ FAMILIES = {
                           absent=0, on_demand=True, brings=("turn_end",), advice=ENVIRONMENT),
     "context": Column("context[NAME]", "NP", "recipe", "ids of the context behind which the look NAME sees the tokens of a row, right-padded", dtype="int", padding=-1, on_demand=True),
     "behind": Column("behind[NAME]", "NT", "engine", "the same tokens behind the context of the look NAME; read it with behind()", on_demand=True),
+    "span": Column("span[NAME]", "NT", "lines", "1 on the policy's own tokens that lie in the span NAME of a part, were it with one character; read "
+                   "it with span()", absent=0, on_demand=True),
     "statistic": Column("statistic[KEY]", "NT", "engine", "numbers per token from whole next-token distributions; read them with stat() "
                         "and fixed()"),
 }
@@ -284,10 +288,14 @@ def _member(name: str) -> Column | None:
     if parts[0] == "logp_of" and parts[1] in SHORT:
         return _COLUMNS[SHORT[parts[1]]]
     family, who = FAMILIES[parts[0]], parts[1]
-    invent = (lambda s: s.logp(who)) if parts[0] in ("logp_of", "behind") else None
+    invents: dict[str, Callable[[Any], Any]] = {
+        "logp_of": lambda s: s.logp(who),
+        "behind": lambda s: s.logp(who),
+        "span": lambda s: (s.uniform(s.n, s.width) > 0.5) * s.mask,
+    }
     return Column(
         name, family.axes, family.filled_by, family.sentence, family.dtype, family.padding, family.absent, family.on_demand,
-        brings=family.brings, advice=family.advice, invent=invent,
+        brings=family.brings, advice=family.advice, invent=invents.get(parts[0]),
     )  # fmt: skip
 
 
@@ -320,7 +328,7 @@ def on_demand(need: str) -> tuple[str, ...]:
 
 _METHODS = frozenset({
     "records", "columns", "clean_columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
-    "stat", "fixed", "behind", "component", "components", "logp_of", "length", "own", "terminal", "total_reward",
+    "stat", "fixed", "behind", "component", "components", "span", "logp_of", "length", "own", "terminal", "total_reward",
 })  # fmt: skip
 """What a batch has beside its columns."""
 

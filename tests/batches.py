@@ -15,10 +15,11 @@ from torch import Tensor
 from policyopt.lens import random_batch as lens
 from policyopt.lens.random_batch import poisoned as poisoned
 from policyopt.objective import credit, objective, shaped, token_gradients
-from policyopt.part import Part
+from policyopt.part import Part, Span
 from policyopt.recipe import Recipe, looks_of
 from policyopt.registry import Method, entries, library_part, methods
 from policyopt.rows import FIXED, Batch, make_batch
+from policyopt.schema import member
 
 EVERY_METHOD = pytest.mark.parametrize("method", methods().values(), ids=methods().keys())
 
@@ -63,6 +64,8 @@ COVERING_METHODS = _few(sorted(COVERING), 3)
 """A third of the methods that have every part of all methods among them: for what takes a second or two a method."""
 LIBRARY_PARTS: dict[str, type[Part]] = {e.name: library_part(e.name) for e in entries("part")}
 """Every part of the library by the name of its class."""
+SPANS = frozenset(member("span", name) for name, cls in LIBRARY_PARTS.items() if issubclass(cls, Span))
+"""The columns of spans, by their usual names."""
 LEAVES = ("logp", "entropy", "value")
 BUDGET = lens.BUDGET
 
@@ -70,6 +73,7 @@ BUDGET = lens.BUDGET
 def random_batch(seed: int = 0, *, dtype: torch.dtype = torch.float64, **shape: Any) -> Batch:
     """Groups of the given sizes, as the main program of a rollout draws them at temperature 1; ``drift`` is how far the
     policy has moved, ``gaps`` puts text of others into rows."""
+    shape["needs"] = SPANS.union(shape.get("needs", ()))
     batch = lens.random_batch(seed, dtype=dtype, **shape)
     others = ("present", "origin", "temperature", "turn", "guided", "cut", "thought")
     tree = tree_columns(shape.get("groups", (4, 3, 2)), batch.present.sum(-1).long(), seed)

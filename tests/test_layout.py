@@ -15,14 +15,13 @@ ROOT = Path(policyopt.__file__).parent
 STOREYS = (
     "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans", "claims",
     "schema", "rows", "groups", "turns",
-    "part", "parts", "control",
-    "sandbox", "judging", "environments", "models", "data", "sources",
+    "sandbox", "judging", "part", "parts", "control", "environments", "models", "data", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",
     "engine", "training", "serve", "lens", "comparing", "integrations", "cli",
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 
-OPEN = {"EMA", "Decoupled"}
+OPEN = {"EMA", "Decoupled", "Tag", "Lines"}
 """What no page names: a choice for a recipe of one's own."""
 
 COMMON = ("parts", "control", "sources/draw")

@@ -106,6 +106,12 @@ _BEDS = (
         "it reads down to the line and answers by it; grpo: 43 to 100 %",
     ),
     Testbed(
+        "biased-thought",
+        "biased-thought",
+        "whether an answer follows from what was thought before it, where guessing by habit is right three times in five: component/consistency",
+        "it works the sum out and names the option that it came to: accuracy and consistency rise together",
+    ),
+    Testbed(
         "assign",
         "assign",
         "programs that are run: an expression of Verilog for a truth table, tried by a real simulator, its gates and costs as parts",

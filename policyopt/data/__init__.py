@@ -44,6 +44,7 @@ def _drawn() -> dict[str, Drawn]:
     from policyopt.data.mixed import MIXED_DIFFICULTY
     from policyopt.data.proxy import PROXY_REWARD
     from policyopt.data.sparse import SPARSE_HARD
+    from policyopt.data.thought import BIASED_THOUGHT
     from policyopt.data.verbose import VERBOSE
 
     drawn = (
@@ -54,6 +55,7 @@ def _drawn() -> dict[str, Drawn]:
         PROXY_REWARD,
         VERBOSE,
         CONTEXT_USE,
+        BIASED_THOUGHT,
         CYCLIC,
         ASSIGN,
     )

@@ -26,6 +26,7 @@ LONGEST = 100_000
 """Characters at the end of a response in which an answer is looked for."""
 
 _LINE = re.compile(r"^[ \t]*####", re.MULTILINE)
+_ANY_MARK = re.compile(r"^[ \t]*####|<answer>|\\(?:boxed|fbox)\s{0,3}\{", re.MULTILINE)
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(</answer>|\Z|(?=<answer>))", re.DOTALL)
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[\\{}]|[{}]")
 _BETWEEN = re.compile(r"(?:[\s,;$&]|\\[()\[\]]|\*\*|\b(?:and|or)\b)*")
@@ -95,12 +96,35 @@ def locate(response: str, *, lines: int = 1, think: str = THINK) -> Found | None
         lines: Lines that an answer line has (see :func:`lines_of`).
         think: See :func:`spoken`.
     """
+    found = _last(spoken(response, think)[-LONGEST:], lines)
+    return None if found is None else Found(found[2].strip(), found[3])
+
+
+def place(response: str, *, lines: int = 1, think: str = THINK) -> tuple[int, int, int] | None:
+    """Where the answer stands that :func:`locate` finds: where its mark begins, where it begins itself and where it ends, in
+    characters; ``None`` without a mark."""
     text = spoken(response, think)[-LONGEST:]
-    marks = [mark for mark in (_answer_line(text, lines), _tag(text), _box(text), _phrase(text)) if mark]
-    if not marks:
+    found = _last(text, lines)
+    if found is None:
         return None
-    _, answer, marked = max(marks)
-    return Found(answer.strip(), marked)
+    before, (mark, start, answer, _) = len(response) - len(text), found
+    start += len(answer) - len(answer.lstrip())
+    return before + mark, before + start, before + start + len(answer.strip())
+
+
+def before_answer(response: str, *, think: str = THINK) -> str:
+    """A response up to where it first marks an answer, or, without a mark, up to the sentence that names one: what was said before any conclusion."""
+    mark = _ANY_MARK.search(response)
+    if mark is not None:
+        return response[: mark.start()]
+    found = place(response, think=think)
+    return response if found is None else response[: found[0]]
+
+
+def _last(text: str, lines: int) -> tuple[int, int, str, bool] | None:
+    """Of the last mark of a text: where it begins, where the answer does, the answer, and whether that is marked."""
+    marks = (_answer_line(text, lines), _tag(text), _box(text), _phrase(text))
+    return max((mark for mark in marks if mark), default=None)
 
 
 def find_answer(response: str, *, lines: int = 1, think: str = THINK) -> str | None:
@@ -115,23 +139,23 @@ def marked_answer(text: str) -> str | None:
     return (found.text or None) if found is not None and found.marked else None
 
 
-def _answer_line(text: str, lines: int) -> tuple[int, str, bool] | None:
+def _answer_line(text: str, lines: int) -> tuple[int, int, str, bool] | None:
     line = last_match(_LINE, text)
     if line is None:
         return None
     after = text[line.end() :]
     if lines > 1:  # may begin below the mark
         after = after.lstrip()
-    return line.start(), "\n".join(after.split("\n", lines)[:lines]), True
+    return line.start(), len(text) - len(after), "\n".join(after.split("\n", lines)[:lines]), True
 
 
-def _tag(text: str) -> tuple[int, str, bool] | None:
+def _tag(text: str) -> tuple[int, int, str, bool] | None:
     """An ``<answer>`` that is still open has nothing in it yet."""
     tag = last_match(_TAG, text)
-    return None if tag is None else (tag.start(), tag[1] if tag[2] else "", True)
+    return None if tag is None else (tag.start(), tag.start(1), tag[1] if tag[2] else "", True)
 
 
-def _box(text: str) -> tuple[int, str, bool] | None:
+def _box(text: str) -> tuple[int, int, str, bool] | None:
     """The last box. Boxes with nothing between them but "and", "or" and commas are one answer; one that is still open has
     nothing in it yet."""
     run: list[tuple[int, int, int]] = []
@@ -142,10 +166,10 @@ def _box(text: str) -> tuple[int, str, bool] | None:
         return None
     (first, _, _), (start, inside, end) = run[0], run[-1]
     if end < 0:
-        return start, "", True
+        return start, inside, "", True
     if len({text[i:j] for _, i, j in run}) > 1:
-        return first, text[first : end + 1], True
-    return start, text[inside:end], True
+        return first, first, text[first : end + 1], True
+    return start, inside, text[inside:end], True
 
 
 def _boxes(text: str) -> Iterator[tuple[int, int, int]]:
@@ -167,20 +191,22 @@ def _boxes(text: str) -> Iterator[tuple[int, int, int]]:
         yield *box, -1
 
 
-def _phrase(text: str) -> tuple[int, str, bool] | None:
+def _phrase(text: str) -> tuple[int, int, str, bool] | None:
     """A sentence that names the answer, to its end."""
     phrase = last_match(_PHRASE, text)
     if phrase is None:
         return None
-    said = _SAID.match(text, phrase.end())[0].strip()  # type: ignore[index]
+    said = _SAID.match(text, phrase.end())[0]  # type: ignore[index]
+    start = phrase.end() + len(said) - len(said.lstrip())
+    said = said.strip()
     if said.count("**") % 2:  # opened before the sentence
         said = said.removesuffix("**")
     first = _FIRST.match(said)
     if first and not _MORE.search(said, first.end()):
-        return phrase.start(), first[0], False
+        return phrase.start(), start, first[0], False
     end = _SENTENCE_END.search(said, 1)
     hedged = end is not None and _HEDGE.match(said, end.end())
-    return phrase.start(), said[: end.start()] if end and not hedged else said, False
+    return phrase.start(), start, said[: end.start()] if end and not hedged else said, False
 
 
 def last_bold(text: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Literal
 
 from torch import Tensor
@@ -40,7 +41,7 @@ class DrawnRow:
     question: int
     """Its number among those that are shown, from 1."""
     kinds: tuple[str, ...]
-    """What it is beside an answer to the question: auxiliary, chosen or rejected, in another context."""
+    """What it is beside an answer to the question: auxiliary, chosen or rejected, in another context; and what of it lies in spans."""
     reward: float
     """After shaping."""
     advantage: tuple[float, ...]
@@ -142,7 +143,7 @@ def _row(step: Step, i: int, number: int, kinds: tuple[str, ...], shared: int) -
     pieces, weight = step.text.pieces(batch.tokens[i, :n].tolist()), step.weight[i, :n].tolist()
     return DrawnRow(
         number,
-        kinds,
+        (*kinds, *_spans(batch, i, pieces)),
         float(batch.total_reward()[i]) if batch.reward is not None else 0.0,
         tuple(batch.advantage[i][own].tolist()) if batch.advantage is not None else (),
         tuple(Token(piece, kind(t), w + 0.0) for t, (piece, w) in enumerate(zip(pieces, weight, strict=True))),
@@ -164,6 +165,17 @@ def _kinds(batch: Batch, i: int) -> tuple[str, ...]:
     if _entry(batch.turn, i) > 0:
         found.append(f"turn {_entry(batch.turn, i) + 1:.0f}")
     return tuple(found)
+
+
+def _spans(batch: Batch, i: int, pieces: list[str]) -> list[str]:
+    """The words of a row that lie in spans, run by run: ``"LastAnswer: 42"``."""
+    found = []
+    for name, column in batch.members("span").items():
+        inside = column[i, : len(pieces)].tolist()
+        runs = groupby(zip(pieces, inside, strict=True), key=lambda pair: pair[1] > 0)
+        said = ["".join(piece for piece, _ in run).strip() for there, run in runs if there]
+        found += [f"{name}: {' | '.join(said)}"] if said else []
+    return found
 
 
 def _entry(column: Any, i: int) -> float:

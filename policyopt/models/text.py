@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from policyopt.errors import UserError
+from policyopt.models.offsets import offsets
 from policyopt.models.prompting import USUAL, Prompting
 from policyopt.models.stops import Stops
 from policyopt.models.talk import between, reopened, tells_of_tools, told_further, with_tools
@@ -150,6 +151,19 @@ class Text:
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token by itself, special tokens included."""
         return [self.tokenizer.decode([t]) for t in tokens]
+
+    def located(self, tokens: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a response as judges read it (:meth:`responses`), and where that of each token begins and ends in it; nothing
+        of it belongs to special tokens that are not to be read."""
+        read = [i for i, t in enumerate(tokens) if t not in self._unread]
+        text, places = offsets(
+            [tokens[i] for i in read],
+            lambda rows: self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=False),
+        )
+        shift, found = len(self._opened), [(0, 0)] * len(tokens)
+        for i, (start, end) in zip(read, places, strict=True):
+            found[i] = (start + shift, end + shift)
+        return self._opened + text, found
 
     @cached_property
     def line_breaks(self) -> frozenset[int]:

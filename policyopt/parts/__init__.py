@@ -14,6 +14,7 @@ from policyopt.part import (
     Reference,
     Regularizer,
     Shape,
+    Span,
     Statistic,
     Surrogate,
     Weight,
@@ -67,6 +68,7 @@ from policyopt.parts.shape.length import LengthReward, LengthScale, ShortestToLo
 from policyopt.parts.shape.length_range import LengthRange
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
+from policyopt.parts.span.kinds import LastAnswer, Lines, Phrases, Regex, Tag
 from policyopt.parts.statistic.collision import LogCollision
 from policyopt.parts.statistic.group import GroupStatistic
 from policyopt.parts.statistic.jsd import JSD
@@ -117,10 +119,12 @@ __all__ = [
     "Judged",
     "KLPenalty",
     "LastAccuracy",
+    "LastAnswer",
     "LengthRange",
     "LengthReward",
     "LengthScale",
     "Likelihood",
+    "Lines",
     "Link",
     "LogCollision",
     "LogProb",
@@ -137,6 +141,7 @@ __all__ = [
     "PairWeight",
     "Pairs",
     "Part",
+    "Phrases",
     "PolicyShaping",
     "Preference",
     "Probe",
@@ -144,6 +149,7 @@ __all__ = [
     "Ratio",
     "RatioTimesAdvantage",
     "Reference",
+    "Regex",
     "Regularizer",
     "Rejection",
     "Reset",
@@ -164,10 +170,12 @@ __all__ = [
     "ShortestToLongest",
     "Side",
     "SoftValue",
+    "Span",
     "SquareTo",
     "Statistic",
     "SumOverRows",
     "Surrogate",
+    "Tag",
     "TeacherAdvantage",
     "TokenMean",
     "TokenRatio",

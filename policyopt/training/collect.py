@@ -28,7 +28,7 @@ from policyopt.training.judged import TRAINING, Opinions
 from policyopt.training.looks import contexts
 from policyopt.training.prompts import PromptStream
 from policyopt.training.remember import recalled
-from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_steps
+from policyopt.training.rows import noise, to_batch, unjudged, with_baseline, with_spans, with_steps
 from policyopt.training.services import Between, Held, asked_instead, record, unanswered, written
 
 X = TypeVar("X")
@@ -286,7 +286,7 @@ class Collector:
         self, recipe: Recipe, batch: Batch, groups: Sequence[Answered], rows: Sequence[tuple[int, Response]],
         verdicts: Sequence[Verdict],
     ) -> Batch:  # fmt: skip
-        """The batch with what the recipe asks for beyond responses and verdicts: noise, lines, what is remembered."""
+        """The batch with what the recipe asks for beyond responses and verdicts: noise, lines, spans, what is remembered."""
         if "noise" in recipe.needs:
             places = [(i, j, r) for i, group in enumerate(groups) for j, r in enumerate(group.responses)]
             keys = [(*groups[i].question.key, j) for i, j, r in places if r.use != "wait"]
@@ -296,6 +296,8 @@ class Collector:
             batch = with_steps(batch, [r for _, r in rows], verdicts, lines)
         for look in recipe.looks:
             batch = batch.replace(**contexts(look, groups, self.engine.text, self.stream.longest))
+        if spans := [span for span in recipe.spans if span.column in recipe.needs]:
+            batch = with_spans(batch, spans, [r for _, r in rows], self.engine.text.located)
         if recipe.memory is not None:
             known = [self._history(recipe, groups[i].example, r.origin) for i, r in rows]
             batch = batch.replace(history=torch.tensor(known, dtype=self.engine.dtype))

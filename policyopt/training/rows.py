@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +15,14 @@ from policyopt.engine.streams import stream_key, uniforms
 from policyopt.errors import UserError, nearest
 from policyopt.groups import group_sum
 from policyopt.items import Verdict
+from policyopt.part import Span
 from policyopt.recipe import Recipe, parts_of
-from policyopt.rows import Batch, make_batch, pad
+from policyopt.rows import Batch, make_batch, masked, pad
 from policyopt.schema import Column, Row, member
 from policyopt.sources.program import Response
+
+Located = tuple[str, list[tuple[int, int]]]
+"""A text, and where that of each token begins and ends in it."""
 
 
 def to_batch(
@@ -192,6 +196,26 @@ def with_steps(
                 "line, or 'step_end' too, the index of each step's last token"
             )
     return batch
+
+
+def with_spans(
+    batch: Batch, spans: Sequence[Span], responses: Sequence[Response], located: Callable[[Sequence[int]], Located]
+) -> Batch:
+    """The batch with the columns of spans: 1 on the policy's own tokens whose text shares a character with one of their places.
+    ``located`` says what the text of a response is, and where that of each token stands in it."""
+    found: dict[str, list[list[float]]] = {span.column: [] for span in spans}
+    for response in responses:
+        text, places = located(response.tokens)
+        first, last = (np.array(ends, dtype=np.int64) for ends in (zip(*places, strict=True) if places else ((), ())))
+        for span in spans:
+            inside = np.zeros(len(text) + 1, dtype=np.int64)
+            for start, end in span(text):
+                inside[start:end] = 1
+            before = np.concatenate([[0], inside.cumsum()])  # characters of the span before each place
+            found[span.column].append((before[last] > before[first]).astype(float).tolist())
+    wide = [0.0] * batch.mask.shape[1]
+    columns = {name: pad([*rows, wide], batch.mask.dtype)[:-1] for name, rows in found.items()}
+    return batch.replace(**{name: masked(x, batch.mask) for name, x in columns.items()})
 
 
 def _given(name: str, response: Response, verdict: Verdict) -> Sequence[float]:

@@ -60,6 +60,7 @@ def test_the_list_of_tasks() -> None:
         "proxy-reward",
         "verbose",
         "context-use",
+        "biased-thought",
         "cyclic",
         "assign",
         "noisy-judge",

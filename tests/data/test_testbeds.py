@@ -22,7 +22,7 @@ from policyopt.judging.judges import make_judge
 
 DRAWN = (
     "ties", "sparse-hard", "mixed-difficulty", "many-answers", "biased-length", "proxy-reward", "verbose", "context-use",
-    "noisy-judge:0",
+    "biased-thought", "noisy-judge:0",
 )  # fmt: skip
 
 
@@ -167,6 +167,20 @@ def test_padding_can_be_left_out() -> None:
         bare = "\n".join(line for line in e.solution.splitlines() if line not in PADDING)
         assert judge(e, bare).correct and len(bare) == e.meta["metadata"]["needed"] <= len(e.solution)
     assert sum(len(e.solution) for e in examples) > 1.3 * sum(e.meta["metadata"]["needed"] for e in examples)
+
+
+def test_guessing_is_right_three_times_in_five_and_does_not_follow() -> None:
+    task, examples = bed("biased-thought")
+    judge = make_judge(task.judge)
+    for e in examples:
+        assert judge(e, e.solution).parts["consistency"] == 1
+        assert judge(e, hurried(e)).parts["consistency"] == -1
+        options = [option.split(":")[1] for option in e.prompt[0]["content"].split()[1:]]
+        assert len({*options}) == 3 and options["ABC".index(e.answer)] == e.solution.splitlines()[-2].split("=")[1]
+    assert 0.5 < sum(judge(e, hurried(e)).correct for e in examples) / len(examples) < 0.7
+    assert judge(examples[0], answer_line(examples[0].answer)).parts["consistency"] == 0, "nothing was thought"
+    twice = f"{examples[0].solution}\n1+1=2\n{answer_line('A')}"
+    assert judge(examples[0], twice).parts["consistency"] in (1, -1), "what stands before the first conclusion counts"
 
 
 def test_a_habit_is_right_about_as_often_as_chance() -> None:

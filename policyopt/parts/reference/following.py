@@ -21,13 +21,16 @@ class Frozen(Reference):
 
 @part
 class EMA(Reference):
-    r"""A moving average of the policy, :math:`\theta_{ref} \leftarrow d\,\theta_{ref} + (1-d)\,\theta` after each step."""
+    r"""A moving average of the policy, :math:`\theta_{ref} \leftarrow d\,\theta_{ref} + (1-d)\,\theta` after each step, or after every
+    so many. With 10 steps between: GRPO-CARE, arXiv:2506.16141."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """d."""
+    every: Count = 1
+    """Steps from one average to the next."""
 
     def __call__(self, step: int) -> float:
-        return 1 - self.decay
+        return 0.0 if step % self.every else 1 - self.decay
 
 
 @part

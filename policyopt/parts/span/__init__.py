@@ -1,0 +1,1 @@
+"""Spans: places of a text."""
