@@ -58,7 +58,7 @@ class Spread(GroupStatistic):
 
     columns: ClassVar[tuple[str, ...]] = ("reward",)
 
-    def __call__(self, group: Together) -> Tensor:
+    def over(self, group: Together) -> Tensor:
         found = torch.zeros_like(group.mask)
         for places, logp in group.chunks():
             found[:, places] = logp.var(0, unbiased=False).sum(-1)
@@ -186,7 +186,7 @@ def test_a_statistic_of_groups_is_that_of_whole_distributions(
 def test_draws_from_few_tokens_leave_the_others_no_probability(tiny_model: Path) -> None:
     @part
     class Mass(GroupStatistic):
-        def __call__(self, group: Together) -> Tensor:
+        def over(self, group: Together) -> Tensor:
             return torch.cat([(logp > -50).sum(-1) for _, logp in group.chunks()], 1).double()
 
     recipe = grpo(kl_coef=0.0).replace(weight=(Apart(Mass()),))
@@ -216,7 +216,7 @@ def test_parts_of_both_kinds_are_sound() -> None:
 
     @part
     class First(GroupStatistic):
-        def __call__(self, group: Together) -> Tensor:
+        def over(self, group: Together) -> Tensor:
             return group.hidden[:1, :, 0].expand_as(group.mask)
 
     assert faults(First()) == ["First depends on the order of the responses"]

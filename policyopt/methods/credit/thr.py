@@ -33,7 +33,7 @@ class TokenInfluence(GroupStatistic):
 
     columns: ClassVar[tuple[str, ...]] = ("correct",)
 
-    def __call__(self, group: Together) -> Tensor:
+    def over(self, group: Together) -> Tensor:
         found = torch.zeros_like(group.mask)
         right = masked((group.columns["correct"] > 0)[:, None].to(group.mask).expand_as(group.mask), group.mask)
         if not bool(right.any()):

@@ -39,7 +39,7 @@ class Disagreement(GroupStatistic):
     arXiv:2505.24718, and the authors' code, whose sum over the vocabulary is not weighted.
     """
 
-    def __call__(self, group: Together) -> Tensor:
+    def over(self, group: Together) -> Tensor:
         found = torch.zeros_like(group.mask[0])
         for places, logp in group.chunks():
             ended = group.mask[:, places, None] == 0

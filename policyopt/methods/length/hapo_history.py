@@ -25,7 +25,7 @@ class RightLengths(Memory):
     authors' code (HCY123902/HAPO), which has both.
     """
 
-    of: Literal["min", "mean"] = "min"
+    record: Literal["min", "mean"] = "min"
     """Which of the two h is."""
 
     width: ClassVar[int] = 2
@@ -37,7 +37,7 @@ class RightLengths(Memory):
         before = batch.history[:, 0] if known else torch.full_like(length, torch.nan)
         count = batch.history[:, 1].nan_to_num(0.0) if known else torch.zeros_like(length)
         new = group_sum(right, batch.group)
-        if self.of == "min":
+        if self.record == "min":
             here = -group_max(torch.where(right > 0, -length, -torch.inf), batch.group)
             record = torch.minimum(before.nan_to_num(torch.inf), here)
         else:
@@ -111,5 +111,5 @@ def hapo_history(
             LengthReward(coef=w, reference=longer, right=(0.0, -1.0), wrong=(0.0, -1.0), floor=floor, label="longer"),
         )
     return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
-        shape=(Correctness(wrong=0.0), *lengths), memory=RightLengths(of=record), curriculum=Evenly(pool=pool) if pool else None,
+        shape=(Correctness(wrong=0.0), *lengths), memory=RightLengths(record=record), curriculum=Evenly(pool=pool) if pool else None,
     )  # fmt: skip

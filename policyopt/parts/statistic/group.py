@@ -46,7 +46,7 @@ class GroupStatistic(Statistic):
 
     unit: ClassVar[Unit] = "group"
 
-    def __call__(self, group: Together) -> Tensor:  # type: ignore[override]
+    def over(self, group: Together) -> Tensor:
         """The number of each token, [G, T]; what stands where the mask is 0 is of no account."""
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ def over_groups(
         some = batch[rows]
         all_of_them = together(rows, some)
         for s in statistics:
-            found[s.key][rows] = masked(s(all_of_them).to(batch.mask), some.mask)
+            found[s.key][rows] = masked(s.over(all_of_them).to(batch.mask), some.mask)
     return found
 
 

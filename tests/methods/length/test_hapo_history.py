@@ -57,4 +57,4 @@ def test_the_record_falls_and_wrong_answers_leave_it() -> None:
     assert memory(batch([120, 180], [0, 0], 100.0))[0].tolist() == [100, 1]
     unseen = memory(batch([120], [0], math.nan))[0]
     assert unseen[0].isnan() and unseen[1] == 0
-    assert RightLengths(of="mean")(batch([120, 80, 10], [1, 1, 0], 100.0))[0].tolist() == pytest.approx([100, 3])
+    assert RightLengths(record="mean")(batch([120, 80, 10], [1, 1, 0], 100.0))[0].tolist() == pytest.approx([100, 3])
