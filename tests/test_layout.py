@@ -21,8 +21,8 @@ STOREYS = (
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 
-OPEN = {"EMA", "Decoupled", "Tag", "Lines"}
-"""What no page names: a choice for a recipe of one's own."""
+OPEN = {"EMA", "Decoupled", "Tag", "Regex", "Phrases", "LastAnswer", "Lines"}
+"""What no page names, or one alone: a choice for a recipe of one's own."""
 
 COMMON = ("parts", "control", "sources/draw")
 """The rooms for what two papers or more use."""

@@ -66,7 +66,7 @@ class ContrastiveBonus(Shape):
     claim=Claim(
         "A tool is rewarded where it helps and not everywhere: more answers are right, and it is used where it pays.",
         "chain_sum",
-        (Effect("accuracy", "higher", -0.02), Effect("tokens", "higher", 0.0)),
+        (Effect("accuracy", "higher", -0.02), Effect("tokens", "higher", 2.0)),
         both={"steps": 10},
         ours={"behaviour": r"=\d+\n", "kl-coef": 0.04},
     ),
