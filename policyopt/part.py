@@ -4,48 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
-from pydantic.dataclasses import dataclass as _dataclass
 from torch import Tensor
-from typing_extensions import dataclass_transform
 
+from policyopt.checked import UNITS as UNITS
+from policyopt.checked import Count as Count
+from policyopt.checked import Finite as Finite
+from policyopt.checked import Fraction as Fraction
+from policyopt.checked import Label as Label
+from policyopt.checked import Level as Level
+from policyopt.checked import NonNegative as NonNegative
+from policyopt.checked import Positive as Positive
+from policyopt.checked import RoleName as RoleName
+from policyopt.checked import Unit as Unit
+from policyopt.checked import Whole as Whole
+from policyopt.checked import part as part
 from policyopt.items import Attempt, Example
 from policyopt.rows import Batch
 from policyopt.schema import member
-
-Unit = Literal["token", "row", "group", "batch"]
-Level = Literal["token", "sequence"]
-UNITS: tuple[Unit, ...] = ("token", "row", "group", "batch")
-
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-
-
-def _other(name: str) -> str:
-    if name in ("policy", "critic"):
-        raise ValueError(f"{name!r} is what the run trains: a role is another model, such as reference or teacher")
-    return name
-
-
-Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-"""A name in a path: a letter, then letters, digits and ``_``."""
-RoleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_other)]
-"""The name of a model beside the policy: letters, digits, ``_``, ``.`` and ``-``."""
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def part(cls: type) -> Any:
-    """Make a class a part: a frozen dataclass whose fields are checked against their types and ranges.
-
-    Raises ``pydantic.ValidationError`` when a part is made with a field of the wrong type or out of its range.
-    """
-    return _dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)
 
 
 @part
@@ -55,8 +32,7 @@ class Part:
     label: Label | None = field(default=None, kw_only=True, compare=False, repr=False)
     """A name for the part in its slot, where several of its class stand there."""
 
-    # What a part says of itself. A subclass gives a class attribute where the answer is always the same
-    # (``needs: ClassVar = frozenset({"entropy"})``), and a property where it follows from the fields.
+    # What a part says of itself: a class attribute of a subclass (``needs: ClassVar = ...``), or a property where it follows from fields.
 
     @property
     def needs(self) -> frozenset[str]:
@@ -174,23 +150,22 @@ class Statistic(Part):
 class Look(Part):
     """A second look at the tokens of a row: their log-probabilities behind another context.
 
-    It stands inside other parts, which have its ``column`` among their needs and read it with ``batch.behind``. The tokens are
-    those that were drawn, at their temperature and from their support; no gradient goes through them.
+    It stands inside other parts, which have its ``column`` among their needs and read it with ``batch.behind``. Tokens, temperature and
+    support are those of the draw; there is no gradient.
     """
 
     role: Literal["policy"] | RoleName = "policy"
     """Who looks: the policy as it is when the batch is annotated, or a frozen model."""
 
     def messages(self, messages: Sequence[Mapping[str, str]], key: tuple[int, ...]) -> list[Mapping[str, str]]:
-        """The chat messages that make the other context, from those of the row's prompt. What is left to chance follows from
-        ``key``, the row's own."""
+        """The chat messages of the other context, from those of the row's prompt; what is left to chance follows from its ``key``."""
         raise NotImplementedError
 
     def hindsight(
         self, example: Example, attempts: Sequence[Attempt], place: int, key: tuple[int, ...]
     ) -> Sequence[Mapping[str, str]]:
-        """The same for a look that makes its context from more than the prompt: from what the task brings, and from all
-        responses of the group with what was said of them; the row's own is the one at ``place``."""
+        """The same from more than the prompt: from what the task brings, and all responses of the group with what was said of them, of
+        which the row's own is the one at ``place``."""
         return self.messages(example.prompt, key)
 
     @property
@@ -207,13 +182,13 @@ class Look(Part):
 class Span(Part):
     """Places of a text, such as its answer or the words with which it plans: which tokens a part is about.
 
-    It stands in a field of another part, which has its ``column`` among its ``needs`` and reads ``batch.span(self.span)``. Its
-    handle names it in the batch: unlike spans of a recipe have unlike labels.
+    It stands in a field of another part, which has its ``column`` among its ``needs`` and reads ``batch.span(self.span)``. Unlike
+    spans of a recipe have unlike handles, which name them.
     """
 
     def __call__(self, text: str) -> list[tuple[int, int]]:
-        """Where they begin and end, in characters, from the text of a response as a judge reads it. Somebody else's text may
-        stand there: it takes time linear in its length, or has a limit."""
+        """Where they begin and end, in characters, from the text of a response as a judge reads it: hostile text too, so in linear time or
+        with a limit."""
         raise NotImplementedError
 
     @property
@@ -416,3 +391,10 @@ def within(part: Part) -> Iterator[Part]:
     for f in fields(part):
         value = getattr(part, f.name)
         yield from (p for p in (value if isinstance(value, tuple) else (value,)) if isinstance(p, Part))
+
+
+def nested(part: Part) -> Iterator[Part]:
+    """A part and those that it is made of."""
+    yield part
+    for inner in within(part):
+        yield from nested(inner)

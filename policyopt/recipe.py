@@ -36,8 +36,8 @@ from policyopt.part import (
     Unit,
     Weight,
     Whole,
+    nested,
     part,
-    within,
 )
 from policyopt.parts import Frozen, GroupStatistic
 from policyopt.qualified import part_class, part_name
@@ -210,11 +210,9 @@ class Recipe:
                     if schema.find(name) is None:
                         raise ValueError(f"{where} {verb} {name!r}: {schema.unknown(name)}")
             for s in (s for s in p.live if isinstance(s, GroupStatistic)):
-                raise ValueError(
-                    f"{where} reads {type(s).__name__} of the policy being trained (live), and what all responses to a prompt make "
-                    "together is taken once, when the batch is annotated: list it under fixed"
-                )
-            there = {look.column for look in looks_of(p)}
+                said = "is taken once, when the batch is annotated: list it under fixed"
+                raise ValueError(f"{where} has {type(s).__name__} under live, and what a group makes together {said}")
+            there = {x.column for x in nested(p) if isinstance(x, Look)}
             for name in sorted(name for name in p.needs if name.startswith("behind[") and name not in there):
                 raise ValueError(f"{where} needs {name!r}, and no field of it holds the Look of this name: give it one")
             if p is not self.source:
@@ -262,12 +260,13 @@ class Recipe:
     @property
     def looks(self) -> tuple[Look, ...]:
         """What is looked at again behind another context, each once."""
-        return tuple({x.key: x for _, p in parts_of(self) for x in looks_of(p) if x.column in p.needs}.values())
+        every = (x for _, p in parts_of(self) for x in nested(p) if isinstance(x, Look) and x.column in p.needs)
+        return tuple({x.key: x for x in every}.values())
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """The spans of a response's text that stand in the parts, each once."""
-        every = (p for _, part in parts_of(self) for p in _all(part) if isinstance(p, Span))
+        every = (p for _, part in parts_of(self) for p in nested(part) if isinstance(p, Span))
         return tuple(span for _, span in dict.fromkeys((span.column, span) for span in every))
 
     @property
@@ -350,18 +349,6 @@ def parts_of(recipe: Recipe) -> Iterator[tuple[str, Part]]:
             yield from ((f"{f.name}.{p.handle}", p) for p in value)
         elif isinstance(value, Part):
             yield f.name, value
-
-
-def looks_of(p: Part) -> Iterator[Look]:
-    """The looks that stand within a part."""
-    return (x for x in _all(p) if isinstance(x, Look))
-
-
-def _all(p: Part) -> Iterator[Part]:
-    """A part and those that it is made of."""
-    yield p
-    for inner in within(p):
-        yield from _all(inner)
 
 
 def _shown(path: str, p: Part) -> str:

@@ -288,11 +288,8 @@ def _member(name: str) -> Column | None:
     if parts[0] == "logp_of" and parts[1] in SHORT:
         return _COLUMNS[SHORT[parts[1]]]
     family, who = FAMILIES[parts[0]], parts[1]
-    invents: dict[str, Callable[[Any], Any]] = {
-        "logp_of": lambda s: s.logp(who),
-        "behind": lambda s: s.logp(who),
-        "span": lambda s: (s.uniform(s.n, s.width) > 0.5) * s.mask,
-    }
+    invents: dict[str, Callable[[Any], Any]] = dict.fromkeys(("logp_of", "behind"), lambda s: s.logp(who))
+    invents["span"] = lambda s: (s.uniform(s.n, s.width) > 0.5) * s.mask
     return Column(
         name, family.axes, family.filled_by, family.sentence, family.dtype, family.padding, family.absent, family.on_demand,
         brings=family.brings, advice=family.advice, invent=invents.get(parts[0]),

@@ -15,8 +15,8 @@ from torch import Tensor
 from policyopt.lens import random_batch as lens
 from policyopt.lens.random_batch import poisoned as poisoned
 from policyopt.objective import credit, objective, shaped, token_gradients
-from policyopt.part import Part, Span
-from policyopt.recipe import Recipe, looks_of
+from policyopt.part import Look, Part, Span, nested
+from policyopt.recipe import Recipe
 from policyopt.registry import Method, entries, library_part, methods
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.schema import member
@@ -104,7 +104,7 @@ def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
     """The batch with a number for every statistic and every look that a part or a recipe reads, made from each token's own columns."""
-    looks = reader.looks if isinstance(reader, Recipe) else looks_of(reader)
+    looks = reader.looks if isinstance(reader, Recipe) else [x for x in nested(reader) if isinstance(x, Look)]
     there = batch.columns()
     batch = batch.replace(**{look.column: 1.3 * batch.old_logp for look in looks if look.column not in there})
     found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}

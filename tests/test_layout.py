@@ -13,7 +13,7 @@ import policyopt
 ROOT = Path(policyopt.__file__).parent
 
 STOREYS = (
-    "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans", "claims",
+    "errors", "cache", "carried", "docs", "files", "hub", "items", "notebook", "page", "options", "aliases", "spans", "claims", "checked",
     "schema", "rows", "groups", "turns",
     "sandbox", "judging", "part", "parts", "control", "environments", "models", "data", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",

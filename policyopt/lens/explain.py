@@ -16,7 +16,8 @@ from policyopt.lens.cost import Cost, take
 from policyopt.lens.drawn_rows import Drawn, drawn_rows
 from policyopt.lens.probe_batch import Picture, picture
 from policyopt.methods.group.grpo import grpo
-from policyopt.recipe import Recipe, looks_of, parts_of
+from policyopt.part import Look, nested
+from policyopt.recipe import Recipe, parts_of
 from policyopt.registry import Method, methods
 
 
@@ -256,7 +257,7 @@ def _needs(recipe: Recipe, base: Recipe) -> Iterator[Need]:
     asked: dict[str, list[str]] = {}
     about: dict[str, str] = {}
     for path, p in parts_of(recipe):
-        looks = {look.column: look for look in looks_of(p)}
+        looks = {look.column: look for look in nested(p) if isinstance(look, Look)}
         for column in sorted(p.needs):
             look = looks.get(column)
             name = column if look is None else written(look)
