@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from policyopt import schema
 from policyopt.lens import random_batch as lens
 from policyopt.lens.random_batch import poisoned as poisoned
 from policyopt.objective import credit, objective, shaped, token_gradients
@@ -103,10 +104,13 @@ def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 
 def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
-    """The batch with a number for every statistic and every look that a part or a recipe reads, made from each token's own columns."""
+    """The batch with a number for every statistic, look and named role that a part or a recipe reads, made from each token's own columns."""
     looks = reader.looks if isinstance(reader, Recipe) else [x for x in nested(reader) if isinstance(x, Look)]
     there = batch.columns()
-    batch = batch.replace(**{look.column: 1.3 * batch.old_logp for look in looks if look.column not in there})
+    named = [look.column for look in looks] + [
+        name for name in reader.needs if schema.split(schema.canonical(name)) and schema.role_of(name)
+    ]
+    batch = batch.replace(**{name: 1.3 * batch.old_logp for name in named if name not in there})
     found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}
     return batch.with_statistics(found | {FIXED + s.key: batch.old_logp.abs() / 5 for s in reader.fixed})
 

@@ -178,7 +178,7 @@ def test_paths_reach_everything() -> None:
         (lambda: grpo(low=-0.1), ["low", "greater than or equal to 0", "-0.1"]),
         (lambda: grpo(high=float("nan")), ["high", "finite"]),
         (lambda: grpo(kl_coef=-1.0), ["coef", "greater than or equal to 0"]),
-        (lambda: grpo(kl="k4"), ["estimator", "'k1', 'k2' or 'k3'"]),
+        (lambda: grpo(kl="k4"), ["estimator", "'k1', 'k2', 'k3' or 'abs'"]),
         (lambda: ppo(gamma=1.5), ["gamma", "less than or equal to 1"]),
         (lambda: ppo(lam=float("nan")), ["lam"]),
         (lambda: remax(reward_clip=0.0), ["clip", "greater than 0"]),

@@ -29,6 +29,7 @@ from policyopt.parts.advantage.teacher import TeacherAdvantage
 from policyopt.parts.advantage.tree import EdgeAdvantage
 from policyopt.parts.advantage.weighed import Weighed
 from policyopt.parts.aggregate.means import (
+    PromptMean,
     SeqMeanTokenMean,
     SeqMeanTokenSum,
     SeqMeanTokenSumNorm,
@@ -145,6 +146,7 @@ __all__ = [
     "PolicyShaping",
     "Preference",
     "Probe",
+    "PromptMean",
     "Proximal",
     "Ratio",
     "RatioTimesAdvantage",

@@ -99,7 +99,7 @@ def test_the_losses_of_prime_rl(ipo: bool) -> None:
 @pytest.mark.parametrize("delta", [0.01, 0.2])
 def test_the_mask_of_sequences_is_that_of_slime(delta: float) -> None:
     given = batch()
-    mask = get_method("deepseek-v3-2")(delta=delta).get("weight.ClipMask")
+    mask = get_method("deepseek-v3.2")(delta=delta).get("weight.ClipMask")
     found = mask(torch.zeros_like(given.mask), given)
     for i in range(len(given)):
         mine = given.mask[i].bool()

@@ -54,7 +54,7 @@ LOSSES: dict[str, tuple[Recipe, dict[str, Any], int]] = {
         2,
     ),
     "off-policy sequence mask": (
-        made("deepseek-v3-2", delta=1e-4, kl_coef=0.0),
+        made("deepseek-v3.2", delta=1e-4, kl_coef=0.0),
         {"loss_type": "grpo", "off_policy_mask_threshold": 1e-4},
         2,
     ),

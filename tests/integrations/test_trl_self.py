@@ -18,7 +18,7 @@ from tests.batches import random_batch, ready
 def test_the_loss_has_the_gradient_of_trls(name: str) -> None:
     """TRL measures the gap to the policy that is trained, here it is to the one that drew: where the gaps are the same, all is."""
     theirs: Any = pytest.importorskip(f"trl.experimental.{name}.loss_utils")
-    recipe, batch = get_method(name)(teacher="live"), random_batch(drift=0.8)
+    recipe, batch = get_method(name)(self_teacher="live"), random_batch(drift=0.8)
     g = torch.Generator().manual_seed(1)
     ids = torch.randint(7, batch.mask.shape, generator=g)
     student, teacher = (torch.randn(*ids.shape, 7, generator=g, dtype=torch.float64) for _ in range(2))

@@ -61,13 +61,13 @@ def pair(tiny_model: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_merged_folder_is_a_model(command: Callable[..., Said], pair: tuple[Path, Path], tmp_path: Path) -> None:
     said = command("merge", *map(str, pair), "--out", "c")
-    assert said.code == 0 and "weights of 2 models merged (average)" in said.words
+    assert said.code == 0 and "weights of 2 models merged (average)" in said.out
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "c")
     before = AutoModelForCausalLM.from_pretrained(pair[0]).state_dict()
     for name, x in model.state_dict().items():
         torch.testing.assert_close(x, before[name] + 0.25)
     assert (tmp_path / "c" / "tokenizer.json").read_bytes() == (pair[0] / "tokenizer.json").read_bytes()
-    assert "(changes)" in command("merge", *map(str, pair), "--out", "d", "--keep", "0.25", "--scale", "0.7").words
+    assert "(changes)" in command("merge", *map(str, pair), "--out", "d", "--keep", "0.25", "--scale", "0.7").out
 
 
 def test_what_cannot_be_merged_is_refused_and_nothing_is_written(

@@ -386,6 +386,7 @@ def test_normalise_is_its_formula(groups: list[list[float]], part: Normalise) ->
             others = g[:i] + g[i + 1 :]
             centre = {"none": 0.0, "constant": part.baseline, "batch": mean(everything), "group": mean(g)}
             centre["leave-one-out"] = mean(others) if others else r
+            centre["length-weighted"] = mean(g)  # all are equally long here
             spread = std if part.spread == "std" else mean
             scale = {"none": 1.0, "batch": spread(everything) + part.eps, "group": spread(g) + part.eps}
             silent = part.scale != "none" and scale[part.scale] == part.eps and part.spread == "mean"

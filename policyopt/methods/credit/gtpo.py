@@ -85,7 +85,7 @@ def conflicts(gain: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
     def both(place: Tensor) -> Tensor:
         width, token = place.shape[1] + 1, torch.where(there, batch.tokens, 0)
-        key = (batch.group[:, None] * width + place.clamp(min=0)) * (token.max() + 1) + token
+        key = (batch.group[:, None] * width + place.clamp(min=0)) * (token.amax() + 1 if token.numel() else 1) + token
         key = torch.where(there, key, -1).flatten()
         return (group_max(good, key) * group_max(bad, key) > 0).reshape(there.shape) & there
 

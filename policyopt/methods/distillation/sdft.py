@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from policyopt.claims import Claim
 from policyopt.errors import UserError
@@ -11,11 +10,11 @@ from policyopt.items import Attempt, Example
 from policyopt.methods.distillation.opd import opd
 from policyopt.part import Look, part
 from policyopt.parts import EMA, Frozen, LogProb, SeqMeanTokenMean, TeacherAdvantage, TruncatedRatio
+from policyopt.parts.advantage.teacher import Self
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
 DEMONSTRATION = "{question}\n\n{demonstration}"
-Teacher = Literal["live", "ema", "start"]
 
 
 @part
@@ -57,7 +56,7 @@ class BehindDemonstration(Look):
 )
 def sdft(
     kl_coef: float = 1.0,
-    teacher: Teacher = "live",
+    self_teacher: Self = "live",
     rate: float = 0.05,
     is_clip: float | None = 2.0,
     request: str = DEMONSTRATION,
@@ -77,11 +76,11 @@ def sdft(
     Our reading: the teacher is asked once, when the batch is drawn, and of the drawn tokens alone; TRL's default compares
     its hundred likeliest tokens.
     """
-    look = BehindDemonstration(request=request, role="policy" if teacher == "live" else "reference")
+    look = BehindDemonstration(request=request, role="policy" if self_teacher == "live" else "reference")
     return opd(group_size=group_size).replace(
         advantage=TeacherAdvantage(coef=kl_coef, teacher=look),
         surrogate=LogProb(),
         weight=(TruncatedRatio(high=None if is_clip is None else is_clip - 1),),
         aggregate=SeqMeanTokenMean(),
-        reference=EMA(decay=1 - rate) if teacher == "ema" else Frozen(),
+        reference=EMA(decay=1 - rate) if self_teacher == "ema" else Frozen(),
     )

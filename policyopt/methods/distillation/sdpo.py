@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from policyopt.claims import Claim
 from policyopt.items import Attempt, Example, Verdict
-from policyopt.methods.distillation.sdft import Teacher, sdft
+from policyopt.methods.distillation.sdft import sdft
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Finite, Look, part
 from policyopt.parts import TeacherAdvantage
+from policyopt.parts.advantage.teacher import Self
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 
@@ -65,7 +66,7 @@ def sdpo(
     rewards: bool = False,
     feedback: bool = False,
     least: float | None = None,
-    teacher: Teacher = "ema",
+    self_teacher: Self = "ema",
     rate: float = 0.05,
     is_clip: float | None = 2.0,
     group_size: int = 8,
@@ -83,7 +84,7 @@ def sdpo(
     the sampled tokens, success at a reward of 1, which is ``least=1``, no feedback). TRL mixes the losses, (1 - w) and w; our
     reading is a sum of advantages. Scores are the judge's, before shaping; the first success of the group is shown, as in TRL.
     """
-    parent = sdft(kl_coef, teacher, rate, is_clip, group_size=group_size)
+    parent = sdft(kl_coef, self_teacher, rate, is_clip, group_size=group_size)
     base = grpo(group_size=group_size).advantage if rewards else None
-    look = InHindsight(least=least, feedback=feedback, role="policy" if teacher == "live" else "reference")
+    look = InHindsight(least=least, feedback=feedback, role="policy" if self_teacher == "live" else "reference")
     return parent.replace(advantage=TeacherAdvantage(coef=kl_coef, teacher=look, base=base))

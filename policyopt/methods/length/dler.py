@@ -29,8 +29,7 @@ class TruncatedShare(Shape):
     needs: ClassVar[frozenset[str]] = frozenset({"truncated"})
 
     def __call__(self, batch: Batch) -> Batch:
-        left = torch.where(batch.truncated > 0.5, self.share, 1.0).to(batch.reward)
-        return batch.replace(reward=batch.reward * left)
+        return batch.replace(reward=torch.where(batch.truncated > 0.5, self.share * batch.reward, batch.reward))
 
 
 @part

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
-from policyopt.groups import group_sum
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.part import Aggregate, Curriculum, NonNegative, Surrogate, Unit, part
-from policyopt.parts import Correctness, LastAccuracy, LengthReward, Normalise, ShortestToLongest
+from policyopt.part import Curriculum, NonNegative, Surrogate, Unit, part
+from policyopt.parts import (
+    Correctness,
+    LastAccuracy,
+    LengthReward,
+    Normalise,
+    PromptMean,
+    SeqMeanTokenSum,
+    ShortestToLongest,
+)
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
@@ -40,16 +46,7 @@ class MirrorDescent(Surrogate):
 
 
 @part
-class PromptMean(Aggregate):
-    """Token losses are summed in a response, then averaged over the responses to a prompt, then over prompts."""
-
-    def __call__(self, batch: Batch) -> Tensor:
-        one = 1 / group_sum(torch.ones_like(batch.mask[:, 0]), batch.group)
-        return batch.mask * (one / one.sum().clamp(min=1))[:, None]
-
-
-@part
-class Unsolved(Curriculum):
+class ByFailure(Curriculum):
     """Prompts in proportion to how often they were answered wrong at their last visit; new ones as if they always had been.
 
     Source: Kimi k1.5, arXiv:2501.12599, section 2.3.4. Our reading: those that were all right come only where no others are left.
@@ -89,7 +86,7 @@ def kimi_k1_5(tau: float = 0.1, weight: float = 0.5, prioritised: bool = True, g
         shape=(Correctness(wrong=0.0), length),
         advantage=Normalise(centre="group", scale="none"),
         surrogate=MirrorDescent(tau=tau),
-        aggregate=PromptMean(),
+        aggregate=PromptMean(inner=SeqMeanTokenSum()),
         memory=LastAccuracy() if prioritised else None,
-        curriculum=Unsolved() if prioritised else None,
+        curriculum=ByFailure() if prioritised else None,
     )

@@ -63,7 +63,7 @@ class SecondMomentBounds(Bounds):
         square, allowed = capped if self.beyond == "capped" else (total, self.budget * place)
         stay = ((square < allowed) & (place <= n)).sum().clamp(min=1)  # both means grow with the place
         ends = torch.nn.functional.pad(rising, (0, 1), value=math.inf)
-        last, first = ends[stay - 1].sqrt(), ends[stay].sqrt()
+        last, first = ends[stay - 1].sqrt(), ends[stay.clamp(max=len(rising))].sqrt()
         return torch.where(stay >= n, math.inf, (last + first) / 2)
 
     def metrics(self, low: Tensor, high: Tensor, log_ratio: Tensor, batch: Batch) -> Mapping[str, Tensor]:

@@ -8,31 +8,16 @@ import torch
 from torch import Tensor
 
 from policyopt.claims import Claim, Effect
-from policyopt.groups import by_source, group_mean, group_sum
+from policyopt.groups import group_mean
 from policyopt.methods.baseline.reinforce import reinforce
-from policyopt.part import Aggregate, Finite, Surrogate, Unit, part
-from policyopt.parts import FromProgram, Normalise
+from policyopt.part import Finite, Surrogate, Unit, part
+from policyopt.parts import FromProgram, Normalise, PromptMean
 from policyopt.parts.pairing.pairs import row_credit
 from policyopt.parts.select.rows import main_rows
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch, masked
 from policyopt.sources.draw import WithReference
-
-
-@part
-class PromptMean(Aggregate):
-    r"""Every prompt weighs the same, in it every row of the same kind, in a row every token:
-    :math:`1/(P\,n\,|y_i|)`.
-
-    P counts the prompts of the mini-batch, n the prompt's samples, or its auxiliary rows. Source: GRAO,
-    arXiv:2508.07750, eq. 1.
-    """
-
-    def __call__(self, batch: Batch) -> Tensor:
-        count = group_sum(torch.ones_like(batch.mask[:, 0]), by_source(batch))
-        length = batch.mask.sum(-1).clamp(min=1)
-        return batch.mask / (len(batch.group.unique()) * count * length)[:, None]
 
 
 @part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from policyopt.parts.advantage.gae import gae
 from policyopt.parts.regularizer.kl import Target
 from policyopt.rows import Batch, masked
 from policyopt.schema import member
+
+Self = Literal["live", "ema", "start"]
+"""Which policy is its own teacher: the one that is trained, a moving average of it, or the one of the start."""
 
 
 @part

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from policyopt.groups import by_source, group_sum
 from policyopt.part import Aggregate, Positive, part
 from policyopt.rows import Batch
 
@@ -74,3 +76,20 @@ class SumOverRows(Aggregate):
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.inner(batch) * batch.mask.shape[0]
+
+
+@part
+class PromptMean(Aggregate):
+    r"""An aggregation whose mean over responses is one over prompts: each weighs the same, and in it each row of the same kind,
+    :math:`1/(P\,n)` in the place of :math:`1/N`.
+
+    P counts the prompts of the mini-batch, n the prompt's samples, or its auxiliary rows. Sources: GRAO, arXiv:2508.07750, eq. 1 (token
+    means); Kimi k1.5, arXiv:2501.12599, section 2.3.2 (token sums).
+    """
+
+    inner: Aggregate = SeqMeanTokenMean()
+    """The aggregation with a mean over responses."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        count = group_sum(torch.ones_like(batch.mask[:, 0]), by_source(batch))
+        return self.inner(batch) * (len(batch.mask) / (len(batch.group.unique()) * count))[:, None]

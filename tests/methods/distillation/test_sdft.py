@@ -56,11 +56,11 @@ def test_rewards_are_not_read() -> None:
 
 def test_who_the_teacher_is() -> None:
     def teacher(kind: str) -> Look:
-        return sdft(teacher=kind).looks[0]  # type: ignore[arg-type]
+        return sdft(self_teacher=kind).looks[0]  # type: ignore[arg-type]
 
     assert [teacher(kind).role for kind in ("live", "ema", "start")] == ["policy", "reference", "reference"]
-    assert sdft(teacher="ema", rate=0.1).reference == EMA(decay=0.9)
-    assert sdft(teacher="start").reference == sdft().reference == Frozen()
+    assert sdft(self_teacher="ema", rate=0.1).reference == EMA(decay=0.9)
+    assert sdft(self_teacher="start").reference == sdft().reference == Frozen()
     assert "reference" not in sdft().roles
 
 

@@ -46,7 +46,7 @@ def test_feedback_is_told_of_what_failed() -> None:
 
 
 def test_it_is_sdft_with_another_look_and_rewards_stand_beside_it() -> None:
-    recipe, batch = sdpo(teacher="live"), random_batch()
+    recipe, batch = sdpo(self_teacher="live"), random_batch()
     torch.testing.assert_close(dlogp(recipe, looked(recipe, batch)), dlogp(sdft(), looked(sdft(), batch)))
     both = sdpo(rewards=True, kl_coef=0.4)
     credit = ready(both, looked(both, batch, same=2)).advantage

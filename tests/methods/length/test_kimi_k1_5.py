@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from policyopt import methods as po
-from policyopt.methods.length.kimi_k1_5 import PromptMean, Unsolved, kimi_k1_5
+from policyopt.methods.length.kimi_k1_5 import ByFailure, kimi_k1_5
 from policyopt.objective import credit, token_gradients
+from policyopt.parts import PromptMean, SeqMeanTokenSum
 from policyopt.registry import get_method
 from policyopt.rows import Batch
 from tests.batches import random_batch
@@ -38,12 +39,12 @@ def test_equal_rewards_leave_the_pull_back_and_all_tokens_of_a_response_share_it
 
 def test_each_prompt_weighs_the_same_however_many_responses_it_has() -> None:
     batch = random_batch(groups=(4, 2, 1))
-    share = PromptMean()(batch)[:, 0]
+    share = PromptMean(inner=SeqMeanTokenSum())(batch)[:, 0]
     assert share.tolist() == pytest.approx([1 / 12] * 4 + [1 / 6] * 2 + [1 / 3])
 
 
 def test_solved_prompts_are_not_drawn_and_new_ones_are_as_if_never_solved() -> None:
-    weights = Unsolved().weights(torch.tensor([[1.0], [0.25], [torch.nan]]))
+    weights = ByFailure().weights(torch.tensor([[1.0], [0.25], [torch.nan]]))
     assert weights.tolist() == [0, 0.75, 1]
 
 

@@ -1,4 +1,4 @@
-"""The page of deepseek-v3-2."""
+"""The page of deepseek-v3.2."""
 
 from __future__ import annotations
 
