@@ -8,7 +8,7 @@ import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -91,7 +91,35 @@ def variants(cls: type[Part]) -> list[Part]:
 
 
 PARTS = [p for cls in LIBRARY_PARTS.values() if issubclass(cls, SLOTS) for p in variants(cls)]
-EVERY_PART = pytest.mark.parametrize("part", PARTS, ids=repr)
+
+
+def over(parts: Sequence[Part]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A test of one part as a test for each class of some parts, which goes through all of that class."""
+    of: dict[type[Part], list[Part]] = {}
+    for part in parts:
+        of.setdefault(type(part), []).append(part)
+
+    def decorated(test: Callable[..., None]) -> Callable[..., None]:
+        others = [p for name, p in inspect.signature(test).parameters.items() if name != "part"]
+
+        def each(cls: type[Part], **given: Any) -> None:
+            for part in of[cls]:
+                try:
+                    test(part=part, **given)
+                except BaseException as error:
+                    error.add_note(repr(part))
+                    raise
+
+        each.__name__, each.__doc__ = test.__name__, test.__doc__
+        each.pytestmark = getattr(test, "pytestmark", [])  # type: ignore[attr-defined]
+        cls = inspect.Parameter("cls", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        each.__signature__ = inspect.Signature([cls, *others])  # type: ignore[attr-defined]
+        return pytest.mark.parametrize("cls", list(of), ids=[c.__name__ for c in of])(each)
+
+    return decorated
+
+
+EVERY_PART = over(PARTS)
 TOKEN_LOSSES = (Ratio, Surrogate, Weight, Regularizer, Critic)
 
 
@@ -201,7 +229,7 @@ def test_a_part_may_be_computed_on_the_unit_that_it_names(part: Part) -> None:
         assert_same(compute(batch[rows]), [x[rows] for x in compute(batch)])
 
 
-@pytest.mark.parametrize("part", [p for p in PARTS if isinstance(p, TOKEN_LOSSES) and p.unit == "token"], ids=repr)
+@over([p for p in PARTS if isinstance(p, TOKEN_LOSSES) and p.unit == "token"])
 def test_a_part_of_token_unit_reads_no_other_token(part: Part) -> None:
     batch = batch_with_credit(lengths=(6,) * 9)
     changed = dict(columns(batch))
@@ -239,7 +267,7 @@ def test_a_batch_without_rows_gives_no_rows(part: Part) -> None:
     assert all(len(x) == 0 for x in outputs(part, batch_with_credit()[torch.zeros(9, dtype=torch.bool)]))
 
 
-@pytest.mark.parametrize("part", [p for p in PARTS if isinstance(p, Advantage)], ids=repr)
+@over([p for p in PARTS if isinstance(p, Advantage)])
 def test_advantages_in_float32_are_those_of_float64(part: Advantage) -> None:
     exact = part(with_statistics(part, random_batch()))
     rough = part(with_statistics(part, random_batch(dtype=torch.float32)))
