@@ -112,6 +112,12 @@ _BEDS = (
         "it works the sum out and names the option that it came to: accuracy and consistency rise together",
     ),
     Testbed(
+        "modes",
+        "modes",
+        "when to think: a thought may be left empty, which costs nothing on easy questions and the answer on hard ones: component/skips_easy and component/skips_hard",
+        "it thinks on hard questions and answers easy ones at once: skips_easy rises, skips_hard falls, accuracy rises",
+    ),
+    Testbed(
         "assign",
         "assign",
         "programs that are run: an expression of Verilog for a truth table, tried by a real simulator, its gates and costs as parts",

@@ -42,6 +42,7 @@ def _drawn() -> dict[str, Drawn]:
     from policyopt.data.cyclic import CYCLIC
     from policyopt.data.divisors import MANY_ANSWERS
     from policyopt.data.mixed import MIXED_DIFFICULTY
+    from policyopt.data.modes import MODES
     from policyopt.data.proxy import PROXY_REWARD
     from policyopt.data.sparse import SPARSE_HARD
     from policyopt.data.thought import BIASED_THOUGHT
@@ -56,6 +57,7 @@ def _drawn() -> dict[str, Drawn]:
         VERBOSE,
         CONTEXT_USE,
         BIASED_THOUGHT,
+        MODES,
         CYCLIC,
         ASSIGN,
     )

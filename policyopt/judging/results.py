@@ -119,8 +119,10 @@ def _probability(p: float) -> float:
 
 
 def _part(value: object) -> float | list[float]:
-    """A number, or a list of numbers for a column that takes one."""
-    return [finite(x) for x in value] if isinstance(value, list | tuple) else finite(value)
+    """A number, NaN for ``None``, or a list of numbers for a column that takes one."""
+    if isinstance(value, list | tuple):
+        return [finite(x) for x in value]
+    return math.nan if value is None else finite(value)
 
 
 def read_verl(result: object) -> Verdict:

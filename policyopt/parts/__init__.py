@@ -22,6 +22,7 @@ from policyopt.part import (
 )
 from policyopt.parts.advantage.baseline import RolloutBaseline
 from policyopt.parts.advantage.by_source import BySource
+from policyopt.parts.advantage.cloned import Cloned
 from policyopt.parts.advantage.decoupled import Decoupled
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.advantage.normalise import Normalise
@@ -67,6 +68,7 @@ from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
 from policyopt.parts.shape.length import LengthReward, LengthScale, ShortestToLongest
 from policyopt.parts.shape.length_range import LengthRange
+from policyopt.parts.shape.shown import Shown
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
 from policyopt.parts.span.kinds import LastAnswer, Lines, Phrases, Regex, Tag
@@ -101,6 +103,7 @@ __all__ = [
     "BySource",
     "ClipMask",
     "ClippedValueLoss",
+    "Cloned",
     "Contrast",
     "Controller",
     "Correctness",
@@ -170,6 +173,7 @@ __all__ = [
     "SequenceRatioPerToken",
     "Shape",
     "ShortestToLongest",
+    "Shown",
     "Side",
     "SoftValue",
     "Span",

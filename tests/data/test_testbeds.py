@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from functools import cache
@@ -22,7 +23,7 @@ from policyopt.judging.judges import make_judge
 
 DRAWN = (
     "ties", "sparse-hard", "mixed-difficulty", "many-answers", "biased-length", "proxy-reward", "verbose", "context-use",
-    "biased-thought", "noisy-judge:0",
+    "biased-thought", "modes", "noisy-judge:0",
 )  # fmt: skip
 
 
@@ -193,3 +194,16 @@ def test_a_habit_is_right_about_as_often_as_chance() -> None:
         assert hurried(e) == answer_line(str(HABIT[asked.removesuffix("?")]))
     right = sum(judge(e, hurried(e)).correct for e in examples) / len(examples)
     assert 0.2 < right < 0.45
+
+
+def test_a_thought_may_be_empty_and_each_level_counts_its_own() -> None:
+    task, examples = bed("modes")
+    judge = make_judge(task.judge)
+    for e in examples[:60]:
+        worked, skipped = judge(e, e.solution), judge(e, hurried(e))
+        own, other = f"skips_{e.source}", f"skips_{'easy' if e.source == 'hard' else 'hard'}"
+        assert skipped.correct and skipped.formatted and "<think></think>" in hurried(e)
+        assert (worked.parts[own], skipped.parts[own]) == (0, 1) and math.isnan(worked.parts[other])
+        assert worked.parts["needed"] == (e.source == "hard")
+        assert not judge(e, answer_line(e.answer)).formatted, "a thought has to be written"
+    assert {e.source for e in examples} == {"easy", "hard"}

@@ -450,6 +450,10 @@ class TestFunction:
             assert math.isnan(found.score)
         assert read_result({"score": None, "reason": "no tool was called"}).reason == "no tool was called"
 
+    def test_a_part_that_does_not_apply_is_no_number(self) -> None:
+        parts = read_result({"score": 1, "parts": {"easy": None, "hard": 0.5}}).parts
+        assert math.isnan(parts["easy"]) and parts["hard"] == 0.5
+
     def test_errors_name_the_users_own_line(self, tmp_path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "helper.py").write_text("import json\ndef read(text):\n    return json.loads(text)\n")

@@ -1,0 +1,69 @@
+"""The testbed ``modes``: a thought that may be left out, which costs nothing on easy questions and the answer on hard ones. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from policyopt.data.builtin import Entry
+from policyopt.data.drawn import Drawn
+from policyopt.data.sums import drawn_sum
+from policyopt.judging.answers import answer_line, find_answer
+
+LEVELS = {"easy": (3, 5), "hard": (6, 5)}
+"""How many terms a sum of each level has, and the largest of them."""
+SKIP = "<think></think>"
+
+_EMPTY = re.compile(r"\s*<think>\s*</think>")
+_FORM = re.compile(r"\s*<think>.*?</think>\s*####[^\n]*\s*", re.DOTALL)
+_TERMS = re.compile(r"\d+")
+
+
+def level(prompt: str) -> str:
+    """Which level a question is of."""
+    return "hard" if len(_TERMS.findall(prompt)) > LEVELS["easy"][0] else "easy"
+
+
+def _draw(chance: random.Random) -> Entry:
+    """A sum whose working stands in a thought; somebody in a hurry leaves the thought empty."""
+    name = chance.choice(list(LEVELS))
+    entry = drawn_sum(chance, *LEVELS[name])
+    first, *rest = entry["steps"]
+    *steps, last = [f"<think>{first}", *rest]
+    return {
+        **entry,
+        "steps": [*steps, f"{last}</think>"],
+        "hasty": f"{SKIP}\n{answer_line(entry['answer'])}",
+        "source": name,
+        "metadata": {"level": name},
+    }
+
+
+def judge_modes(prompt: str, response: str, answer: str) -> dict[str, Any]:
+    """1 for the answer, in whichever mode. Parts: whether the question needs a thought (``needed``), and whether the thought is
+    empty (``skips_easy`` and ``skips_hard``, each on its own questions alone)."""
+    given, hard = find_answer(response), level(prompt) == "hard"
+    right, skips = given == answer, float(_EMPTY.match(response) is not None)
+    return {
+        "score": float(right),
+        "correct": right,
+        "formatted": _FORM.fullmatch(response) is not None,
+        "reason": f"{given!r} against {answer!r}",
+        "parts": {
+            "needed": float(hard),
+            "skips_easy": None if hard else skips,
+            "skips_hard": skips if hard else None,
+        },
+    }
+
+
+MODES = Drawn(
+    name="modes",
+    summary="sums of three numbers or six, worked out in a thought that may be left empty: 4+2-5=?",
+    draw=_draw,
+    judge=judge_modes,
+    max_tokens=80,
+    warm_start={"terse": 0.5},
+)
+"""Half of what the warm start sees has an empty thought, on either level."""
