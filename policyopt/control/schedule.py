@@ -36,6 +36,8 @@ class Schedule(ByStep):
     """Round down to a whole number."""
     least: Finite | None = None
     """No value is smaller, whatever comes of the rest."""
+    most: Finite | None = None
+    """No value is larger."""
 
     def __post_init__(self) -> None:
         first, last = self.start_value, self.end_value
@@ -63,7 +65,8 @@ class Schedule(ByStep):
             value = 1 / (1 / first + done * (1 / last - 1 / first))
         value = last if done == 1 else value
         value = math.floor(value) if self.whole else value
-        return value if self.least is None else max(self.least, value)
+        value = value if self.least is None else max(self.least, value)
+        return value if self.most is None else min(self.most, value)
 
 
 def _several(value: float | Values) -> Values:
