@@ -136,7 +136,7 @@ class Interleaved(Group):
             imitated = await context.sampler.logprobs(question.tokens, text, temperature=self.temperature)
             imitated.verdict, imitated.stop_reason = row.verdict, row.stop_reason
             return imitated
-        row.columns |= {"step_end": ends, "step_reward": rewards}
+        row.columns["step_end"], row.columns["step_reward"] = ends, rewards
         return row
 
     @staticmethod
