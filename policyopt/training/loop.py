@@ -157,27 +157,7 @@ class Trainer:
             self.console.note(f"step {state.step + 1}: {nothing_left(drawn.stats)}; no update")
             self.sample(None, None, drawn.lost)
         else:
-            whole = with_replay(drawn.batch, [d.batch for d in state.recent])
-            if "lag" in state.recipe.needs:
-                whole = whole.replace(lag=self.engine.version - whole.version)
-            batch = credit(state.recipe, self.engine.prepare(whole, state.recipe))
-            self.engine.follow(1.0, "previous")
-            fresh = batch[: len(drawn.batch)]
-            metrics |= batch_metrics(fresh)
-            self.remember(fresh)
-            reports, weight = self.update(batch)
-            metrics |= update_metrics(reports)
-            if fresh.correct is not None and len(reports) > 1:  # the first step has not seen the policy move
-                metrics |= movement_metrics(reports[-(len(reports) // state.recipe.update.epochs) :])
-            if not self.warned and (said := too_far(metrics, config.dtype)):
-                self.warned = True
-                self.console.note(f"step {state.step + 1}: {said}")
-            if any(r.applied for r in reports):
-                metrics["update/size"] = self.engine.update_size()
-            self.sample(fresh, weight, drawn.lost)
-            if self.advice is not None:
-                self.advice.stepped(state.step + 1, fresh.records or [])
-            state.recent = deque([Drawn(drawn.batch), *state.recent][: state.recipe.update.replay])
+            metrics |= self.learn(drawn, drawn.batch)
         self.engine.follow(state.recipe.reference(state.step + 1))
         state.step += 1
         state.responses += drawn.stats["responses"]
@@ -188,6 +168,32 @@ class Trainer:
         metrics["tokens_per_s"] = metrics["tokens"] / metrics["time/step"]
         metrics["lr"] = self.engine.lr
         state.seconds += metrics["time/step"]
+        return metrics
+
+    def learn(self, drawn: Drawn, batch: Batch) -> dict[str, float]:
+        """Credit and updates of what was drawn. Returns the metrics of both."""
+        state, config = self.state, self.config
+        whole = with_replay(batch, [d.batch for d in state.recent])
+        if "lag" in state.recipe.needs:
+            whole = whole.replace(lag=self.engine.version - whole.version)
+        credited = credit(state.recipe, self.engine.prepare(whole, state.recipe))
+        self.engine.follow(1.0, "previous")
+        fresh = credited[: len(batch)]
+        metrics = batch_metrics(fresh)
+        self.remember(fresh)
+        reports, weight = self.update(credited)
+        metrics |= update_metrics(reports)
+        if fresh.correct is not None and len(reports) > 1:  # the first step has not seen the policy move
+            metrics |= movement_metrics(reports[-(len(reports) // state.recipe.update.epochs) :])
+        if not self.warned and (said := too_far(metrics, config.dtype)):
+            self.warned = True
+            self.console.note(f"step {state.step + 1}: {said}")
+        if any(r.applied for r in reports):
+            metrics["update/size"] = self.engine.update_size()
+        self.sample(fresh, weight, drawn.lost)
+        if self.advice is not None:
+            self.advice.stepped(state.step + 1, fresh.records or [])
+        state.recent = deque([Drawn(batch), *state.recent][: state.recipe.update.replay])
         return metrics
 
     @span("draw")
