@@ -25,7 +25,7 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         return {}
     if batch.correct is None:  # nobody was asked about them
         return text_metrics(batch) | source_metrics(batch)
-    length = batch.length().to(batch.mask)
+    length = batch.length().double()
     spread = group_std(length, batch.group, 1) / group_mean(length, batch.group).clamp(min=1)
     advantage = batch.advantage
     signal = group_sum((advantage.abs() * batch.mask).sum(1), batch.group) > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_a_group_has_one_level_which_its_prompt_names() -> None:
     for i in range(12):
         prompt = dataclasses.replace(question, text="q", key=(0, i, 0)), context
         rows = run(AtLevel(size=2), prompt, (sampler := Echo("x", "y")))
-        [k] = {int(r.columns["level"]) for r in rows}  # type: ignore[arg-type]
+        [k] = {int(cast(float, r.columns["level"])) for r in rows}
         assert LEVELS[k] in sampler.asked[0][0]
         assert run(AtLevel(size=2), prompt, Echo("x", "y"))[0].columns == rows[0].columns
         seen.add(k)
