@@ -22,6 +22,7 @@ class WithBudget(Announced):
     """A group that is told how many tokens it shall use, rounded down. Nothing is cut there: the budget of the run is what cuts."""
 
     text: str = "{question}\nUse exactly {budget} tokens."
+    """What is asked: ``{budget}`` is the budget, rounded down."""
     budget: Positive = 256.0
     """How many tokens; controllers move it."""
 

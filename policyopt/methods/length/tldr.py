@@ -40,6 +40,7 @@ class AtLevel(Announced):
     """
 
     text: str = "{question}\nAnswer length: {level}."
+    """What is asked: ``{level}`` is the name of the level."""
     level: int | None = None
     """Always this one, by its number; None draws one for each prompt."""
 
@@ -78,7 +79,9 @@ class LevelScale(LengthScale):
     needs: ClassVar[frozenset[str]] = frozenset({"level"})
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        alpha = torch.tensor(self.alphas, dtype=batch.reward.dtype, device=batch.reward.device)[batch.level.long()]
+        alpha = torch.tensor(self.alphas, dtype=batch.reward.dtype, device=batch.reward.device)[
+            batch.level.long().clamp(0, len(self.alphas) - 1)
+        ]
         most = batch.budget.to(alpha) if self.max_len is None else torch.full_like(alpha, self.max_len)
         return torch.zeros_like(alpha), most / alpha
 
