@@ -54,9 +54,9 @@ class OutliersCut(Group):
         return kept
 
     def threshold(self, lengths: Sequence[float]) -> float:
-        """T of a group that was all right; infinite where nothing can be told from it."""
+        """T of a group that was all right; that of one response, and of equally long ones, is their length."""
         spread = float(np.std(lengths, ddof=self.ddof)) if len(lengths) > 1 else 0.0
-        return float(np.mean(lengths)) + self.alpha * spread if spread else math.inf
+        return float(np.mean(lengths)) + (self.alpha * spread if spread else 0.0)  # infinity times 0 is no number
 
 
 @method(

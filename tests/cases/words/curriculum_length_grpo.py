@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,15 +44,14 @@ def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
             for tag in ("think", "answer")
         },
     )
-    blocks = [p for p in recipe.shape if hasattr(p, "span")]
     paid = batch
-    for block in blocks:
+    for block in (p for p in _made({**params, "lambda_f": 1.0}).shape if hasattr(p, "span")):
         paid = block(paid)
     after = credit(recipe, shaped(recipe, batch))
     return {
         "budget": recipe.get("shape.LengthReward.reference"),
         "length_reward": recipe.get("shape.LengthReward").value(batch),
-        "format_reward": paid.reward / params["lambda_f"] if params["lambda_f"] else math.nan * paid.reward,
+        "format_reward": paid.reward,
         "reward": after.reward,
         "advantage": after.advantage[:, 0],
     }

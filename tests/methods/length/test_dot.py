@@ -66,6 +66,8 @@ def test_ten_responses_have_no_outlier_of_three_deviations() -> None:
 
 def test_without_a_limit_it_is_grpo() -> None:
     assert OutliersCut(alpha=math.inf).threshold([1, 100]) == math.inf
-    assert OutliersCut().threshold([7]) == OutliersCut().threshold([7, 7]) == math.inf
+    assert OutliersCut().threshold([7]) == OutliersCut(alpha=math.inf).threshold([7, 7]) == 7
+    found, _ = drawn(OutliersCut(size=4, alpha=0.1), [7] * 4, [1] * 4)
+    assert all(r.verdict is not None for r in found), "equally long ones are none too long"
     assert dot(group_size=8).replace(source=grpo().source) == grpo(kl_coef=0.0)
     assert dot(cov_frac=1e-3).get("regularizers.Proximal.tokens.fraction") == 1e-3 and dot(rounds=4).filter
