@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("METHOD", "train a model with a method", "train grpo --task chain_sum --steps 60"),
     "eval": ("", "measure a model on a task", "eval --model runs/grpo-chain_sum-seed0/model"),
     "sample": ("", "read what a model answers", "sample --task countdown --questions 2"),
+    "lengths": ("[MODEL]", "how long its answers are", "lengths embedded --task long-winded --prompts 8"),
     "serve": ("", "serve a model to clients of the tinker package", "serve --model embedded --port 8000"),
     "merge": (
         "MODEL...",

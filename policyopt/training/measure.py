@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from policyopt.engine import make_sampler
 from policyopt.errors import UserError, explain
 from policyopt.items import Example, Task, Verdict, user
 from policyopt.judging.pool import JudgePool
+from policyopt.methods.length.castillo import spread
 from policyopt.models.load import DTypeName, Policy
 from policyopt.models.loaded import named
 from policyopt.models.prompting import Prompting
-from policyopt.sources.episodes import Episodes
-from policyopt.sources.program import Question
+from policyopt.sources.episodes import Episodes, Player
+from policyopt.sources.program import Question, Response
 from policyopt.sources.truncation import Truncation, truncated
 from policyopt.training.console import Console
 from policyopt.training.evaluate import Evaluator, Scores
@@ -88,27 +90,21 @@ def sample(
     )  # fmt: skip
     examples = list(source.heldout)[:questions] if prompt is None else [Example("--prompt", user(prompt), "")]
     with _opened(name, source, dtype=dtype, device=device, prompting=how) as (policy, pool, console):
-        budget, longest = room(policy.context, max_tokens, source)
-        stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
-        sampler = told(make_sampler(policy), console)
-        drawing = truncated(sampler, Truncation(top_p, top_k, min_p))
         player = (
             None if prompt is not None else player_of(source, policy.text, policy.context, Episodes(), pool is not None)
         )
-        drawn = sampler.run(
-            [
-                drawing.generate(stream.encode(e), n=n, max_tokens=budget, temperature=temperature, key=(seed, -1, i))
-                if player is None
-                else player.play(
-                    e,
-                    Question(stream.encode(e), budget, (seed, -1, i)),
-                    drawing,
-                    n=n,
-                    temperature=temperature,
-                    key=(seed, -1, i),
-                )
-                for i, e in enumerate(examples)
-            ]
+        cut = Truncation(top_p, top_k, min_p)
+        _, drawn = _drawn(
+            policy,
+            console,
+            source,
+            examples,
+            player,
+            cut,
+            n=n,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
         )
         texts = [policy.text.told(responses) for responses in drawn]
         verdicts: list[Verdict | None] = [r.verdict for responses in drawn for r in responses]
@@ -118,14 +114,92 @@ def sample(
     return _shown(examples, texts, iter(verdicts))
 
 
+def lengths(
+    model: ModelLike = "embedded", task: Rows = "chain_sum", *, judge: JudgeLike | None = None, judge_options: Mapping[str, Any] | None = None,
+    columns: str | Mapping[str, str] | None = None, prompts: int = 32, samples: int = 10, temperature: float = 1.0, top_p: float = 1.0,
+    top_k: int | None = None, min_p: float = 0.0, max_tokens: int | None = None, seed: int = 0, device: str = "auto",
+    dtype: DTypeName = "float32", prompting: Prompting | Fields | None = None, env: str | None = None,
+    env_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """How long a model's responses to held-out questions of a task are, in tokens of its own: what
+    :func:`~policyopt.methods.length.castillo.spread` says of each question (``prompts``) and of all responses (``all``), and the most that was
+    allowed (``cap``). Nothing is judged.
+
+    Raises :class:`~policyopt.errors.UserError` where model, task or numbers cannot be used, or a prompt does not fit.
+    """
+    need_one_process()
+    name, how = _name(model), _prompting(prompting)
+    if prompts < 1 or samples < 1 or temperature < 0:
+        raise UserError(
+            f"--prompts {prompts}, --samples {samples}, --temperature {temperature}: at least 1, 1 and 0 are needed"
+        )
+    source = task_in(
+        task, env, env_options or {}, judge=judge, options=judge_options, seed=seed, heldout=prompts, columns=columns, whole=True,
+    )  # fmt: skip
+    examples = list(source.heldout)[:prompts]
+    with _opened(name, source, judged=bool(source.environment), dtype=dtype, device=device, prompting=how) as (
+        policy,
+        pool,
+        console,
+    ):
+        player = player_of(source, policy.text, policy.context, Episodes(), pool is not None)
+        cut = Truncation(top_p, top_k, min_p)
+        cap, drawn = _drawn(
+            policy,
+            console,
+            source,
+            examples,
+            player,
+            cut,
+            n=samples,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+        )
+    found = [[sum(r.own) if r.own else len(r.tokens) for r in responses] for responses in drawn]
+    rows = [{"id": e.id, **_spread(row, cap)} for e, row in zip(examples, found, strict=True)]
+    return {"cap": cap, "prompts": rows, "all": _spread([n for row in found for n in row], cap)}
+
+
+def _spread(found: Sequence[int], cap: int) -> dict[str, Any]:
+    said = asdict(spread(found, cap))
+    return {**said, "percentiles": {f"{p:g}": x for p, x in said["percentiles"].items()}}
+
+
+def _drawn(
+    policy: Policy, console: Console, task: Task, examples: Sequence[Example], player: Player | None, truncation: Truncation, *,
+    n: int, temperature: float, max_tokens: int | None, seed: int,
+) -> tuple[int, list[list[Response]]]:  # fmt: skip
+    """The budget of a response, and ``n`` responses to each example, or as many episodes."""
+    budget, longest = room(policy.context, max_tokens, task)
+    stream = PromptStream(examples, policy.text, seed=0, longest=longest, skip=False)
+    sampler = told(make_sampler(policy), console)
+    drawing = truncated(sampler, truncation)
+    asked = []
+    for i, example in enumerate(examples):
+        tokens, key = stream.encode(example), (seed, -1, i)
+        if player is None:
+            request = drawing.generate(tokens, n=n, max_tokens=budget, temperature=temperature, key=key)
+        else:
+            request = player.play(
+                example, Question(tokens, budget, key), drawing, n=n, temperature=temperature, key=key
+            )
+        asked.append(request)
+    return budget, sampler.run(asked)
+
+
 @contextmanager
-def _opened(model: str, task: Task, **options: Any) -> Iterator[tuple[Policy, JudgePool | None, Console]]:
+def _opened(
+    model: str, task: Task, *, judged: bool = True, **options: Any
+) -> Iterator[tuple[Policy, JudgePool | None, Console]]:
     """A model with the judge of a task, and a view of what goes on that leaves standard output to the result."""
     header = {"model": model, "task": task.name, "judge": judge_words(task.judge, task.judge_reason)}
     with (
         memory_errors(SHORTER),
         Console(header, 0, out=RichConsole(stderr=True, highlight=False)) as console,
-        nullcontext() if task.environment and not task.judge else JudgePool(need_judge(task.judge, task)) as pool,
+        nullcontext()
+        if not judged or (task.environment and not task.judge)
+        else JudgePool(need_judge(task.judge, task)) as pool,
     ):
         policy = load_model(model, task, console.task, **options)
         policy.text.say_unread(console.note)

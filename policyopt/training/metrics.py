@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from policyopt.engine.protocol import UpdateReport
-from policyopt.groups import group_sum
+from policyopt.groups import group_mean, group_std, group_sum
 from policyopt.parts.regularizer.kl import kl_estimate
 from policyopt.rows import Batch, masked, masked_mean
 from policyopt.spans import span
@@ -25,7 +25,8 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         return {}
     if batch.correct is None:  # nobody was asked about them
         return text_metrics(batch) | source_metrics(batch)
-    length = batch.length()
+    length = batch.length().double()
+    spread = group_std(length, batch.group, 1) / group_mean(length, batch.group).clamp(min=1)
     advantage = batch.advantage
     signal = group_sum((advantage.abs() * batch.mask).sum(1), batch.group) > 0
     first = first_of_group(batch)
@@ -38,6 +39,8 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "signal/groups": float(signal[first].float().mean()),
         "length/mean": float(length.mean()),
         "length/max": float(length.max()),
+        "length/p99": float(length.quantile(0.99)),
+        "length/cv": float(spread[first].mean()),
         "length/truncated": float(batch.truncated.mean()),
     }
     entropy = float(masked_mean(batch.sampled_entropy, batch.own()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from policyopt.claims import Claim, Effect
 from policyopt.groups import group_max, group_mean, group_sum
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import NonNegative, Positive, Regularizer, Unit, part
-from policyopt.parts import Contrast, Normalise, Proximal, RowScore
+from policyopt.part import NonNegative, Part, Positive, Regularizer, Unit, part
+from policyopt.parts import Contrast, Normalise, Proximal, RowScore, RowWeight
 from policyopt.parts.pairing.pairs import row_credit
 from policyopt.parts.regularizer.proximal import Deviation
 from policyopt.recipe import Recipe, Update
@@ -27,26 +27,36 @@ from policyopt.rows import Batch
 class HardNegatives(Contrast):
     r"""Each good response against the bad ones of its prompt, those with the highest scores first.
 
-    .. math:: L = -\frac1Q\sum_q \frac{1}{|P_q|}\sum_{i\in P_q}\Big(s_i - \tau\log\frac{1}{|N_q|}\sum_{j\in N_q} e^{s_j/\tau}\Big)
+    .. math:: L = -\frac1Q\sum_q \sum_{i\in P_q}\tilde w_i\Big(s_i - \tau\log\frac{1}{|N_q|}\sum_{j\in N_q} e^{s_j/\tau}\Big),\qquad
+              \tilde w_i = \frac{w_i}{\sum_{j\in P_q} w_j}
 
     P_q and N_q are the responses of prompt q with an advantage above and below 0; a prompt without either adds 0, but
-    counts in Q, the number of prompts. The weight of a prompt does not depend on its accuracy. Source: DisCO,
-    arXiv:2505.12366.
+    counts in Q, the number of prompts. The weight of a prompt does not depend on its accuracy. Sources: DisCO,
+    arXiv:2505.12366, where w is 1; DRPO, arXiv:2510.04474, where it is larger for shorter ones.
     """
 
     score: RowScore = RowScore(reduce="mean")
     """The number that stands for a response."""
     tau: Positive | None = 10.0
     """tau; None takes the plain mean of the negatives (tau without bound)."""
+    weight: RowWeight | None = None
+    """w, how much the good responses to a prompt count among themselves; None: all alike."""
 
     unit: ClassVar[Unit] = "batch"
+
+    def inner(self) -> Iterator[Part]:
+        yield self.score
+        if self.weight is not None:
+            yield self.weight
 
     def rows(self, batch: Batch) -> Tensor:
         score, credit, group = self.score(batch), row_credit(batch), batch.group
         good, bad = (credit > 0).to(score), (credit < 0).to(score)
-        scale = group_sum(good, group).clamp(min=1) * len(group.unique()) / len(group)
-        counts = (good > 0) & (group_sum(bad, group) > 0)
-        return torch.where(counts, (self.negative(score, bad, group) - score) / scale, 0.0)
+        weight = good if self.weight is None else good * self.weight(batch)
+        total = group_sum(weight, group)
+        counts = (weight > 0) & (group_sum(bad, group) > 0)
+        share = weight / torch.where(total > 0, total, 1.0) * len(group) / len(group.unique())
+        return torch.where(counts, share * (self.negative(score, bad, group) - score), 0.0)
 
     def negative(self, score: Tensor, bad: Tensor, group: Tensor) -> Tensor:
         """The score that the good responses of each row's prompt are held against, [N]; 0 where there is none."""

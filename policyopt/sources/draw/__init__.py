@@ -1,5 +1,6 @@
 """Rollout programs that several papers use: how responses are drawn."""
 
+from policyopt.sources.draw.announced import Announced
 from policyopt.sources.draw.begun import DatasetReset
 from policyopt.sources.draw.budgeted import GroupWithinBudget
 from policyopt.sources.draw.demonstration import Demonstrated
@@ -14,6 +15,7 @@ from policyopt.sources.draw.tree import Branching, Fork, Growth, Levels, Tree
 from policyopt.sources.draw.windows import Windows
 
 __all__ = [
+    "Announced",
     "Branching",
     "DatasetReset",
     "Demonstrated",
