@@ -104,13 +104,16 @@ def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 
 def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
-    """The batch with a number for every statistic, look and named role that a part or a recipe reads, made from each token's own columns."""
+    """The batch with a number for every statistic, look, named role and span that a part or a recipe reads, made from each token's own columns."""
     looks = reader.looks if isinstance(reader, Recipe) else [x for x in nested(reader) if isinstance(x, Look)]
     there = batch.columns()
-    named = [look.column for look in looks] + [
-        name for name in reader.needs if schema.split(schema.canonical(name)) and schema.role_of(name)
-    ]
+    asked = [name for name in map(schema.canonical, sorted(reader.needs)) if name not in there]
+    named = [look.column for look in looks] + [name for name in asked if schema.role_of(name)]
     batch = batch.replace(**{name: 1.3 * batch.old_logp for name in named if name not in there})
+    spans = [name for name in asked if name.startswith("span[")]
+    batch = batch.replace(
+        **{name: (1000 * batch.old_logp + i).sin().gt(0) * batch.mask for i, name in enumerate(spans)}
+    )
     found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}
     return batch.with_statistics(found | {FIXED + s.key: batch.old_logp.abs() / 5 for s in reader.fixed})
 

@@ -29,7 +29,7 @@ def _draw(chance: random.Random) -> Entry:
     """A sum whose working stands in a thought; somebody in a hurry leaves the thought empty."""
     name = chance.choice(list(LEVELS))
     entry = drawn_sum(chance, *LEVELS[name])
-    first, *rest = entry["steps"]
+    first, *rest = [str(step) for step in entry["steps"]]
     *steps, last = [f"<think>{first}", *rest]
     return {
         **entry,

@@ -105,7 +105,7 @@ def test_a_name_that_does_not_exist(line: list[str], messages: list[str], comman
         (["--optim.betas", "0.9"], ["--optim.betas", "2 values"]),
         (["--dtype", "f32"], ["--dtype", "one of 'float32', 'bfloat16'", "not 'f32'"]),
         (["--low", "wide"], ["--low", "expected a number or none, not 'wide'"]),
-        (["--kl", "k9"], ["--kl", "one of 'k1', 'k2' or 'k3'", "not 'k9'"]),
+        (["--kl", "k9"], ["--kl", "one of 'k1', 'k2', 'k3' or 'abs'", "not 'k9'"]),
         (["--recipe.regularizers.KL.estimator", "k9"], ["--recipe.regularizers.KL.estimator", "not 'k9'"]),
         (["--long-prompts", "cut"], ["--long-prompts", "'refuse' or 'skip'"]),
         (["--lora", "yes"], ["yes"]),

@@ -82,7 +82,8 @@ class GlobalCredit(Shape):
 def answer_entropy(batch: Batch) -> Tensor:
     """H of the prompt of each row in bits, [N]."""
     answer, one = answer_ids(batch), torch.ones_like(batch.reward)
-    key = torch.unique(torch.stack([batch.group, answer.to(batch.group)], 1), dim=0, return_inverse=True)[1]
+    names, number = torch.unique(answer, return_inverse=True)
+    key = batch.group * len(names) + number.to(batch.group)
     share = group_sum(one, key) / group_sum(one, batch.group)
     return group_mean(-share.log2(), batch.group)
 
@@ -90,7 +91,8 @@ def answer_entropy(batch: Batch) -> Tensor:
 def answer_ids(batch: Batch) -> Tensor:
     """[N] whole numbers: equal ones of one prompt are the same answer."""
     if batch.answer_id is not None and bool((batch.answer_id >= 0).all()):
-        return torch.as_tensor(batch.answer_id)
+        found: Tensor = batch.answer_id
+        return found
     if batch.records is None:
         return torch.unique(batch.total_reward(), return_inverse=True)[1]
     texts = [str(record.get("response", "")) for record in batch.records]

@@ -59,9 +59,11 @@ class ConflictFree(Wrapper, Advantage):
 
     def gate(self, batch: Batch) -> Tensor:
         """delta, [N]."""
-        first = masked_mean(batch.sampled_entropy, batch.mask) if self.initial is None else self.initial
         entropy = mean_entropy(batch)
-        return 1 - ((entropy > self.most) & (torch.as_tensor(first) < self.most)).to(entropy)
+        first = (
+            masked_mean(batch.sampled_entropy, batch.mask) if self.initial is None else entropy.new_tensor(self.initial)
+        )
+        return 1 - ((entropy > self.most) & (first < self.most)).to(entropy)
 
     def factor(self, gain: Tensor, batch: Batch) -> Tensor:
         """lambda, [N, T], 1 on padding."""

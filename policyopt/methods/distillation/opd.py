@@ -12,7 +12,7 @@ from policyopt.registry import method
 
 @method(
     parent=gkd,
-    code="thinking-machines-lab/tinker-cookbook",
+    code="THUDM/slime",
     confidence="code",
     claim=Claim(
         "A teacher's word on every token of the student's own responses teaches in fewer steps than a reward for each whole response.",

@@ -87,7 +87,7 @@ class LengthFilteredVote(Group):
     """D, lines in a bin."""
     bins: Count = 3
     """K, bins that vote."""
-    least: Count = 1
+    smallest: Count = 1
     """Bins of fewer responses do not vote."""
     think: str = THINK
     """The tag of a thought, in which no answer stands."""
@@ -97,7 +97,7 @@ class LengthFilteredVote(Group):
         texts = [context.decode(r.tokens[: len(r.tokens) - r.finished]) for r in group]
         answers = [find_answer(text, think=self.think) for text in texts]
         steps = [max(1, sum(bool(line.strip()) for line in text.split("\n"))) for text in texts]
-        winner = vote(steps, answers, width=self.width, bins=self.bins, least=self.least).answer
+        winner = vote(steps, answers, width=self.width, bins=self.bins, least=self.smallest).answer
         return [r for _, r in sorted(zip(answers, group, strict=True), key=lambda pair: pair[0] != winner)]
 
 
