@@ -103,17 +103,26 @@ def columns(batch: Batch) -> Iterator[tuple[str, Tensor]]:
     yield from batch.columns().items()
 
 
+def with_named(reader: Part | Recipe, batch: Batch) -> Batch:
+    """The batch with a number for every span, component and column of a program that a part or a recipe reads and that is not there."""
+    asked = [name for name in map(schema.canonical, sorted(reader.needs)) if name not in batch.columns()]
+    found = {}
+    for i, name in enumerate(asked):
+        column = schema.known(name)
+        if name.startswith("span["):
+            found[name] = (1000 * batch.old_logp + i).sin().gt(0) * batch.mask
+        elif name.startswith("component[") or (column.filled_by == "program" and column.axes == "N"):
+            chosen = (7 * batch.reward + torch.arange(len(batch)) + i).sin().gt(0)
+            found[name] = chosen.long() if column.dtype == "int" else chosen.to(batch.reward)
+    return batch.replace(**found)
+
+
 def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
-    """The batch with a number for every statistic, look, named role and span that a part or a recipe reads, made from each token's own columns."""
+    """The same with a number for every statistic, look and named role, made from each token's own columns."""
+    batch = with_named(reader, batch)
     looks = reader.looks if isinstance(reader, Recipe) else [x for x in nested(reader) if isinstance(x, Look)]
-    there = batch.columns()
-    asked = [name for name in map(schema.canonical, sorted(reader.needs)) if name not in there]
-    named = [look.column for look in looks] + [name for name in asked if schema.role_of(name)]
-    batch = batch.replace(**{name: 1.3 * batch.old_logp for name in named if name not in there})
-    spans = [name for name in asked if name.startswith("span[")]
-    batch = batch.replace(
-        **{name: (1000 * batch.old_logp + i).sin().gt(0) * batch.mask for i, name in enumerate(spans)}
-    )
+    named = {look.column for look in looks} | {n for n in map(schema.canonical, reader.needs) if schema.role_of(n)}
+    batch = batch.replace(**dict.fromkeys(sorted(named - batch.columns().keys()), 1.3 * batch.old_logp))
     found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}
     return batch.with_statistics(found | {FIXED + s.key: batch.old_logp.abs() / 5 for s in reader.fixed})
 

@@ -115,7 +115,7 @@ class Text:
     def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of responses, without special tokens that are not to be read."""
         read = [[t for t in row if t not in self._unread] for row in rows]
-        return list(self.tokenizer.batch_decode(read, skip_special_tokens=False))
+        return list(self.tokenizer.batch_decode(read, skip_special_tokens=False)) if read else []
 
     def responses(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of responses as judges read them: behind the tag of a thought that the chat template has opened."""

@@ -39,7 +39,7 @@ from policyopt.parts.aggregate.means import (
 )
 from policyopt.parts.aggregate.own import OwnTokens
 from policyopt.parts.critic.value import ClippedValueLoss
-from policyopt.parts.curriculum.evenly import Evenly
+from policyopt.parts.curriculum.evenly import AmongPool
 from policyopt.parts.filter.outcomes import MixedOutcomes
 from policyopt.parts.memory.accuracy import LastAccuracy
 from policyopt.parts.pairing.pairs import (
@@ -68,7 +68,7 @@ from policyopt.parts.shape.correctness import Correctness
 from policyopt.parts.shape.kl import KLPenalty
 from policyopt.parts.shape.length import LengthReward, LengthScale, ShortestToLongest
 from policyopt.parts.shape.length_range import LengthRange
-from policyopt.parts.shape.shown import Shown
+from policyopt.parts.shape.shown import HasSpan
 from policyopt.parts.shape.truncated import TruncatedReward
 from policyopt.parts.shape.wins import WinRate
 from policyopt.parts.span.kinds import LastAnswer, Lines, Phrases, Regex, Tag
@@ -95,6 +95,7 @@ __all__ = [
     "Advantage",
     "Aggregate",
     "AllPairs",
+    "AmongPool",
     "BestResponse",
     "BestWorst",
     "BinaryLogistic",
@@ -112,13 +113,13 @@ __all__ = [
     "DistributionLoss",
     "EdgeAdvantage",
     "EntropyBonus",
-    "Evenly",
     "Filter",
     "FixedBounds",
     "FixedMargin",
     "FromProgram",
     "Frozen",
     "GroupStatistic",
+    "HasSpan",
     "Hinge",
     "Judged",
     "KLPenalty",
@@ -173,7 +174,6 @@ __all__ = [
     "SequenceRatioPerToken",
     "Shape",
     "ShortestToLongest",
-    "Shown",
     "Side",
     "SoftValue",
     "Span",

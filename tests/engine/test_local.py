@@ -28,7 +28,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import Method
 from policyopt.rows import Batch
 from policyopt.training.batches import minibatches
-from tests.batches import COVERING_METHODS, SOME_METHODS, with_all_terms
+from tests.batches import COVERING_METHODS, SOME_METHODS, with_all_terms, with_named
 from tests.tiny import load_tiny, plain_columns, rows_of, token_batch, with_contexts
 
 Gradient = dict[str, Tensor]
@@ -99,7 +99,7 @@ def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple
         now = plain_columns(engine.policy.model, batch)["logp"].double()
     batch = batch.replace(old_logp=(now + noise) * batch.mask)
     columns = {k: x.to(engine.dtype) for k, x in batch.columns().items() if x.is_floating_point()}
-    batch = engine.annotate(with_contexts(batch.replace(**columns), recipe), recipe)
+    batch = engine.annotate(with_contexts(with_named(recipe, batch.replace(**columns)), recipe), recipe)
     if recipe.memory is not None:
         batch = batch.replace(history=torch.full((len(batch.mask), recipe.memory.width), math.nan).to(batch.mask))
     return credit(recipe, engine.prepare(shaped(recipe, batch), recipe))

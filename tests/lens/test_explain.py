@@ -216,8 +216,8 @@ def drawn(recipe: Recipe) -> Drawn:
     return drawn_rows(take(recipe)[1])
 
 
-TIMED = ("duration-aware-mle",)
-"""Methods that are their parent where no judge says how long a program ran. Those that rewrite contexts are it where a question is
+TIMED = ("duration-aware-mle", "arm-ada-grpo")
+"""Methods that are their parent where no judge says how long a program ran, and no response has a way of answering. Those that rewrite contexts are it where a question is
 answered once."""
 
 
@@ -525,7 +525,7 @@ def test_the_command_prints_json(command: Command) -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("KL", ["kind part", "slot regularizer", "coef", "number at least 0, default 0.04", "k1 or k2 or k3, default k3",
+        ("KL", ["kind part", "slot regularizer", "coef", "number at least 0, default 0.04", "k1 or k2 or k3 or abs, default k3",
                 "needs  ref_logp", "multirole-r1", "from policyopt.parts.regularizer.kl import KL"]),
         ("Schedule", ["slot controller", "steps  whole number at least 1, must be given", "grpo-d"]),
         ("chain_sum", ["kind testbed", "policyopt train grpo --task chain_sum", "question", "=?", "#### "]),

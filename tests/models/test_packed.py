@@ -19,7 +19,7 @@ from policyopt.models.packed import Attention, lay_out, packed_hidden
 from policyopt.models.pieces import packed_pieces
 from policyopt.registry import Method, methods
 from policyopt.rows import Batch, make_batch
-from tests.engine.test_local import difference, drawn, engine_of, grads, naive, with_all_terms
+from tests.engine.test_local import difference, drawn, engine_of, grads, groups_of, naive, with_all_terms
 from tests.tiny import family_model, load_tiny, token_batch
 
 
@@ -184,7 +184,7 @@ def test_trees_give_every_method_the_gradient_of_rows_alone(method: Method, tiny
     monkeypatch.setattr("tests.engine.test_local.token_batch", lambda groups: branching(token_batch(groups, width=12)))
     engine = engine_of(tiny_model, recipe)
     packed(engine)
-    batch = drawn(engine, recipe, groups=(3, 2, 4, 2))
+    batch = drawn(engine, recipe, groups=groups_of(method, (3, 2, 4, 2)))
     truth = naive(engine, recipe, batch)
     for micro_batch in (None, 2):
         engine.micro_batch = micro_batch

@@ -20,6 +20,7 @@ from policyopt.methods.baseline.remax import remax
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.load import Policy
 from policyopt.objective import credit
+from policyopt.parts import RowSelector
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
 from policyopt.sources.draw import Group
@@ -33,8 +34,11 @@ from tests.tiny import load_tiny
 
 Judge = Callable[[Sequence[tuple[Example, str]]], list[Verdict]]
 BUDGET = 8
-INDEPENDENT = {name: method for name, method in methods().items() if type(method().source).draw is Group.draw}
-"""The methods that draw independent responses and look at no verdict meanwhile."""
+INDEPENDENT = {
+    name: method for name, method in methods().items()
+    if type(method().source).draw is Group.draw and not any(isinstance(f, RowSelector) for f in method().filter)
+}  # fmt: skip
+"""The methods that draw independent responses, look at no verdict meanwhile, and keep or drop whole groups."""
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from policyopt.claims import Claim, Effect
 from policyopt.groups import group_max, group_mean, group_sum, whiten
 from policyopt.judging.answers import find_answer
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Finite, NonNegative, Shape, Surrogate, Wrapper, part
+from policyopt.part import Finite, NonNegative, Shape, Surrogate, Unit, Wrapper, part
 from policyopt.parts import PPOClip
 from policyopt.recipe import Recipe
 from policyopt.registry import method
@@ -57,6 +57,7 @@ class GlobalCredit(Shape):
     """Added to the standard deviation."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"global_advantage", "local_weight"})
+    unit: ClassVar[Unit] = "batch"
 
     def __call__(self, batch: Batch) -> Batch:
         return batch.replace(global_advantage=self.advantage(batch), local_weight=self.weight(batch))

@@ -21,7 +21,7 @@ from policyopt.rows import Batch
 @part
 class BestGroups(RowSelector):
     """The responses to the prompts of the batch that are answered right most often: the share ``top`` of all prompts, rounded up, at
-    least one; of equally good ones the first."""
+    least one; of equally good ones those with the longer responses."""
 
     top: Fraction = 0.2
     """lambda."""
@@ -31,10 +31,14 @@ class BestGroups(RowSelector):
 
     def __call__(self, batch: Batch) -> Tensor:
         prompts, index = torch.unique(batch.group, return_inverse=True)
-        rate = group_mean(batch.correct, batch.group)
-        value = torch.zeros(len(prompts), dtype=rate.dtype, device=rate.device).scatter(0, index, rate)
-        best = (-value).argsort(stable=True)[: max(1, math.ceil(self.top * len(prompts) - 1e-9))]
-        chosen = torch.zeros(len(prompts), dtype=torch.bool, device=rate.device)
+        none = torch.zeros(len(prompts), dtype=batch.reward.dtype, device=batch.reward.device)
+        length, rate = (
+            none.scatter(0, index, group_mean(x.to(none), batch.group)) for x in (batch.length(), batch.correct)
+        )
+        order = (-length).argsort(stable=True)
+        order = order[(-rate[order]).argsort(stable=True)]
+        best = order[: max(1, math.ceil(self.top * len(prompts) - 1e-9))]
+        chosen = torch.zeros_like(none, dtype=torch.bool)
         chosen[best] = True
         return chosen[index]
 
@@ -79,7 +83,7 @@ def grpo_lambda(
     Mean and deviation are those of the right responses of the group. A right answer of mean length has 1 - alpha/2 there, and with alpha below 1
     every right answer has more than a wrong one. ``top`` (lambda) 1 is a price on length always. Prompts that the policy cannot do yet are never hurried, which is
     what makes length penalties collapse. Source: arXiv:2505.18086 from third parties' accounts; lambda 0.2 is the paper's, alpha 0.6 theirs. Not the method of
-    this name with eligibility traces (arXiv:2510.00194). Our reading: equal rates in the order of the batch, deviation without Bessel's correction.
+    this name with eligibility traces (arXiv:2510.00194). Our reading: of equal rates the longer responses first, deviation without Bessel's correction.
     """
     paid = LengthReward(curve="sigmoid", reference=AroundRight(), right=(0.0, -alpha), rows=BestGroups(top=top))
     return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(shape=(Correctness(wrong=0.0), paid))

@@ -11,7 +11,7 @@ from policyopt.claims import Claim, Effect
 from policyopt.groups import group_max, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Finite, Memory, NonNegative, part
-from policyopt.parts import Correctness, Evenly, LengthReward, LengthScale
+from policyopt.parts import AmongPool, Correctness, LengthReward, LengthScale
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -111,5 +111,5 @@ def hapo_history(
             LengthReward(coef=w, reference=longer, right=(0.0, -1.0), wrong=(0.0, -1.0), floor=floor, label="longer"),
         )
     return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
-        shape=(Correctness(wrong=0.0), *lengths), memory=RightLengths(record=record), curriculum=Evenly(pool=pool) if pool else None,
+        shape=(Correctness(wrong=0.0), *lengths), memory=RightLengths(record=record), curriculum=AmongPool(pool=pool) if pool else None,
     )  # fmt: skip

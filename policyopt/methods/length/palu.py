@@ -11,7 +11,7 @@ from policyopt.claims import Claim, Effect
 from policyopt.groups import group_mean
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Count, Fraction, Memory, NonNegative, part
-from policyopt.parts import Correctness, Evenly, TruncatedReward
+from policyopt.parts import AmongPool, Correctness, TruncatedReward
 from policyopt.parts.select.tokens import masked_quantile
 from policyopt.recipe import Recipe
 from policyopt.registry import method
@@ -21,7 +21,7 @@ from policyopt.sources.draw import GroupWithinBudget
 
 @part
 class ShrinkingBudget(Memory):
-    r"""How many tokens a response to a prompt may have at its next visit; NaN for as many as the run allows.
+    r"""How many tokens a response to a prompt may have at its next visit; 0 for as many as the run allows.
 
     .. math:: L \leftarrow L - (Q_1 - Q_{1-\tau}) \text{ where } \hat R \ge C,\qquad L \leftarrow L_{max} \text{ elsewhere}
 
@@ -48,7 +48,7 @@ class ShrinkingBudget(Memory):
         most, kept = (masked_quantile(length.expand(same.shape), same, q) for q in (1.0, 1 - self.tau))
         step = (most - kept).nan_to_num(0.0, posinf=0.0)
         met = group_mean(right.to(length), batch.group) >= self.success
-        return torch.where(met, (allowed - step).clamp(min=self.least), torch.nan)[:, None]
+        return torch.where(met, (allowed - step).clamp(min=self.least), 0.0)[:, None]
 
 
 @method(
@@ -79,5 +79,5 @@ def palu(
         source=GroupWithinBudget(size=group_size),
         shape=(Correctness(wrong=0.0), TruncatedReward()),
         memory=ShrinkingBudget(success=success, tau=tau, least=least),
-        curriculum=Evenly(pool=pool) if pool else None,
+        curriculum=AmongPool(pool=pool) if pool else None,
     )

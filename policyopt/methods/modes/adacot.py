@@ -8,7 +8,7 @@ from torch import Tensor
 from policyopt.claims import Claim, Effect
 from policyopt.methods.critic.ppo import ppo
 from policyopt.part import Label, NonNegative, Shape, Span, part
-from policyopt.parts import MeanOver, Regex, Selector, Shown
+from policyopt.parts import HasSpan, MeanOver, Regex, Selector
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -111,6 +111,6 @@ def adacot(
     parent = ppo(low, high, kl_coef=kl_coef, epochs=epochs, group_size=group_size)
     penalty = TriggerPenalty(miss=alpha1, over=alpha2, form=form_penalty, needed=needed)
     return parent.replace(
-        shape=(Shown(span=thought, name=USED), penalty, *parent.shape),
+        shape=(HasSpan(span=thought, name=USED), penalty, *parent.shape),
         weight=(MeanOver(tokens=Outside()),) if selective else (),
     )

@@ -11,7 +11,7 @@ from policyopt.claims import Claim, Effect
 from policyopt.groups import group_mean, group_sum
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Fraction, Label, Span, Unit, Wrapper, part
-from policyopt.parts import Normalise, Regex, Shown
+from policyopt.parts import HasSpan, Normalise, Regex
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -102,6 +102,6 @@ def step_srpo(
     the cold start with voted labels come before and are not here.
     """
     return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
-        shape=(Shown(span=Regex(thinking, label="thinking"), name=MODE),),
+        shape=(HasSpan(span=Regex(thinking, label="thinking"), name=MODE),),
         advantage=JudgedMode(span=Regex(judgement, label="judgement"), preferred=preferred, kappa=kappa),
     )

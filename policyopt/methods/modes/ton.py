@@ -8,7 +8,7 @@ import re
 from policyopt.claims import Claim
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Fraction, part
-from policyopt.parts import Regex, Shown, WeightedSum
+from policyopt.parts import HasSpan, Regex, WeightedSum
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.sources.given import Demonstrations
@@ -78,8 +78,8 @@ def ton(
     """
     return grpo(low, high, kl_coef=kl_coef, group_size=group_size).replace(
         shape=(
-            Shown(span=Regex(form, label="form"), name="form", label="form"),
-            Shown(span=Regex(EMPTY, label="skipped"), name="skipped", label="skipped"),
+            HasSpan(span=Regex(form, label="form"), name="form", label="form"),
+            HasSpan(span=Regex(EMPTY, label="skipped"), name="skipped", label="skipped"),
             WeightedSum((("correct", accuracy_weight), ("form", form_weight))),
         )
     )

@@ -25,7 +25,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 @part
 class MostVaried(Filter):
-    r"""The N rows of the batch whose advantages vary most, :math:`\arg\max_{|S|=N} \mathrm{Var}(\{A_i\}_{i\in S})`.
+    r"""The N rows of the batch whose advantages vary most, :math:`\mathrm{argmax}_{|S|=N} \mathrm{Var}(\{A_i\}_{i\in S})`.
 
     For numbers the best S has the k smallest and the N - k largest of them for some k, so that a sort and a scan over k find it.
     All rows are kept where there are no more than N. Equal advantages go by the random numbers that came with the rows, so that the choice is
@@ -107,7 +107,7 @@ def d3s(
 ) -> Recipe:
     r"""Dynamic dual-level down-sampling: GRPO on the rows whose advantages vary most, and on their tokens with the most credit times entropy.
 
-    .. math:: \hat S = \arg\max_{|S| = N_u} \mathrm{Var}(\{A_i\}_{i\in S}),\qquad
+    .. math:: \hat S = \mathrm{argmax}_{|S| = N_u} \mathrm{Var}(\{A_i\}_{i\in S}),\qquad
               L = \frac{1}{\sum_{i\in\hat S, t} M_{i,t}}\sum_{i\in\hat S, t} M_{i,t}\max(-r_{i,t}A_i, -\mathrm{clip}(r_{i,t})A_i)
 
     M are the share K_u of the tokens of S with the largest :math:`|A_{i,t}|H_{i,t}`. Advantages are those of whole groups, and S

@@ -11,7 +11,7 @@ from policyopt.claims import Claim
 from policyopt.groups import group_max
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Finite, Memory, part
-from policyopt.parts import Cloned, Evenly, RowSelector, TokenMean
+from policyopt.parts import AmongPool, Cloned, RowSelector, TokenMean
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -78,5 +78,5 @@ def mbrcsl(known: float = 0.0, pool: int | None = None, rounds: int = 4, group_s
         ratio=None,
         aggregate=TokenMean(),
         memory=BestReward(),
-        curriculum=Evenly(pool=pool) if pool else None,
+        curriculum=AmongPool(pool=pool) if pool else None,
     )

@@ -9,7 +9,7 @@ from policyopt.part import Curriculum, part
 
 
 @part
-class Evenly(Curriculum):
+class AmongPool(Curriculum):
     """All prompts of the pool alike, so that those of a task that makes new ones without end come again too.
 
     For methods that read what they remember of a prompt: HAPO, arXiv:2505.11225, whose data are passed five times; PALU, arXiv:2510.10168.

@@ -9,7 +9,7 @@ from policyopt.schema import member
 
 
 @part
-class Shown(Shape):
+class HasSpan(Shape):
     r"""The component NAME: 1 where a span is in the response, 0 elsewhere. The reward stays as it is.
 
     Parts after it read it like a judge's component, and the log has its mean (``component/NAME``): which way a response answers, such as

@@ -21,10 +21,10 @@ class PromptBudget(Part):
 
 @part
 class RememberedBudget(PromptBudget):
-    """The first number of the memory; that of the run where it is NaN. Source: PALU, arXiv:2510.10168."""
+    """The first number of the memory; that of the run where it is 0, or the prompt is new. Source: PALU, arXiv:2510.10168."""
 
     def __call__(self, history: Sequence[float], most: int) -> float:
-        return most if history[0] != history[0] else history[0]
+        return history[0] if history[0] > 0 else most
 
 
 @part

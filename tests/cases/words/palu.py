@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ def _updates(given: Mapping[str, Any]) -> dict[str, Any]:
         )
         new = float(recipe.memory(batch)[0, 0])
         right = [c and x <= budget for c, x in zip(drawn["correct"], drawn["length"], strict=True)]
-        restored = math.isnan(new)
+        restored = new == 0
         found[name] = {
             "pass_rate": sum(map(bool, right)) / n,
             "alpha": 0.0 if restored else budget - new,

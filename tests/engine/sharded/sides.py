@@ -18,7 +18,7 @@ from policyopt.recipe import Recipe
 from policyopt.registry import get_method
 from policyopt.rows import Batch
 from tests.batches import with_all_terms
-from tests.engine.test_local import Gradient, difference, drawn, engine_of, grads
+from tests.engine.test_local import Gradient, difference, drawn, engine_of, grads, groups_of
 from tests.tiny import load_tiny
 
 
@@ -106,4 +106,5 @@ def compared(
 
 def method_compared(name: str, folder: Path, micro: int | None = 2) -> dict[str, float]:
     """The same for a method of the library, in float64."""
-    return compared(with_all_terms(get_method(name)), folder, "float64", micro, (4, 3), {})
+    method = get_method(name)
+    return compared(with_all_terms(method), folder, "float64", micro, groups_of(method, (4, 3)), {})

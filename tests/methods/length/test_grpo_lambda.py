@@ -38,7 +38,7 @@ def test_a_single_right_answer_has_half_the_price_whatever_its_length() -> None:
     assert not credit(grpo_lambda(), shaped(grpo_lambda(), batch([0] * 6))).advantage.any()
 
 
-def test_the_share_is_rounded_up_and_equal_prompts_go_in_order() -> None:
+def test_the_share_is_rounded_up_and_of_equal_prompts_the_longer_ones_pay() -> None:
     assert BestGroups(top=0.2)(batch([1, 0, 0, 1, 0, 0])).tolist() == [True] * 3 + [False] * 3
     assert BestGroups(top=0.0)(batch([0, 0, 0, 1, 0, 0])).tolist() == [False] * 3 + [True] * 3
     assert BestGroups(top=0.6)(batch([0] * 6)).all()

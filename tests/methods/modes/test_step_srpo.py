@@ -59,7 +59,7 @@ def test_without_a_judgement_it_is_grpo() -> None:
 
 
 def test_the_judgement_ends_with_the_mark() -> None:
-    judgement, thinking = step_srpo().get("advantage.span"), step_srpo().get("shape.Shown.span")
+    judgement, thinking = step_srpo().get("advantage.span"), step_srpo().get("shape.HasSpan.span")
     text = "Easy.\nSo <think_off>\n4"
     assert judgement(text) == [(0, text.index(">") + 1)] and not thinking(text)
     assert thinking("Hard. <think_on>") and judgement("4") == []
