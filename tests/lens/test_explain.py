@@ -50,6 +50,7 @@ from policyopt.sources.draw import Group, Levels, Tree
 from policyopt.sources.given import PreferencePairs
 from policyopt.steering import control
 from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS, held
+from tests.engine.test_local import ORIGINS
 from tests.commands import Said
 from tests.contrast import check_readable
 
@@ -454,7 +455,8 @@ def test_every_method_explains_itself(method: Method, tmp_path: Path) -> None:
         check_picture(p)
     assert e.picture.problem == ""
     moved = [any(map(any, grid)) for grid in (e.picture.weights, *e.picture.others.values())]
-    assert any(moved), "some token has a weight"
+    if method.name not in ORIGINS:  # the picture's rows come from one place, and its loss takes rows of several
+        assert any(moved), "some token has a weight"
     assert e.costs[method.name].passes["policy"].backward > 0
     assert (e.other is None) == (method.parent is None)
     if method.parent is not None:
