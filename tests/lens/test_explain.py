@@ -50,9 +50,9 @@ from policyopt.sources.draw import Group, Levels, Tree
 from policyopt.sources.given import PreferencePairs
 from policyopt.steering import control
 from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS, held
-from tests.engine.test_local import ORIGINS
 from tests.commands import Said
 from tests.contrast import check_readable
+from tests.engine.test_local import ORIGINS
 
 Command = Callable[..., Said]
 
