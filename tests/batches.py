@@ -112,7 +112,7 @@ def with_named(reader: Part | Recipe, batch: Batch) -> Batch:
         if name.startswith("span["):
             found[name] = (1000 * batch.old_logp + i).sin().gt(0) * batch.mask
         elif name.startswith("component[") or (column.filled_by == "program" and column.axes == "N"):
-            chosen = (7 * batch.reward + torch.arange(len(batch)) + i).sin().gt(0)
+            chosen = (7 * batch.reward + i).sin().gt(0)
             found[name] = chosen.long() if column.dtype == "int" else chosen.to(batch.reward)
     return batch.replace(**found)
 
@@ -122,7 +122,8 @@ def with_statistics(reader: Part | Recipe, batch: Batch) -> Batch:
     batch = with_named(reader, batch)
     looks = reader.looks if isinstance(reader, Recipe) else [x for x in nested(reader) if isinstance(x, Look)]
     named = {look.column for look in looks} | {n for n in map(schema.canonical, reader.needs) if schema.role_of(n)}
-    batch = batch.replace(**dict.fromkeys(sorted(named - batch.columns().keys()), 1.3 * batch.old_logp))
+    if missing := sorted(named - batch.columns().keys()):
+        batch = batch.replace(**dict.fromkeys(missing, 1.3 * batch.old_logp))
     found = {s.key: batch.old_logp.abs() / 7 for s in reader.live}
     return batch.with_statistics(found | {FIXED + s.key: batch.old_logp.abs() / 5 for s in reader.fixed})
 

@@ -26,7 +26,8 @@ from policyopt.training.trees import at, differences
 CONTROLLED = {name: m for name, m in methods().items() if m().controllers or name in ("ppo", "expo")}
 EVERY_CONTROLLED = pytest.mark.parametrize("method", CONTROLLED.values(), ids=CONTROLLED.keys())
 ON: dict[str, dict[str, Any]] = {
-    "ppo": {"kl_target": 6.0}, "expo": {"anneal_steps": 4}, "curriculum-length-grpo": {"interval": 20}, "skywork-or1": {"entropy_target": 2.0}
+    "ppo": {"kl_target": 6.0}, "expo": {"anneal_steps": 4}, "curriculum-length-grpo": {"interval": 20}, "skywork-or1": {"entropy_target": 2.0},
+    "decision-mamba": {"every": 10}
 }  # fmt: skip
 """What turns the controllers on where they are off by default."""
 

@@ -133,6 +133,9 @@ def slope(loss: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor, mask: 
 def test_weights_are_the_slope_of_the_loss(method: Method) -> None:
     recipe = method()
     found = picture(recipe)
+    if found.problem:
+        assert recipe.filter and "leave no row" in found.problem
+        return
     scale = max(1e-3, *(abs(w) for row in found.weights for w in row))
     rows = (0, 2, 3, 6, 17)
     for i, expected in zip(rows, finite_differences(recipe, rows), strict=True):
@@ -217,8 +220,8 @@ def drawn(recipe: Recipe) -> Drawn:
     return drawn_rows(take(recipe)[1])
 
 
-TIMED = ("duration-aware-mle", "arm-ada-grpo")
-"""Methods that are their parent where no judge says how long a program ran, and no response has a way of answering. Those that rewrite contexts are it where a question is
+TIMED = ("duration-aware-mle", "arm-ada-grpo", "adora", "echo", "decision-mamba")
+"""Methods that are their parent where no judge says how long a program ran, no response has a way of answering, none that is right is long, nobody else speaks, or training begins. Those that rewrite contexts are it where a question is
 answered once."""
 
 

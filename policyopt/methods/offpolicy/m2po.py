@@ -23,7 +23,7 @@ class SecondMomentBounds(Bounds):
     r"""As wide as a budget for the second moment of the log-ratios allows, the same for all tokens of the mini-batch.
 
     .. math:: [\min(1-\epsilon_{low}, e^{-\tau}),\ \max(1+\epsilon_{high}, e^{\tau})],\qquad
-              \tau = \max\Big\{\tau : \frac{1}{n}\sum_{j\,:\,|d_j| \le \tau} d_j^2 + \frac{m}{n}\tau^2 < B\Big\},\qquad d = \log r
+              \tau = \max\Big(\tau : \frac{1}{n}\sum_{j\,:\,|d_j| \le \tau} d_j^2 + \frac{m}{n}\tau^2 < B\Big),\qquad d = \log r
 
     The n tokens that count are those that a bound could matter for (A > 0 and r > 1, A < 0 and r < 1), or ``all``; m of them
     lie beyond tau. ``capped`` counts these with tau, as the clip does; ``kept`` leaves them out, above and below the line (m =
