@@ -177,6 +177,10 @@ class Batch:
             raise KeyError(name)
         return masked(found, self.mask)
 
+    def shows(self, which: Any) -> Tensor:
+        """[N] bool, whether a span has a token in the response: of a :class:`~policyopt.part.Span`, or of its name."""
+        return self.span(which).sum(-1) > 0
+
     def components(self) -> dict[str, Tensor]:
         """[N] each, what single judges say: the components, NaN where one does not apply to the row, and the columns of one
         number that a judge fills."""

@@ -325,7 +325,7 @@ def on_demand(need: str) -> tuple[str, ...]:
 
 _METHODS = frozenset({
     "records", "columns", "clean_columns", "members", "replace", "with_records", "with_statistics", "with_leaves", "to", "cpu", "clone",
-    "stat", "fixed", "behind", "component", "components", "span", "logp_of", "length", "own", "terminal", "total_reward",
+    "stat", "fixed", "behind", "component", "components", "span", "shows", "logp_of", "length", "own", "terminal", "total_reward",
 })  # fmt: skip
 """What a batch has beside its columns."""
 

@@ -130,6 +130,4 @@ class Game(Environment):
         moved, self.score = score - self.score, score
         self.state = f"{seen.description}\n{seen.inventory}"
         over = done or bool(seen.won) or bool(seen.lost)
-        return Observation(
-            text, reward=moved, done=over, correct=bool(seen.won) or (None if not over else False), state=self.state
-        )
+        return Observation(text, reward=moved, done=over, correct=bool(seen.won) if over else None, state=self.state)

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from policyopt.groups import group_mean
-from policyopt.lens.random_batch import Scene, entropy, invented
+from policyopt.lens.random_batch import Scene, entropy, invented, statistic_of
 from policyopt.objective import credit, kept, selected, shaped, token_gradients
-from policyopt.part import Statistic
-from policyopt.parts.statistic.group import GroupStatistic, from_logits
 from policyopt.recipe import Recipe
 from policyopt.rows import FIXED, Batch, make_batch
 from policyopt.steering import control
@@ -171,7 +169,7 @@ def _pushed(recipe: Recipe, batch: Batch, name: str, pull: Tensor) -> Tensor:
     logits = roles["policy"].requires_grad_()
     found = entropy(logits) if name == "entropy" else None
     for statistic in recipe.live:
-        found = _statistic(statistic, batch, logits, roles) if statistic.key == name else found
+        found = statistic_of(statistic, batch, logits, roles) if statistic.key == name else found
     assert found is not None
     (slope,) = torch.autograd.grad((pull * found).sum(), logits)
     there = batch.tokens[..., None]
@@ -272,8 +270,8 @@ def probe_batch(recipe: Recipe) -> Batch:
     batch = make_batch(**invented(scene, recipe.needs) | chosen).replace(history=None)
     if "rollout_logp" not in recipe.needs:
         batch = batch.replace(rollout_logp=None)
-    found = {s.key: _statistic(s, batch, scene.logits["policy"], scene.logits) for s in recipe.live}
-    found |= {FIXED + s.key: _statistic(s, batch, scene.logits["old"], scene.logits) for s in recipe.fixed}
+    found = {s.key: statistic_of(s, batch, scene.logits["policy"], scene.logits) for s in recipe.live}
+    found |= {FIXED + s.key: statistic_of(s, batch, scene.logits["old"], scene.logits) for s in recipe.fixed}
     batch = batch.with_statistics(found)
     return batch if recipe.memory is None else batch.replace(history=_remembered(recipe, batch))
 
@@ -313,15 +311,6 @@ def _distribution(logp: Tensor, k: int) -> Tensor:
     shape = torch.cos((1 + 0.15 * k) * word + drawn) * 2
     others = shape.masked_fill(word == drawn, -math.inf).log_softmax(-1)
     return torch.where(word == drawn, logp[..., None], others + torch.log1p(-logp.exp())[..., None])
-
-
-def _statistic(statistic: Statistic, batch: Batch, logits: Tensor, roles: Mapping[str, Tensor]) -> Tensor:
-    """[N, T] of a statistic, from distributions laid out as the engine lays them out: one row for each token."""
-    if isinstance(statistic, GroupStatistic):
-        return from_logits(statistic, batch, logits)
-    others = {role: roles[role].reshape(-1, VOCABULARY) for role in sorted(statistic.roles)}
-    others |= {name: getattr(batch, name).repeat_interleave(BUDGET) for name in statistic.columns}
-    return statistic(logits.reshape(-1, VOCABULARY), batch.tokens.reshape(-1), others).reshape(batch.mask.shape)
 
 
 def _remembered(recipe: Recipe, batch: Batch) -> Tensor:

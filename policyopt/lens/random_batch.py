@@ -269,17 +269,19 @@ def statistics(
 ) -> dict[str, Tensor]:
     """The statistics [N, T] by their key in the batch: live ones of the policy now, the others of the policy that wrote
     the tokens."""
+    now = {s.key: statistic_of(s, batch, logits["policy"], logits) for s in live}
+    return now | {FIXED + s.key: statistic_of(s, batch, logits["old"], logits).detach() for s in fixed}
+
+
+def statistic_of(statistic: Statistic, batch: Batch, own: Tensor, logits: Mapping[str, Tensor]) -> Tensor:
+    """[N, T] of a statistic of the logits ``own`` [N, T, V], laid out as the engine lays them out: one row for each token.
+    ``logits`` has those of the roles that it compares with."""
+    if isinstance(statistic, GroupStatistic):
+        return from_logits(statistic, batch, own)
     shape = batch.tokens.shape
-    flat = {role: x.reshape(-1, x.shape[-1]) for role, x in logits.items()}
-
-    def of(statistic: Statistic, role: str) -> Tensor:
-        if isinstance(statistic, GroupStatistic):
-            return from_logits(statistic, batch, logits[role])
-        others = {name: flat[name] for name in statistic.roles}
-        rows = {name: getattr(batch, name)[:, None].expand(shape).reshape(-1) for name in statistic.columns}
-        return statistic(flat[role], batch.tokens.reshape(-1), others | rows).reshape(shape)
-
-    return {s.key: of(s, "policy") for s in live} | {FIXED + s.key: of(s, "old").detach() for s in fixed}
+    others = {role: logits[role].flatten(0, 1) for role in sorted(statistic.roles)}
+    others |= {name: getattr(batch, name)[:, None].expand(shape).reshape(-1) for name in statistic.columns}
+    return statistic(own.flatten(0, 1), batch.tokens.reshape(-1), others).reshape(shape)
 
 
 def declared(batch: Batch, needs: Iterable[str]) -> Batch:

@@ -47,8 +47,7 @@ class SpanReward(Shape):
         return frozenset({self.span.column})
 
     def __call__(self, batch: Batch) -> Batch:
-        there = (batch.span(self.span) > 0).any(-1)
-        return batch.replace(reward=batch.reward + self.coef * there.to(batch.reward))
+        return batch.replace(reward=batch.reward + self.coef * batch.shows(self.span).to(batch.reward))
 
 
 def stairs(field: str, first: float, factor: float, interval: int, label: str) -> Schedule:

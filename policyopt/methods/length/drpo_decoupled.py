@@ -12,6 +12,7 @@ from policyopt.groups import group_max
 from policyopt.methods.contrast.disco import disco
 from policyopt.part import Positive, Unit, part
 from policyopt.parts import Correctness, RowWeight
+from policyopt.parts.shape.length import token_limit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -37,7 +38,7 @@ class ShorterMore(RowWeight):
 
     def __call__(self, batch: Batch) -> Tensor:
         length, right = batch.length().to(batch.reward), batch.correct > 0.5
-        most = batch.budget.to(length) if self.max_len is None else torch.full_like(length, self.max_len)
+        most = token_limit(batch, self.max_len)
         value = torch.where(right, -length / most / self.lam, -torch.inf)
         best = group_max(value, batch.group)  # taken out, so that no exponential overflows
         return torch.where(right, (value - best).exp(), 0.0)

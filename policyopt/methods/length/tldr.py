@@ -13,6 +13,7 @@ from policyopt.judging.answers import MARK
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, part
 from policyopt.parts import Correctness, LengthReward, LengthScale
+from policyopt.parts.shape.length import token_limit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -82,8 +83,7 @@ class LevelScale(LengthScale):
         alpha = torch.tensor(self.alphas, dtype=batch.reward.dtype, device=batch.reward.device)[
             batch.level.long().clamp(0, len(self.alphas) - 1)
         ]
-        most = batch.budget.to(alpha) if self.max_len is None else torch.full_like(alpha, self.max_len)
-        return torch.zeros_like(alpha), most / alpha
+        return torch.zeros_like(alpha), token_limit(batch, self.max_len) / alpha
 
 
 def scaled(logits: Tensor, token: int, heat: float) -> Tensor:

@@ -48,7 +48,7 @@ class RareModes(Shape):
 
     def mode(self, batch: Batch) -> Tensor:
         """[N] the number of the mode, from 1; 0 for an unknown one."""
-        shown = torch.stack([batch.span(span).sum(-1) > 0 for span in self.spans], dim=-1)
+        shown = torch.stack([batch.shows(span) for span in self.spans], dim=-1)
         number = torch.arange(1, len(self.spans) + 1, device=shown.device)
         return torch.where(shown.sum(-1) == 1, (shown * number).sum(-1), 0)
 

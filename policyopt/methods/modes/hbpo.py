@@ -15,6 +15,7 @@ from policyopt.groups import group_mean
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Advantage, Finite, NonNegative, Positive, Shape, Unit, Wrapper, part
 from policyopt.parts import Normalise
+from policyopt.parts.shape.length import token_limit
 from policyopt.recipe import Recipe
 from policyopt.registry import method
 from policyopt.rows import Batch
@@ -117,7 +118,7 @@ class BudgetReward(Shape):
 
     def limit(self, batch: Batch) -> Tensor:
         """L [N]."""
-        return batch.budget.to(batch.reward) if self.most is None else torch.full_like(batch.reward, self.most)
+        return token_limit(batch, self.most)
 
     def ceiling(self, batch: Batch) -> Tensor:
         """g(b) [N]."""

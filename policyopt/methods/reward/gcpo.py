@@ -48,7 +48,7 @@ class ContrastiveBonus(Shape):
 
     def shown(self, batch: Batch) -> Tensor:
         """b [N]."""
-        return (batch.span(self.span).sum(-1) > 0).to(batch.reward)
+        return batch.shows(self.span).to(batch.reward)
 
     def sign(self, batch: Batch) -> Tensor:
         """m [N], the same for all rows of a group."""

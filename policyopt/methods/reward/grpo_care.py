@@ -60,7 +60,7 @@ class ConsistencyBonus(Shape):
         """The bonus of each row, [N]."""
         right, sure = batch.correct, self.confidence(batch)
         mean = group_mean(right, batch.group)
-        peers = (right > self.least) & (right >= mean) & (batch.span(self.span).sum(-1) > 0)
+        peers = (right > self.least) & (right >= mean) & batch.shows(self.span)
         enough = sure >= group_mean(sure, batch.group, peers.to(sure)) - self.margin
         return torch.where(peers & enough, self.bonus * right, 0.0)
 

@@ -15,6 +15,11 @@ from policyopt.parts.select.rows import RowSelector
 from policyopt.rows import Batch
 
 
+def token_limit(batch: Batch, tokens: float | None) -> Tensor:
+    """[N] a number of tokens for each row: the one given, or with None the budget of the run (``batch.budget``)."""
+    return batch.budget.to(batch.reward) if tokens is None else torch.full_like(batch.reward, tokens)
+
+
 class LengthScale(Part):
     """By what lengths are measured. It stands inside :class:`LengthReward`."""
 
@@ -110,9 +115,7 @@ class LengthReward(Shape):
         """a and b, each [N]."""
         if isinstance(self.reference, LengthScale):
             return self.reference(batch)
-        limit = (
-            batch.budget.to(batch.reward) if self.reference is None else torch.full_like(batch.reward, self.reference)
-        )
+        limit = token_limit(batch, self.reference)
         return self.start * limit, limit
 
     def course(self, x: Tensor) -> Tensor:

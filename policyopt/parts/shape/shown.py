@@ -33,5 +33,4 @@ class HasSpan(Shape):
         return frozenset({member("component", self.name)})
 
     def __call__(self, batch: Batch) -> Batch:
-        shown = (batch.span(self.span).sum(-1) > 0).to(batch.reward)
-        return batch.replace(**{member("component", self.name): shown})
+        return batch.replace(**{member("component", self.name): batch.shows(self.span).to(batch.reward)})
