@@ -11,7 +11,7 @@ import torch
 
 from policyopt.errors import UserError
 from policyopt.integrations.served import HOSTS, PRIME_RL, TRL, VERL, Host, credited, refusals, serve, shares, table
-from policyopt.parts import EntropyBonus, KLPenalty, SeqMeanTokenMean
+from policyopt.parts import EntropyBonus, KLPenalty, SeqMeanTokenMean, TokenMean
 from policyopt.registry import get_method, methods
 from tests.batches import random_batch
 
@@ -101,3 +101,16 @@ def test_the_document_has_the_tables_of_the_command() -> None:
     page = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text()
     for host in HOSTS:
         assert table(host) in page, f"python -m policyopt.integrations.served prints another table of {host.name}"
+
+
+def test_the_document_counts_what_the_hosts_aggregation_adds() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text()
+    recipes = {name: get_method(name)() for name in sorted(methods())}
+    served = {name for name, recipe in recipes.items() if not refusals(recipe, PRIME_RL)}
+    more = [
+        name
+        for name, recipe in recipes.items()
+        if name not in served and not refusals(recipe.replace(aggregate=TokenMean()), PRIME_RL)
+    ]
+    assert f"{len(served)}, and {len(more)} more with" in page
+    assert ", ".join(f"`{name}`" for name in more) in page
