@@ -136,7 +136,7 @@ def methods(seeds: int, jobs: int | None, out: Path) -> str:
 
 Drawn = Sequence[Mapping[str, Any]]
 """What ``policyopt.sample`` returns."""
-DRAWS, QUESTIONS = 8, 768
+DRAWS, QUESTIONS = 8, 512
 """Responses to each training question (8 in the paper), and how many questions."""
 LONGER = 1.5
 """From so many times the shortest right response on another right one is rejected."""
@@ -181,9 +181,9 @@ def shortened(seed: int, out: Path) -> dict[str, dict[str, list[float]]]:
     asked = itertools.islice(po.load_task(TASK, seed=1000 + seed).train, QUESTIONS)
     questions = [{"question": e.prompt[-1]["content"], "answer": e.answer} for e in asked]
     drawn = po.sample(str(long), questions, judge=JUDGE, questions=len(questions), n=DRAWS, max_tokens=80, seed=seed)
-    given = {"model": str(long), "judge": JUDGE, "eval": {"every": 0, "prompts": 16, "samples": 0}}
-    short = trained("sft", "sft", task=shortest(drawn), steps=40, optim={"lr": 1e-4}, **given)
-    dpo = trained("dpo", "dpo", task=pairs(drawn), steps=40, optim={"lr": 3e-5}, **given)
+    given = {"model": str(long), "steps": 40, "batch": 64, "eval": {"every": 0, "prompts": 16, "samples": 0}}
+    short = trained("sft", "sft", task=shortest(drawn), optim={"lr": 1e-4}, **given)
+    dpo = trained("dpo", "dpo", task=pairs(drawn), optim={"lr": 1e-4}, **given)
     merged = out / f"merged-{seed}"
     if not merged.exists():
         merge_folders([long, short], merged, how="average")
