@@ -17,7 +17,7 @@ STOREYS = (
     "schema", "rows", "groups", "turns",
     "sandbox", "judging", "part", "parts", "control", "environments", "models", "data", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",
-    "engine", "training", "serve", "lens", "comparing", "integrations", "cli",
+    "engine", "training", "stages", "serve", "lens", "comparing", "integrations", "cli",
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 

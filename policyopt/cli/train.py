@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
 from policyopt.aliases import renamed
+from policyopt.cli import plan
 from policyopt.cli.common import found, need_model
 from policyopt.cli.line import check_line
 from policyopt.data import need_task
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
 
 TRAIN = """\
 usage: policyopt train METHOD [OPTIONS]
+       policyopt train PLAN.yaml [OPTIONS]
        policyopt train --resume DIR [OPTIONS]
 
 METHOD is one of: {methods}
 
-or a method of your own, whose file then runs: my.py, my.py:NAME, package.module:NAME, recipe.yaml.
+or a method of your own, whose file then runs: my.py, my.py:NAME, package.module:NAME, recipe.yaml. PLAN.yaml has several runs
+that follow one another, as `stages`.
 
 `policyopt train METHOD --help` shows all options: the method's own (--low, --group-size, ...), those of the run
 (--model, --task, --steps, --seed, --out, --lora, ...) and every field of every part (--recipe.surrogate.high, ...).
@@ -90,6 +93,10 @@ def run(args: list[str]) -> int:
     name, line = (None, args) if args[0].startswith("-") else (args[0], args[1:])
     if name is None and not _saved(line):
         raise UserError(f"the method comes first: policyopt train METHOD {args[0]} ...; known: {names['method']}")
+    if (resumed := _last(line, "--resume")) is not None and (Path(resumed) / "plan.yaml").is_file():
+        return plan.run(None, resumed, _without(line, "--resume"))
+    if name is not None and name.endswith((".yaml", ".yml")) and "stages" in read_yaml(Path(name)):
+        return plan.run(name, None, line)
     if name is not None:
         name = need(name)
         if _holds_recipe(name) and not _saved(line):
@@ -159,6 +166,16 @@ def _need(line: list[str]) -> None:
         need_model(model)
     if study := _last(line, "--with"):
         found(need_study, study)
+
+
+def _without(line: list[str], option: str) -> list[str]:
+    """A line without an option and its word."""
+    kept, skip = [], False
+    for word in line:
+        if not skip and word.partition("=")[0] != option:
+            kept.append(word)
+        skip = word == option
+    return kept
 
 
 def _last(line: list[str], option: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
 from policyopt.data.sums import drawn_sum
+from policyopt.items import judge
 from policyopt.judging.answers import answer_line, find_answer
 
 LEVELS = {"easy": (3, 5), "hard": (6, 5)}
@@ -40,6 +41,7 @@ def _draw(chance: random.Random) -> Entry:
     }
 
 
+@judge(columns=("component[needed]",))
 def judge_modes(prompt: str, response: str, answer: str) -> dict[str, Any]:
     """1 for the answer, in whichever mode. Parts: whether the question needs a thought (``needed``), and whether the thought is
     empty (``skips_easy`` and ``skips_hard``, each on its own questions alone)."""

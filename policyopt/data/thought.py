@@ -9,6 +9,7 @@ from typing import Any
 from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
 from policyopt.data.sums import drawn_sum
+from policyopt.items import judge
 from policyopt.judging.answers import answer_line, before_answer, locate
 from policyopt.judging.letters import choice_of
 
@@ -42,6 +43,7 @@ def _draw(chance: random.Random) -> Entry:
     }
 
 
+@judge(columns=("component[consistency]",))
 def judge_thought(prompt: str, response: str, answer: str) -> dict[str, Any]:
     """1 for the letter of the right option. The part ``consistency`` is 1 where the option that is named is what the last line before it comes to, -1
     where it is another one, and 0 where nothing is worked out or named."""

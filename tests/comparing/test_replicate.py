@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,10 +17,15 @@ from policyopt.comparing.replicate import Trial, all_of, outcome, replication, r
 from policyopt.comparing.replications import Finding, Replication, markdown, read_replications, record
 from policyopt.comparing.results import Interval
 from policyopt.comparing.runner import CELLS
+from policyopt.comparing.testbeds import need_testbed
+from policyopt.data import Task, load_task
 from policyopt.errors import UserError
+from policyopt.judging.judges import make_judge
 from policyopt.methods import dr_grpo, grpo
 from policyopt.registry import methods
 from policyopt.training.logging import RunRecord
+from policyopt.training.rows import check_filled
+from policyopt.training.run import check_source
 from tests.commands import Said
 from tests.comparing.grids import made_run, small
 
@@ -144,6 +150,31 @@ def test_a_trial_has_the_settings_of_its_claim() -> None:
     assert found.ours is not None and found.theirs is not None
     assert found.ours.config.steps == found.theirs.config.steps
     assert found.ours.config.task == found.theirs.config.task == "biased-length"
+
+
+def test_every_claim_can_be_put_to_the_test() -> None:
+    """The method finds what it reads in the texts, the environment and the judge of the testbed."""
+    refused = []
+    for name, method in methods().items():
+        claim = method.claim
+        if claim is None or claim.beyond:
+            continue
+        options = {k.replace("-", "_"): v for k, v in {**claim.both, **claim.ours}.items()}
+        recipe = method(**{k: v for k, v in options.items() if k in method.hyperparameters})
+        task = _loaded(need_testbed(claim.testbed).task)
+        try:
+            check_source(recipe, task)
+            if task.judge is not None and task.environment is None:
+                columns = getattr(make_judge(task.judge), "columns", ())
+                check_filled(recipe, task.judge.name, frozenset({"correct", "formatted", *columns}))
+        except UserError as error:
+            refused.append(f"{name}: {error}")
+    assert not refused
+
+
+@functools.cache
+def _loaded(name: str) -> Task:
+    return load_task(name, heldout=2)
 
 
 def test_bad_lines_are_refused(command: Callable[..., Said]) -> None:
