@@ -152,6 +152,14 @@ def test_a_trial_has_the_settings_of_its_claim() -> None:
     assert found.ours.config.task == found.theirs.config.task == "biased-length"
 
 
+def test_a_trial_evaluates_what_its_claim_speaks_of() -> None:
+    shapes = {
+        name: (found.config.eval.samples, found.config.eval.every)
+        for name in ("pass-at-k", "gspo", "dr-grpo") if (found := trial(name).ours) is not None
+    }  # fmt: skip
+    assert shapes == {"pass-at-k": (4, 0), "gspo": (0, 8), "dr-grpo": (0, 0)}
+
+
 def test_every_claim_can_be_put_to_the_test() -> None:
     """The method finds what it reads in the texts, the environment and the judge of the testbed."""
     refused = []
