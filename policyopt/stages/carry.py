@@ -24,7 +24,7 @@ from policyopt.files import write_whole
 from policyopt.models.load import load_text
 from policyopt.models.merge import merge_folders
 from policyopt.stages.answers import are_written, write_answers
-from policyopt.stages.plan import FILE, OF_THE_TASK, STAGE, Plan, Stage, loaded_task, plan_from, read_plan
+from policyopt.stages.plan import FILE, OF_THE_TASK, STAGE, Plan, Stage, loaded_task, plan_from, read_plan, root
 from policyopt.stages.report import write_report
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
@@ -261,17 +261,19 @@ def _start(plan: Plan) -> str:
 
 
 def check_fit(stage: Stage, plan: Plan, quiet: bool) -> None:
-    """Read the prompts of a stage before anything begins, with the tokenizer of the model that the plan begins with.
+    """Read the prompts of a stage before anything begins, with the tokenizer of the model that its own goes back to.
 
     Raises :class:`~policyopt.errors.UserError` for a budget that leaves no room for a prompt, and for prompts that do not fit.
     """
     if stage.merge is not None:
         return
-    task, config, first = loaded_task(stage), stage.config, plan.stages[0]
-    if first.config.model != "embedded" and not (Path(first.config.model) / "config.json").is_file():
+    task, config = loaded_task(stage), stage.config
+    model = root(config.model, plan.stages)
+    if model != "embedded" and not (Path(model) / "config.json").is_file():
         return  # of a hub id, a file of llama.cpp or adapters, the run of the stage says so
+    first = next(s for s in plan.stages if s.config.model == model)
     with Console({}, 0, quiet=quiet) as console:
-        start = place(first.config.model, loaded_task(first), console.task)
+        start = place(model, loaded_task(first), console.task)
     text, context = load_text(start, config.prompting)
     budgets = [config.max_tokens, *([stage.answers.max_tokens] if stage.answers and stage.answers.max_tokens else [])]
     for budget in budgets:

@@ -233,7 +233,7 @@ def _stage(name: str, own: dict[str, Any], shared: Mapping[str, Any], before: Se
     base = TrainConfig(recipe=method(**hyper))
     config = config_from_dict({**fields, **({"recipe": own["recipe"]} if "recipe" in own else {})}, base)
     if config.optim.lr is None:
-        rate = dataclasses.replace(config, model=_root(config.model, before)).learning_rate()
+        rate = dataclasses.replace(config, model=root(config.model, before)).learning_rate()
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=rate))
     return Stage(name, config, answers, rows)
 
@@ -279,7 +279,7 @@ def _named(name: str, before: Sequence[Stage]) -> Stage:
     return found
 
 
-def _root(model: str, before: Sequence[Stage]) -> str:
+def root(model: str, before: Sequence[Stage]) -> str:
     """The model that a stage's own goes back to."""
     while model.startswith(STAGE):
         model = _named(model.removeprefix(STAGE), before).config.model

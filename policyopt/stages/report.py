@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import quote
 
 from policyopt import page
@@ -28,6 +28,8 @@ CURVES = (
     Chart("entropy", "Entropy", "Mean over the tokens of a step.", (), unit="nats"),
 )  # fmt: skip
 """The charts, each called after its metric."""
+COLOURS: tuple[Colour, ...] = ("main", "second", "green", "violet", "teal", "pink", "olive", "fourth", "fifth")
+"""Of the stages, in their order."""
 QUESTIONS = 8
 """How many held-out questions are shown with the answers of all stages."""
 
@@ -127,14 +129,14 @@ def _leaves(folder: Path, stage: Stage) -> str:
 
 def _drawn(chart: Chart, runs: Mapping[str, RunRecord | None]) -> Chart | None:
     """A chart of a metric over the steps of all stages, each in its own colour; ``None`` where none has it."""
-    series, past, colours = [], 0.0, [c for c in get_args(Colour) if c != "grey"]
+    series, past = [], 0.0
     for i, (name, run) in enumerate(runs.items()):
         if run is None:
             continue
         points = dict(_points(run, chart.id))
         if points:
             x = [past + step for step in sorted(points)]
-            series.append(Series(name, x, [points[s] for s in sorted(points)], colours[i % len(colours)]))
+            series.append(Series(name, x, [points[s] for s in sorted(points)], COLOURS[i % len(COLOURS)]))
         past += last_step(run)
     note = f"{chart.note} Steps are counted through all stages."
     return replace(chart, id=chart.id.replace("/", "-"), note=note, series=tuple(series)) if series else None
