@@ -27,7 +27,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = (
-    "engine/ray", "engine/sharded", "training/test_resume.py", "parts/test_parts.py", "cli/test_cli.py", "training/test_loop.py",
+    "engine/ray", "engine/sharded", "parts/test_parts.py", "cli/test_cli.py", "comparing/test_runner.py", "training/test_resume.py",
+    "integrations/test_trl.py", "engine/test_protocol.py", "training/test_every_method_trains.py", "engine/test_local.py",
+    "training/test_loop.py", "lens/test_check.py", "test_own.py",
 )  # fmt: skip
 """What takes longest goes first, so that no worker is left with it at the end."""
 
