@@ -36,7 +36,7 @@ from policyopt.methods.group.grpo import grpo
 from policyopt.models.quiet import quiet
 from policyopt.registry import Method, get_method, methods
 from policyopt.training.config import Optim, TrainConfig
-from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS
+from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS, few
 from tests.commands import QUICK, Said, contents, lines, over, write_rows, write_sums
 
 Command = Callable[..., Said]
@@ -113,7 +113,7 @@ def test_help_of_a_method(width: int, command: Command, monkeypatch: pytest.Monk
     assert "--recipe.name" not in text
 
 
-@EVERY_METHOD
+@few(methods(), 3)
 def test_every_method_has_help(method: Method, command: Command) -> None:
     said = command("train", method.name, "--help")
     assert (said.code, said.err) == (0, "")

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from policyopt.training.rows import check_filled
 from policyopt.training.run import check_source
 from tests.commands import Said
 from tests.comparing.grids import made_run, small
+from tests.tiny import write_task
 
 
 @pytest.mark.parametrize(
@@ -60,9 +62,9 @@ def test_a_claim_needs_all_of_its_effects() -> None:
     assert outcome([finding], ["the other was not measured"], 3) == "undecided"
 
 
-def made(model: Path, claim: Claim, name: str = "dr-grpo") -> Trial:
-    ours = Contender(name, small(model, recipe=dr_grpo(group_size=4)))
-    return Trial(name, claim, ours, Contender("grpo", small(model, recipe=grpo(group_size=4))))
+def made(model: Path, claim: Claim, name: str = "dr-grpo", **changes: Any) -> Trial:
+    ours = Contender(name, small(model, recipe=dr_grpo(group_size=4), **changes))
+    return Trial(name, claim, ours, Contender("grpo", small(model, recipe=grpo(group_size=4), **changes)))
 
 
 CLAIM = Claim("It does better.", "chain_sum", (Effect("accuracy", "higher", 0.1), Effect("length", "lower", 1.0)))
@@ -94,9 +96,11 @@ def test_what_was_not_run_is_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("warm")
 def test_runs_that_claims_share_are_carried_out_once(tiny_model: Path, tmp_path: Path) -> None:
     claim = Claim("It does better.", "chain_sum", (Effect("entropy", "higher", 0.0),))
-    trials = [made(tiny_model, claim), made(tiny_model, claim, "other")]
+    task = write_task(tmp_path / "task")
+    trials = [made(tiny_model, claim, **task), made(tiny_model, claim, "other", **task)]
     told: list[int] = []
     failed = run_trials(
         trials, {"dr-grpo": (0, 1), "other": (0, 1)}, tmp_path, jobs=2, tell=lambda p: told.append(p.total)
