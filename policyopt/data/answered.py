@@ -8,7 +8,6 @@ those of the task that was answered. Nothing here imports torch.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,8 @@ BRINGS: Mapping[str, frozenset[str]] = {
 }
 """What the examples of each form bring, of :data:`policyopt.items.BROUGHT`."""
 LONGER = 1.5
-"""A right response is worth rejecting for its length from so many times the tokens of the shortest right one (Kimi k1.5,
-arXiv:2501.12599, section 2.4, long2short DPO)."""
+"""From so many times the tokens of the shortest right response on another right one is rejected (Kimi k1.5, arXiv:2501.12599, section 2.4,
+long2short DPO)."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +52,32 @@ class Answered:
         best = min(found, key=lambda i: -self.scores[i] if by == "score" else self.lengths[i], default=None)
         return None if best is None else self.responses[best]
 
-    def pair(self, by: By) -> tuple[str, str] | None:
-        """Of two responses the better and the worse one; ``None`` where there is no such pair.
+    def pairs(self, by: By) -> list[tuple[str, str]]:
+        """Better and worse responses; none where no two are.
 
-        By ``score``: the first of the highest and the first of the lowest score. By ``length``: the shortest right response, and the
-        longest of those that are longer and wrong, or right and at least :data:`LONGER` times as long.
+        By ``score``: the first of the highest against the first of the lowest. By ``length``: the shortest right one against each that is
+        wrong, and each right one of :data:`LONGER` times its length or more. Wrong ones of Kimi k1.5 are longer too; where short answers
+        are mostly wrong, that teaches that less is better whatever it says.
         """
         order = range(len(self.responses))
         if by == "score":
             best = max(order, key=lambda i: self.scores[i], default=0)
             worst = min(order, key=lambda i: self.scores[i], default=0)
             unlike = bool(self.responses) and self.scores[best] > self.scores[worst]
-            return (self.responses[best], self.responses[worst]) if unlike else None
+            return [(self.responses[best], self.responses[worst])] if unlike else []
         best = min((i for i in order if self.correct[i]), key=lambda i: self.lengths[i], default=-1)
         if best < 0:
-            return None
-        least = {False: self.lengths[best] + 1, True: math.ceil(LONGER * self.lengths[best])}
-        longer = [
-            i for i in order if self.lengths[i] >= least[self.correct[i]] and self.lengths[i] > self.lengths[best]
-        ]
-        worst = max(longer, key=lambda i: self.lengths[i], default=-1)
-        return None if worst < 0 else (self.responses[best], self.responses[worst])
+            return []
+        bad = [i for i in order if not self.correct[i] or self.lengths[i] >= LONGER * self.lengths[best]]
+        return [(self.responses[best], text) for text in dict.fromkeys(self.responses[i] for i in bad)]
 
     def examples(self, question: Example, form: Form, by: By) -> list[Example]:
-        """The question with these answers in a form: one example, none where the form cannot be had of them, and of
+        """The question with these answers in a form: one example, none where the form cannot be had of them, one for each pair, and of
         ``labelled`` one for each response."""
         change: Callable[..., Example] = dataclasses.replace
         if form == "pairs":
-            pair = self.pair(by)
-            return [] if pair is None else [change(question, chosen=pair[0], rejected=pair[1])]
+            made = [change(question, chosen=chosen, rejected=rejected) for chosen, rejected in self.pairs(by)]
+            return made if len(made) < 2 else [change(e, id=f"{e.id}#{i}") for i, e in enumerate(made)]
         if form == "demonstrations":
             text = self.right(by)
             return [] if text is None else [change(question, completion=text)]
@@ -142,6 +138,7 @@ def answered_task(spec: str, inner: Task) -> Task:
     folder, form, by = asked(spec)
     rows = read_rows(folder / ROWS)
     examples: list[Example] = []
+    answered = 0
     for line, row in enumerate(rows, 1):
         question = inner.train[row.place] if 0 <= row.place < len(inner.train) else None
         if question is None or question.id != row.id:
@@ -150,7 +147,9 @@ def answered_task(spec: str, inner: Task) -> Task:
                 f"{folder / ROWS}, line {line}: an answer to {row.id}, and {inner.name} has {there} in that place: the task has changed "
                 "since it was answered"
             )
-        examples += row.examples(question, form, by)
+        made = row.examples(question, form, by)
+        answered += bool(made)
+        examples += made
     if not examples:
         lack = {
             "pairs": "of no question is one response better than another",

@@ -25,18 +25,19 @@ def answered(*rows: tuple[str, float, int]) -> Answered:
 
 def test_pairs_by_score() -> None:
     row = answered(("a", 0.5, 9), ("b", 1.0, 30), ("c", 1.0, 3), ("d", 0.0, 2), ("e", 0.0, 1))
-    assert row.pair("score") == ("b", "d")  # the first of equals
-    assert answered(("a", 1.0, 1), ("b", 1.0, 9)).pair("score") is None
-    assert Answered(0, "q", (), (), (), ()).pair("score") is None
+    assert row.pairs("score") == [("b", "d")]  # the first of equals
+    assert answered(("a", 1.0, 1), ("b", 1.0, 9)).pairs("score") == []
+    assert Answered(0, "q", (), (), (), ()).pairs("score") == []
 
 
 def test_pairs_by_length() -> None:
-    """The shortest right one; against it the longest of those that are longer and wrong, or right and half as long again."""
-    assert answered(("a", 1.0, 10), ("b", 1.0, 14), ("c", 0.0, 9)).pair("length") is None
-    assert answered(("a", 1.0, 10), ("b", 1.0, 15), ("c", 0.0, 9)).pair("length") == ("a", "b")
-    assert answered(("a", 1.0, 10), ("b", 1.0, 14), ("c", 0.0, 11)).pair("length") == ("a", "c")
-    assert answered(("a", 1.0, 12), ("b", 1.0, 40), ("c", 0.0, 50), ("d", 1.0, 11)).pair("length") == ("d", "c")
-    assert answered(("a", 0.0, 1), ("b", 0.0, 9)).pair("length") is None
+    """The shortest right one against each that is wrong, and each right one that is half as long again."""
+    row = answered(("a", 1.0, 14), ("b", 1.0, 10), ("c", 0.0, 3), ("d", 1.0, 15), ("e", 0.0, 40), ("c", 0.0, 3))
+    assert row.pairs("length") == [("b", "c"), ("b", "d"), ("b", "e")]
+    assert answered(("a", 1.0, 10), ("b", 1.0, 14)).pairs("length") == []
+    assert answered(("a", 0.0, 1), ("b", 0.0, 9)).pairs("length") == []
+    several = row.examples(QUESTION, "pairs", "length")
+    assert [(e.id, e.chosen, e.rejected) for e in several] == [("q#0", "b", "c"), ("q#1", "b", "d"), ("q#2", "b", "e")]
 
 
 def test_demonstrations_are_right() -> None:
@@ -90,7 +91,7 @@ def test_task(tmp_path: Path) -> None:
     assert task.texts == {"chosen", "rejected"}
     assert len(task.heldout) == 6
     assert task.judge is not None and task.judge.name.endswith("judge.py:score")
-    assert "1 of 2 questions" in task.notes[-1]
+    assert "1 pairs" in task.notes[-1] and "1 of 2 questions" in task.notes[-1]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def finetuning_guide(
     r"""Train a model the usual way from end to end: imitate demonstrations, prefer its own right answers to its wrong ones, then learn
     from rewards alone, measured on the same held-out questions after each stage.
 
-    .. math:: \theta_1 = \arg\max_\theta \sum \log\pi_\theta(y^*\mid x),\qquad
+    .. math:: \theta_1 = \mathrm{argmax}_\theta \sum \log\pi_\theta(y^*\mid x),\qquad
               \theta_2 = \mathrm{DPO}\big(\theta_1;\ y^+, y^- \sim \pi_{\theta_1}(\cdot\mid x)\big),\qquad
               \theta_3 = \mathrm{GRPO}(\theta_2;\ r)
 
