@@ -158,9 +158,7 @@ def answered_task(spec: str, inner: Task) -> Task:
             "labelled": "no response has a score",
         }[form]
         raise UserError(f"task {spec!r}: of {len(rows)} answered questions there are no {form}: {lack}")
-    note = (
-        f"{form} of the answers in {folder}: {len({e.id.partition('#')[0] for e in examples})} of {len(rows)} questions"
-    )
+    note = f"{form} of the answers in {folder}: {len(examples)}, of {answered} of {len(rows)} questions"
     return dataclasses.replace(inner, train=examples, texts=BRINGS[form], notes=(*inner.notes, note))
 
 

@@ -91,7 +91,7 @@ def test_task(tmp_path: Path) -> None:
     assert task.texts == {"chosen", "rejected"}
     assert len(task.heldout) == 6
     assert task.judge is not None and task.judge.name.endswith("judge.py:score")
-    assert "1 pairs" in task.notes[-1] and "1 of 2 questions" in task.notes[-1]
+    assert task.notes[-1] == f"pairs of the answers in {out}: 1, of 1 of 2 questions"
 
 
 @pytest.mark.parametrize(
