@@ -117,6 +117,7 @@ _BEDS = (
         "modes",
         "when to think: a thought may be left empty, which costs nothing on easy questions and the answer on hard ones: component/skips_easy and component/skips_hard",
         "it thinks on hard questions and answers easy ones at once: skips_easy rises, skips_hard falls, accuracy rises",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "assign",
