@@ -178,7 +178,7 @@ def trained_length(chain: tuple[float, float, float], out: Path, *, steps: int =
 
     model, tokenizer = random_tiny(0)
     model.generation_config.eos_token_id = list(ENDS)
-    questions = [{"question": x, "answer": ""} for x in "abcdefghijklmnop"]
+    questions = [{"question": x, "answer": "-"} for x in "abcdefghijklmnop"]
     result = po.train(
         po.methods.grpo(kl_coef=0.0, group_size=16), model=(model, tokenizer), task=questions, judge=ends_right, steps=steps, batch=batch,
         max_tokens=24, optim={"lr": 3e-3}, eval={"every": 0, "prompts": 4, "samples": 0}, out=out, quiet=True,
