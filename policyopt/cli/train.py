@@ -56,7 +56,8 @@ that follow one another, as `stages`.
   --resume DIR    go on with the run in DIR from its newest checkpoint; its configuration says with which method
   --accept-changes   resume although data, code or models have changed since
   --profile       say after the run where its time and memory went
-  --with STUDY    measure what a study measures too: {studies}"""
+  --with STUDY    measure what a study measures too: {studies}
+  --watch NAME=PATTERN   log what share of the tokens, and of the token weight, falls on the matches of a regular expression"""
 
 
 HELP = {"-h", "--help"}
@@ -76,6 +77,8 @@ class Files:
     """Say after the run where its time and memory went, against what its arithmetic alone would take; in profile.json too."""
     studies: tuple[str, ...] = dataclasses.field(default=(), metadata={"option": "with"})
     """Measure what these studies measure too; ``policyopt list --kind study`` shows them."""
+    watch: str | None = None
+    """Log what share of the tokens, and of the token weight, falls on the matches of a regular expression: NAME=PATTERN."""
 
 
 def run(args: list[str]) -> int:
@@ -237,7 +240,7 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
     if asked.config is not None:
         config = config_from_yaml(asked.config, config)
         _same_method(method, recipe, config.recipe, asked.config, "leave it out, or set the field itself on the line")
-    recipe, args = exchanged(_measured(config.recipe, asked.studies), args)
+    recipe, args = exchanged(_measured(config.recipe, asked.studies, asked.watch), args)
     config = dataclasses.replace(config, recipe=recipe)
     line = options(
         own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
@@ -250,12 +253,16 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
     return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked
 
 
-def _measured(recipe: Recipe, studies: Sequence[str]) -> Recipe:
-    """The recipe with the probes of studies, those that it has none of."""
+def _measured(recipe: Recipe, studies: Sequence[str], watch: str | None) -> Recipe:
+    """The recipe with the probes of studies, those that it has none of, and with one that watches a span."""
     for name in studies:
         there = {type(p) for p in recipe.probes}
         recipe = recipe.replace(probes=(*recipe.probes, *(p for p in found(get_study, name)() if type(p) not in there)))
-    return recipe
+    if watch is None:
+        return recipe
+    from policyopt.parts.probe.watched import watching
+
+    return recipe.replace(probes=(*recipe.probes, watching(watch)))
 
 
 def _own_options(method: Method) -> Any:

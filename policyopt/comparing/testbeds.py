@@ -110,7 +110,7 @@ _BEDS = (
         "biased-thought",
         "biased-thought",
         "whether an answer follows from what was thought before it, where guessing by habit is right three times in five: component/consistency",
-        "it works the sum out and names the option that it came to: accuracy and consistency rise together",
+        "it works the sum out and names the option that it came to: accuracy and consistency rise together; grpo: accuracy 75 to 82 %, consistency 0.06 to 0.19",
     ),
     Testbed(
         "modes",
