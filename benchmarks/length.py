@@ -11,10 +11,8 @@ The first goes on with what is finished in ``--out``. Each writes its own sectio
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,86 +140,31 @@ def methods(seeds: int, jobs: int | None, out: Path) -> str:
 
 # From long to short after training -----------------------------------------------------------------------------------
 
-Drawn = Sequence[Mapping[str, Any]]
-"""What ``policyopt.sample`` returns."""
-DRAWS, QUESTIONS = 8, 512
-"""Responses to each training question (8 in the paper), and how many questions."""
-LONGER = 1.5
-"""From so many times the shortest right response on another right one is rejected."""
-
-
-def shortest(drawn: Drawn) -> list[dict[str, str]]:
-    """The shortest right response to each question that has one, to learn from."""
-    found = ((x["prompt"], right(x)) for x in drawn)
-    return [{"prompt": prompt, "completion": ok[0]} for prompt, ok in found if ok]
-
-
-def pairs(drawn: Drawn) -> list[dict[str, str]]:
-    """Kimi k1.5's: chosen is the shortest right response; rejected are right ones of 1.5 times its length, and wrong ones, short ones too: answers without
-    working are short here, and mostly wrong (the paper's wrong ones are longer)."""
-    out = []
-    for x in drawn:
-        best, *others = right(x) or [None]
-        if best is None:
-            continue
-        wrong = [r["response"] for r in x["responses"] if r["score"] == 0]
-        bad = [*wrong, *(r for r in others if len(r) >= LONGER * len(best))]
-        out += [{"prompt": x["prompt"], "chosen": best, "rejected": r} for r in dict.fromkeys(bad)]
-    return out
-
-
-def right(x: Mapping[str, Any]) -> list[str]:
-    """The right responses to a question, the shortest one first."""
-    return sorted((r["response"] for r in x["responses"] if r["score"] == 1), key=lambda r: (len(r), r))
+PLAN = Path(__file__).parents[1] / "examples" / "plans" / "long2short.yaml"
+"""A model that grpo has trained, and what becomes of it: by SFT on its own shortest right responses, by the mean of both models, by DPO by length."""
 
 
 def shortened(seed: int, out: Path) -> dict[str, dict[str, list[float]]]:
-    """A model that grpo has trained, and what becomes of it: by SFT on its own shortest right responses, by the mean of both models, by DPO."""
-    from policyopt.models.merge import merge_folders
-
-    def trained(name: str, recipe: Any, **settings: Any) -> Path:
-        folder = out / f"{name}-{seed}"
-        if not (folder / "summary.json").is_file():
-            po.train(recipe, seed=seed, out=folder, quiet=True, **settings)
-        return folder / "model"
-
-    long = trained("long", contenders()["grpo"], **SETTINGS | {"eval": {"every": 0, "prompts": 64, "samples": 0}})
-    asked = itertools.islice(po.load_task(TASK, seed=1000 + seed).train, QUESTIONS)
-    questions = [{"question": e.prompt[-1]["content"], "answer": e.answer} for e in asked]
-    drawn = po.sample(str(long), questions, judge=JUDGE, questions=len(questions), n=DRAWS, max_tokens=80, seed=seed)
-    given = {"model": str(long), "steps": 40, "batch": 64, "eval": {"every": 0, "prompts": 16, "samples": 0}}
-    short = trained("sft", "sft", task=shortest(drawn), optim={"lr": 1e-4}, **given)
-    dpo = trained("dpo", "dpo", task=pairs(drawn), optim={"lr": 5e-5}, **given)
-    merged = out / f"merged-{seed}"
-    if not merged.exists():
-        merge_folders([long, short], merged, how="average")
-    found = {}
-    for name, model in {"grpo": long, "shortest": short, "merged": merged, "dpo": dpo}.items():
-        scores = po.evaluate(str(model), TASK, prompts=SETTINGS["eval"]["prompts"], samples=0).summary
-        found[name] = {"accuracy": [float(x) for x in scores["correct"]], "length": scores["lengths"]}
-    return found
+    """Accuracy and tokens of every held-out question, as each stage of the plan leaves them; a plan that has begun goes on."""
+    found = po.run_plan(resume=out) if (out / "plan.yaml").is_file() else po.run_plan(PLAN, out=out, seed=seed)
+    ends = {name: result.summary["after"] for name, result in found.stages.items()}
+    return {name: {"accuracy": list(map(float, x["correct"])), "length": x["lengths"]} for name, x in ends.items()}
 
 
 def long2short(seeds: int, out: Path) -> str:
-    """The three ways over some seeds; a seed that is finished is read."""
-    out.mkdir(parents=True, exist_ok=True)
-    every = []
-    for seed in range(seeds):
-        path = out / f"seed{seed}.json"
-        if not path.is_file():
-            path.write_text(json.dumps(shortened(seed, out)))
-        every.append(json.loads(path.read_text()))
+    """The three ways over some seeds."""
+    every = [shortened(seed, out / f"seed{seed}") for seed in range(seeds)]
     stacked = {name: {k: np.array([x[name][k] for x in every], float) for k in every[0][name]} for name in every[0]}
-    first = stacked["grpo"]
+    first = stacked["long"]
     made = [
         Row(
             name, interval(y["accuracy"], share=True), interval(y["length"]),
-            None if name == "grpo" else difference(y["accuracy"], first["accuracy"]).interval,
+            None if name == "long" else difference(y["accuracy"], first["accuracy"]).interval,
             1 - float(y["length"].mean() / first["length"].mean()),
         )
         for name, y in stacked.items()
     ]  # fmt: skip
-    return f"{seeds} seeds, {QUESTIONS} questions with {DRAWS} responses each.\n\n{table(made)}"
+    return f"{seeds} seeds, `examples/plans/long2short.yaml`.\n\n{table(made)}"
 
 
 # The best length of a chain of thought ---------------------------------------------------------------------------------
@@ -243,7 +186,7 @@ def trained_length(chain: tuple[float, float, float], out: Path, *, steps: int =
 
     model, tokenizer = random_tiny(0)
     model.generation_config.eos_token_id = list(ENDS)
-    questions = [{"question": x, "answer": ""} for x in "abcdefghijklmnop"]
+    questions = [{"question": x, "answer": "-"} for x in "abcdefghijklmnop"]
     result = po.train(
         po.methods.grpo(kl_coef=0.0, group_size=16), model=(model, tokenizer), task=questions, judge=ends_right, steps=steps, batch=batch,
         max_tokens=24, optim={"lr": 3e-3}, eval={"every": 0, "prompts": 4, "samples": 0}, out=out, quiet=True,

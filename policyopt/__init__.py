@@ -30,6 +30,7 @@ _HOME = {
     "differences": "policyopt.lens.asked",
     "evaluate": "policyopt.training.measure",
     "explain": "policyopt.lens.asked",
+    "run_plan": "policyopt.stages.carry",
     "sample": "policyopt.training.measure",
     "train": "policyopt.training.train",
 }

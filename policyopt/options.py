@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
@@ -166,7 +167,8 @@ def _options(info: Any) -> StructConstructorSpec | None:
             kind = _repeated(f.metadata.get("option", f.name), f.metadata["repeated"])
             value = _Words([value] if isinstance(value, str) else value or ())
         else:
-            kind = _leaf(declared)
+            leaves = _LEAVES.setdefault(cls, {})
+            kind = leaves[f.name] if f.name in leaves else leaves.setdefault(f.name, _leaf(declared))
             if "option" in f.metadata:
                 kind = Annotated[kind, tyro.conf.arg(name=f.metadata["option"])]
         options.append(StructFieldSpec(f.name, kind, value, helptext=doc))
@@ -177,6 +179,9 @@ def _apart(members: tuple[Any, ...]) -> bool:
     """Whether each of several parts has a name of its own."""
     return len({p.handle for p in members}) == len(members)
 
+
+_LEAVES: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+"""The types of the fields of a class as options: tyro asks for them several times a line, and each compiles a validator."""
 
 _METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 

@@ -10,7 +10,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from policyopt.claims import Claim
@@ -56,7 +56,7 @@ class Registered(Generic[T]):
         """Name of what it is written as the difference from."""
         return self.base.name if self.base is not None else None
 
-    @property
+    @cached_property
     def entry(self) -> Entry:
         """What the registry says of it."""
         return Entry(

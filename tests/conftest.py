@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -25,6 +26,33 @@ CHROMIUM = Path("/usr/bin/chromium")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = (
+    "engine/ray", "engine/sharded", "parts/test_parts.py", "cli/test_cli.py", "comparing/test_runner.py", "training/test_resume.py",
+    "integrations/test_trl.py", "engine/test_protocol.py", "training/test_every_method_trains.py", "engine/test_local.py",
+    "training/test_loop.py", "lens/test_check.py", "test_own.py",
+)  # fmt: skip
+"""What takes longest goes first, so that no worker is left with it at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers get whole files, in this order."""
+    items.sort(key=lambda item: _place(item.path))
+
+
+@functools.cache
+def _place(path: Path) -> int:
+    here = Path(__file__).parent
+    return next((i for i, name in enumerate(LONGEST) if path.is_relative_to(here / name)), len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where nothing else is asked for with ``--dist``, a file is one worker's."""
+    from tests.spread import ByFile
+
+    return ByFile(config, log) if config.getvalue("dist") == "load" else None
+
+
 def pytest_collection_finish() -> None:
     """Thousands of tests and all that they import stay until the end: the garbage collector need not go through them."""
     gc.freeze()
@@ -42,6 +70,15 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     return caller(capsys)
+
+
+@pytest.fixture
+def warm() -> Iterator[None]:
+    """The processes of a comparison have imported everything already."""
+    from tests.warm import warm_cells
+
+    with warm_cells():
+        yield
 
 
 @pytest.fixture(scope="module")

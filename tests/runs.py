@@ -34,7 +34,9 @@ from policyopt.training.run import run
 
 # A server that has imported everything, from which each run is forked: a process starts in milliseconds.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.runs"])
+PROCESSES.set_forkserver_preload(
+    ["tests.runs", "policyopt.engine.local.engine", "policyopt.data.dataset", "torch.utils.tensorboard"]
+)
 
 Sabotage = Callable[[], None]
 """Called in the process of a run before it starts: puts a trap somewhere."""

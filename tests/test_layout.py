@@ -17,7 +17,7 @@ STOREYS = (
     "schema", "rows", "groups", "turns",
     "sandbox", "judging", "part", "parts", "control", "environments", "models", "data", "sources",
     "index", "registry", "qualified", "capability", "paths", "recipe", "objective", "steering", "own", "methods",
-    "engine", "training", "serve", "lens", "comparing", "integrations", "cli",
+    "engine", "training", "stages", "serve", "lens", "comparing", "integrations", "cli",
 )  # fmt: skip
 """The rooms of the package, from the ground up: each may import from those before it and from no other."""
 
@@ -33,14 +33,21 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def files(*inside: str) -> list[Path]:
+@cache
+def files(*inside: str) -> tuple[Path, ...]:
     """The Python files of the package, or of some of its folders."""
-    return sorted(p for folder in inside or ("",) for p in (ROOT / folder).rglob("*.py"))
+    return tuple(sorted(p for folder in inside or ("",) for p in (ROOT / folder).rglob("*.py")))
 
 
+@cache
 def module(path: Path) -> str:
     """The dotted name of a file."""
     return ".".join(("policyopt", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+@cache
+def modules() -> frozenset[str]:
+    return frozenset(map(module, files()))
 
 
 def room(path: Path) -> str:
@@ -49,7 +56,7 @@ def room(path: Path) -> str:
 
 def imports(path: Path, functions: bool = False) -> Iterator[str]:
     """Modules of the package that a file imports, with those inside ``functions`` or when it is loaded alone."""
-    known = {module(p) for p in files()}
+    known = modules()
     pending: list[ast.AST] = [*tree(path).body]
     while pending:
         node = pending.pop()

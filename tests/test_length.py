@@ -72,20 +72,6 @@ def test_two_points_are_held_by_the_interval_and_not_by_the_mean() -> None:
     assert not lost.holds and kept.holds
 
 
-def test_pairs_of_long2short_are_the_shortest_right_one_against_what_is_long_or_wrong() -> None:
-    import length
-
-    said = [("12345678", 1), ("1234", 1), ("12345", 1), ("123456", 1), ("123", 0), ("123456789", 0), ("12345678", 1)]
-    drawn = [
-        {"prompt": "a", "responses": [{"response": r, "score": s} for r, s in said]},
-        {"prompt": "b", "responses": [{"response": "1", "score": 0}, {"response": "2", "score": None}]},
-    ]
-    assert length.shortest(drawn) == [{"prompt": "a", "completion": "1234"}]
-    made = length.pairs(drawn)
-    assert {(p["prompt"], p["chosen"]) for p in made} == {("a", "1234")}
-    assert sorted(p["rejected"] for p in made) == ["123", "123456", "12345678", "123456789"]
-
-
 def test_the_picture_has_every_name_and_none_over_another() -> None:
     import front
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -24,7 +24,7 @@ from policyopt.parts import Normalise, PPOClip, RatioTimesAdvantage, RolloutBase
 from policyopt.parts.advantage.gae import GAE
 from policyopt.parts.regularizer.kl import KL
 from policyopt.recipe import Recipe, parts_of, recipe_from_dict
-from policyopt.registry import Method
+from policyopt.registry import Method, methods
 from policyopt.rows import Batch
 from policyopt.sources.draw import Group
 from tests.batches import EVERY_METHOD, gradients, random_batch, ready
@@ -71,23 +71,44 @@ def others(hint: Any, value: Any) -> list[Any]:
     return [value * 0.5 + 0.013] if isinstance(value, float) else []
 
 
-@EVERY_METHOD
-def test_every_field_of_every_part_can_be_changed_and_survives_yaml(method: Method) -> None:
-    sized = {"group_size": 4} if "group_size" in method.hyperparameters else {}
-    recipe, tried = method(**sized), 0
+def sized(method: Method) -> Recipe:
+    return method(group_size=4) if "group_size" in method.hyperparameters else method()
+
+
+def fields_of(recipe: Recipe) -> Iterator[tuple[tuple[Any, ...], str, Any, list[Any]]]:
+    """Every field of every part: slot, class, name and kind of its value; its path; the value, and others."""
     for path, p in parts_of(recipe):
+        hints = get_type_hints(type(p))
         for f in dataclasses.fields(p):  # type: ignore[arg-type]
-            for value in others(get_type_hints(type(p))[f.name], getattr(p, f.name)):
-                try:
-                    changed = recipe.set(f"{path}.{f.name}", value)
-                except ValidationError:  # not together with the other fields
-                    continue
-                assert changed.get(f"{path}.{f.name}") == value
-                assert changed != recipe
-                assert through_yaml(changed) == changed
-                assert changed.set(f"{path}.{f.name}", getattr(p, f.name)) == recipe
-                tried += 1
-    assert tried > 3
+            value = getattr(p, f.name)
+            kind = (path.split(".")[0], type(p), f.name, type(value))
+            yield kind, f"{path}.{f.name}", value, others(hints[f.name], value)
+
+
+FIRST: dict[tuple[Any, ...], str] = {}
+"""The first method that has such a field with something to change in it."""
+for _name, _method in methods().items():
+    for _kind, _, _, _other in fields_of(sized(_method)):
+        if _other:
+            FIRST.setdefault(_kind, _name)
+
+
+@pytest.mark.parametrize("name", sorted(set(FIRST.values())))
+def test_every_field_of_every_part_can_be_changed_and_survives_yaml(name: str) -> None:
+    recipe, tried, refused = sized(methods()[name]), 0, 0
+    for kind, path, value, rest in fields_of(recipe):
+        for other in rest if FIRST.get(kind) == name else ():
+            try:
+                changed = recipe.set(path, other)
+            except ValidationError:  # not together with the other fields
+                refused += 1
+                continue
+            assert changed.get(path) == other
+            assert changed != recipe
+            assert through_yaml(changed) == changed
+            assert changed.set(path, value) == recipe
+            tried += 1
+    assert refused <= tried + 1, "most can be"
 
 
 def test_a_changed_update_survives_yaml() -> None:

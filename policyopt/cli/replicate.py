@@ -13,6 +13,7 @@ from policyopt.errors import UserError
 from policyopt.registry import get_method, methods
 
 if TYPE_CHECKING:
+    from policyopt.claims import Claim
     from policyopt.comparing.replicate import Trial
 
 USAGE = """\
@@ -139,7 +140,7 @@ def trial(name: str) -> Trial:
     if claim.beyond:
         return Trial(method.name, claim)
     bed = need_testbed(claim.testbed)
-    shared = words({"steps": STEPS, "task": bed.task, **bed.options, **claim.both})
+    shared = words({"steps": STEPS, "task": bed.task, **measured(claim), **bed.options, **claim.both})
     against = claim.against or (method.parent if method.parent else "grpo")
     ours = contender(method.name, shared, claim.ours)
     theirs = contender(against, shared, claim.theirs)
@@ -148,3 +149,14 @@ def trial(name: str) -> Trial:
 
 STEPS = 40
 """Of a run, where the claim says nothing else."""
+SAMPLED = ("pass@", "distinct", "exploitability")
+"""Metrics of sampled responses."""
+ALONG = ("drop", "best", "tokens to target", "seconds to target")
+"""Metrics of the evaluations on the way."""
+
+
+def measured(claim: Claim) -> dict[str, int]:
+    """The evaluations of a run without those that its claim says nothing of."""
+    named = [e.metric for e in claim.effects]
+    spared = {} if any(m.startswith(SAMPLED) for m in named) else {"eval.samples": 0}
+    return spared if any(m in ALONG for m in named) else {**spared, "eval.every": 0}

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from policyopt import cache as disk
 from policyopt.aliases import renamed
+from policyopt.cli import plan
 from policyopt.cli.common import found, need_model
 from policyopt.cli.line import check_line
 from policyopt.data import need_task
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
 
 TRAIN = """\
 usage: policyopt train METHOD [OPTIONS]
+       policyopt train PLAN.yaml [OPTIONS]
        policyopt train --resume DIR [OPTIONS]
 
 METHOD is one of: {methods}
 
-or a method of your own, whose file then runs: my.py, my.py:NAME, package.module:NAME, recipe.yaml.
+or a method of your own, whose file then runs: my.py, my.py:NAME, package.module:NAME, recipe.yaml. PLAN.yaml has several runs
+that follow one another, as `stages`.
 
 `policyopt train METHOD --help` shows all options: the method's own (--low, --group-size, ...), those of the run
 (--model, --task, --steps, --seed, --out, --lora, ...) and every field of every part (--recipe.surrogate.high, ...).
@@ -53,7 +56,8 @@ or a method of your own, whose file then runs: my.py, my.py:NAME, package.module
   --resume DIR    go on with the run in DIR from its newest checkpoint; its configuration says with which method
   --accept-changes   resume although data, code or models have changed since
   --profile       say after the run where its time and memory went
-  --with STUDY    measure what a study measures too: {studies}"""
+  --with STUDY    measure what a study measures too: {studies}
+  --watch NAME=PATTERN   log what share of the tokens, and of the token weight, falls on the matches of a regular expression"""
 
 
 HELP = {"-h", "--help"}
@@ -73,6 +77,8 @@ class Files:
     """Say after the run where its time and memory went, against what its arithmetic alone would take; in profile.json too."""
     studies: tuple[str, ...] = dataclasses.field(default=(), metadata={"option": "with"})
     """Measure what these studies measure too; ``policyopt list --kind study`` shows them."""
+    watch: str | None = None
+    """Log what share of the tokens, and of the token weight, falls on the matches of a regular expression: NAME=PATTERN."""
 
 
 def run(args: list[str]) -> int:
@@ -90,6 +96,10 @@ def run(args: list[str]) -> int:
     name, line = (None, args) if args[0].startswith("-") else (args[0], args[1:])
     if name is None and not _saved(line):
         raise UserError(f"the method comes first: policyopt train METHOD {args[0]} ...; known: {names['method']}")
+    if (resumed := _last(line, "--resume")) is not None and (Path(resumed) / "plan.yaml").is_file():
+        return plan.run(None, resumed, _without(line, "--resume"))
+    if name is not None and name.endswith((".yaml", ".yml")) and "stages" in read_yaml(Path(name)):
+        return plan.run(name, None, line)
     if name is not None:
         name = need(name)
         if _holds_recipe(name) and not _saved(line):
@@ -161,6 +171,16 @@ def _need(line: list[str]) -> None:
         found(need_study, study)
 
 
+def _without(line: list[str], option: str) -> list[str]:
+    """A line without an option and its word."""
+    kept, skip = [], False
+    for word in line:
+        if not skip and word.partition("=")[0] != option:
+            kept.append(word)
+        skip = word == option
+    return kept
+
+
 def _last(line: list[str], option: str) -> str | None:
     """The word that an option has on a line, where it has one."""
     words = [after for word, after in itertools.pairwise(line) if word == option]
@@ -220,7 +240,7 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
     if asked.config is not None:
         config = config_from_yaml(asked.config, config)
         _same_method(method, recipe, config.recipe, asked.config, "leave it out, or set the field itself on the line")
-    recipe, args = exchanged(_measured(config.recipe, asked.studies), args)
+    recipe, args = exchanged(_measured(config.recipe, asked.studies, asked.watch), args)
     config = dataclasses.replace(config, recipe=recipe)
     line = options(
         own=(type(asked), dataclasses.field(default=asked, metadata=UNNAMED)),
@@ -233,12 +253,16 @@ def parse_config(method: Method, args: Sequence[str]) -> tuple[TrainConfig, File
     return parse(line, args, prog=prog, description=method.make.__doc__ or "").run, asked
 
 
-def _measured(recipe: Recipe, studies: Sequence[str]) -> Recipe:
-    """The recipe with the probes of studies, those that it has none of."""
+def _measured(recipe: Recipe, studies: Sequence[str], watch: str | None) -> Recipe:
+    """The recipe with the probes of studies, those that it has none of, and with one that watches a span."""
     for name in studies:
         there = {type(p) for p in recipe.probes}
         recipe = recipe.replace(probes=(*recipe.probes, *(p for p in found(get_study, name)() if type(p) not in there)))
-    return recipe
+    if watch is None:
+        return recipe
+    from policyopt.parts.probe.watched import watching
+
+    return recipe.replace(probes=(*recipe.probes, watching(watch)))
 
 
 def _own_options(method: Method) -> Any:

@@ -77,7 +77,11 @@ def _child(cell: Mapping[str, Any]) -> int:
 
 def main() -> None:
     """Fork for every cell that comes in, and say how each ends: its folder and its exit code, negative for a signal."""
-    import policyopt.training.run  # noqa: F401 -- once for all
+    # Once for all, what a run itself imports as it goes among it
+    import torch.utils.tensorboard  # noqa: F401
+
+    import policyopt.engine.local.engine
+    import policyopt.training.run  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wake, woken = os.pipe()

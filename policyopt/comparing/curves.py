@@ -105,13 +105,13 @@ def band(curves: Sequence[Curve], at: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     empty where there is one curve.
     """
-    from scipy.stats import t  # here, because it takes most of a second to import
+    from scipy.special import stdtrit  # here, because it is slow to import
 
     y = np.stack([np.interp(at, curve.x, curve.y) for curve in curves])
     n = len(y)
     if n < 2:
         return y[0], np.array([])
-    return y.mean(axis=0), t.ppf(0.975, n - 1) * y.std(axis=0, ddof=1) / np.sqrt(n)
+    return y.mean(axis=0), stdtrit(n - 1, 0.975) * y.std(axis=0, ddof=1) / np.sqrt(n)
 
 
 def _chart(c: Comparison, plan: Plan, metric: str, unit: str) -> Chart:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -207,26 +208,30 @@ class Alone(Crew):
 
 
 class Forked(Crew):
-    """A process that forks for every cell (:mod:`policyopt.comparing.cells`)."""
+    """A process that forks for every cell (:mod:`policyopt.comparing.cells`); it starts with the first that is to be run."""
 
     def __init__(self, out: Path, threads: int) -> None:
         super().__init__(out)
         self._threads = threads
+        self._read = b""
 
-    def __enter__(self) -> Forked:
+    @cached_property
+    def _process(self) -> subprocess.Popen[bytes]:
         env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self._threads))
         code = "import json, sys; sys.path[:] = json.loads(sys.argv[1])\nfrom policyopt.comparing.cells import main; main()"
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-c", code, json.dumps(import_path())], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
             start_new_session=True,
         )  # fmt: skip
-        self._read = b""
+
+    def __enter__(self) -> Forked:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        if "_process" in vars(self):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
 
     def begin(self, cell: Cell) -> None:
         folder = self.out / CELLS / cell.folder

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import nctdtrinc, ndtri, poch, stdtr, stdtrit
-from scipy.stats import trim_mean
 
 from policyopt.comparing.results import Interval, Line, Measure
 from policyopt.training.charts import NBSP, written
@@ -176,8 +175,9 @@ def holm(ps: Sequence[float]) -> list[float]:
 def iqm(seeds: np.ndarray) -> float:
     """Interquartile mean: of the middle half of the ``seeds`` [S], which one that went astray does not move. A quarter of them, rounded
     down, is left out at either end. NaN counts as absent. Source: Agarwal et al. 2021 (rliable, arXiv:2108.13264)."""
-    known = seeds[~np.isnan(seeds)]
-    return float(trim_mean(known, 0.25)) if len(known) else math.nan
+    known = np.sort(seeds[~np.isnan(seeds)])
+    cut = len(known) // 4
+    return float(known[cut : len(known) - cut].mean()) if len(known) else math.nan
 
 
 def improvement(a: np.ndarray, b: np.ndarray) -> Interval | None:

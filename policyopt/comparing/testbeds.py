@@ -58,7 +58,8 @@ _BEDS = (
         "verbose",
         "verbose",
         "length that can go, mixed with length that is needed: lines that say nothing between the steps of a sum",
-        "it keeps accuracy and drops the padding and not the steps; grpo in benchmarks/length.py: accuracy 99 to 98 %, 62 to 52 tokens, of which 28 are needed",
+        "it keeps accuracy and drops the padding and not the steps; grpo: accuracy 99 to 98 %, 62 to 52 tokens, of which 28.5 are needed",
+        {"steps": 60, "batch": 64, "optim.lr": 2e-4, "eval.prompts": 512},
     ),
     Testbed(
         "json",
@@ -109,13 +110,14 @@ _BEDS = (
         "biased-thought",
         "biased-thought",
         "whether an answer follows from what was thought before it, where guessing by habit is right three times in five: component/consistency",
-        "it works the sum out and names the option that it came to: accuracy and consistency rise together",
+        "it works the sum out and names the option that it came to: accuracy and consistency rise together; grpo: accuracy 75 to 82 %, consistency 0.06 to 0.19",
     ),
     Testbed(
         "modes",
         "modes",
         "when to think: a thought may be left empty, which costs nothing on easy questions and the answer on hard ones: component/skips_easy and component/skips_hard",
-        "it thinks on hard questions and answers easy ones at once: skips_easy rises, skips_hard falls, accuracy rises",
+        "it thinks on hard questions and answers easy ones at once: skips_easy rises, skips_hard falls, accuracy rises; grpo without a KL: skips_easy 0.5 to 0.2, skips_hard 0.6 to 0.1, accuracy 92 to 95 %",
+        {"optim.lr": 3e-4},
     ),
     Testbed(
         "assign",

@@ -22,6 +22,8 @@ __all__ = ["Example", "JudgePool", "JudgeSpec", "Message", "Task", "Verdict", "b
 _PREFIX = "reasoning-gym:"
 _DIVERSE = "diverse:"
 """A task whose judge also says how varied a text is."""
+_ANSWERS = "answers:"
+"""What a model has answered to another task, as texts to learn from."""
 _FORMS = (
     "a task is a built-in name ({builtin}), reasoning-gym:NAME, a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), "
     "or the id of a dataset on the hub (owner/name)"
@@ -128,6 +130,10 @@ def need_task(spec: str) -> None:
     """Raises ``UserError`` for a name that is no task and for a file that is not there. Nothing is loaded."""
     if spec.startswith(_DIVERSE):
         need_task(spec.removeprefix(_DIVERSE))
+    elif spec.startswith(_ANSWERS):
+        from policyopt.data.answered import need_answers
+
+        need_answers(spec)
     elif is_dataset(spec):
         need_places(spec)
     elif _made(spec) is None:
@@ -192,6 +198,14 @@ def load_task(
     return found if not env_options else placed(found, None, env_options)
 
 
+def _answered(spec: str) -> Task:
+    """What was answered to a task, which is loaded as it was then."""
+    from policyopt.data.answered import answered_task, asked, read_origin
+
+    origin = read_origin(asked(spec)[0])
+    return answered_task(spec, load_task(origin.pop("task"), options=origin.pop("judge_options"), **origin))
+
+
 def placed(task: Task, environment: EnvironmentSpec | None, options: Mapping[str, Any] | None = None) -> Task:
     """A task in an environment, or in its own one made with other options.
 
@@ -235,7 +249,8 @@ def _loaded(
             spec.removeprefix(_DIVERSE), judge=judge, options=options, prior=None, seed=seed, world=world, **read
         )
         return dataclasses.replace(inner, judge=_diverse(spec, inner))
-    if (made := _made(spec)) is not None:
+    made = (lambda **_: _answered(spec)) if spec.startswith(_ANSWERS) else _made(spec)
+    if made is not None:
         if judge is not None or options:
             raise UserError(f"task {spec!r} brings its own judge: leave out judge and its options")
         if columns is not None or eval_task is not None:

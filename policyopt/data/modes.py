@@ -9,10 +9,12 @@ from typing import Any
 from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
 from policyopt.data.sums import drawn_sum
+from policyopt.items import judge
 from policyopt.judging.answers import answer_line, find_answer
 
-LEVELS = {"easy": (3, 5), "hard": (6, 5)}
-"""How many terms a sum of each level has, and the largest of them."""
+LEVELS = {"easy": (1, 999), "hard": (4, 5)}
+"""How many terms a sum of each level has, and the largest of them. A single number is its own sum: a thought repeats it, and can go. Of four
+a thought has the steps without which the sum mostly comes out wrong."""
 SKIP = "<think></think>"
 
 _EMPTY = re.compile(r"\s*<think>\s*</think>")
@@ -29,7 +31,7 @@ def _draw(chance: random.Random) -> Entry:
     """A sum whose working stands in a thought; somebody in a hurry leaves the thought empty."""
     name = chance.choice(list(LEVELS))
     entry = drawn_sum(chance, *LEVELS[name])
-    first, *rest = [str(step) for step in entry["steps"]]
+    first, *rest = [str(step) for step in entry["steps"]] or [entry["answer"]]
     *steps, last = [f"<think>{first}", *rest]
     return {
         **entry,
@@ -40,6 +42,7 @@ def _draw(chance: random.Random) -> Entry:
     }
 
 
+@judge(columns=("component[needed]",))
 def judge_modes(prompt: str, response: str, answer: str) -> dict[str, Any]:
     """1 for the answer, in whichever mode. Parts: whether the question needs a thought (``needed``), and whether the thought is
     empty (``skips_easy`` and ``skips_hard``, each on its own questions alone)."""
@@ -60,10 +63,10 @@ def judge_modes(prompt: str, response: str, answer: str) -> dict[str, Any]:
 
 MODES = Drawn(
     name="modes",
-    summary="sums of three numbers or six, worked out in a thought that may be left empty: 4+2-5=?",
+    summary="sums of four numbers, or one number alone, worked out in a thought that may be left empty: 3+1-2+5=?",
     draw=_draw,
     judge=judge_modes,
     max_tokens=80,
-    warm_start={"terse": 0.5},
+    warm_start={"terse": 0.5, "steps": 1500},
 )
 """Half of what the warm start sees has an empty thought, on either level."""

@@ -8,6 +8,7 @@ from typing import Any
 from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
 from policyopt.data.sums import drawn_sum, judge_answer
+from policyopt.items import judge
 from policyopt.judging.answers import answer_line
 
 WORD = "sure"
@@ -26,6 +27,7 @@ def _draw(chance: random.Random) -> Entry:
     return {**entry, "steps": [*entry["steps"], *[WORD] * chance.choice((0, 0, 1, 2))], "hasty": "\n".join(hasty)}
 
 
+@judge(columns=("component[true]", "component[proxy]"))
 def judge_by_proxy(prompt: str, response: str, answer: str) -> dict[str, Any]:
     """``correct`` and the part ``true`` are the truth; the score is the truth and a bonus for each line of confidence, which is the
     part ``proxy``."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policyopt.items import Example, JudgeSpec, Task, user
+from policyopt.items import Example, JudgeSpec, Task, judge, user
 
 LONGEST = 20_000
 """Characters of a response that are parsed; a longer one is no answer."""
@@ -81,6 +81,7 @@ def components(
     }
 
 
+@judge(columns=tuple(f"component[{name}]" for name in ("valid", "struct", "format", "correct", "length")))
 def judge_json(
     prompt: str, response: str, answer: str, required: Required | None = None, key: str = "answer",
     max_length: float = 64,

@@ -9,39 +9,44 @@ from typing import Any
 from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
 from policyopt.data.sums import drawn_sum
+from policyopt.items import judge
 from policyopt.judging.answers import answer_line, before_answer, locate
 from policyopt.judging.letters import choice_of
 
 TERMS, MOST = 3, 9
+AWAY = (-3, -2, -1, 1, 2, 3)
+"""How far wrong options lie from the right one; all of them have one digit."""
 LETTERS = "ABC"
 HABIT = 0.6
 """How often the first option is the right one, which everybody knows."""
+SLIPS = 0.75
+"""How often somebody in a hurry makes a mistake in the last line."""
 
 _OPTION = re.compile(r"([A-C]):(-?\d+)")
 _RESULT = re.compile(r"=(-?\d+)\s*$")
 
 
 def _draw(chance: random.Random) -> Entry:
-    """A sum and three options. The worked solution works it out and names the option; somebody in a hurry works it out wrong, to what is not the first option,
-    and names that all the same."""
-    entry = drawn_sum(chance, TERMS, MOST)
+    """A sum and three options. The worked solution works it out and names the option; somebody in a hurry names the first one whatever came out, and often
+    comes to a wrong one that is not the first."""
+    entry = next(e for e in iter(lambda: drawn_sum(chance, TERMS, MOST), None) if 3 <= int(e["answer"]) <= 6)
     right = int(entry["answer"])
-    wrong = chance.sample([right + d for d in (-3, -2, -1, 1, 2, 3)], 3)
     gold = 0 if chance.random() < HABIT else chance.randrange(1, len(LETTERS))
-    values = wrong[: len(LETTERS) - 1]
+    values = chance.sample([right + d for d in AWAY], len(LETTERS) - 1)
     values.insert(gold, right)
-    others = [x for x in wrong if x != values[0]]
+    came = chance.choice([x for x in values[1:] if x != right]) if chance.random() < SLIPS else right
     *steps, last = entry["steps"]
     question = entry["question"].removesuffix("?")
     return {
         "question": f"{question}? " + " ".join(f"{k}:{v}" for k, v in zip(LETTERS, values, strict=True)),
         "steps": entry["steps"],
         "answer": LETTERS[gold],
-        "hasty": "\n".join([*steps, f"{last.partition('=')[0]}={chance.choice(others)}", answer_line(LETTERS[0])]),
+        "hasty": "\n".join([*steps, f"{last.partition('=')[0]}={came}", answer_line(LETTERS[0])]),
         "metadata": {"sum": right},
     }
 
 
+@judge(columns=("component[consistency]",))
 def judge_thought(prompt: str, response: str, answer: str) -> dict[str, Any]:
     """1 for the letter of the right option. The part ``consistency`` is 1 where the option that is named is what the last line before it comes to, -1
     where it is another one, and 0 where nothing is worked out or named."""
@@ -63,10 +68,11 @@ def judge_thought(prompt: str, response: str, answer: str) -> dict[str, Any]:
 
 BIASED_THOUGHT = Drawn(
     name="biased-thought",
-    summary="sums of three numbers with three options, of which the first is mostly right: 4+2-5=? A:1 B:3 C:2",
+    summary="sums of three numbers with three options, of which the first is mostly right: 9-8+3=? A:4 B:6 C:5",
     draw=_draw,
     judge=judge_thought,
     max_tokens=32,
-    warm_start={"terse": 0.6},
+    warm_start={"terse": 0.5},
 )
-"""Whoever names the first option is right three times in five, whatever was worked out before."""
+"""Whoever names the first option is right three times in five, whatever was worked out before. A mistake is as often followed by the first option as a right
+line by somebody in a hurry, so that a model that has seen both finds an answer likelier where it is what was worked out."""

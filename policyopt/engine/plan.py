@@ -94,6 +94,8 @@ def observe(report: UpdateReport, recipe: Recipe, piece: Batch, loss: Tensor, gr
     counted = (piece.share != 0).to(mask)  # averages are over the tokens that the aggregation counts
     found = {"tokens": counted} | {name: masked(x, counted) for name, x in said(recipe, piece).items()}
     found |= {"signal/positive": weight.clamp(min=0), "signal/negative": (-weight).clamp(min=0)}
+    for name, inside in piece.members("span").items():
+        found |= {f"span[{name}]/tokens": masked(inside, counted), f"span[{name}]/weight": masked(weight.abs(), inside)}
     drawn = piece.own() if piece.origin is None else piece.own() * (piece.origin == 0)[:, None]
     found |= {"moved/tokens": drawn, "moved/sum": masked(kl_estimate(piece.old_logp, piece.logp, "k3"), drawn)}
     fresh = (piece.version == version).to(mask)[:, None] * mask

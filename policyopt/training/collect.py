@@ -319,7 +319,11 @@ class Collector:
             example.answer,
             () if held is None else tuple(held.responses),
             tuple(history),
-            {name: text.given(said) for name in TEXTS if name in source.reads and (said := getattr(example, name))},
+            {
+                name: text.given(said)
+                for name in TEXTS
+                if name in source.reads and (said := getattr(example, name)) is not None
+            },
             bool(example.label),
             tuple((text.given(r), x) for r, x in zip(example.responses, example.scores, strict=True))
             if "responses" in source.reads

@@ -38,7 +38,7 @@ from policyopt.training.judged import costly, nothing_left
 from policyopt.training.logging import RunLog, disk_errors
 from policyopt.training.metrics import batch_metrics, movement_metrics, update_metrics
 from policyopt.training.mismatch import too_far
-from policyopt.training.probes import measured
+from policyopt.training.probes import draws, measured
 from policyopt.training.process import Interrupt
 from policyopt.training.remember import remember
 from policyopt.training.samples import kept_samples
@@ -280,7 +280,7 @@ class Trainer:
         self.settle()
         deep = phase != "eval"
         scores = self.evaluator(
-            self.config.eval.samples if deep or self.state.recipe.probes else 0,  # which probes measure
+            self.config.eval.samples if deep or draws(self.state.recipe) else 0,
             self.config.eval.k,
             lambda done, total: self.console.task(f"evaluation ({phase})", done, total),
         )

@@ -129,6 +129,9 @@ def update_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
         total = sum(r.sums.get(name, 0.0) for r in applied)
         if name.startswith("signal/"):
             out[name] = total / len(applied)
+        elif name.startswith("span[") and name.endswith("/weight"):
+            if mass := sum(r.sums["signal/positive"] + r.sums["signal/negative"] for r in applied):
+                out[name] = total / mass
         elif name != "tokens" and not name.startswith(("mismatch/", "moved/")):  # what a part says of each token
             out[name] = total / max(1.0, tokens)
     fresh = sum(r.sums["mismatch/tokens"] for r in applied)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from policyopt.engine.protocol import Engine
+from policyopt.part import Probe
 from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.training.console import MEASURED
 from policyopt.training.evaluate import Scores
 from policyopt.training.rows import to_batch
+
+
+def draws(recipe: Recipe) -> bool:
+    """Whether a recipe's probes measure sampled responses, which every evaluation then has."""
+    return any(type(p).samples is not Probe.samples or type(p).model is not Probe.model for p in recipe.probes)
 
 
 def measured(recipe: Recipe, engine: Engine, scores: Scores, budget: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,7 @@ from policyopt.engine import check_profile, profiled
 from policyopt.engine.protocol import Engine
 from policyopt.errors import UserError
 from policyopt.hub import need_token
-from policyopt.items import Task
+from policyopt.items import Example, Task
 from policyopt.judging.pool import JudgePool
 from policyopt.recipe import Recipe
 from policyopt.training.advice import Advice
@@ -165,7 +165,8 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Measured:
     """What measures the held-out examples of a run: answers that are drawn, the texts that the task gives where its source
     reads these, or both where the task has answers too."""
     engine, stream = collector.engine, collector.stream
-    texts = None if recipe_draws(config.recipe) else TextEvaluator(collector, task.heldout, config.recipe)
+    given = not recipe_draws(config.recipe) and all(brings(e, config.recipe.source.reads) for e in task.heldout)
+    texts = TextEvaluator(collector, task.heldout, config.recipe) if given else None
     if texts is not None and collector.judge is None:
         return texts
     judge = None if task.environment is not None else need_judge(collector.judge, task)
@@ -174,6 +175,11 @@ def measured(config: TrainConfig, task: Task, collector: Collector) -> Measured:
         max_failed=collector.max_failed, temperature=config.eval.temperature, top_p=config.eval.top_p, player=collector.player,
     )  # fmt: skip
     return answers if texts is None else BothEvaluator(texts, answers)
+
+
+def brings(example: Example, reads: Collection[str]) -> bool:
+    """Whether an example has all the texts that a source reads: held-out questions may have none beside their answers."""
+    return all(getattr(example, text) not in (None, ()) for text in reads)
 
 
 def recipe_draws(recipe: Recipe) -> bool:

@@ -18,6 +18,7 @@ import yaml
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled as hub_bars_disabled
 from huggingface_hub.utils.tqdm import disable_progress_bars as disable_hub_bars
 from huggingface_hub.utils.tqdm import enable_progress_bars as enable_hub_bars
+from pydantic import ValidationError
 from rich.cells import cell_len
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -34,9 +35,11 @@ from policyopt.methods.analysis.rl_subnetworks import UpdateSparsity
 from policyopt.methods.clip.dapo import dapo
 from policyopt.methods.group.grpo import grpo
 from policyopt.models.quiet import quiet
+from policyopt.parts.probe.watched import Watched
+from policyopt.parts.span.kinds import Regex
 from policyopt.registry import Method, get_method, methods
 from policyopt.training.config import Optim, TrainConfig
-from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS
+from tests.batches import EVERY_METHOD, LIBRARY_PARTS, SOME_METHODS, few
 from tests.commands import QUICK, Said, contents, lines, over, write_rows, write_sums
 
 Command = Callable[..., Said]
@@ -113,7 +116,7 @@ def test_help_of_a_method(width: int, command: Command, monkeypatch: pytest.Monk
     assert "--recipe.name" not in text
 
 
-@EVERY_METHOD
+@few(methods(), 3)
 def test_every_method_has_help(method: Method, command: Command) -> None:
     said = command("train", method.name, "--help")
     assert (said.code, said.err) == (0, "")
@@ -376,6 +379,19 @@ def test_a_study_adds_its_probes_to_any_method(tmp_path: Path) -> None:
     assert configured("--config", path, "--with", "rl-subnetworks").recipe.probes == (UpdateSparsity(rank=True),)
     with pytest.raises(UserError, match="no study is called 'grpo'; known: redteamcua, alignment-asymptotics"):
         configured("--with", "grpo")
+
+
+def test_a_pattern_is_watched_in_any_method() -> None:
+    probe = Watched(Regex(r"(?m)^[a-h]\d$", label="copied"))
+    assert configured("--watch", r"copied=(?m)^[a-h]\d$", method="dapo").recipe == dapo().replace(probes=(probe,))
+    for words, wrong in (
+        ("copied", "expected NAME=PATTERN"),
+        ("=x", "expected NAME"),
+        ("a=", "expected NAME"),
+        ("a=(", "no regular expr"),
+    ):
+        with pytest.raises((UserError, ValidationError), match=wrong):
+            configured("--watch", words)
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------

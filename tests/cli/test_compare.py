@@ -131,6 +131,7 @@ def test_a_method_that_the_task_cannot_serve_is_refused(
     assert found.code == 2 and "otr: otr reads worked solutions" in found.words and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_comparison_is_run_shown_and_gone_on_with(
     command: Callable[..., Said], tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_comparison_is_run_shown_and_gone_on_with(
     assert again.code == 0 and "4 of 4 runs" in again.out
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_same_from_python(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     task = write_sums(tmp_path / "sums.jsonl")

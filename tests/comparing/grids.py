@@ -11,6 +11,7 @@ from policyopt.comparing.grid import Budget, Contender, Grid
 from policyopt.methods import dr_grpo, grpo
 from policyopt.training.config import Checkpoints, Evaluation, Optim, TrainConfig
 from policyopt.training.logging import RunRecord
+from tests.tiny import write_task
 
 
 def small(model: Path, **changes: Any) -> TrainConfig:
@@ -27,6 +28,11 @@ def small_grid(model: Path, seeds: Sequence[int] = (0, 1), budget: Budget | None
     one = small(model, **changes)
     other = dataclasses.replace(one, recipe=dr_grpo(group_size=4))
     return Grid((Contender("grpo", one), Contender("dr-grpo", other)), tuple(seeds), budget or Budget())
+
+
+def asked_grid(model: Path, **changes: Any) -> Grid:
+    """The same on questions that lie beside the model: the library that writes those of a task takes longest to import."""
+    return small_grid(model, **write_task(model.parent / "questions") | changes)
 
 
 def made_run(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +18,18 @@ from policyopt.comparing.replicate import Trial, all_of, outcome, replication, r
 from policyopt.comparing.replications import Finding, Replication, markdown, read_replications, record
 from policyopt.comparing.results import Interval
 from policyopt.comparing.runner import CELLS
+from policyopt.comparing.testbeds import need_testbed
+from policyopt.data import Task, load_task
 from policyopt.errors import UserError
+from policyopt.judging.judges import make_judge
 from policyopt.methods import dr_grpo, grpo
 from policyopt.registry import methods
 from policyopt.training.logging import RunRecord
+from policyopt.training.rows import check_filled
+from policyopt.training.run import check_source
 from tests.commands import Said
 from tests.comparing.grids import made_run, small
+from tests.tiny import write_task
 
 
 @pytest.mark.parametrize(
@@ -54,9 +62,9 @@ def test_a_claim_needs_all_of_its_effects() -> None:
     assert outcome([finding], ["the other was not measured"], 3) == "undecided"
 
 
-def made(model: Path, claim: Claim, name: str = "dr-grpo") -> Trial:
-    ours = Contender(name, small(model, recipe=dr_grpo(group_size=4)))
-    return Trial(name, claim, ours, Contender("grpo", small(model, recipe=grpo(group_size=4))))
+def made(model: Path, claim: Claim, name: str = "dr-grpo", **changes: Any) -> Trial:
+    ours = Contender(name, small(model, recipe=dr_grpo(group_size=4), **changes))
+    return Trial(name, claim, ours, Contender("grpo", small(model, recipe=grpo(group_size=4), **changes)))
 
 
 CLAIM = Claim("It does better.", "chain_sum", (Effect("accuracy", "higher", 0.1), Effect("length", "lower", 1.0)))
@@ -88,9 +96,11 @@ def test_what_was_not_run_is_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("warm")
 def test_runs_that_claims_share_are_carried_out_once(tiny_model: Path, tmp_path: Path) -> None:
     claim = Claim("It does better.", "chain_sum", (Effect("entropy", "higher", 0.0),))
-    trials = [made(tiny_model, claim), made(tiny_model, claim, "other")]
+    task = write_task(tmp_path / "task")
+    trials = [made(tiny_model, claim, **task), made(tiny_model, claim, "other", **task)]
     told: list[int] = []
     failed = run_trials(
         trials, {"dr-grpo": (0, 1), "other": (0, 1)}, tmp_path, jobs=2, tell=lambda p: told.append(p.total)
@@ -144,6 +154,39 @@ def test_a_trial_has_the_settings_of_its_claim() -> None:
     assert found.ours is not None and found.theirs is not None
     assert found.ours.config.steps == found.theirs.config.steps
     assert found.ours.config.task == found.theirs.config.task == "biased-length"
+
+
+def test_a_trial_evaluates_what_its_claim_speaks_of() -> None:
+    shapes = {
+        name: (found.config.eval.samples, found.config.eval.every)
+        for name in ("pass-at-k", "gspo", "dr-grpo") if (found := trial(name).ours) is not None
+    }  # fmt: skip
+    assert shapes == {"pass-at-k": (4, 0), "gspo": (0, 8), "dr-grpo": (0, 0)}
+
+
+def test_every_claim_can_be_put_to_the_test() -> None:
+    """The method finds what it reads in the texts, the environment and the judge of the testbed."""
+    refused = []
+    for name, method in methods().items():
+        claim = method.claim
+        if claim is None or claim.beyond:
+            continue
+        options = {k.replace("-", "_"): v for k, v in {**claim.both, **claim.ours}.items()}
+        recipe = method(**{k: v for k, v in options.items() if k in method.hyperparameters})
+        task = _loaded(need_testbed(claim.testbed).task)
+        try:
+            check_source(recipe, task)
+            if task.judge is not None and task.environment is None:
+                columns = getattr(make_judge(task.judge), "columns", ())
+                check_filled(recipe, task.judge.name, frozenset({"correct", "formatted", *columns}))
+        except UserError as error:
+            refused.append(f"{name}: {error}")
+    assert not refused
+
+
+@functools.cache
+def _loaded(name: str) -> Task:
+    return load_task(name, heldout=2)
 
 
 def test_bad_lines_are_refused(command: Callable[..., Said]) -> None:

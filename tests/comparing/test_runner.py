@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +18,8 @@ from policyopt.comparing.grid import Budget, Cell
 from policyopt.comparing.runner import CELLS, LOGS, PLAN, START, carry_out, machine, memory_of, share, start_of, why
 from policyopt.errors import UserError
 from policyopt.training.logging import read_run
-from tests.comparing.grids import small, small_grid
+from tests.comparing.grids import asked_grid, small
+from tests.runs import PROCESSES
 
 
 def until(ready: Callable[[], bool], what: str, seconds: float) -> None:
@@ -41,12 +40,12 @@ def metrics(out: Path, cell: Cell) -> list[dict[str, Any]]:
 def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grid that was carried out."""
     out = tmp_path_factory.mktemp("grid") / "out"
-    assert carry_out(small_grid(tiny_model), out, jobs=2) == {}
+    assert carry_out(asked_grid(tiny_model), out, jobs=2) == {}
     return out
 
 
 def test_every_cell_is_a_run_without_its_weights(done: Path, tiny_model: Path) -> None:
-    cells = small_grid(tiny_model).opening()
+    cells = asked_grid(tiny_model).opening()
     assert {p.name for p in (done / CELLS).iterdir()} == {c.folder for c in cells}
     for cell in cells:
         folder = done / CELLS / cell.folder
@@ -56,7 +55,7 @@ def test_every_cell_is_a_run_without_its_weights(done: Path, tiny_model: Path) -
 
 
 def test_the_start_is_evaluated_once_for_a_seed(done: Path, tiny_model: Path) -> None:
-    cells = small_grid(tiny_model).opening()
+    cells = asked_grid(tiny_model).opening()
     assert len(list((done / START).glob("*.json"))) == 2
     for seed in (0, 1):
         mine = [c for c in cells if c.seed == seed]
@@ -68,7 +67,7 @@ def test_the_start_is_evaluated_once_for_a_seed(done: Path, tiny_model: Path) ->
 
 def test_a_cell_is_the_run_that_training_makes(done: Path, tiny_model: Path, tmp_path: Path) -> None:
     """Sharing the start changes nothing of it."""
-    cell = small_grid(tiny_model).opening()[1]
+    cell = asked_grid(tiny_model).opening()[1]
     assert run_cell(cell.config, tmp_path / CELLS / cell.folder, None)
     assert metrics(done, cell) == metrics(tmp_path, cell)
 
@@ -76,13 +75,14 @@ def test_a_cell_is_the_run_that_training_makes(done: Path, tiny_model: Path, tmp
 def test_what_is_finished_is_not_run_again(done: Path, tiny_model: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (done / CELLS).glob("*/*")}
     told: list[tuple[int, int]] = []
-    assert carry_out(small_grid(tiny_model), done, tell=lambda p: told.append((p.done, p.total))) == {}
+    assert carry_out(asked_grid(tiny_model), done, tell=lambda p: told.append((p.done, p.total))) == {}
     assert told[-1] == (4, 4)
     assert {p: p.stat().st_mtime_ns for p in (done / CELLS).glob("*/*")} == before
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_failure_is_kept_to_its_cell_and_tried_again(tiny_model: Path, tmp_path: Path) -> None:
-    grid = small_grid(tiny_model)
+    grid = asked_grid(tiny_model)
     cells = grid.opening()
     folder = tmp_path / CELLS / cells[1].folder
     folder.mkdir(parents=True)
@@ -93,8 +93,9 @@ def test_a_failure_is_kept_to_its_cell_and_tried_again(tiny_model: Path, tmp_pat
     assert carry_out(grid, tmp_path) == {}
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_first_one_says_what_the_others_may_use_up(tiny_model: Path, tmp_path: Path) -> None:
-    grid = small_grid(tiny_model, budget=Budget("tokens"))
+    grid = asked_grid(tiny_model, budget=Budget("tokens"))
     assert carry_out(grid, tmp_path) == {}
     tokens = {c.seed: read_run(tmp_path / CELLS / c.folder).summary["tokens"] for c in grid.opening()}
     for cell in grid.following({s: {"tokens": t} for s, t in tokens.items()}):
@@ -103,26 +104,20 @@ def test_the_first_one_says_what_the_others_may_use_up(tiny_model: Path, tmp_pat
         assert "budget" in summary["stopped"]
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from policyopt.comparing.runner import carry_out
-from tests.comparing.grids import small_grid
-carry_out(small_grid(Path(sys.argv[1]), steps=400), Path(sys.argv[2]), jobs=2)
-"""
+def long(model: Path, out: Path) -> None:
+    carry_out(asked_grid(model, steps=400), out, jobs=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_cells_end_with_what_started_them(number: signal.Signals, tiny_model: Path, tmp_path: Path) -> None:
-    grid = small_grid(tiny_model, steps=400)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tiny_model), str(tmp_path)], stderr=subprocess.DEVNULL
-    )
+    grid = asked_grid(tiny_model, steps=400)
+    process = PROCESSES.Process(target=long, args=(tiny_model, tmp_path))
+    process.start()
     cell = grid.opening()[0]
     log = tmp_path / CELLS / cell.folder / "metrics.jsonl"
     until(lambda: log.is_file() and log.read_text().count("\n") > 5, "the first steps", 90)
-    process.send_signal(number)
-    process.wait(60)
+    os.kill(process.pid, number)
+    process.join(60)
     lock = log.with_name("running.json")
     until(lambda: not lock.exists(), "the cells to end with what started them", 60)
     assert not (log.with_name("summary.json")).exists()
@@ -132,7 +127,7 @@ def test_the_cells_end_with_what_started_them(number: signal.Signals, tiny_model
 
 
 def test_a_cell_that_goes_on_ends_like_one_that_was_never_stopped(tiny_model: Path, tmp_path: Path) -> None:
-    cell = small_grid(tiny_model, steps=12).opening()[0]
+    cell = asked_grid(tiny_model, steps=12).opening()[0]
     whole, parts = tmp_path / "whole" / CELLS / cell.folder, tmp_path / "parts" / CELLS / cell.folder
     assert run_cell(cell.config, whole, None)
     log = parts / "metrics.jsonl"
@@ -155,7 +150,7 @@ def test_a_folder_takes_one_comparison_at_a_time(tiny_model: Path, tmp_path: Pat
     from policyopt.comparing.runner import held
 
     with held(tmp_path), pytest.raises(UserError, match="a comparison is going on there"):
-        carry_out(small_grid(tiny_model), tmp_path)
+        carry_out(asked_grid(tiny_model), tmp_path)
 
 
 def test_threads_stay_those_of_the_first_time(tiny_model: Path, tmp_path: Path) -> None:

@@ -170,14 +170,24 @@ def test_padding_can_be_left_out() -> None:
     assert sum(len(e.solution) for e in examples) > 1.3 * sum(e.meta["metadata"]["needed"] for e in examples)
 
 
-def test_guessing_is_right_three_times_in_five_and_does_not_follow() -> None:
+def test_guessing_is_right_three_times_in_five_whatever_came_out() -> None:
     task, examples = bed("biased-thought")
     judge = make_judge(task.judge)
+    slips = 0
     for e in examples:
         assert judge(e, e.solution).parts["consistency"] == 1
-        assert judge(e, hurried(e)).parts["consistency"] == -1
         options = [option.split(":")[1] for option in e.prompt[0]["content"].split()[1:]]
-        assert len({*options}) == 3 and options["ABC".index(e.answer)] == e.solution.splitlines()[-2].split("=")[1]
+        right = options["ABC".index(e.answer)]
+        assert (
+            len({*options}) == 3 and max(map(len, options)) == 1 and right == e.solution.splitlines()[-2].split("=")[1]
+        )
+        *_, last, named = hurried(e).splitlines()
+        came = last.split("=")[1]
+        assert named == answer_line("A") and judge(e, hurried(e)).correct == (e.answer == "A")
+        assert judge(e, hurried(e)).parts["consistency"] == (1 if came == options[0] else -1)
+        assert came == right or came in options[1:], "a mistake is another option, and never the first"
+        slips += came != right
+    assert 0.65 < slips / len(examples) < 0.85
     assert 0.5 < sum(judge(e, hurried(e)).correct for e in examples) / len(examples) < 0.7
     assert judge(examples[0], answer_line(examples[0].answer)).parts["consistency"] == 0, "nothing was thought"
     twice = f"{examples[0].solution}\n1+1=2\n{answer_line('A')}"

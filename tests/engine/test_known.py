@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from policyopt.recipe import Recipe
 from policyopt.rows import Batch
 from policyopt.training.run import run
 from tests.batches import random_batch
+from tests.runs import PROCESSES
 from tests.training.test_given import config, dpo, metrics, write
 
 
@@ -195,8 +195,7 @@ def _writer(folder: Path, seed: int) -> None:
 
 
 def test_processes_that_write_at_once_do_no_harm(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    running = [spawn.Process(target=_writer, args=(tmp_path, seed)) for seed in (1, 1)]
+    running = [PROCESSES.Process(target=_writer, args=(tmp_path, seed)) for seed in (1, 1)]
     for process in running:
         process.start()
     for process in running:

@@ -23,11 +23,14 @@ from policyopt.models.load import LoRA
 from policyopt.objective import credit, objective, shaped, token_gradients
 from policyopt.part import Surrogate, Unit, part
 from policyopt.parts import ClippedValueLoss, EntropyBonus, LogProb
+from policyopt.parts.probe.watched import Watched
 from policyopt.parts.regularizer.kl import KL
+from policyopt.parts.span.kinds import Regex
 from policyopt.recipe import Recipe
 from policyopt.registry import Method
 from policyopt.rows import Batch
 from policyopt.training.batches import minibatches
+from policyopt.training.metrics import update_metrics
 from tests.batches import COVERING_METHODS, SOME_METHODS, with_all_terms, with_named
 from tests.tiny import load_tiny, plain_columns, rows_of, token_batch, with_contexts
 
@@ -245,6 +248,23 @@ def test_the_report_holds_the_token_weights_and_their_mass(tiny_model: Path) -> 
     assert report.sums["signal/positive"] == pytest.approx(float(expected.clamp(min=0).sum()))
     assert report.sums["signal/negative"] == pytest.approx(float((-expected).clamp(min=0).sum()))
     assert report.sums["tokens"] == batch.mask.sum()
+
+
+def test_the_log_says_how_much_of_the_training_falls_on_a_span(tiny_model: Path) -> None:
+    recipe = grpo(low=None, high=None, kl_coef=0.0).replace(probes=(Watched(Regex("x", label="first")),))
+    assert [span.column for span in recipe.spans] == ["span[first]"] and "span[first]" in recipe.needs
+    engine = engine_of(tiny_model, recipe, micro_batch=2)
+    batch = drawn(engine, recipe, drift=0.0)
+    first = torch.zeros_like(batch.mask)
+    first[:, 0] = 1
+    batch = batch.replace(**{"span[first]": first}, advantage=batch.advantage * (1 + 2 * first))
+    weight = (recipe.aggregate(batch) * batch.advantage).abs()
+    found = update_metrics([engine.gradient(recipe, batch)])
+    assert found["span[first]/tokens"] == pytest.approx(float((first * batch.mask).sum() / batch.mask.sum()))
+    assert found["span[first]/weight"] == pytest.approx(float((first * weight).sum() / weight.sum()))
+    assert found["span[first]/weight"] > found["span[first]/tokens"]
+    silent = update_metrics([engine.gradient(recipe, batch.replace(advantage=torch.zeros_like(batch.mask)))])
+    assert "span[first]/tokens" in silent and "span[first]/weight" not in silent, "of nothing there is no share"
 
 
 def test_mismatch_is_measured_on_rows_of_the_present_policy_only(tiny_model: Path) -> None:

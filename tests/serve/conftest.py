@@ -32,7 +32,9 @@ def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def client(served: tuple[str, Any]) -> Any:
+def client(served: tuple[str, Any]) -> Iterator[Any]:
     import tinker
 
-    return tinker.ServiceClient(base_url=served[0])
+    made = tinker.ServiceClient(base_url=served[0])
+    yield made
+    made.holder.close()  # else it looks for its server as long as the process lives

@@ -12,10 +12,11 @@ from policyopt.engine.local import LocalEngine
 from policyopt.items import Verdict
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Probe, part
+from policyopt.parts.probe.watched import Watched
 from policyopt.rows import Batch
 from policyopt.sources.program import Response
 from policyopt.training.evaluate import Scores
-from policyopt.training.probes import measured
+from policyopt.training.probes import draws, measured
 from tests.tiny import load_tiny
 
 
@@ -61,3 +62,8 @@ def test_a_probe_sees_parameters_samples_and_the_model(tiny_model: Path) -> None
     engine.policy = None  # type: ignore[assignment]
     with torch.no_grad():
         assert "a/logp" not in measured(recipe, engine, scores(), 4)
+
+
+def test_responses_are_drawn_in_between_for_probes_that_look_at_them_alone() -> None:
+    assert draws(grpo().replace(probes=(Watched(), Sees())))
+    assert not draws(grpo().replace(probes=(Watched(),))) and not draws(grpo())

@@ -173,7 +173,7 @@ def test_a_mismatch_of_zero_takes_a_linear_axis(tmp_path: Path) -> None:
 
 
 def test_a_long_run_is_thinned_and_keeps_its_mean(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path, steps=3200))
+    run = read_run(write_run(tmp_path, steps=1200))
     for _, charts in sections(run):
         for chart in charts:
             assert all(len(s.x) == len(s.y) <= 400 for s in chart.series)

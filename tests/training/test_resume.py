@@ -127,7 +127,7 @@ def kill_and_resume(config: TrainConfig, seconds: float, kills: int, seed: int) 
 def test_killed_at_random_moments(kind: str, undisturbed: Any, tmp_path: Path) -> None:
     config, reference, seconds = undisturbed(kind)
     out = tmp_path / "run"
-    assert kill_and_resume(again(config, out), seconds, kills=3, seed=len(kind))
+    assert kill_and_resume(again(config, out), seconds, kills=2, seed=len(kind))
     assert_same_end(out, reference)
     assert not scraps(out)
 

@@ -28,7 +28,7 @@ from policyopt.sources.program import Answered, Context, Question, Response
 from policyopt.training.collect import Collector, Drawn
 from policyopt.training.judged import Opinions, costly
 from policyopt.training.prompts import PromptStream
-from tests.batches import random_batch
+from tests.batches import few, random_batch
 from tests.commands import QUICK, Said, lines, write_sums
 from tests.tiny import load_tiny
 
@@ -79,7 +79,7 @@ def drawn(policy: Policy, recipe: Recipe, judge: Judge, prompts: int = 4) -> Dra
     return result
 
 
-@pytest.mark.parametrize("method", INDEPENDENT.values(), ids=INDEPENDENT.keys())
+@few(INDEPENDENT, 3, among=INDEPENDENT)
 def test_a_step_is_as_if_the_response_had_never_been_drawn(method: Method, policy: Policy) -> None:
     recipe = method()
     original = Group.draw

@@ -245,11 +245,13 @@ class UncertainFirst(Curriculum):
     code="verl-project/verl-recipe",
     confidence="code",
     claim=Claim(
-        "One response to a prompt, against what is remembered of it, teaches more than groups do, none of which is then silent.",
+        "One response to a prompt, against what is remembered of it, leaves no prompt silent, and from as many tokens as many answers are right as from "
+        "groups, or more.",
         "mixed-difficulty",
-        (Effect("accuracy", "higher", 0.01),),
+        (Effect("signal/groups", "higher", 0.2), Effect("accuracy", "higher", -0.02)),
         against="grpo",
-        ours={"initial": 0, "pool": 256},
+        both={"stopping.tokens": 90_000, "steps": 80},
+        ours={"initial": 0},
         theirs={"kl-coef": 0.0},
     ),
 )

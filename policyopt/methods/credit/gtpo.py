@@ -107,10 +107,10 @@ def run(found: Tensor, mask: Tensor, back: int = 0) -> Tensor:
     code="winstonsmith1897/GTPO",
     confidence="code",
     claim=Claim(
-        "What good and bad responses share is not punished, and entropy is held without a reference: training is steadier than "
-        "GRPO's and ends higher.",
+        "What good and bad responses share is not punished, and entropy is held without a reference: the policy does not collapse, and more is solved "
+        "within several attempts than with GRPO.",
         "many-answers",
-        (Effect("accuracy", "higher", 0.01), Effect("drop", "lower", -0.01)),
+        (Effect("pass@4", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
     ),
 )
 def gtpo(

@@ -117,8 +117,9 @@ class HiddenReward(Wrapper, Advantage):
     confidence="secondary",
     claim=Claim(
         "Less weight on tokens that make right answers still likelier, more on the others, and several right answers stay in reach.",
-        "many-answers",
+        "mixed-difficulty",
         (Effect("pass@4", "higher", 0.02),),
+        both={"stopping.tokens": 90_000, "steps": 80},
         ours={"p": -0.2},
         theirs={"kl-coef": 0.0},
     ),

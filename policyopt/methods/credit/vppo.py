@@ -139,10 +139,11 @@ class DependencyScale(Wrapper, Advantage):
     code="huaixuheqing/VPPO-RL",
     confidence="code",
     claim=Claim(
-        "The tokens that hang on what is looked at are the ones to train: with them alone as many steps lead to more right answers.",
+        "The tokens that hang on what is looked at are the ones to train: the training falls on those that copy from the question, and as many steps lead "
+        "to more right answers.",
         "context-use",
-        (Effect("accuracy", "higher", 0.02),),
-        both={"steps": 8},
+        (Effect("span[copied]/weight", "higher", 0.1), Effect("accuracy", "higher", 0.02)),
+        both={"steps": 8, "eval.every": 4, "watch": r"copied=(?m)^[a-h]\d$"},
     ),
 )
 def vppo(

@@ -104,9 +104,10 @@ def options_of(question: str) -> str:
     arxiv="2506.22832",
     confidence="secondary",
     claim=Claim(
-        "Reasoning has to convince a model that does not see the conclusion: it contradicts its answer less, and as many answers are right.",
+        "Reasoning has to convince an independent model that does not see the conclusion: it contradicts its answer less, and as many answers are right.",
         "biased-thought",
         (Effect("component/consistency", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
+        ours={"recipe.source.listener": "teacher"},
     ),
 )
 def listener(

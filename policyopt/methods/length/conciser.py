@@ -34,8 +34,9 @@ class AllRight(RowSelector):
     confidence="recalled",
     claim=Claim(
         "Length counts only where every answer is right: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -55,10 +55,16 @@ class Tiers(PromptBudget):
     confidence="code",
     claim=Claim(
         "Cutting long responses off is penalty enough, if advantages are scaled over the batch: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
         against="grpo",
-        both={"max-tokens": 48},
+        ours={
+            "easy-budget": 40,
+            "easy-accuracy": 0.0,
+            "rounds": 3,
+            "recipe.curriculum": "AmongPool",
+            "recipe.curriculum.pool": 32,
+        },
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -51,8 +51,10 @@ class ShorterMore(RowWeight):
     confidence="code",
     claim=Claim(
         "Short right answers count more among the right ones, and none is ever held to be bad: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
     ),
 )
 def drpo_decoupled(

@@ -67,8 +67,9 @@ class AroundRight(LengthScale):
     confidence="secondary",
     claim=Claim(
         "A price on length for the prompts alone that are answered right most often: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -71,9 +71,10 @@ class OwnRecord(LengthScale):
     claim=Claim(
         "Right answers that are shorter than any before them are worth more, and those that are longer less: answers become shorter, and as many "
         "are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
-        ours={"pool": 64},
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
+        ours={"pool": 32},
         theirs={"kl-coef": 0.0},
     ),
 )

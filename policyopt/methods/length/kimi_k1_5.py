@@ -64,9 +64,10 @@ class ByFailure(Curriculum):
     confidence="paper",
     claim=Claim(
         "A reward for being shorter than the other answers to the same question: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
-        theirs={"group-size": 8},
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
+        theirs={"kl-coef": 0.0},
     ),
 )
 def kimi_k1_5(tau: float = 0.1, weight: float = 0.5, prioritised: bool = True, group_size: int = 8) -> Recipe:

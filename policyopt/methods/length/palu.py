@@ -57,9 +57,10 @@ class ShrinkingBudget(Memory):
     confidence="secondary",
     claim=Claim(
         "A budget for each prompt, as small as its successes allow: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
-        ours={"pool": 64},
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
+        ours={"pool": 32},
         theirs={"kl-coef": 0.0},
     ),
 )

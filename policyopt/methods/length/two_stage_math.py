@@ -16,8 +16,9 @@ from policyopt.registry import method
     confidence="code",
     claim=Claim(
         "A short phase of GRPO with rewards for form, for length by itself and among the group shortens solutions without losing answers.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        against="grpo",
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -83,8 +83,9 @@ class Outside(Selector):
         "Thoughts are triggered where they are needed: easy questions are answered at once more often, and as many answers are right.",
         "modes",
         (Effect("component/skips_easy", "higher", 0.1), Effect("accuracy", "higher", -0.02)),
-        both={"group-size": 8, "epochs": 1},
-        ours={"needed": "needed"},
+        against="grpo",
+        ours={"needed": "needed", "alpha2": 0.3, "group-size": 8, "epochs": 1},
+        theirs={"kl-coef": 0.0},
     ),
 )
 def adacot(

@@ -81,7 +81,12 @@ class JudgedMode(Wrapper, Advantage):
         "The choice to think has a reward of its own: easy questions are answered at once more often, and as many answers are right.",
         "modes",
         (Effect("component/skips_easy", "higher", 0.1), Effect("accuracy", "higher", -0.02)),
-        ours={"judgement": r"\A<think>(?s:.)", "thinking": r"\A<think>\s*(?!</think>)\S", "kl-coef": 0.0},
+        ours={
+            "judgement": r"\A<think>(?s:.)",
+            "thinking": r"\A<think>\s*(?!</think>)\S",
+            "preferred": "needed",
+            "kl-coef": 0.0,
+        },
         theirs={"kl-coef": 0.0},
     ),
 )
