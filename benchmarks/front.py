@@ -16,9 +16,9 @@ FONT, WIDE, HIGH = 12, 6.6, 14
 STEPS = (5.0, 0.05)
 """From mark to mark, across and up."""
 STYLE = (
-    "svg{background:#fff}text{font:12px sans-serif;fill:#1b1f24}.f{stroke:#8c959f;fill:none}.b{stroke:#0969da;opacity:.55}"
+    "svg{background:#fff}text{font:12px sans-serif;fill:#1b1f24;paint-order:stroke;stroke:#fff;stroke-width:3px}.f{stroke:#8c959f;fill:none}.b{stroke:#0969da;opacity:.55}"
     ".p{fill:#0969da}.l{stroke:#8c959f;fill:none;stroke-dasharray:4 3}.k .p{fill:#bc4c00}.k .b{stroke:#bc4c00}.k text{font-weight:600}"
-    "@media(prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#e6edf3}.f{stroke:#57606a}.b{stroke:#58a6ff}.p{fill:#58a6ff}"
+    "@media(prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#e6edf3;stroke:#0d1117}.f{stroke:#57606a}.b{stroke:#58a6ff}.p{fill:#58a6ff}"
     ".k .p{fill:#f0883e}.k .b{stroke:#f0883e}}"
 )
 
@@ -80,29 +80,27 @@ def _ticks(span: tuple[float, float], step: float) -> list[float]:
 
 
 def _marks(points: Points, axes: _Axes) -> Iterator[str]:
-    """Points with bars, each with its name where there is room, joined by a line where that is not beside it."""
+    """Points with bars; over all of them their names, each where there is room, joined by a line where that is not beside its point."""
     places = {name: axes.at(x.mean, y.mean) for name, (x, y) in points.items()}
     taken = [(a - 5, b - 5, a + 5, b + 5) for a, b in places.values()]
+    texts = []
     for i, (name, (x, y)) in enumerate(points.items()):
         a, b = places[name]
-        box = next((c for c in _around(a, b, WIDE * len(name)) if not any(_meet(c, t) for t in taken)), None)
-        box = box or (a + 8, b - HIGH / 2, a + 8 + WIDE * len(name), b + HIGH / 2)
+        wide, group = WIDE * len(name), "<g>" if i else '<g class="k">'
+        box = next((c for c in _around(a, b, wide) if not any(_meet(c, t) for t in taken)), None)
+        box = box or (a + 8, b - HIGH / 2, a + 8 + wide, b + HIGH / 2)
         taken.append(box)
-        bars = [f"M{axes.at(e, y.mean)[0]:.1f} {b:.1f}" for e in _ends(x)] + [
-            f"M{a:.1f} {axes.at(x.mean, e)[1]:.1f}" for e in _ends(y)
-        ]
+        ends = [(axes.at(e, y.mean)[0], b) for e in _ends(x)] + [(a, axes.at(x.mean, e)[1]) for e in _ends(y)]
+        bars = "".join(f'<path class="b" d="M{u:.1f} {v:.1f}L{a:.1f} {b:.1f}"/>' for u, v in ends)
+        yield f'{group}{bars}<circle class="p" cx="{a:.1f}" cy="{b:.1f}" r="4"/></g>'
         near = (min(max(a, box[0]), box[2]), min(max(b, box[1]), box[3]))
         lead = (
             f'<path class="f" d="M{a:.1f} {b:.1f}L{near[0]:.1f} {near[1]:.1f}"/>'
             if math.dist(near, (a, b)) > 14
             else ""
         )
-        paths = "".join(f'<path class="b" d="{m}L{a:.1f} {b:.1f}"/>' for m in bars)
-        group = "<g>" if i else '<g class="k">'
-        yield (
-            f'{group}{lead}{paths}<circle class="p" cx="{a:.1f}" cy="{b:.1f}" r="4"/>'
-            f'<text x="{box[0]:.1f}" y="{box[3] - 3:.1f}">{escape(name)}</text></g>'
-        )
+        texts.append(f'{group}{lead}<text x="{box[0]:.1f}" y="{box[3] - 3:.1f}">{escape(name)}</text></g>')
+    yield from texts
 
 
 Box = tuple[float, float, float, float]

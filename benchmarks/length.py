@@ -118,13 +118,21 @@ def points(x: Interval) -> str:
     return f"{100 * x.mean:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})"
 
 
+def started(found: Comparison, name: str) -> Interval:
+    """What the model had before training, on the same questions; it is one model for all."""
+    return Interval(float(np.mean([run.summary["before"][name] for run in found.runs.values()])), np.nan, np.nan)
+
+
 def methods(seeds: int, jobs: int | None, out: Path) -> str:
     """Run what is missing, and say what was found."""
     from front import draw
 
     found = po.compare(contenders(), seeds=seeds, jobs=jobs, out=out / "compare", **SETTINGS).found
     made = rows(found)
-    PICTURE.write_text(draw({r.name: (r.length, r.accuracy) for r in made}, "tokens an answer", "right answers"))
+    points = {r.name: (r.length, r.accuracy) for r in made} | {
+        "start": tuple(started(found, x) for x in ("length", "accuracy"))
+    }
+    PICTURE.write_text(draw(points, "tokens an answer", "right answers"))
     return (
         f"{seeds} seeds, {SETTINGS['steps']} steps, {SETTINGS['eval']['prompts']} held-out questions.\n\n{table(made)}"
     )

@@ -107,3 +107,9 @@ def test_a_trained_policy_ends_within_a_step_of_the_closed_form(tmp_path: Path) 
     best = cot_length_optimal(*chain)
     found = length.trained_length(chain, tmp_path / "run", steps=50, batch=64)
     assert 5 < best < 7 and abs(found - best) < 1, f"{found} steps, and the best are {best}"
+
+
+def test_the_page_has_the_tables_of_the_results() -> None:
+    page = (FOLDER.parent / "docs" / "lengths.md").read_text("utf-8")
+    rows = [x for x in (FOLDER / "results" / "length.md").read_text("utf-8").splitlines() if x.startswith("| ")]
+    assert len(rows) > 12 and [x for x in rows if x not in page] == []

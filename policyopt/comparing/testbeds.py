@@ -58,7 +58,7 @@ _BEDS = (
         "verbose",
         "verbose",
         "length that can go, mixed with length that is needed: lines that say nothing between the steps of a sum",
-        "it keeps accuracy and drops the padding and not the steps; grpo: accuracy 86 to 84 %, 64 to 57 tokens, of which 29 are needed",
+        "it keeps accuracy and drops the padding and not the steps; grpo: accuracy 99 to 98 %, 62 to 52 tokens, of which 28.5 are needed",
         {"steps": 60, "batch": 64, "optim.lr": 2e-4, "eval.prompts": 512},
     ),
     Testbed(
