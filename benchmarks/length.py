@@ -52,7 +52,7 @@ def contenders() -> dict[str, po.recipe.Recipe]:
         "grpo-lambda": m.grpo_lambda(),
         "conciser": m.conciser(),
         "two-stage-math": m.two_stage_math(),
-        "drpo-decoupled": m.drpo_decoupled(),
+        "drpo-decoupled": m.drpo_decoupled(minibatches=1),  # its updates have 32 prompts, and a whole batch here has 8
         "palu": m.palu(pool=POOL),
         "dler": dler.replace(curriculum=po.parts.AmongPool(pool=POOL)),
     }
