@@ -54,6 +54,7 @@ class ShorterMore(RowWeight):
         "verbose",
         (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
         against="grpo",
+        ours={"minibatches": 1},
         theirs={"kl-coef": 0.0},
     ),
 )
