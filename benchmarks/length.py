@@ -147,6 +147,8 @@ PLAN = Path(__file__).parents[1] / "examples" / "plans" / "long2short.yaml"
 def shortened(seed: int, out: Path) -> dict[str, dict[str, list[float]]]:
     """Accuracy and tokens of every held-out question, as each stage of the plan leaves them; a plan that has begun goes on."""
     found = po.run_plan(resume=out) if (out / "plan.yaml").is_file() else po.run_plan(PLAN, out=out, seed=seed)
+    if found.stopped:
+        raise SystemExit(f"interrupted: the same command goes on in {out}")
     ends = {name: result.summary["after"] for name, result in found.stages.items()}
     return {name: {"accuracy": list(map(float, x["correct"])), "length": x["lengths"]} for name, x in ends.items()}
 
