@@ -98,7 +98,7 @@ def run(args: list[str]) -> int:
         raise UserError(f"the method comes first: policyopt train METHOD {args[0]} ...; known: {names['method']}")
     if (resumed := _last(line, "--resume")) is not None and (Path(resumed) / "plan.yaml").is_file():
         return plan.run(None, resumed, _without(line, "--resume"))
-    if name is not None and name.endswith((".yaml", ".yml")) and "stages" in read_yaml(Path(name)):
+    if name is not None and _holds(name, "stages"):
         return plan.run(name, None, line)
     if name is not None:
         name = need(name)
@@ -151,7 +151,12 @@ def _saved(line: list[str]) -> str | None:
 
 def _holds_recipe(name: str) -> bool:
     """Whether a name is that of the configuration of a run that says which recipe it is of."""
-    return name.endswith((".yaml", ".yml")) and "recipe" in read_yaml(Path(name))
+    return _holds(name, "recipe")
+
+
+def _holds(name: str, field: str) -> bool:
+    """Whether a name is that of a YAML file with such a field."""
+    return name.endswith((".yaml", ".yml")) and Path(name).is_file() and field in read_yaml(Path(name))
 
 
 def _need(line: list[str]) -> None:

@@ -103,6 +103,9 @@ def drawn(engine: LocalEngine, recipe: Recipe, drift: float = 0.3, groups: tuple
     batch = batch.replace(old_logp=(now + noise) * batch.mask)
     columns = {k: x.to(engine.dtype) for k, x in batch.columns().items() if x.is_floating_point()}
     batch = engine.annotate(with_contexts(with_named(recipe, batch.replace(**columns)), recipe), recipe)
+    if {"step_end", "step_reward"} & recipe.needs:
+        last = batch.mask.sum(1).long()[:, None] - 1
+        batch = batch.replace(step_end=last, step_reward=batch.reward[:, None])
     if recipe.memory is not None:
         batch = batch.replace(history=torch.full((len(batch.mask), recipe.memory.width), math.nan).to(batch.mask))
     return credit(recipe, engine.prepare(shaped(recipe, batch), recipe))

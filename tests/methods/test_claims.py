@@ -12,6 +12,7 @@ from policyopt.claims import Claim, Effect
 from policyopt.cli.replicate import trial
 from policyopt.comparing.measures import PAIRS
 from policyopt.comparing.replicate import Trial
+from policyopt.comparing.testbeds import need_testbed
 from policyopt.recipe import Recipe
 from policyopt.registry import Method, methods
 from policyopt.training.config import TrainConfig
@@ -57,7 +58,8 @@ def test_the_experiment_of_a_claim_can_be_carried_out(name: str) -> None:
     claim = found.claim
     assert not {*claim.both, *claim.ours, *claim.theirs} & DECIDED
     assert ours.steps == theirs.steps <= MOST_STEPS
-    assert all(0.9 * BATCH < run.batch <= BATCH for run in (ours, theirs)), "as many as groups make whole"
+    batch = need_testbed(claim.testbed).options.get("batch", BATCH)
+    assert all(0.9 * batch < run.batch <= batch for run in (ours, theirs)), "as many as groups make whole"
     assert (ours.staleness, ours.learning_rate()) == (theirs.staleness, theirs.learning_rate())
     assert ours.recipe != theirs.recipe.replace(name=ours.recipe.name), "both do the same"
 

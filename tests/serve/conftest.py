@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,4 +38,5 @@ def client(served: tuple[str, Any]) -> Iterator[Any]:
 
     made = tinker.ServiceClient(base_url=served[0])
     yield made
-    made.holder.close()  # else it looks for its server as long as the process lives
+    with suppress(RuntimeError):  # it is closed already
+        made.holder.close()  # else it looks for its server as long as the process lives

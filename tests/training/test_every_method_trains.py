@@ -58,7 +58,7 @@ def test_a_method_trains(method: Method, tiny_model: Path, task: dict[str, str],
     where: dict[str, Any] = {"task": "seeds", "env": f"{WORLD}:Echo"} if acts(recipe) else dict(task)
     config = TrainConfig(
         recipe=recipe, model=str(tiny_model), steps=2, batch=prompts * recipe.source.size,
-        max_tokens=40 if acts(recipe) else 8, device="cpu",
+        max_tokens=40 if acts(recipe) or "step_reward" in recipe.needs else 8, device="cpu",
         teacher=str(tiny_model) if "teacher" in recipe.roles else None,
         out=tmp_path / "run", optim=Optim(lr=1e-3), eval=Evaluation(prompts=4, samples=2, k=2), log_samples=100,
         checkpoints=Checkpoints(keep=1), **where,

@@ -89,7 +89,8 @@ class Interleaved(Group):
         return frozenset({"solutions"} if self.whole else {"solutions", f"sampler_of[{self.scorer}]"})
 
     async def draw(self, question: Question, context: Context) -> list[Response]:
-        if not question.solution:
+        first = next(iter(context.lines(question.solution)), 0) if question.solution else 0
+        if not 0 < first < question.budget - 1:  # no solution, or no room for a line of it and the token before
             context.count(unsolved=1)
             return await super().draw(question, context)
         return list(await asyncio.gather(*(self._row(question, context, i) for i in range(self.size))))
