@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,14 +17,7 @@ from policyopt.methods.length.cot_length_optimal import cot_length_optimal
 from tests.comparing.grids import made_run
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def found() -> Iterator[None]:
-    """The script and what it draws with lie in one folder."""
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 def compared(right: dict[str, float], lengths: dict[str, float], seeds: int = 5, questions: int = 400) -> Comparison:

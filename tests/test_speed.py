@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,14 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def found() -> Iterator[None]:
-    """The package ``speed`` lies beside the script that runs it."""
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 def small(**changes: Any) -> Any:

@@ -24,21 +24,29 @@ from policyopt.files import write_whole
 from policyopt.models.load import load_text
 from policyopt.models.merge import merge_folders
 from policyopt.stages.answers import are_written, write_answers
-from policyopt.stages.plan import FILE, OF_THE_TASK, STAGE, Plan, Stage, loaded_task, plan_from, read_plan, root
+from policyopt.stages.plan import (
+    ANSWERS,
+    FILE,
+    OF_THE_TASK,
+    STAGE,
+    Plan,
+    Stage,
+    loaded_task,
+    plan_from,
+    read_plan,
+    root,
+)
 from policyopt.stages.report import write_report
 from policyopt.training.config import TrainConfig
 from policyopt.training.console import Console
 from policyopt.training.folder import locked
 from policyopt.training.logging import disk_errors, read_summary
 from policyopt.training.measure import evaluate
-from policyopt.training.process import memory_errors, need_one_process, ranks, stoppable
+from policyopt.training.process import memory_errors, need_one_process, stoppable
 from policyopt.training.prompts import PromptStream
 from policyopt.training.result import Result
 from policyopt.training.run import LESS, run
 from policyopt.training.setup import place, room
-
-ANSWERS = "answers"
-"""The folder with a stage's answers, in its own."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +139,7 @@ def carry_out(plan: Plan, out: Path, *, accept_changes: bool = False, quiet: boo
     Raises :class:`~policyopt.errors.UserError` naming the stage.
     """
     say = _teller(quiet)
-    handed = any(s.answers for s in plan.stages) or any(s.merge for s in plan.stages)
-    if handed and ranks() > 1:
+    if any(s.answers or s.merge for s in plan.stages):
         need_one_process()
     begun = holds_plan(out)
     with memory_errors(LESS), stoppable():
@@ -151,7 +158,7 @@ def carry_out(plan: Plan, out: Path, *, accept_changes: bool = False, quiet: boo
 def _stages(plan: Plan, out: Path, accept_changes: bool, quiet: bool, say: Callable[[str], None]) -> Planned:
     results: dict[str, Result] = {}
     for number, stage in enumerate(plan.stages, 1):
-        folder, title = stage_folder(plan, out, stage.name), f"stage {number} of {len(plan.stages)}: {stage.name}"
+        folder, title = plan.folder(out, stage.name), f"stage {number} of {len(plan.stages)}: {stage.name}"
         results[stage.name] = Result(folder)
         try:
             with _in_stage(stage.name):
@@ -172,12 +179,6 @@ def _stages(plan: Plan, out: Path, accept_changes: bool, quiet: bool, say: Calla
     return Planned(out, results)
 
 
-def stage_folder(plan: Plan, out: Path, name: str) -> Path:
-    """The folder of a stage: its number and its name."""
-    number = [s.name for s in plan.stages].index(name) + 1
-    return out / f"{number}-{name}"
-
-
 def ended(folder: Path) -> bool:
     """Whether a stage has come to its end, and not been stopped before."""
     summary = read_summary(folder / "summary.json")
@@ -185,7 +186,7 @@ def ended(folder: Path) -> bool:
 
 
 def _train(plan: Plan, stage: Stage, out: Path, accept_changes: bool, quiet: bool) -> None:
-    folder = stage_folder(plan, out, stage.name)
+    folder = plan.folder(out, stage.name)
     begun = (folder / "config.yaml").is_file()
     if folder.exists() and not begun:
         shutil.rmtree(folder)  # of a process that was killed before anything was there to go on with
@@ -202,14 +203,14 @@ def filled(plan: Plan, stage: Stage, out: Path) -> TrainConfig:
     def model(name: str) -> str:
         if not name.startswith(STAGE):
             return name
-        return str(stage_folder(plan, out, name.removeprefix(STAGE)).absolute() / "model")
+        return str(plan.folder(out, name.removeprefix(STAGE)).absolute() / "model")
 
     config = stage.config
     changed: dict[str, Any] = {"model": model(config.model), "roles": {r: model(m) for r, m in config.roles.items()}}
     if config.teacher is not None:
         changed["teacher"] = model(config.teacher)
     if stage.rows is not None:
-        answers = (stage_folder(plan, out, stage.rows.of) / ANSWERS).absolute()
+        answers = (plan.folder(out, stage.rows.of) / ANSWERS).absolute()
         order = "" if stage.rows.by == "score" else f":{stage.rows.by}"
         changed |= {k: {} if k == "judge_options" else None for k in OF_THE_TASK}
         changed["task"] = f"{PREFIX}{answers}:{stage.rows.form}{order}"
@@ -218,7 +219,7 @@ def filled(plan: Plan, stage: Stage, out: Path) -> TrainConfig:
 
 def _answer(plan: Plan, stage: Stage, out: Path, quiet: bool) -> None:
     assert stage.answers is not None
-    folder, task = stage_folder(plan, out, stage.name), loaded_task(stage)
+    folder, task = plan.folder(out, stage.name), loaded_task(stage)
     header = {"model": folder / "model", "task": task.name, "judge": judge_words(task.judge, task.judge_reason)}
     with Console(header, 0, quiet=quiet) as console:
         write_answers(
@@ -230,8 +231,8 @@ def _merge(plan: Plan, stage: Stage, out: Path, quiet: bool) -> None:
     """Merge the models of stages, and measure what comes of it."""
     merge, config = stage.merge, stage.config
     assert merge is not None
-    folder = stage_folder(plan, out, stage.name)
-    places = [Path(_start(plan)) if n == "start" else stage_folder(plan, out, n) / "model" for n in merge.of]
+    folder = plan.folder(out, stage.name)
+    places = [Path(_start(plan)) if n == "start" else plan.folder(out, n) / "model" for n in merge.of]
     folder.mkdir()
     keep, scale = (1.0 if x is None else x for x in (merge.keep, merge.scale))
     merge_folders(places, folder / "model", how=merge.way, keep=keep, scale=scale)

@@ -28,6 +28,8 @@ from policyopt.training.trees import deep_update
 
 FILE = "plan.yaml"
 """What the plan is called in its folder."""
+ANSWERS = "answers"
+"""The folder with a stage's answers, in its own."""
 STAGE = "stage:"
 """``stage:NAME`` in the place of a model is what that stage has trained."""
 OF_THE_TASK = ("task", "judge", "judge_options", "columns", "eval_task", "prior")
@@ -108,14 +110,13 @@ class Plan:
     data: Mapping[str, Any]
     """What the plan was read from, with what the line changed."""
 
+    def folder(self, out: Path, name: str) -> Path:
+        """The folder of a stage in that of the plan: its number and its name."""
+        return out / f"{[s.name for s in self.stages].index(name) + 1}-{name}"
+
     def to_yaml(self) -> str:
         """The plan as text; :func:`plan_from` reads it back."""
         return yaml.safe_dump(dict(self.data), sort_keys=False)
-
-
-def is_plan(name: str) -> bool:
-    """Whether a name is that of a file with stages."""
-    return name.endswith((".yaml", ".yml")) and Path(name).is_file() and "stages" in read_yaml(Path(name))
 
 
 def anchored(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from policyopt import page
+from policyopt.data.answered import ORIGIN
 from policyopt.files import read_json
-from policyopt.stages.plan import Plan, Stage
+from policyopt.stages.answers import are_written
+from policyopt.stages.plan import ANSWERS, STAGE, Plan, Stage
 from policyopt.training.charts import Chart, Series, judged, last_step, measured, number, written
 from policyopt.training.console import duration
 from policyopt.training.intervals import paired
@@ -79,7 +81,7 @@ def render(plan: Plan, out: Path) -> str:
         title=f"Plan {plan.name}",
         verdict=_verdict(plan, runs),
         facts=[(name, value) for name, value in facts if value],
-        stages=[_told(i, s, runs[s.name], out) for i, s in enumerate(plan.stages, 1)],
+        stages=[_told(i, s, runs[s.name], plan.folder(out, s.name)) for i, s in enumerate(plan.stages, 1)],
         charts=charts,
         questions=_questions(plan, runs),
         plan=plan.to_yaml(),
@@ -89,25 +91,25 @@ def render(plan: Plan, out: Path) -> str:
 
 def _record(plan: Plan, stage: Stage, out: Path) -> RunRecord | None:
     """What the run of a stage has left; ``None`` before it has begun."""
-    folder = out / f"{plan.stages.index(stage) + 1}-{stage.name}"
+    folder = plan.folder(out, stage.name)
     there = any((folder / name).is_file() for name in ("config.yaml", "metrics.jsonl", "summary.json"))
     return read_run(folder) if there else None
 
 
-def _told(place: int, stage: Stage, run: RunRecord | None, out: Path) -> _Told:
-    gets = [f"model of {n.removeprefix('stage:')}" for n in [stage.config.model] if n.startswith("stage:")]
+def _told(place: int, stage: Stage, run: RunRecord | None, folder: Path) -> _Told:
+    model = stage.config.model
+    gets = [f"model of {model.removeprefix(STAGE)}"] if model.startswith(STAGE) else []
     if stage.rows is not None:
         gets.append(f"{stage.rows.form} of {stage.rows.of}" + (", by length" if stage.rows.by == "length" else ""))
     if stage.merge is not None:
         gets = [f"models of {', '.join(stage.merge.of)}"]
     before, after = ({}, {}) if run is None else (measured(run, "before"), measured(run, "after"))
-    folder = f"{place}-{stage.name}"
     return _Told(
         place, stage.name, f"merge ({stage.merge.way})" if stage.merge else stage.config.recipe.name, stage.config.task,
-        "; ".join(gets), f"{quote(folder)}/report.html" if (out / folder / "report.html").is_file() else "", _state(run),
+        "; ".join(gets), f"{quote(folder.name)}/{NAME}" if (folder / NAME).is_file() else "", _state(run),
         tuple(written(number(x.get("accuracy")), "percent") for x in (before, after)),  # type: ignore[arg-type]
         tuple(written(number(x.get("length"))) for x in (before, after)),  # type: ignore[arg-type]
-        _leaves(out / folder / "answers", stage),
+        _leaves(folder / ANSWERS, stage),
     )  # fmt: skip
 
 
@@ -123,7 +125,7 @@ def _state(run: RunRecord | None) -> str:
 def _leaves(folder: Path, stage: Stage) -> str:
     if stage.answers is None:
         return "model"
-    drawn = read_json(folder / "origin.json").get("drawn") if (folder / "origin.json").is_file() else None
+    drawn = read_json(folder / ORIGIN).get("drawn") if are_written(folder) else None
     return "model" if drawn is None else f"model, {drawn['samples']} × {drawn['prompts']} answers"
 
 
