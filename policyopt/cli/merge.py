@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from policyopt.cli.common import Fraction, named, options_of
+from policyopt.cli.common import named, options_of
 from policyopt.errors import UserError
-
-How = Literal["average", "changes", "ties"]
+from policyopt.models.merging import Merging
 
 MERGE = """\
 usage: policyopt merge FIRST MODEL... --out DIR [--keep SHARE] [--scale S] [--how average|changes|ties]
@@ -27,17 +24,11 @@ tokenizer are those of FIRST.
 
 
 @dataclass(frozen=True)
-class MergeOptions:
+class MergeOptions(Merging):
     """Models as one."""
 
     out: Path | None = None
     """The folder of the merged model."""
-    how: How | None = None
-    """What becomes of each weight."""
-    keep: Fraction | None = None
-    """Share of the changes of each tensor that is kept, the largest ones."""
-    scale: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """What changes are multiplied by."""
 
 
 def run(args: list[str]) -> int:
@@ -51,13 +42,8 @@ def run(args: list[str]) -> int:
         raise UserError(f"merge takes two models or more, got {len(folders)}: policyopt merge FIRST MODEL... --out DIR")
     if options.out is None:
         raise UserError("--out: expected the folder that the merged model is written to")
-    changed = options.keep is not None or options.scale is not None
-    how: How = options.how or ("changes" if changed else "average")
-    if how == "average" and changed:
-        raise UserError("--keep and --scale are about changes: leave them out, or take --how changes or --how ties")
     from policyopt.models.merge import merge_folders
 
-    keep, scale = (1.0 if x is None else x for x in (options.keep, options.scale))
-    count = merge_folders(folders, options.out, how=how, keep=keep, scale=scale)
-    print(f"{count:,} weights of {len(folders)} models merged ({how}): {options.out}")
+    count = merge_folders(folders, options.out, options)
+    print(f"{count:,} weights of {len(folders)} models merged ({options.way}): {options.out}")
     return 0

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from policyopt.errors import UserError
 from policyopt.files import appearing, read_json
-
-How = Literal["average", "changes", "ties"]
+from policyopt.models.merging import How, Merging
 
 
 def merged(
@@ -64,7 +62,7 @@ def _largest(delta: Tensor, keep: float) -> Tensor:
 # Folders -------------------------------------------------------------------------------------------------------------
 
 
-def merge_folders(folders: Sequence[Path], out: Path, *, how: How, keep: float = 1.0, scale: float = 1.0) -> int:
+def merge_folders(folders: Sequence[Path], out: Path, merging: Merging) -> int:
     """Write what :func:`merged` makes of the models of some folders; configuration and tokenizer are those of the first one. Returns how
     many weights that are. Of each model one tensor is in memory at a time; the folder appears whole or not at all.
 
@@ -73,9 +71,11 @@ def merge_folders(folders: Sequence[Path], out: Path, *, how: How, keep: float =
     """
     if out.exists():
         raise UserError(f"--out {out} exists already: name a new folder")
+    keep, scale = (1.0 if x is None else x for x in (merging.keep, merging.scale))
     places = [_places(folder) for folder in folders]
     for folder, place in zip(folders[1:], places[1:], strict=True):
         _need_match(folders[0], places[0], folder, place)
+    _need_one_vocabulary(folders)
     count = 0
     with appearing(out) as whole:
         for item in folders[0].iterdir():
@@ -85,7 +85,7 @@ def merge_folders(folders: Sequence[Path], out: Path, *, how: How, keep: float =
             found: dict[str, Tensor] = {}
             for name in (n for n, f in places[0].items() if f == file):
                 pieces = [{name: _tensor(place[name], name)} for place in places]
-                found |= merged(pieces, how=how, keep=keep, scale=scale)
+                found |= merged(pieces, how=merging.way, keep=keep, scale=scale)
                 count += found[name].numel()
             save_file({n: x.contiguous() for n, x in found.items()}, whole / file.name, metadata={"format": "pt"})
     return count
@@ -128,8 +128,14 @@ def _need_match(a: Path, mine: Mapping[str, Path], b: Path, theirs: Mapping[str,
             shapes = [opened.get_slice(name).get_shape() for opened in (one, other)]
         if shapes[0] != shapes[1]:
             raise UserError(f"{a} and {b} are not of one kind: {name} is {shapes[0]} there and {shapes[1]} here")
-    if _vocabulary(a) != _vocabulary(b):
-        raise UserError(f"{a} and {b} have other tokenizers: their weights mean different tokens")
+
+
+def _need_one_vocabulary(folders: Sequence[Path]) -> None:
+    first, *others = folders
+    words = _vocabulary(first)
+    for other in others:
+        if _vocabulary(other) != words:
+            raise UserError(f"{first} and {other} have other tokenizers: their weights mean different tokens")
 
 
 def _vocabulary(folder: Path) -> str | None:

@@ -234,8 +234,7 @@ def _merge(plan: Plan, stage: Stage, out: Path, quiet: bool) -> None:
     folder = plan.folder(out, stage.name)
     places = [Path(_start(plan)) if n == "start" else plan.folder(out, n) / "model" for n in merge.of]
     folder.mkdir()
-    keep, scale = (1.0 if x is None else x for x in (merge.keep, merge.scale))
-    merge_folders(places, folder / "model", how=merge.way, keep=keep, scale=scale)
+    merge_folders(places, folder / "model", merge)
     found = evaluate(
         str(folder / "model"), config.task, judge=config.judge, judge_options=config.judge_options, columns=config.columns,
         prior=config.prior, prompts=config.eval.prompts, samples=config.eval.samples, k=config.eval.k, max_tokens=config.max_tokens,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -17,8 +17,9 @@ from policyopt.engine import check_engine
 from policyopt.errors import UserError, explain, nearest
 from policyopt.files import read_yaml
 from policyopt.items import Task
+from policyopt.models.merging import Merging
 from policyopt.own import resolve
-from policyopt.part import Fraction, part
+from policyopt.part import part
 from policyopt.stages.answers import Answers
 from policyopt.training.config import TrainConfig, config_from_dict
 from policyopt.training.names import ModelName, Place, TaskName
@@ -54,29 +55,16 @@ class Rows:
 
 
 @part
-class Merge:
-    """Models of stages as one, in the place of a run."""
+class Merge(Merging):
+    """Models of stages as one, in the place of a run, as of ``policyopt merge``."""
 
-    of: tuple[StageName, ...]
+    of: tuple[StageName, ...] = ()
     """The stages, two or more; ``start`` is the model that the plan begins with. Configuration and tokenizer are those of the first."""
-    how: Literal["average", "changes", "ties"] | None = None
-    """As of ``policyopt merge``; unset: ``average``, and ``changes`` with ``keep`` or ``scale``."""
-    keep: Fraction | None = None
-    """Share of the changes of each tensor that is kept, the largest ones."""
-    scale: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """What changes are multiplied by."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.of) < 2:
             raise ValueError(f"of: a merge takes two models or more, got {len(self.of)}")
-        if self.way == "average" and (self.keep is not None or self.scale is not None):
-            raise ValueError("keep and scale are about changes: leave them out, or take how: changes or how: ties")
-
-    @property
-    def way(self) -> Literal["average", "changes", "ties"]:
-        """What becomes of each weight."""
-        changed = self.keep is not None or self.scale is not None
-        return self.how or ("changes" if changed else "average")
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,9 @@ def stairs(field: str, first: float, factor: float, interval: int, label: str) -
     confidence="paper",
     claim=Claim(
         "A budget that is generous first and then shrinks ends in short answers, with as many right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
-        ours={"b0": 112.0, "interval": 15, "alpha-think": 0.0, "alpha-answer": 0.0},
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        ours={"b0": 80.0, "interval": 20, "alpha-think": 0.0, "alpha-answer": 0.0},
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -65,8 +65,8 @@ class OutliersCut(Group):
     confidence="secondary",
     claim=Claim(
         "Cutting the far too long ones among right answers, before they are paid, is enough: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
         ours={"alpha": 2.0},
         both={"group-size": 16},
         theirs={"kl-coef": 0.0},

@@ -134,8 +134,8 @@ class SoonerStopped(Group):
     confidence="abstract",
     claim=Claim(
         "A price on length by levels that the prompt names: answers become shorter, and as many are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
         theirs={"kl-coef": 0.0},
     ),
 )

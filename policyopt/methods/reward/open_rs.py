@@ -17,8 +17,10 @@ from policyopt.sources.draw import Group
     confidence="code",
     claim=Claim(
         "A cosine reward for length makes a small model answer shorter, and as many answers are right.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        ours={"kl-coef": 0.0},
+        theirs={"kl-coef": 0.0},
     ),
 )
 def open_rs(

@@ -63,9 +63,9 @@ Tiers = tuple[float, float, float]
     claim=Claim(
         "A budget of thinking that shrinks, and prompts from easy to hard: as many right answers with far "
         "shorter thinking.",
-        "long-winded",
-        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
-        ours={"b0": 112, "total-steps": 40},
+        "verbose",
+        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        ours={"b0": 64, "gamma": 0.5, "total-steps": 60},
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -1,0 +1,36 @@
+"""What becomes of the weights of models that are made one. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from policyopt.part import Fraction, part
+
+How = Literal["average", "changes", "ties"]
+
+
+@part
+class Merging:
+    """How models become one, weight by weight (:func:`policyopt.models.merge.merged`).
+
+    Raises :class:`ValueError` for ``keep`` or ``scale`` where an average is asked for.
+    """
+
+    how: How | None = None
+    """What becomes of each weight; unset: ``average``, and ``changes`` with ``keep`` or ``scale``."""
+    keep: Fraction | None = None
+    """Share of the changes of each tensor that is kept, the largest ones; unset: all."""
+    scale: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """What changes are multiplied by; unset: 1."""
+
+    def __post_init__(self) -> None:
+        if self.way == "average" and (self.keep is not None or self.scale is not None):
+            raise ValueError("keep and scale are about changes: leave them out, or take how changes or ties")
+
+    @property
+    def way(self) -> How:
+        """What becomes of each weight."""
+        changed = self.keep is not None or self.scale is not None
+        return self.how or ("changes" if changed else "average")
