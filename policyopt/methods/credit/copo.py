@@ -9,8 +9,7 @@ from torch import Tensor
 
 from policyopt import schema
 from policyopt.claims import Claim, Effect
-from policyopt.groups import group_max, group_mean, group_sum, whiten
-from policyopt.judging.answers import find_answer
+from policyopt.groups import answer_groups, group_max, group_mean, group_sum, whiten
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Finite, NonNegative, Shape, Surrogate, Unit, Wrapper, part
 from policyopt.parts import PPOClip
@@ -96,10 +95,7 @@ def answer_ids(batch: Batch) -> Tensor:
         return found
     if batch.records is None:
         return torch.unique(batch.total_reward(), return_inverse=True)[1]
-    texts = [str(record.get("response", "")) for record in batch.records]
-    answers = [find_answer(text) or text.strip() for text in texts]
-    number = {answer: i for i, answer in enumerate(dict.fromkeys(answers))}
-    return torch.tensor([number[answer] for answer in answers], dtype=torch.long, device=batch.mask.device)
+    return answer_groups(batch)
 
 
 @part

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from policyopt import turns
 from policyopt.claims import Claim, Effect
-from policyopt.groups import group_max, group_rank
-from policyopt.judging.answers import find_answer
+from policyopt.groups import answer_groups, group_max, group_rank
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Shape, Unit, part
 from policyopt.recipe import Recipe
@@ -66,27 +65,11 @@ class MarginalGain(Shape):
 
     def __call__(self, batch: Batch) -> Batch:
         if self.over == "group":
-            return batch.replace(reward=left_out(batch.reward, answers(batch)))
+            return batch.replace(reward=left_out(batch.reward, answer_groups(batch)))
         states = torch.where(turns.turns_there(batch), batch.turn_state, -1)
         found = gains(states[:, :, None], torch.ones_like(states, dtype=batch.mask.dtype)[:, :, None])
         led_to = torch.cat([found[:, 1:], torch.zeros_like(found[:, :1])], 1)  # a turn stands before its state
         return batch.replace(reward=torch.zeros_like(batch.reward), token_reward=turns.at_ends(batch, led_to))
-
-
-def answers(batch: Batch) -> Tensor:
-    """[N] a number for each different answer to each prompt: what stands in a text as its answer, or else all of it; of rows without texts,
-    their tokens."""
-    groups = batch.group.tolist()
-    if batch.records is None:
-        texts: list[object] = [
-            tuple(row[kept].tolist()) for row, kept in zip(batch.tokens, batch.mask.bool(), strict=True)
-        ]
-    else:
-        written = [str(record["response"]) for record in batch.records]
-        texts = [find_answer(text) or text.strip() for text in written]
-    numbers: dict[tuple[int, object], int] = {}
-    kinds = [numbers.setdefault(key, len(numbers)) for key in zip(groups, texts, strict=True)]
-    return torch.tensor(kinds, device=batch.mask.device)
 
 
 @method(
