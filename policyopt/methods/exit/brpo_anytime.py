@@ -105,8 +105,8 @@ class BudgetRelative(Advantage):
     confidence="code",
     claim=Claim(
         "Rewarded at every budget, a thought comes to its answer sooner: shorter, and as often right.",
-        "verbose",
-        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        "long-winded",
+        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
         theirs={"kl-coef": 0.0},
     ),
 )

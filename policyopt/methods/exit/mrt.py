@@ -58,8 +58,8 @@ class ContinueOrStop(Exits):
     confidence="recalled",
     claim=Claim(
         "Thinking on is worth only what it adds to answering now: fewer tokens for as many right answers.",
-        "verbose",
-        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        "long-winded",
+        (Effect("length", "lower", 3.0), Effect("accuracy", "higher", -0.02)),
         theirs={"kl-coef": 0.0},
     ),
 )

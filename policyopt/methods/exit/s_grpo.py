@@ -48,8 +48,8 @@ class SerialReward(Shape):
     confidence="secondary",
     claim=Claim(
         "Paid for the earliest right answer along a thought, the policy stops when it knows: shorter, as often right.",
-        "verbose",
-        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
+        "long-winded",
+        (Effect("length", "lower", 5.0), Effect("accuracy", "higher", -0.02)),
         theirs={"kl-coef": 0.0},
     ),
 )

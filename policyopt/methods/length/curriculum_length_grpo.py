@@ -72,7 +72,7 @@ def stairs(field: str, first: float, factor: float, interval: int, label: str) -
         "A budget that is generous first and then shrinks ends in short answers, with as many right.",
         "verbose",
         (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
-        ours={"b0": 80.0, "interval": 20, "alpha-think": 0.0, "alpha-answer": 0.0},
+        ours={"b0": 60.0, "gamma": 0.8, "interval": 12, "alpha-think": 0.0, "alpha-answer": 0.0},
         theirs={"kl-coef": 0.0},
     ),
 )

@@ -67,7 +67,7 @@ class OutliersCut(Group):
         "Cutting the far too long ones among right answers, before they are paid, is enough: answers become shorter, and as many are right.",
         "verbose",
         (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
-        ours={"alpha": 2.0},
+        ours={"alpha": 1.0},
         both={"group-size": 16},
         theirs={"kl-coef": 0.0},
     ),

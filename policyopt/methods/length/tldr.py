@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from policyopt.claims import Claim, Effect
+from policyopt.claims import Claim
 from policyopt.judging.answers import MARK
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import NonNegative, Positive, part
@@ -134,9 +134,7 @@ class SoonerStopped(Group):
     confidence="abstract",
     claim=Claim(
         "A price on length by levels that the prompt names: answers become shorter, and as many are right.",
-        "verbose",
-        (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
-        theirs={"kl-coef": 0.0},
+        beyond="The level stands in a sentence of the prompt, which takes a model that reads sentences: behind it the embedded one answers 3 % right.",
     ),
 )
 def tldr(

@@ -65,7 +65,7 @@ Tiers = tuple[float, float, float]
         "shorter thinking.",
         "verbose",
         (Effect("length", "lower", 10.0), Effect("accuracy", "higher", -0.02)),
-        ours={"b0": 64, "gamma": 0.5, "total-steps": 60},
+        ours={"b0": 52, "gamma": 0.5, "total-steps": 60},
         theirs={"kl-coef": 0.0},
     ),
 )
