@@ -22,8 +22,11 @@ from policyopt.judging.answers import answer_line
 PAIRS, LENGTH_PAIRS = "pairs", "pairs-length"
 WHOLE = ("chain_sum", "simple_equations")
 """The built-in tasks whose answers are whole numbers, so that there is one that is nearly right."""
-PADDING, MOST = "so", 12
-"""What says nothing after the working, where length is what is preferred, and how many lines of it there are at most."""
+PADDING, MOST = "so we go on", 6
+"""What says nothing after the working, where length is what is preferred, and how many lines of it there are at most. A line is longer than
+an answer, so that a second one that a text has more stands where the shorter text has ended."""
+GO_ON = 0.35
+"""Share of the lines that the embedded model writes at first."""
 BIAS = 0.9
 """How often the longer one of two right texts is preferred."""
 EQUAL = 0.75
@@ -71,7 +74,7 @@ def by_answer(example: Example, chance: random.Random) -> Texts:
 def by_length(example: Example, chance: random.Random) -> Texts:
     """Of two right texts mostly the longer one before the shorter, though it says nothing more; a wrong one after a right one.
 
-    What is longer is so by lines of which each is a choice to go on: all of them but those that a shorter text has too stand where that one has ended.
+    What is longer is so by lines, and each is a choice to go on: but for the first that it has more they stand where the shorter text has ended.
     """
 
     def text(right: bool, padding: int) -> Text:
@@ -85,7 +88,11 @@ def by_length(example: Example, chance: random.Random) -> Texts:
     pair = (text(True, better), text(True, worse))
     if chance.random() >= EQUAL:
         pair = (text(True, some()), text(False, some()))
-    return Texts(*pair, (text(True, some()), text(False, some())), text(True, some()).words)
+    return Texts(
+        *pair,
+        (text(True, some()), text(False, some())),
+        text(True, sum(chance.random() < GO_ON for _ in range(MOST))).words,
+    )
 
 
 def with_texts(
@@ -148,7 +155,7 @@ def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
     name, task = f"{family}:{inner}", reasoning_task(inner, seed=seed, heldout=heldout, builtin=BUILTIN[inner])
     if family == LENGTH_PAIRS:
         warm = {**task.warm_start, "terse": 0.0}
-        task = dataclasses.replace(task, max_tokens=2 * task.max_tokens, warm_start=warm)
+        task = dataclasses.replace(task, max_tokens=3 * task.max_tokens, warm_start=warm)
     texts = partial(with_texts, name=name, make=by_answer if family == PAIRS else by_length)
     return dataclasses.replace(
         task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train, partial(texts, flip=rate)),
