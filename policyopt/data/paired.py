@@ -22,11 +22,8 @@ from policyopt.judging.answers import answer_line
 PAIRS, LENGTH_PAIRS = "pairs", "pairs-length"
 WHOLE = ("chain_sum", "simple_equations")
 """The built-in tasks whose answers are whole numbers, so that there is one that is nearly right."""
-PADDING, MOST = "so we go on", 6
-"""What says nothing after the working, where length is what is preferred, and how many lines of it there are at most. A line is longer than
-an answer, so that a second one that a text has more stands where the shorter text has ended."""
-GO_ON = 0.35
-"""Share of the lines that the embedded model writes at first."""
+ROUNDS = 3
+"""How many times the working stands in a text at most, where length is what is preferred."""
 BIAS = 0.9
 """How often the longer one of two right texts is preferred."""
 EQUAL = 0.75
@@ -52,47 +49,40 @@ class Texts:
     """How the embedded model is taught to answer."""
 
 
-def written(example: Example, right: bool, worked: bool, chance: random.Random, padding: int = 0) -> str:
-    """The worked solution, or its last line alone; one that is not right has the last step and the answer off by one."""
+def written(example: Example, right: bool, rounds: int, chance: random.Random) -> str:
+    """The worked solution with its steps so many times over; one that is not right has the last step and the answer off by one."""
     assert example.solution is not None
     *steps, last = example.solution.splitlines()
     if not right:
         wrong = str(int(example.answer) + chance.choice((-1, 1)))
         last = answer_line(wrong)
         steps = [*steps[:-1], *(step.removesuffix(example.answer) + wrong for step in steps[-1:])]
-    return "\n".join([*(steps if worked else ()), *[PADDING] * padding, last])
+    return "\n".join([*steps * rounds, last])
 
 
 def by_answer(example: Example, chance: random.Random) -> Texts:
     """Right before wrong, and worked out before answered at once. The rejected text is either of the wrong ones."""
-    scores = {(True, True): 1.0, (True, False): 0.75, (False, True): 0.25, (False, False): 0.0}
+    scores = {(True, 1): 1.0, (True, 0): 0.75, (False, 1): 0.25, (False, 0): 0.0}
     good, plain, *wrong = (Text(written(example, *how, chance), score) for how, score in scores.items())
     rejected, other = chance.sample(wrong, 2)
     return Texts(good, rejected, (plain, other), good.words)
 
 
 def by_length(example: Example, chance: random.Random) -> Texts:
-    """Of two right texts mostly the longer one before the shorter, though it says nothing more; a wrong one after a right one.
+    """Of two right texts mostly the longer one before the shorter, though it says nothing more; a wrong one after a right one."""
 
-    What is longer is so by lines, and each is a choice to go on: but for the first that it has more they stand where the shorter text has ended.
-    """
-
-    def text(right: bool, padding: int) -> Text:
-        return Text(written(example, right, True, chance, padding), ((MOST + 1) * right + padding) / (2 * MOST + 1))
+    def text(right: bool, rounds: int) -> Text:
+        return Text(written(example, right, rounds, chance), (3 * right + rounds) / (3 + ROUNDS))
 
     def some() -> int:
-        return chance.randint(0, MOST)
+        return chance.randint(1, ROUNDS)
 
-    short, long = sorted(chance.sample(range(MOST + 1), 2))
+    long, short = chance.choice(((3, 1), (2, 1), (3, 2)))
     better, worse = (long, short) if chance.random() < BIAS else (short, long)
     pair = (text(True, better), text(True, worse))
     if chance.random() >= EQUAL:
         pair = (text(True, some()), text(False, some()))
-    return Texts(
-        *pair,
-        (text(True, some()), text(False, some())),
-        text(True, sum(chance.random() < GO_ON for _ in range(MOST))).words,
-    )
+    return Texts(*pair, (text(True, some()), text(False, some())), text(True, some()).words)
 
 
 def with_texts(
@@ -155,7 +145,7 @@ def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
     name, task = f"{family}:{inner}", reasoning_task(inner, seed=seed, heldout=heldout, builtin=BUILTIN[inner])
     if family == LENGTH_PAIRS:
         warm = {**task.warm_start, "terse": 0.0}
-        task = dataclasses.replace(task, max_tokens=3 * task.max_tokens, warm_start=warm)
+        task = dataclasses.replace(task, max_tokens=ROUNDS * task.max_tokens, warm_start=warm)
     texts = partial(with_texts, name=name, make=by_answer if family == PAIRS else by_length)
     return dataclasses.replace(
         task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train, partial(texts, flip=rate)),

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from policyopt.data import builtin_tasks, load_task
-from policyopt.data.paired import BIAS, EQUAL, PADDING, WHOLE
+from policyopt.data.paired import BIAS, EQUAL, WHOLE
 from policyopt.errors import UserError
 from policyopt.items import BROUGHT, Example, Task
 from policyopt.judging.answers import find_answer
@@ -75,12 +75,9 @@ def test_a_longer_text_of_the_same_steps_is_mostly_preferred() -> None:
     longer = [len(e.chosen or "") > len(e.rejected or "") for e in equal]
     assert sum(longer) / len(longer) == pytest.approx(BIAS, abs=0.05)
     for e in equal:
-        said, other = ({*(text or "").splitlines()} - {PADDING} for text in (e.chosen, e.rejected))
-        assert said == other, "it says nothing more"
+        assert set((e.chosen or "").splitlines()) == set((e.rejected or "").splitlines()), "it says nothing more"
     wrong = [e for e in examples if off(e, e.rejected or "")]
-    assert 0.2 < sum(len(e.chosen or "") > len(e.rejected or "") for e in wrong) / len(wrong) < 0.55, (
-        "one in thirteen is a tie"
-    )
+    assert 0.2 < sum(len(e.chosen or "") > len(e.rejected or "") for e in wrong) / len(wrong) < 0.5, "ties are a third"
     for e in examples:
         ranked = sorted(zip(e.scores, e.responses, strict=True), reverse=True)
         assert all(off(e, text) == 0 for score, text in ranked if score > 0.5)
