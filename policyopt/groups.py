@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policyopt.judging.answers import find_answer
 from policyopt.rows import Batch
 
 
@@ -118,19 +117,3 @@ def _slots(group: Tensor) -> Tensor:
     """For each place a number below ``len(group)`` that its group alone has: how many places lie in groups before it. How many
     groups there are need not be known, so that no GPU is waited for."""
     return torch.searchsorted(group.sort().values, group.contiguous())
-
-
-def answer_groups(batch: Batch) -> Tensor:
-    """[N] a number for each different answer to each prompt: what stands in a text as its answer, or else all of it; of rows without texts,
-    their tokens."""
-    groups = batch.group.tolist()
-    if batch.records is None:
-        texts: list[object] = [
-            tuple(row[kept].tolist()) for row, kept in zip(batch.tokens, batch.mask.bool(), strict=True)
-        ]
-    else:
-        written = [str(record["response"]) for record in batch.records]
-        texts = [find_answer(text) or text.strip() for text in written]
-    numbers: dict[tuple[int, object], int] = {}
-    kinds = [numbers.setdefault(key, len(numbers)) for key in zip(groups, texts, strict=True)]
-    return torch.tensor(kinds, device=batch.mask.device)

@@ -116,8 +116,8 @@ _BEDS = (
         "modes",
         "modes",
         "when to think: a thought may be left empty, which costs nothing on easy questions and the answer on hard ones: component/skips_easy and component/skips_hard",
-        "it thinks on hard questions and answers easy ones at once: skips_easy rises, skips_hard falls, accuracy rises; grpo without a KL: skips_easy 0.5 to 0.2, skips_hard 0.6 to 0.1, accuracy 92 to 95 %",
-        {"optim.lr": 3e-4},
+        "it thinks on hard questions and answers easy ones at once: skips_easy rises, skips_hard falls, accuracy stays; grpo without a KL: skips_easy 0.27 to 0.03, skips_hard 0.23 to 0.01, accuracy 100 to 99 %",
+        {"steps": 60, "optim.lr": 3e-4},
     ),
     Testbed(
         "assign",

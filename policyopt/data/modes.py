@@ -12,10 +12,12 @@ from policyopt.data.sums import drawn_sum
 from policyopt.items import judge
 from policyopt.judging.answers import answer_line, find_answer
 
-LEVELS = {"easy": (1, 999), "hard": (4, 5)}
+LEVELS = {"easy": (1, 999), "hard": (4, 9)}
 """How many terms a sum of each level has, and the largest of them. A single number is its own sum: a thought repeats it, and can go. Of four
 a thought has the steps without which the sum mostly comes out wrong."""
 SKIP = "<think></think>"
+SHORT = 0.15
+"""Share of the easy questions whose worked solution has an empty thought too."""
 
 _EMPTY = re.compile(r"\s*<think>\s*</think>")
 _FORM = re.compile(r"\s*<think>.*?</think>\s*####[^\n]*\s*", re.DOTALL)
@@ -31,11 +33,13 @@ def _draw(chance: random.Random) -> Entry:
     """A sum whose working stands in a thought; somebody in a hurry leaves the thought empty."""
     name = chance.choice(list(LEVELS))
     entry = drawn_sum(chance, *LEVELS[name])
-    first, *rest = [str(step) for step in entry["steps"]] or [entry["answer"]]
-    *steps, last = [f"<think>{first}", *rest]
+    thought = [str(step) for step in entry["steps"]] or [entry["answer"]]
+    if name == "easy" and chance.random() < SHORT:
+        thought = [""]
+    thought[0] = f"<think>{thought[0]}"
     return {
         **entry,
-        "steps": [*steps, f"{last}</think>"],
+        "steps": [*thought[:-1], f"{thought[-1]}</think>"],
         "hasty": f"{SKIP}\n{answer_line(entry['answer'])}",
         "source": name,
         "metadata": {"level": name},
@@ -63,10 +67,10 @@ def judge_modes(prompt: str, response: str, answer: str) -> dict[str, Any]:
 
 MODES = Drawn(
     name="modes",
-    summary="sums of four numbers, or one number alone, worked out in a thought that may be left empty: 3+1-2+5=?",
+    summary="sums of four numbers, or one number alone, worked out in a thought that may be left empty: 3+1-9+5=?",
     draw=_draw,
     judge=judge_modes,
     max_tokens=80,
-    warm_start={"terse": 0.5, "steps": 1500},
+    warm_start={"terse": 0.15, "steps": 2000},
 )
-"""Half of what the warm start sees has an empty thought, on either level."""
+"""What the warm start sees is seldom hasty, and has a thought mostly; on hard questions a little more often."""

@@ -13,6 +13,7 @@ from policyopt.data import builtin_tasks, load_task
 from policyopt.data.context import HABIT
 from policyopt.data.divisors import OTHERS, PRIMES
 from policyopt.data.mixed import LEVELS
+from policyopt.data.modes import SHORT
 from policyopt.data.noisy import mistaken
 from policyopt.data.proxy import BONUS, MOST
 from policyopt.data.verbose import PADDING
@@ -213,7 +214,11 @@ def test_a_thought_may_be_empty_and_each_level_counts_its_own() -> None:
         worked, skipped = judge(e, e.solution), judge(e, hurried(e))
         own, other = f"skips_{e.source}", f"skips_{'easy' if e.source == 'hard' else 'hard'}"
         assert skipped.correct and skipped.formatted and "<think></think>" in hurried(e)
-        assert (worked.parts[own], skipped.parts[own]) == (0, 1) and math.isnan(worked.parts[other])
+        brief = e.solution.startswith("<think></think>")
+        assert (worked.parts[own], skipped.parts[own]) == (brief, 1) and math.isnan(worked.parts[other])
+        assert e.source == "easy" or not brief
         assert worked.parts["needed"] == (e.source == "hard")
         assert not judge(e, answer_line(e.answer)).formatted, "a thought has to be written"
     assert {e.source for e in examples} == {"easy", "hard"}
+    brief = [e.solution.startswith("<think></think>") for e in examples if e.source == "easy"]
+    assert sum(brief) / len(brief) == pytest.approx(SHORT, abs=0.07)

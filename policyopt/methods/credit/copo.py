@@ -9,7 +9,8 @@ from torch import Tensor
 
 from policyopt import schema
 from policyopt.claims import Claim, Effect
-from policyopt.groups import answer_groups, group_max, group_mean, group_sum, whiten
+from policyopt.groups import group_max, group_mean, group_sum, whiten
+from policyopt.judging.alike import answer_groups
 from policyopt.methods.group.grpo import grpo
 from policyopt.part import Finite, NonNegative, Shape, Surrogate, Unit, Wrapper, part
 from policyopt.parts import PPOClip

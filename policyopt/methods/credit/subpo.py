@@ -9,7 +9,8 @@ from torch import Tensor
 
 from policyopt import turns
 from policyopt.claims import Claim, Effect
-from policyopt.groups import answer_groups, group_max, group_rank
+from policyopt.groups import group_max, group_rank
+from policyopt.judging.alike import answer_groups
 from policyopt.methods.baseline.reinforce import reinforce
 from policyopt.part import Shape, Unit, part
 from policyopt.recipe import Recipe

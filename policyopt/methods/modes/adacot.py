@@ -84,7 +84,7 @@ class Outside(Selector):
         "modes",
         (Effect("component/skips_easy", "higher", 0.1), Effect("accuracy", "higher", -0.02)),
         against="grpo",
-        ours={"needed": "needed", "alpha2": 0.3, "group-size": 8, "epochs": 1},
+        ours={"needed": "needed", "alpha2": 0.6, "group-size": 8, "epochs": 1, "kl-coef": 0.0},
         theirs={"kl-coef": 0.0},
     ),
 )

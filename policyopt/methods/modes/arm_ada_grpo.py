@@ -73,7 +73,7 @@ class RareModes(Shape):
         "Rare ways of answering are paid more at first, so that none dies out: easy questions are answered at once more often, and as many answers are right.",
         "modes",
         (Effect("component/skips_easy", "higher", 0.1), Effect("accuracy", "higher", -0.02)),
-        ours={"formats": (r"<think>\s*(?!</think>)\S", r"<think>\s*</think>"), "decay-steps": 40, "kl-coef": 0.0},
+        ours={"formats": (r"<think>\s*(?!</think>)\S", r"<think>\s*</think>"), "decay-steps": 120, "kl-coef": 0.0},
         theirs={"kl-coef": 0.0},
     ),
 )
