@@ -42,6 +42,8 @@ def run(args: list[str]) -> int:
         raise UserError(f"merge takes two models or more, got {len(folders)}: policyopt merge FIRST MODEL... --out DIR")
     if options.out is None:
         raise UserError("--out: expected the folder that the merged model is written to")
+    if options.way == "average" and options.speaks_of_changes:
+        raise UserError("--keep and --scale are about changes: leave them out, or take --how changes or --how ties")
     from policyopt.models.merge import merge_folders
 
     count = merge_folders(folders, options.out, options)

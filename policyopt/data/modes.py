@@ -35,11 +35,10 @@ def _draw(chance: random.Random) -> Entry:
     entry = drawn_sum(chance, *LEVELS[name])
     thought = [str(step) for step in entry["steps"]] or [entry["answer"]]
     if name == "easy" and chance.random() < SHORT:
-        thought = [""]
-    thought[0] = f"<think>{thought[0]}"
+        thought = []
     return {
         **entry,
-        "steps": [*thought[:-1], f"{thought[-1]}</think>"],
+        "steps": ("<think>" + "\n".join(thought) + "</think>").splitlines(),
         "hasty": f"{SKIP}\n{answer_line(entry['answer'])}",
         "source": name,
         "metadata": {"level": name},

@@ -18,7 +18,7 @@ def answer_groups(batch: Batch) -> Tensor:
             tuple(row[kept].tolist()) for row, kept in zip(batch.tokens, batch.mask.bool(), strict=True)
         ]
     else:
-        written = [str(record["response"]) for record in batch.records]
+        written = [str(record.get("response", "")) for record in batch.records]
         texts = [find_answer(text) or text.strip() for text in written]
     numbers: dict[tuple[int, object], int] = {}
     kinds = [numbers.setdefault(key, len(numbers)) for key in zip(groups, texts, strict=True)]

@@ -13,10 +13,7 @@ How = Literal["average", "changes", "ties"]
 
 @part
 class Merging:
-    """How models become one, weight by weight (:func:`policyopt.models.merge.merged`).
-
-    Raises :class:`ValueError` for ``keep`` or ``scale`` where an average is asked for.
-    """
+    """How models become one, weight by weight (:func:`policyopt.models.merge.merged`)."""
 
     how: How | None = None
     """What becomes of each weight; unset: ``average``, and ``changes`` with ``keep`` or ``scale``."""
@@ -25,12 +22,12 @@ class Merging:
     scale: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """What changes are multiplied by; unset: 1."""
 
-    def __post_init__(self) -> None:
-        if self.way == "average" and (self.keep is not None or self.scale is not None):
-            raise ValueError("keep and scale are about changes: leave them out, or take how changes or ties")
+    @property
+    def speaks_of_changes(self) -> bool:
+        """Whether anything is said that an average has no use for."""
+        return self.keep is not None or self.scale is not None
 
     @property
     def way(self) -> How:
         """What becomes of each weight."""
-        changed = self.keep is not None or self.scale is not None
-        return self.how or ("changes" if changed else "average")
+        return self.how or ("changes" if self.speaks_of_changes else "average")

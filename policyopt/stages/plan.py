@@ -62,9 +62,10 @@ class Merge(Merging):
     """The stages, two or more; ``start`` is the model that the plan begins with. Configuration and tokenizer are those of the first."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if len(self.of) < 2:
             raise ValueError(f"of: a merge takes two models or more, got {len(self.of)}")
+        if self.way == "average" and self.speaks_of_changes:
+            raise ValueError("keep and scale are about changes: leave them out, or take how: changes or how: ties")
 
 
 @dataclass(frozen=True)

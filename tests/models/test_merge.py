@@ -82,7 +82,7 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_written(
 
     assert "takes two models or more, got 1" in refused(str(a), "--out", "out")
     assert "--out: expected the folder" in refused(str(a), str(b))
-    assert "leave them out, or take how changes" in refused(
+    assert "leave them out, or take --how changes" in refused(
         str(a), str(b), "--out", "out", "--how", "average", "--keep", "0.5"
     )
     assert "holds no model in safetensors" in refused(str(a), str(tmp_path / "nowhere"), "--out", "out")

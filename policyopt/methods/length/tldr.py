@@ -134,7 +134,7 @@ class SoonerStopped(Group):
     confidence="abstract",
     claim=Claim(
         "A price on length by levels that the prompt names: answers become shorter, and as many are right.",
-        beyond="The level stands in a sentence of the prompt, which takes a model that reads sentences: behind it the embedded one answers 3 % right.",
+        beyond="The level stands in a sentence of the prompt, which takes a model that reads sentences: behind it the embedded one is hardly ever right.",
     ),
 )
 def tldr(
