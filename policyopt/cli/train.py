@@ -102,7 +102,7 @@ def run(args: list[str]) -> int:
         return plan.run(name, None, line)
     if name is not None:
         name = need(name)
-        if _holds_recipe(name) and not _saved(line):
+        if _holds(name, "recipe") and not _saved(line):
             line = ["--config", name, *line]
     if name is not None and len(line) == 1 and line[0] in HELP:
         print(method_help(name), end="")
@@ -146,12 +146,7 @@ def _saved(line: list[str]) -> str | None:
     resume, config = _last(line, "--resume"), _last(line, "--config")
     if resume:
         return str(Path(resume) / "config.yaml")
-    return config if config and _holds_recipe(config) else None
-
-
-def _holds_recipe(name: str) -> bool:
-    """Whether a name is that of the configuration of a run that says which recipe it is of."""
-    return _holds(name, "recipe")
+    return config if config and _holds(config, "recipe") else None
 
 
 def _holds(name: str, field: str) -> bool:
