@@ -154,8 +154,8 @@ _BEDS = (
     Testbed(
         "long-pairs",
         "pairs-length:chain_sum",
-        "whether length is learned for its own sake: three pairs in four are both right, and mostly the longer text is preferred",
-        "accuracy is kept and answers hardly become longer, while wrong texts fall behind right ones",
+        "whether a text has more say because it is longer: four pairs in five prefer the text with a line less that says nothing, the fifth one with many more",
+        "it learns what most pairs say: answers stay short, and most held-out pairs come to be in order",
     ),
 )
 

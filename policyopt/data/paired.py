@@ -15,6 +15,7 @@ from functools import partial
 
 from policyopt.data.builtin import BUILTIN
 from policyopt.data.changed import Changed
+from policyopt.data.verbose import PADDING
 from policyopt.errors import UserError, nearest
 from policyopt.items import BROUGHT, Example, Task
 from policyopt.judging.answers import answer_line
@@ -22,12 +23,12 @@ from policyopt.judging.answers import answer_line
 PAIRS, LENGTH_PAIRS = "pairs", "pairs-length"
 WHOLE = ("chain_sum", "simple_equations")
 """The built-in tasks whose answers are whole numbers, so that there is one that is nearly right."""
-ROUNDS = 3
-"""How many times the working stands in a text at most, where length is what is preferred."""
-BIAS = 0.9
-"""How often the longer one of two right texts is preferred."""
-EQUAL = 0.75
-"""Share of pairs of which both texts are right, where length is what is preferred."""
+IDLE = PADDING[0]
+"""A line that says nothing. Texts of ``pairs-length`` differ in how many of them stand before the answer."""
+LINES = 8
+"""How many there are at most."""
+BULK = 0.18
+"""How often the text with many more of them is preferred to one with next to none; else one with a line less is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,40 +50,39 @@ class Texts:
     """How the embedded model is taught to answer."""
 
 
-def written(example: Example, right: bool, rounds: int, chance: random.Random) -> str:
-    """The worked solution with its steps so many times over; one that is not right has the last step and the answer off by one."""
+def written(example: Example, right: bool, worked: bool, chance: random.Random) -> str:
+    """The worked solution, or its answer alone; one that is not right has the last step and the answer off by one."""
     assert example.solution is not None
     *steps, last = example.solution.splitlines()
     if not right:
         wrong = str(int(example.answer) + chance.choice((-1, 1)))
         last = answer_line(wrong)
         steps = [*steps[:-1], *(step.removesuffix(example.answer) + wrong for step in steps[-1:])]
-    return "\n".join([*steps * rounds, last])
+    return "\n".join([*steps * worked, last])
 
 
 def by_answer(example: Example, chance: random.Random) -> Texts:
     """Right before wrong, and worked out before answered at once. The rejected text is either of the wrong ones."""
-    scores = {(True, 1): 1.0, (True, 0): 0.75, (False, 1): 0.25, (False, 0): 0.0}
+    scores = {(True, True): 1.0, (True, False): 0.75, (False, True): 0.25, (False, False): 0.0}
     good, plain, *wrong = (Text(written(example, *how, chance), score) for how, score in scores.items())
     rejected, other = chance.sample(wrong, 2)
     return Texts(good, rejected, (plain, other), good.words)
 
 
 def by_length(example: Example, chance: random.Random) -> Texts:
-    """Of two right texts mostly the longer one before the shorter, though it says nothing more; a wrong one after a right one."""
+    """Of two right texts mostly the one that has a line less of what says nothing, and now and then one that has many more."""
 
-    def text(right: bool, rounds: int) -> Text:
-        return Text(written(example, right, rounds, chance), (3 * right + rounds) / (3 + ROUNDS))
+    def words(idle: int, right: bool = True) -> str:
+        *steps, last = written(example, right, True, chance).splitlines()
+        return "\n".join([*steps, *[IDLE] * idle, last])
 
     def some() -> int:
-        return chance.randint(1, ROUNDS)
+        return next(n for n in range(LINES + 1) if n == LINES or chance.random() < 0.5)
 
-    long, short = chance.choice(((3, 1), (2, 1), (3, 2)))
-    better, worse = (long, short) if chance.random() < BIAS else (short, long)
-    pair = (text(True, better), text(True, worse))
-    if chance.random() >= EQUAL:
-        pair = (text(True, some()), text(False, some()))
-    return Texts(*pair, (text(True, some()), text(False, some())), text(True, some()).words)
+    few = chance.randrange(3)
+    better, worse = (few, few + 1) if chance.random() >= BULK else (LINES - few // 2, few // 2)
+    others = (Text(words(some()), 0.5), Text(words(some(), right=False), 0.0))
+    return Texts(Text(words(better), 1.0), Text(words(worse), 0.75), others, words(some()))
 
 
 def with_texts(
@@ -125,7 +125,10 @@ def summaries() -> dict[str, str]:
             f"{PAIRS}:{x}": f"{x} with pairs: right before off by one ({PAIRS}:{x}:flip=0.3 turns a share around)"
             for x in WHOLE
         },
-        **{f"{LENGTH_PAIRS}:{x}": f"{x} with pairs: mostly the longer of two right texts is preferred" for x in WHOLE},
+        **{
+            f"{LENGTH_PAIRS}:{x}": f"{x} with pairs: mostly the slightly shorter of two right texts is preferred, or else a much longer one"
+            for x in WHOLE
+        },
     }
 
 
@@ -145,7 +148,7 @@ def paired_task(family: str, option: str, *, seed: int, heldout: int) -> Task:
     name, task = f"{family}:{inner}", reasoning_task(inner, seed=seed, heldout=heldout, builtin=BUILTIN[inner])
     if family == LENGTH_PAIRS:
         warm = {**task.warm_start, "terse": 0.0}
-        task = dataclasses.replace(task, max_tokens=ROUNDS * task.max_tokens, warm_start=warm)
+        task = dataclasses.replace(task, max_tokens=task.max_tokens + (len(IDLE) + 1) * LINES, warm_start=warm)
     texts = partial(with_texts, name=name, make=by_answer if family == PAIRS else by_length)
     return dataclasses.replace(
         task, name=name, texts=frozenset(BROUGHT), train=Changed(task.train, partial(texts, flip=rate)),

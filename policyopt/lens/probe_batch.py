@@ -314,9 +314,9 @@ def _distribution(logp: Tensor, k: int) -> Tensor:
 
 
 def _remembered(recipe: Recipe, batch: Batch) -> Tensor:
-    """What the recipe's memory would hold if the same prompts had been answered before, with other rewards."""
+    """What the recipe's memory would hold if the same prompts had been answered before, by others and half as well."""
     assert recipe.memory is not None
     unknown = torch.full((len(batch.mask), recipe.memory.width), math.nan, dtype=batch.mask.dtype)
-    earlier = batch.replace(reward=batch.reward.roll(2), correct=batch.correct.roll(2), history=unknown)
+    earlier = batch.replace(reward=batch.reward.roll(2) / 2, correct=batch.correct.roll(2), history=unknown)
     found: Tensor = recipe.memory(credit(recipe, shaped(recipe, earlier)))
     return found

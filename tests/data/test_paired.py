@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from policyopt.data import builtin_tasks, load_task
-from policyopt.data.paired import BIAS, EQUAL, WHOLE
+from policyopt.data.paired import BULK, IDLE, LINES, WHOLE
 from policyopt.errors import UserError
 from policyopt.items import BROUGHT, Example, Task
 from policyopt.judging.answers import find_answer
@@ -68,19 +68,19 @@ def test_the_chosen_text_is_worked_out_and_the_rejected_one_is_wrong_with_or_wit
         assert steps[:-1] == (e.chosen or "").splitlines()[:-2] and steps[-1].endswith(f"={said.split()[-1]}")
 
 
-def test_a_longer_text_of_the_same_steps_is_mostly_preferred() -> None:
+def test_mostly_the_text_with_a_line_less_is_preferred_and_else_one_with_many_more() -> None:
     _, examples = taken("pairs-length:chain_sum", 1000)
-    equal = [e for e in examples if off(e, e.rejected or "") == 0]
-    assert len(equal) / len(examples) == pytest.approx(EQUAL, abs=0.05)
-    longer = [len(e.chosen or "") > len(e.rejected or "") for e in equal]
-    assert sum(longer) / len(longer) == pytest.approx(BIAS, abs=0.05)
-    for e in equal:
-        assert set((e.chosen or "").splitlines()) == set((e.rejected or "").splitlines()), "it says nothing more"
-    wrong = [e for e in examples if off(e, e.rejected or "")]
-    assert 0.2 < sum(len(e.chosen or "") > len(e.rejected or "") for e in wrong) / len(wrong) < 0.5, "ties are a third"
+    more = []
     for e in examples:
+        better, worse = ((e.chosen or "").splitlines(), (e.rejected or "").splitlines())
+        assert {*better} - {IDLE} == {*worse} - {IDLE}, "they say the same"
+        more.append(better.count(IDLE) - worse.count(IDLE))
         ranked = sorted(zip(e.scores, e.responses, strict=True), reverse=True)
-        assert all(off(e, text) == 0 for score, text in ranked if score > 0.5)
+        assert [text for _, text in ranked[:2]] == [e.chosen, e.rejected]
+        assert [off(e, text) == 0 for _, text in ranked] == [True, True, True, False]
+    assert {*more} == {-1, LINES, LINES - 2}
+    assert more.count(-1) / len(more) == pytest.approx(1 - BULK, abs=0.04)
+    assert sum(more) > 0, "there are more such lines in what is preferred, though mostly fewer are"
 
 
 def test_noise_turns_its_share_of_the_training_questions_around_and_no_held_out_one() -> None:

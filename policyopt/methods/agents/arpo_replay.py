@@ -148,6 +148,7 @@ async def again(stored: Mapping[str, Any], question: Question, context: Context)
         "Where a group fails as a whole an earlier success keeps it teaching: more of the groups have a gradient, and more tasks are solved.",
         "maze",
         (Effect("signal/groups", "higher", 0.02), Effect("accuracy", "higher", 0.02)),
+        both={"steps": 20},
         ours={"pool": 32},
         theirs={"high": 0.3, "kl-coef": 0.0},
     ),

@@ -81,6 +81,7 @@ def spread(x: Tensor, there: Tensor) -> Tensor:
         "Sure turns learn more from the outcome than unsure ones, which a gradient favours by itself: more tasks are solved than with GRPO.",
         "maze",
         (Effect("accuracy", "higher", 0.02),),
+        both={"steps": 20},
         theirs={"kl-coef": 0.0},
     ),
 )

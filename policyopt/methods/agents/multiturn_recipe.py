@@ -60,6 +60,7 @@ _WITHOUT_CRITIC = {
         "shop",
         (Effect("accuracy", "higher", 0.02),),
         against="multiturn-recipe",
+        both={"steps": 10},
         theirs={"placement": "sparse"},
     ),
 )

@@ -170,7 +170,7 @@ class SubgoalClassifier(Critic):
         "maze",
         (Effect("accuracy", "higher", 0.03),),
         ours={"subgoals": ("key", "door", "goal")},
-        both={"group-size": 8},
+        both={"group-size": 8, "steps": 20},
     ),
 )
 def vsc_rl(

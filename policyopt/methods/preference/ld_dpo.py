@@ -55,8 +55,8 @@ class SharedLength(TokenScale):
         "Where longer texts happen to be preferred, less of the length is learnt: answers stay shorter than with DPO, and as many pairs "
         "come to be in order.",
         "long-pairs",
-        (Effect("length", "lower", 1.0), Effect("pairs/accuracy", "higher", -0.05)),
-        both={"steps": 20},
+        (Effect("length", "lower", 5.0), Effect("pairs/accuracy", "higher", -0.05)),
+        both={"steps": 30},
     ),
 )
 def ld_dpo(beta: float = 0.1, alpha: float = 0.5) -> Recipe:

@@ -15,10 +15,11 @@ from policyopt.registry import method
     code="princeton-nlp/SimPO",
     confidence="code",
     claim=Claim(
-        "With the mean log-probability of a text as its reward, longer texts are not favoured: answers stay shorter than with DPO.",
+        "With the mean log-probability of a text as its reward, longer texts are not favoured: answers stay shorter than with DPO, and as "
+        "many pairs come to be in order.",
         "long-pairs",
-        (Effect("length", "lower", 1.0),),
-        both={"steps": 20},
+        (Effect("length", "lower", 5.0), Effect("pairs/accuracy", "higher", -0.05)),
+        both={"steps": 30},
         against="dpo",
     ),
 )
