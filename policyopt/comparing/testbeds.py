@@ -46,7 +46,8 @@ _BEDS = (
         "sparse-hard",
         "sparse-hard",
         "a task that is never done right alone, and now and then from most of a worked solution",
-        "it leaves zero with help, or by credit for less than all; without either it stays there",
+        "it leaves zero with help, or by credit for less than all; without either it stays there; grpo: 0 to 0 %",
+        {"batch": 64},
     ),
     Testbed(
         "long-winded",
