@@ -50,21 +50,24 @@ class Texts:
     """How the embedded model is taught to answer."""
 
 
-def written(example: Example, right: bool, worked: bool, chance: random.Random) -> str:
-    """The worked solution, or its answer alone; one that is not right has the last step and the answer off by one."""
+def written(example: Example, chance: random.Random, *, right: bool, worked: bool = True, idle: int = 0) -> str:
+    """The worked solution with so many lines that say nothing before its answer, or the answer alone; one that is not right has the
+    last step and the answer off by one."""
     assert example.solution is not None
     *steps, last = example.solution.splitlines()
     if not right:
         wrong = str(int(example.answer) + chance.choice((-1, 1)))
         last = answer_line(wrong)
         steps = [*steps[:-1], *(step.removesuffix(example.answer) + wrong for step in steps[-1:])]
-    return "\n".join([*steps * worked, last])
+    return "\n".join([*steps * worked, *[IDLE] * idle, last])
 
 
 def by_answer(example: Example, chance: random.Random) -> Texts:
     """Right before wrong, and worked out before answered at once. The rejected text is either of the wrong ones."""
     scores = {(True, True): 1.0, (True, False): 0.75, (False, True): 0.25, (False, False): 0.0}
-    good, plain, *wrong = (Text(written(example, *how, chance), score) for how, score in scores.items())
+    good, plain, *wrong = (
+        Text(written(example, chance, right=right, worked=worked), score) for (right, worked), score in scores.items()
+    )
     rejected, other = chance.sample(wrong, 2)
     return Texts(good, rejected, (plain, other), good.words)
 
@@ -73,8 +76,7 @@ def by_length(example: Example, chance: random.Random) -> Texts:
     """Of two right texts mostly the one that has a line less of what says nothing, and now and then one that has many more."""
 
     def words(idle: int, right: bool = True) -> str:
-        *steps, last = written(example, right, True, chance).splitlines()
-        return "\n".join([*steps, *[IDLE] * idle, last])
+        return written(example, chance, right=right, idle=idle)
 
     def some() -> int:
         return next(n for n in range(LINES + 1) if n == LINES or chance.random() < 0.5)
