@@ -114,6 +114,13 @@ _BEDS = (
         "it works the sum out and names the option that it came to: accuracy and consistency rise together; grpo: accuracy 75 to 82 %, consistency 0.06 to 0.19",
     ),
     Testbed(
+        "shortcut",
+        "shortcut",
+        "whether working that is learnt slowly outlives an answer that can be copied: it begins right less often, and what right and wrong working begin with is blamed for what comes after it",
+        "it works the sums out: accuracy and pass@4 stay or rise; grpo without a KL: pass@4 89 to 77 %, accuracy 94 to 75 %",
+        {"optim.lr": 3e-4},
+    ),
+    Testbed(
         "modes",
         "modes",
         "when to think: a thought may be left empty, which costs nothing on easy questions and the answer on hard ones: component/skips_easy and component/skips_hard",

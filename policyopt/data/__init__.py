@@ -46,6 +46,7 @@ def _drawn() -> dict[str, Drawn]:
     from policyopt.data.mixed import MIXED_DIFFICULTY
     from policyopt.data.modes import MODES
     from policyopt.data.proxy import PROXY_REWARD
+    from policyopt.data.shortcut import SHORTCUT
     from policyopt.data.sparse import SPARSE_HARD
     from policyopt.data.thought import BIASED_THOUGHT
     from policyopt.data.verbose import VERBOSE
@@ -59,6 +60,7 @@ def _drawn() -> dict[str, Drawn]:
         VERBOSE,
         CONTEXT_USE,
         BIASED_THOUGHT,
+        SHORTCUT,
         MODES,
         CYCLIC,
         ASSIGN,

@@ -52,11 +52,20 @@ def drawn_sum(chance: random.Random, terms: int = 4, most: int = 9) -> dict[str,
     """An entry of :class:`~policyopt.data.drawn.Drawn`: a sum of numbers from 1 to ``most``, worked out by its running total."""
     first, *rest = (chance.randint(1, most) for _ in range(terms))
     signed = [chance.choice("+-") + str(x) for x in rest]
-    total, steps = first, []
-    for term in signed:
-        steps.append(f"{total}{term}={total + int(term)}")
-        total += int(term)
-    return {"question": f"{first}{''.join(signed)}=?", "steps": steps, "answer": str(total), "metadata": {}}
+    question = f"{first}{''.join(signed)}=?"
+    steps, total = worked_out(question)
+    return {"question": question, "steps": steps, "answer": str(total), "metadata": {}}
+
+
+def worked_out(question: str, slip: tuple[int, int] | None = None) -> tuple[list[str], int]:
+    """The running total of a sum, a line a step, and what it comes to. With a ``slip`` (i, d) step i is off by d, and the next one goes on from there."""
+    first, *signed = _TERM.findall(question.partition("=")[0])
+    at, off = slip or (0, 0)
+    total, steps = int(first), []
+    for i, term in enumerate(signed):
+        before, total = total, total + int(term) + (off if i == at else 0)
+        steps.append(f"{before}{term}={total}")
+    return steps, total
 
 
 def judge_answer(prompt: str, response: str, answer: str) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def test_the_list_of_tasks() -> None:
         "verbose",
         "context-use",
         "biased-thought",
+        "shortcut",
         "modes",
         "cyclic",
         "assign",

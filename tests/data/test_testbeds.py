@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -16,6 +17,7 @@ from policyopt.data.mixed import LEVELS
 from policyopt.data.modes import SHORT
 from policyopt.data.noisy import mistaken
 from policyopt.data.proxy import BONUS, MOST
+from policyopt.data.shortcut import SLIPS, TOLD
 from policyopt.data.verbose import PADDING
 from policyopt.errors import UserError
 from policyopt.items import Example, Task, Verdict, user
@@ -24,7 +26,7 @@ from policyopt.judging.judges import make_judge
 
 DRAWN = (
     "ties", "sparse-hard", "mixed-difficulty", "many-answers", "biased-length", "proxy-reward", "verbose", "context-use",
-    "biased-thought", "modes", "noisy-judge:0",
+    "biased-thought", "shortcut", "modes", "noisy-judge:0",
 )  # fmt: skip
 
 
@@ -193,6 +195,24 @@ def test_guessing_is_right_three_times_in_five_whatever_came_out() -> None:
     assert judge(examples[0], answer_line(examples[0].answer)).parts["consistency"] == 0, "nothing was thought"
     twice = f"{examples[0].solution}\n1+1=2\n{answer_line('A')}"
     assert judge(examples[0], twice).parts["consistency"] in (1, -1), "what stands before the first conclusion counts"
+
+
+def test_an_answer_that_stands_there_is_mostly_right_and_hurried_working_has_one_slip() -> None:
+    _, examples = bed("shortcut")
+    told = [e.prompt[0]["content"].partition("(")[2].removesuffix(")") for e in examples]
+    assert sum(t == e.answer for t, e in zip(told, examples, strict=True)) / len(examples) == pytest.approx(TOLD, abs=0.07)
+    slipped = 0
+    for t, e in zip(told, examples, strict=True):
+        sides = [line.split("=") for line in hurried(e).splitlines()[:-1]]
+        assert find_answer(hurried(e)) == sides[-1][1], "it names what it came to"
+        if sides[0][0] == e.prompt[0]["content"].partition("=")[0]:
+            assert find_answer(hurried(e)) == t, "the answer that stands there is taken as it is"
+            continue
+        slipped += 1
+        assert find_answer(hurried(e)) != e.answer
+        assert sum(sum(map(int, re.findall(r"[+-]?\d+", left))) != int(right) for left, right in sides) == 1
+        assert all(one[1] == re.match(r"-?\d+", two[0])[0] for one, two in itertools.pairwise(sides))
+    assert slipped / len(examples) == pytest.approx(SLIPS, abs=0.08)
 
 
 def test_a_habit_is_right_about_as_often_as_chance() -> None:

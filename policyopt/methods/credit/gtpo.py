@@ -109,8 +109,9 @@ def run(found: Tensor, mask: Tensor, back: int = 0) -> Tensor:
     claim=Claim(
         "What good and bad responses share is not punished, and entropy is held without a reference: the policy does not collapse, and more is solved "
         "within several attempts than with GRPO.",
-        "many-answers",
+        "shortcut",
         (Effect("pass@4", "higher", 0.02), Effect("accuracy", "higher", -0.02)),
+        theirs={"kl-coef": 0.0},
     ),
 )
 def gtpo(
