@@ -117,7 +117,7 @@ _BEDS = (
         "shortcut",
         "shortcut",
         "whether working that is learnt slowly outlives an answer that can be copied: it begins right less often, and what right and wrong working begin with is blamed for what comes after it",
-        "it works the sums out: accuracy and pass@4 stay or rise; grpo without a KL: pass@4 89 to 77 %, accuracy 94 to 75 %",
+        "it works the sums out: accuracy and pass@4 stay or rise; grpo without a KL: accuracy 94 to 75 %, pass@4 89 to 78 %",
         {"optim.lr": 3e-4},
     ),
     Testbed(
