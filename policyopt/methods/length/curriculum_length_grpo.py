@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 from policyopt.claims import Claim, Effect
 from policyopt.control import Schedule
 from policyopt.methods.group.grpo import grpo
-from policyopt.part import Finite, Positive, Shape, Span, Unit, part
-from policyopt.parts import Correctness, LengthReward, Tag
+from policyopt.part import Positive, part
+from policyopt.parts import HasSpan, LengthReward, Tag, WeightedSum
 from policyopt.recipe import Recipe
 from policyopt.registry import method
-from policyopt.rows import Batch
 from policyopt.sources.draw import Announced
 from policyopt.sources.program import Question
 
@@ -28,26 +26,6 @@ class WithBudget(Announced):
 
     def announced(self, question: Question) -> dict[str, str]:
         return {"budget": str(max(1, math.floor(self.budget)))}
-
-
-@part
-class SpanReward(Shape):
-    """A reward for a response that has a span, such as a closed block of a tag with something in it."""
-
-    span: Span = Tag()
-    """The span."""
-    coef: Finite = 1.0
-    """The reward."""
-
-    unit: ClassVar[Unit] = "row"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The column of the span."""
-        return frozenset({self.span.column})
-
-    def __call__(self, batch: Batch) -> Batch:
-        return batch.replace(reward=batch.reward + self.coef * batch.shows(self.span).to(batch.reward))
 
 
 def stairs(field: str, first: float, factor: float, interval: int, label: str) -> Schedule:
@@ -94,13 +72,14 @@ def curriculum_length_grpo(
     """
     recipe = grpo(low, high, kl_coef=kl_coef, group_size=group_size)
     paid = (("think", lambda_f * alpha_think), ("answer", lambda_f * alpha_answer))
+    form = {name: weight for name, weight in paid if weight}
     fields = {"asked": "source.budget", "held_out": "decode.budget", "paid": "shape.LengthReward.reference"}
     return recipe.set("advantage.ddof", 0).replace(
         source=WithBudget(size=group_size, budget=b0),
         shape=(
-            Correctness(right=lambda_c * r_cor, wrong=0.0),
+            *(HasSpan(span=Tag(name, label=name), name=name, label=name) for name in form),
+            WeightedSum((("correct", lambda_c * r_cor), *form.items())),
             LengthReward(coef=lambda_l, reference=b0, past="back", right=(0.0, r_max), wrong=(0.0, r_max)),
-            *(SpanReward(span=Tag(name, label=name), coef=coef, label=name) for name, coef in paid if coef),
         ),
         controllers=tuple(stairs(field, b0, gamma, interval, label) for label, field in fields.items()),
         decode=WithBudget(size=1, budget=b0),

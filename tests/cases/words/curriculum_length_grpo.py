@@ -44,14 +44,12 @@ def _reward(given: Mapping[str, Any]) -> dict[str, Any]:
             for tag in ("think", "answer")
         },
     )
-    paid = batch
-    for block in (p for p in _made({**params, "lambda_f": 1.0}).shape if hasattr(p, "span")):
-        paid = block(paid)
+    form = _made({**params, "lambda_f": 1.0, "lambda_c": 0.0, "lambda_l": 0.0}, params["step"])
     after = credit(recipe, shaped(recipe, batch))
     return {
         "budget": recipe.get("shape.LengthReward.reference"),
         "length_reward": recipe.get("shape.LengthReward").value(batch),
-        "format_reward": paid.reward,
+        "format_reward": shaped(form, batch).reward,
         "reward": after.reward,
         "advantage": after.advantage[:, 0],
     }
