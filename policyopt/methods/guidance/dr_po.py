@@ -19,6 +19,7 @@ from policyopt.sources.draw import DatasetReset
         "Begun inside a reference, responses reach rewards that PPO never finds by itself.",
         "sparse-hard",
         (Effect("accuracy", "higher", 0.1),),
+        both={"epochs": 1},
     ),
 )
 def dr_po(

@@ -164,7 +164,7 @@ TAU = {"lols": 0.8, "d2lols": 20.0}
         "A better model that begins the responses shows PPO good places to start from.",
         "sparse-hard",
         (Effect("accuracy", "higher", 0.1),),
-        ours={"epochs": 4},
+        both={"epochs": 1},
     ),
 )
 def rlgf(
