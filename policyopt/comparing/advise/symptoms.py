@@ -264,8 +264,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
         {
             "gspo": "one ratio for a response: a few tokens cannot rule it",
             "stablereinforce": "outliers of ratio and advantage are held",
+            "gtpo": "what right and wrong answers begin with is not blamed for what goes wrong further on",
             "dual-clip": "a ceiling on the loss of bad tokens",
-            "sapo-soft": "a smooth gate of the ratio",
         },
         ("grad_norm", "entropy", "kl/ref", "length/mean"),
     ),
