@@ -98,7 +98,7 @@ class ActionValueLoss(ClippedValueLoss):
         "learns more from as many episodes.",
         "maze",
         (Effect("accuracy", "higher", 0.02),),
-        both={"steps": 20},
+        both={"steps": 10},
         theirs={"gamma": 0.95, "epochs": 1, "kl-coef": 0.0},
     ),
 )

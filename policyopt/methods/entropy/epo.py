@@ -170,7 +170,7 @@ class TurnHistory(Controller):
         "An entropy that is kept near its history spares agents early certainty and late chaos.",
         "maze",
         (Effect("accuracy", "higher", 0.02),),
-        both={"steps": 20},
+        both={"steps": 10},
         ours={"rows": "episodes", "max-turns": 12, "form": "hinge", "max-epochs": 20},
         theirs={"kl-coef": 0.0, "epochs": 1, "group-size": 8},
     ),
