@@ -200,7 +200,9 @@ def test_guessing_is_right_three_times_in_five_whatever_came_out() -> None:
 def test_an_answer_that_stands_there_is_mostly_right_and_hurried_working_has_one_slip() -> None:
     _, examples = bed("shortcut")
     told = [e.prompt[0]["content"].partition("(")[2].removesuffix(")") for e in examples]
-    assert sum(t == e.answer for t, e in zip(told, examples, strict=True)) / len(examples) == pytest.approx(TOLD, abs=0.07)
+    assert sum(t == e.answer for t, e in zip(told, examples, strict=True)) / len(examples) == pytest.approx(
+        TOLD, abs=0.07
+    )
     slipped = 0
     for t, e in zip(told, examples, strict=True):
         sides = [line.split("=") for line in hurried(e).splitlines()[:-1]]
