@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policyopt.data.sums import worked_out
 from policyopt.judging.answers import answer_line
 
 Entry = Mapping[str, Any]
@@ -49,13 +50,7 @@ class Builtin:
 
 def _chain_sum(entry: Entry) -> tuple[list[str], str]:
     """``9+6-1+4``: a running total."""
-    first, *rest = entry["metadata"]["expression"].split()
-    total, lines = int(first), []
-    for sign, term in zip(rest[::2], rest[1::2], strict=True):
-        after = total + int(term) if sign == "+" else total - int(term)
-        lines.append(f"{total}{sign}{term}={after}")
-        total = after
-    return lines, str(total)
+    return worked_out(entry["metadata"]["expression"].replace(" ", ""))
 
 
 def _signed_sums(a: int, b: int, c: int) -> Iterator[tuple[int, str, int, str, int]]:

@@ -22,15 +22,15 @@ SLIPS = 0.4
 def _draw(chance: random.Random) -> Entry:
     """A sum, and beside it somebody's answer. Somebody in a hurry takes that, or makes a slip on the way."""
     entry = drawn_sum(chance, TERMS, MOST)
-    told = int(entry["answer"]) + (0 if chance.random() < TOLD else chance.choice(AWAY))
-    written, end = [entry["question"].replace("?", str(told))], told
+    told = str(int(entry["answer"]) + (0 if chance.random() < TOLD else chance.choice(AWAY)))
+    written, end = [entry["question"].replace("?", told)], told
     if chance.random() < SLIPS:
         written, end = worked_out(entry["question"], (chance.randrange(TERMS - 1), chance.choice(AWAY)))
     return {
         **entry,
         "question": f"{entry['question']} ({told})",
-        "hasty": "\n".join([*written, answer_line(str(end))]),
-        "metadata": {"told": told},
+        "hasty": "\n".join([*written, answer_line(end)]),
+        "metadata": {"told": int(told)},
     }
 
 

@@ -53,11 +53,11 @@ def drawn_sum(chance: random.Random, terms: int = 4, most: int = 9) -> dict[str,
     first, *rest = (chance.randint(1, most) for _ in range(terms))
     signed = [chance.choice("+-") + str(x) for x in rest]
     question = f"{first}{''.join(signed)}=?"
-    steps, total = worked_out(question)
-    return {"question": question, "steps": steps, "answer": str(total), "metadata": {}}
+    steps, answer = worked_out(question)
+    return {"question": question, "steps": steps, "answer": answer, "metadata": {}}
 
 
-def worked_out(question: str, slip: tuple[int, int] | None = None) -> tuple[list[str], int]:
+def worked_out(question: str, slip: tuple[int, int] | None = None) -> tuple[list[str], str]:
     """The running total of a sum, a line a step, and what it comes to. With a ``slip`` (i, d) step i is off by d, and the next one goes on from there."""
     first, *signed = _TERM.findall(question.partition("=")[0])
     at, off = slip or (0, 0)
@@ -65,7 +65,7 @@ def worked_out(question: str, slip: tuple[int, int] | None = None) -> tuple[list
     for i, term in enumerate(signed):
         before, total = total, total + int(term) + (off if i == at else 0)
         steps.append(f"{before}{term}={total}")
-    return steps, total
+    return steps, str(total)
 
 
 def judge_answer(prompt: str, response: str, answer: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from policyopt.data.builtin import Entry
 from policyopt.data.drawn import Drawn
-from policyopt.data.sums import drawn_sum
+from policyopt.data.sums import drawn_sum, worked_out
 from policyopt.items import judge
 from policyopt.judging.answers import answer_line, before_answer, locate
 from policyopt.judging.letters import choice_of
@@ -35,13 +35,12 @@ def _draw(chance: random.Random) -> Entry:
     values = chance.sample([right + d for d in AWAY], len(LETTERS) - 1)
     values.insert(gold, right)
     came = chance.choice([x for x in values[1:] if x != right]) if chance.random() < SLIPS else right
-    *steps, last = entry["steps"]
-    question = entry["question"].removesuffix("?")
+    written, _ = worked_out(entry["question"], (TERMS - 2, came - right))
     return {
-        "question": f"{question}? " + " ".join(f"{k}:{v}" for k, v in zip(LETTERS, values, strict=True)),
+        "question": f"{entry['question']} " + " ".join(f"{k}:{v}" for k, v in zip(LETTERS, values, strict=True)),
         "steps": entry["steps"],
         "answer": LETTERS[gold],
-        "hasty": "\n".join([*steps, f"{last.partition('=')[0]}={came}", answer_line(LETTERS[0])]),
+        "hasty": "\n".join([*written, answer_line(LETTERS[0])]),
         "metadata": {"sum": right},
     }
 
